@@ -1,0 +1,49 @@
+import type { HostError } from '../host/errno.ts';
+import type { Host, HostDevice } from '../host/host.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import type { AddressSpace } from '../target/target.ts';
+
+/** How one address space reaches the hardware. */
+export interface Path {
+  readonly name: string;
+  /** From now on the device's requests reach the address space. Returns 0 or a negative errno. */
+  attach(device: HostDevice): number;
+  /** The device's requests are blocked. Returns 0 or a negative errno. */
+  detach(device: HostDevice): number;
+  /** [first, last] (page frame numbers) may mean something else now. */
+  changed(first: number, last: number): void;
+  /** Makes the hardware agree. Returns 0 or a negative errno; see AddressSpace.owner for what stands then. */
+  flush(): number;
+  /** Of the last call that failed. */
+  readonly error: HostError | null;
+  readonly counters: PathCounters;
+  /** Frees what the path has on the host. Devices must be detached. */
+  close(): void;
+}
+
+/** What a path did so far. */
+export interface PathCounters {
+  /** Guest operations that ended in a flush with something to look at. */
+  flushes: number;
+  /** Mappings taken away and put back in parts because the guest unmapped a part, devices seeing a gap meanwhile. */
+  splits: number;
+  /** The same done by attaching a prepared copy: no gap. */
+  splitsWithoutGap: number;
+}
+
+/** What a path needs to know to say whether it can serve, and to be made. */
+export interface PathContext {
+  readonly space: AddressSpace;
+  readonly memory: GuestMemory;
+  /** null: the endpoint is emulated. */
+  readonly host: Host | null;
+}
+
+/** One file of src/accel: a path and what it needs. */
+export interface PathKind {
+  readonly name: string;
+  /** null when the path can serve; otherwise the capability that is missing, as a sentence for `explain`. */
+  refuse(context: PathContext): string | null;
+  /** @throws HostError */
+  create(context: PathContext): Path;
+}

@@ -1,0 +1,57 @@
+/** Linux errno values (include/uapi/asm-generic/errno-base.h, errno.h) that host kernels answer. */
+export const errno = {
+  EPERM: 1,
+  ENOENT: 2,
+  EINTR: 4,
+  EIO: 5,
+  ENXIO: 6,
+  E2BIG: 7,
+  EBADF: 9,
+  EAGAIN: 11,
+  ENOMEM: 12,
+  EACCES: 13,
+  EFAULT: 14,
+  EBUSY: 16,
+  EEXIST: 17,
+  EXDEV: 18,
+  ENODEV: 19,
+  EINVAL: 22,
+  ENFILE: 23,
+  EMFILE: 24,
+  ENOTTY: 25,
+  ENOSPC: 28,
+  ERANGE: 34,
+  EDEADLK: 35,
+  ENODATA: 61,
+  EOVERFLOW: 75,
+  EOPNOTSUPP: 95,
+  ETIMEDOUT: 110,
+} as const;
+
+const names = new Map<number, string>(Object.entries(errno).map(([name, value]) => [value, name]));
+
+/** `ENOENT` for 2 or -2; `errno 999` for a value that has no name here. */
+export function errnoName(value: number): string {
+  return names.get(Math.abs(value)) ?? `errno ${Math.abs(value)}`;
+}
+
+/** A host call that failed: what was asked of which kernel interface, for which range, and what it answered. */
+export class HostError extends Error {
+  /** Positive errno. */
+  readonly errno: number;
+  /** The ioctl or system call, in the kernel's own name: `IOMMU_IOAS_MAP`. */
+  readonly operation: string;
+  /** Closed range of IOVA pages that the call was about, if it was about one. */
+  readonly range: { readonly first: number; readonly last: number } | undefined;
+
+  constructor(operation: string, error: number, range?: { readonly first: number; readonly last: number }, hint?: string) {
+    const where = range
+      ? ` [0x${(BigInt(range.first) << 12n).toString(16)}, 0x${((BigInt(range.last) << 12n) | 0xfffn).toString(16)}]`
+      : '';
+    super(`${operation}${where}: ${errnoName(error)}${hint ? ` (${hint})` : ''}`);
+    this.name = 'HostError';
+    this.errno = Math.abs(error);
+    this.operation = operation;
+    this.range = range;
+  }
+}

@@ -1,0 +1,82 @@
+/** What paths, machines and plain users see of a host: no value in it is specific to an interface or to hardware. */
+
+import type { HostError } from './errno.ts';
+
+/** Closed range of IOVA page frame numbers (4 KiB pages). */
+export interface IovaRange {
+  readonly first: number;
+  readonly last: number;
+}
+
+/** What a user needs of an I/O address space. Whatever is left out is "don't care". */
+export interface SpaceRequirements {
+  /** These pages must be mappable. */
+  readonly apertures?: readonly IovaRange[];
+  /** Mappings must be possible at this alignment: lg2 of bytes. */
+  readonly granuleLg2?: number;
+}
+
+/** What a host interface can do, asked from the kernel where the kernel can be asked. */
+export interface HostCapabilities {
+  /** An attached device can be moved to another space with no moment in between without one. */
+  readonly replace: boolean;
+  /** Mappings of one space can be shared into another without pinning again. */
+  readonly copy: boolean;
+}
+
+/** A device that is bound to this host interface. */
+export interface HostDevice {
+  readonly name: string;
+  /** Gives the device back to the kernel, detached. Idempotent. */
+  close(): void;
+}
+
+/**
+ * One I/O address space of the host kernel. `map`, `unmap`, `copy`, `attach` and `detach` return 0 or a negative errno and
+ * leave `error` for whoever wants the operation and the range as well.
+ */
+export interface HostSpace {
+  /** Where mappings are possible now, reserved ranges taken out; attaching a device can shrink it. */
+  apertures(): readonly IovaRange[];
+  /** lg2 of the alignment of iova, host address and length, in bytes: 12 or more. */
+  readonly granuleLg2: number;
+  /** Mappings that can stand at one time; Infinity when only memory limits them. */
+  readonly mappingLimit: number;
+  /** Maps `pages` pages at IOVA page `iova` to host virtual page `host`. Overlap with a mapping: -EEXIST, nothing done. */
+  map(iova: number, host: number, pages: number, permission: number): number;
+  /** Takes away every mapping in the range. A mapping that sticks out of it: -ENOENT, nothing done. No mapping at all: -ENOENT. */
+  unmap(iova: number, pages: number): number;
+  /** Shares [iova, iova + pages) of another space of the same host at the same IOVA; that space must map all of it. */
+  copy(from: HostSpace, iova: number, pages: number, permission: number): number;
+  /** Attaches the device, or replaces what it was attached to (capability `replace`; otherwise detaches first). */
+  attach(device: HostDevice): number;
+  detach(device: HostDevice): number;
+  /** Of the last call of this space that failed. */
+  readonly error: HostError | null;
+  /** Destroys the space with all its mappings. @throws HostError EBUSY while a device is attached. */
+  close(): void;
+}
+
+/** Host calls made, by kind, since the driver was opened. */
+export interface HostCalls {
+  map: number;
+  unmap: number;
+  copy: number;
+  attach: number;
+  /** Everything else: allocation, queries, destruction. */
+  control: number;
+}
+
+/** One open kernel interface. */
+export interface Host {
+  /** `iommufd`, `vfio-type1`, `vfio-spapr-tce`. */
+  readonly kind: string;
+  readonly capabilities: HostCapabilities;
+  readonly calls: HostCalls;
+  /** `path`: the device's VFIO node, as this interface wants it. @throws HostError */
+  openDevice(path: string): HostDevice;
+  /** @throws HostError, with the reason when the interface cannot meet a requirement. */
+  createSpace(requirements?: SpaceRequirements): HostSpace;
+  /** Closes everything that was opened through it. Idempotent. */
+  close(): void;
+}

@@ -1,0 +1,3 @@
+export * from './access.ts';
+export * from './address.ts';
+export * from './guest-memory.ts';

@@ -1,0 +1,24 @@
+import { defineConfig } from 'vitest/config';
+
+/** What needs nothing but Node runs in `unit`; each of the other projects needs the lab and says so when it is missing. */
+const slow = (name: string, seconds: number) => ({
+  test: { name, include: [`test/${name}/**/*.test.ts`], testTimeout: seconds * 1000, hookTimeout: seconds * 1000, fileParallelism: false },
+});
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/peers/**', 'test/kernel/**', 'test/guests/**'],
+          testTimeout: 60_000,
+        },
+      },
+      slow('peers', 600),
+      slow('kernel', 600),
+      slow('guests', 600),
+    ],
+  },
+});
