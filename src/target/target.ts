@@ -17,8 +17,9 @@ export interface AddressSpace {
   /** In the target's own terms, for explanations and errors: `LIOBN 0x80000000`, `domain 3`. */
   readonly name: string;
   /**
-   * Who keeps the mappings. `target`: a change can be taken back, so after a failed flush the old state stands on both
-   * sides. `guest`: they lie in the guest's own tables, so after a failed flush the hardware has nothing there.
+   * Who keeps the mappings. `target`: a change can be taken back: after a failed flush the target restores its old state,
+   * says `changed` for the same range and flushes again, and so the old state stands on both sides. `guest`: they lie in
+   * the guest's own tables, so after a failed flush the hardware has nothing where it could not follow.
    */
   readonly owner: 'target' | 'guest';
   /** lg2 of the smallest page that the guest can map, 12 or more. */
@@ -44,7 +45,10 @@ export interface TargetObserver {
   attach(endpoint: number, space: AddressSpace | null): number;
   /** [first, last] of the space may mean something else than before. Costs nothing but remembering it. */
   changed(space: AddressSpace, first: number, last: number): void;
-  /** Makes the hardware agree with all that changed. Returns 0, or a negative errno and then see AddressSpace.owner. */
+  /**
+   * Makes the hardware agree with all that changed. Returns 0, or a negative errno and then see AddressSpace.owner; what
+   * could not be done stays remembered and is tried again by every later flush.
+   */
   flush(): number;
 }
 
