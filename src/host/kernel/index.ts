@@ -1,0 +1,1 @@
+export { openKernelPort } from './kernel-port.ts';
