@@ -1,3 +1,4 @@
 export * from './access.ts';
 export * from './address.ts';
 export * from './guest-memory.ts';
+export * from './interval-map.ts';

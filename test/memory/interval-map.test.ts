@@ -1,0 +1,226 @@
+import { fc, test as property } from '@fast-check/vitest';
+import { describe, expect, test } from 'vitest';
+import { PFN_LIMIT } from '../../src/memory/address.ts';
+import { INTERVAL_FULL, INTERVAL_OVERLAP, IntervalMap } from '../../src/memory/interval-map.ts';
+
+type Interval = [first: number, value: number, pages: number, permission: number];
+
+/** The same by brute force: an ascending array of intervals. */
+class NaiveMap {
+  list: Interval[] = [];
+  readonly limit: number;
+  constructor(limit: number) {
+    this.limit = limit;
+  }
+  insert(first: number, pages: number, value: number, permission: number): number {
+    if (this.list.some(([f, , p]) => f < first + pages && first < f + p)) return INTERVAL_OVERLAP;
+    if (this.list.length === this.limit) return INTERVAL_FULL;
+    this.list.push([first, value, pages, permission]);
+    this.list.sort((a, b) => a[0] - b[0]);
+    return 0;
+  }
+  remove(first: number, pages: number): number {
+    const end = first + pages;
+    let removed = 0;
+    const rest: Interval[] = [];
+    for (const [f, v, p, permission] of this.list) {
+      if (f < Math.min(first, f + p)) rest.push([f, v, Math.min(first, f + p) - f, permission]);
+      const right = Math.max(end, f);
+      if (right < f + p) rest.push([right, v + right - f, f + p - right, permission]);
+      removed += Math.max(0, Math.min(end, f + p) - Math.max(first, f));
+    }
+    // An untouched interval came out as "left" or as "right" part, whole; one that spans the range, as both.
+    if (rest.length > this.limit) return INTERVAL_FULL;
+    this.list = rest;
+    return removed;
+  }
+  lookup(pfn: number): Interval | undefined {
+    return this.list.find(([f, , p]) => f <= pfn && pfn < f + p);
+  }
+  runs(first: number, last: number): Interval[] {
+    const runs: Interval[] = [];
+    for (const [f, v, p, permission] of this.list) {
+      const from = Math.max(f, first);
+      const to = Math.min(f + p, last + 1);
+      if (from >= to) continue;
+      const before = runs.at(-1);
+      const target = v + from - f;
+      if (before && before[0] + before[2] === from && before[1] + before[2] === target && before[3] === permission) before[2] += to - from;
+      else runs.push([from, target, to - from, permission]);
+    }
+    return runs;
+  }
+}
+
+function intervalsOf(map: IntervalMap, first = 0, last = PFN_LIMIT - 1): Interval[] {
+  const all: Interval[] = [];
+  map.intervals(first, last, (...interval) => all.push(interval) > 0);
+  return all;
+}
+
+function runsOf(map: IntervalMap, first: number, last: number): Interval[] {
+  const all: Interval[] = [];
+  map.runs(first, last, (...run) => all.push(run) > 0);
+  return all;
+}
+
+type Operation = ['insert' | 'remove' | 'look', first: number, pages: number, value: number, permission: number];
+
+/** `identity`: values that continue those of neighbours, so that there is something to merge. */
+function operations(space: number, longest: number) {
+  return fc.tuple(
+    fc.constantFrom<Operation[0]>('insert', 'insert', 'remove', 'look'),
+    fc.nat(space),
+    fc.integer({ min: 1, max: longest }),
+    fc.constantFrom(0, 1000),
+    fc.constantFrom(1, 3),
+  );
+}
+
+function agree(map: IntervalMap, model: NaiveMap, [kind, first, pages, offset, permission]: Operation): void {
+  if (kind === 'insert') {
+    const slot = map.insert(first, pages, first + offset, permission);
+    expect(Math.min(slot, 0)).toBe(model.insert(first, pages, first + offset, permission));
+    if (slot >= 0)
+      expect([map.firstOf(slot), map.valueOf(slot), map.pagesOf(slot), map.permissionOf(slot)]).toEqual([
+        first,
+        first + offset,
+        pages,
+        permission,
+      ]);
+  } else if (kind === 'remove') {
+    expect(map.remove(first, pages)).toBe(model.remove(first, pages));
+  } else {
+    const last = first + pages - 1;
+    const slot = map.lookup(first);
+    expect(slot < 0 ? undefined : map.firstOf(slot)).toBe(model.lookup(first)?.[0]);
+    const sought = map.seek(first);
+    expect(sought < 0 ? undefined : map.firstOf(sought)).toBe(model.list.find(([f, , p]) => f + p > first)?.[0]);
+    expect(runsOf(map, first, last)).toEqual(model.runs(first, last));
+    expect(intervalsOf(map, first, last)).toEqual(model.list.filter(([f, , p]) => f <= last && first < f + p));
+  }
+  expect(map.size).toBe(model.list.length);
+}
+
+describe('IntervalMap against a naive array', () => {
+  property.prop([fc.array(operations(60, 20), { maxLength: 60 }), fc.integer({ min: 1, max: 12 })])(
+    'dense, at its limit',
+    (program, limit) => {
+      const map = new IntervalMap(limit);
+      const model = new NaiveMap(limit);
+      for (const operation of program) {
+        agree(map, model, operation);
+        expect(intervalsOf(map)).toEqual(model.list);
+      }
+    },
+  );
+
+  // Thousands of single pages make a tree of three levels; long removals then join and empty its nodes.
+  property.prop([fc.integer(), fc.array(operations(8000, 700), { minLength: 30, maxLength: 60 })], { numRuns: 15 })(
+    'a tree of several levels, torn down',
+    (seed, program) => {
+      const map = new IntervalMap(5000);
+      const model = new NaiveMap(5000);
+      let state = seed;
+      const random = () => {
+        state = (Math.imul(state, 1664525) + 1013904223) | 0;
+        return (state >>> 8) % 8000;
+      };
+      for (let i = 0; i < 3000; i++) {
+        const pfn = seed & 1 ? random() : i * 2;
+        if (map.lookup(pfn) < 0) {
+          map.insert(pfn, 1, pfn, 3);
+          model.list.push([pfn, pfn, 1, 3]);
+        }
+      }
+      model.list.sort((a, b) => a[0] - b[0]);
+      expect(intervalsOf(map)).toEqual(model.list);
+      for (const operation of program) agree(map, model, operation);
+      for (const [first] of model.list.filter((_, i) => i % 3 > 0)) agree(map, model, ['remove', first, 1, 0, 0]);
+      expect(intervalsOf(map)).toEqual(model.list);
+      for (const [first] of model.list) expect(map.firstOf(map.lookup(first))).toBe(first);
+      agree(map, model, ['remove', 0, PFN_LIMIT, 0, 0]);
+      for (const operation of program) agree(map, model, operation);
+      expect(intervalsOf(map)).toEqual(model.list);
+    },
+  );
+});
+
+describe('IntervalMap', () => {
+  test('keeps adjacent intervals apart, and merges them for runs', () => {
+    const map = new IntervalMap(10);
+    map.insert(10, 5, 100, 3);
+    map.insert(15, 5, 105, 3);
+    map.insert(20, 5, 110, 1);
+    map.insert(25, 5, 200, 1);
+    expect(intervalsOf(map).map(([first]) => first)).toEqual([10, 15, 20, 25]);
+    expect(runsOf(map, 12, 27)).toEqual([
+      [12, 102, 8, 3],
+      [20, 110, 5, 1],
+      [25, 200, 3, 1],
+    ]);
+  });
+
+  test('a visitor that answers false learns where it stopped', () => {
+    const map = new IntervalMap(10);
+    map.insert(10, 5, 100, 3);
+    map.insert(15, 5, 105, 3);
+    map.insert(30, 5, 0, 3);
+    expect(map.runs(0, 100, () => false)).toBe(20);
+    expect(map.intervals(0, 100, () => false)).toBe(15);
+    expect(map.runs(0, 17, () => false)).toBe(18);
+    expect(map.runs(0, 100, () => true)).toBe(101);
+    expect(map.runs(50, 100, () => false)).toBe(101);
+  });
+
+  test('reaches the last page of a 64-bit address space', () => {
+    const map = new IntervalMap(4);
+    expect(map.insert(PFN_LIMIT - 2, 2, 7, 1)).toBeGreaterThanOrEqual(0);
+    expect(map.valueOf(map.lookup(PFN_LIMIT - 1))).toBe(7);
+    expect(map.remove(0, PFN_LIMIT - 1)).toBe(1);
+    expect(runsOf(map, 0, PFN_LIMIT - 1)).toEqual([[PFN_LIMIT - 1, 8, 1, 1]]);
+    expect(map.remove(0, PFN_LIMIT)).toBe(1);
+    expect(map.insert(0, PFN_LIMIT, 0, 3)).toBeGreaterThanOrEqual(0);
+    expect(map.insert(5, 1, 0, 3)).toBe(INTERVAL_OVERLAP);
+  });
+
+  test('at its limit neither an insertion nor a hole is made', () => {
+    const map = new IntervalMap(2);
+    map.insert(0, 10, 0, 3);
+    map.insert(20, 10, 20, 3);
+    expect(map.insert(40, 1, 0, 3)).toBe(INTERVAL_FULL);
+    expect(map.remove(3, 2)).toBe(INTERVAL_FULL);
+    expect(intervalsOf(map)).toEqual([
+      [0, 0, 10, 3],
+      [20, 20, 10, 3],
+    ]);
+    expect(map.remove(8, 14)).toBe(4);
+    map.clear();
+    expect([map.size, map.lookup(0), map.seek(0)]).toEqual([0, -1, -1]);
+    expect(map.insert(0, 1, 5, 1)).toBeGreaterThanOrEqual(0);
+  });
+
+  test('misuse throws', () => {
+    const map = new IntervalMap(2);
+    expect(() => new IntervalMap(0)).toThrow(RangeError);
+    expect(() => new IntervalMap(1.5)).toThrow(RangeError);
+    expect(() => map.insert(0, 0, 0, 3)).toThrow(RangeError);
+    expect(() => map.insert(-1, 2, 0, 3)).toThrow(RangeError);
+    expect(() => map.insert(PFN_LIMIT - 1, 2, 0, 3)).toThrow(RangeError);
+    expect(() => map.insert(Number.NaN, 2, 0, 3)).toThrow(RangeError);
+  });
+
+  test('allocates nothing once it has grown', () => {
+    const map = new IntervalMap(1000);
+    const churn = () => {
+      for (let i = 0; i < 1000; i++) map.insert(i * 4, 2, i, 3);
+      for (let i = 0; i < 4000; i++) map.lookup(i);
+      for (let i = 0; i < 1000; i += 2) map.remove(i * 4 + 1, 4);
+      map.remove(0, 5000);
+    };
+    for (let i = 0; i < 20; i++) churn();
+    const before = process.memoryUsage().arrayBuffers;
+    for (let i = 0; i < 20; i++) churn();
+    expect(process.memoryUsage().arrayBuffers).toBeLessThanOrEqual(before);
+  });
+});
