@@ -10,6 +10,8 @@ export interface Path {
   attach(device: HostDevice): number;
   /** The device's requests are blocked. Returns 0 or a negative errno. */
   detach(device: HostDevice): number;
+  /** The device was attached to another path, which replaced this one: nothing is left to do on the host. */
+  moved(device: HostDevice): void;
   /** [first, last] (page frame numbers) may mean something else now. */
   changed(first: number, last: number): void;
   /** Makes the hardware agree. Returns 0 or a negative errno; see AddressSpace.owner for what stands then. */
@@ -17,7 +19,7 @@ export interface Path {
   /** Of the last call that failed. */
   readonly error: HostError | null;
   readonly counters: PathCounters;
-  /** Frees what the path has on the host. Devices must be detached. */
+  /** Frees what the path has on the host; never throws. Devices must be detached or moved. */
   close(): void;
 }
 

@@ -266,6 +266,15 @@ export class GuestMemory {
     return offset < 0 || host < 0 ? -1 : host + offset / PAGE_BYTES;
   }
 
+  /** The first page at or above `pfn` that has a host address, or -1. */
+  nextHostPage(pfn: number): number {
+    for (const chunk of this.#chunks) {
+      const first = chunk.hi * 0x100000 + chunk.lo / PAGE_BYTES;
+      if (chunk.hostPfn >= 0 && pfn < first + chunk.bytes / PAGE_BYTES) return Math.max(pfn, first);
+    }
+    return -1;
+  }
+
   /** How many pages from `pfn` on, `limit` at most, are contiguous in host memory too; 0 when `pfn` has no host address. */
   hostRun(pfn: number, limit: number): number {
     const host = this.hostPfn(pfn);

@@ -1,0 +1,296 @@
+import { errno, HostError } from '../host/errno.ts';
+import type { Host, HostDevice, SpaceRequirements } from '../host/host.ts';
+import { MMIO, READ_WRITE } from '../memory/access.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import { IntervalMap } from '../memory/interval-map.ts';
+import type { AddressSpace } from '../target/target.ts';
+import { type DifferenceLists, difference } from './difference.ts';
+import { DirtyRanges } from './dirty-ranges.ts';
+import type { Path, PathCounters, PathKind } from './path.ts';
+import { RunList } from './run-list.ts';
+import { closeSpace, copySpace, type HeldSpace } from './space-copy.ts';
+
+/** Host mappings of one address space, and runs in one flush. What a flush cannot take within it answers -ENOSPC. */
+export const MAPPING_LIMIT = 1 << 20;
+
+/** The path that any host serves: host mappings that follow what the guest means, one DMA_MAP a coalesced run. */
+export const shadow: PathKind = {
+  name: 'shadow',
+  refuse: ({ host }) => (host === null ? 'the endpoint has no host device' : null),
+  create: ({ space, memory, host }) => new ShadowPath(space, memory, host!),
+};
+
+/**
+ * Holds what the hardware has (one interval a host mapping, to guest pages), asks the address space what it should have, and
+ * issues the difference. Written down call by call, so what it holds is true whichever call fails.
+ */
+class ShadowPath implements Path {
+  readonly name = 'shadow';
+  readonly counters: PathCounters = { flushes: 0, splits: 0, splitsWithoutGap: 0 };
+  readonly #space: AddressSpace;
+  readonly #memory: GuestMemory;
+  readonly #host: Host;
+  readonly #requirements: SpaceRequirements;
+  readonly #devices = new Set<HostDevice>();
+  #now: HeldSpace;
+  readonly #changed = new DirtyRanges();
+  /** What earlier flushes could not do. */
+  readonly #owed = new DirtyRanges();
+  readonly #lists: DifferenceLists = {
+    held: new RunList(MAPPING_LIMIT),
+    wanted: new RunList(MAPPING_LIMIT),
+    removals: new RunList(MAPPING_LIMIT),
+    remnants: new RunList(MAPPING_LIMIT),
+    additions: new RunList(MAPPING_LIMIT),
+    kept: new RunList(MAPPING_LIMIT),
+  };
+  readonly #splits = { count: 0, grain: Number.POSITIVE_INFINITY };
+  /** Largest size, and alignment, of a new mapping in pages: after a split, what the guest unmaps at once. */
+  #grain = Number.POSITIVE_INFINITY;
+  /** The apertures last seen to fit the host's. */
+  #fitting: AddressSpace['apertures'] | null = null;
+  #populated = false;
+  /** A stale mapping could not be taken away: until it is, no device is attached. */
+  #quarantined = false;
+  /** First errno of the reconciliation under way. */
+  #result = 0;
+  #error: HostError | null = null;
+
+  constructor(space: AddressSpace, memory: GuestMemory, host: Host) {
+    this.#space = space;
+    this.#memory = memory;
+    this.#host = host;
+    this.#requirements = { granuleLg2: space.granuleLg2 };
+    this.#now = { hostSpace: host.createSpace(this.#requirements), held: new IntervalMap(MAPPING_LIMIT) };
+  }
+
+  get error(): HostError | null {
+    return this.#error;
+  }
+
+  attach(device: HostDevice): number {
+    const populated = this.#populated ? 0 : this.#populate();
+    if (populated < 0) return populated;
+    const answer = this.#quarantined ? 0 : this.#now.hostSpace.attach(device);
+    if (answer < 0) return this.#hostFailed(answer);
+    this.#devices.add(device);
+    // A host's apertures are those of its devices: only now is it known whether the guest's windows fit.
+    const fits = this.#checkApertures();
+    if (fits < 0) this.detach(device);
+    return fits;
+  }
+
+  detach(device: HostDevice): number {
+    const answer = this.#quarantined ? 0 : this.#now.hostSpace.detach(device);
+    if (answer < 0) return this.#hostFailed(answer);
+    this.#devices.delete(device);
+    return 0;
+  }
+
+  moved(device: HostDevice): void {
+    this.#devices.delete(device);
+  }
+
+  changed(first: number, last: number): void {
+    this.#changed.add(first, last);
+  }
+
+  flush(): number {
+    if (this.#changed.count === 0 && this.#owed.count === 0) return 0;
+    this.counters.flushes++;
+    const fits = this.#checkApertures();
+    const result = fits < 0 ? fits : this.#reconcile(this.#changed);
+    if (result < 0) this.#owed.addAll(this.#changed);
+    // An earlier operation's debt: whether it can be paid now does not decide what this operation answers.
+    else if (this.#owed.count > 0 && this.#reconcile(this.#owed) === 0) this.#owed.clear();
+    this.#changed.clear();
+    if (this.#quarantined && this.#owed.count === 0) this.#endQuarantine();
+    return result;
+  }
+
+  close(): void {
+    this.#error = closeSpace(this.#now.hostSpace) ?? this.#error;
+  }
+
+  #failed(answer: number, error: HostError | null): number {
+    this.#error = error;
+    if (this.#result === 0) this.#result = answer;
+    return answer;
+  }
+
+  #hostFailed(answer: number): number {
+    return this.#failed(answer, this.#now.hostSpace.error);
+  }
+
+  /** Whether a failure ends the reconciliation: a target takes its change back, a guest cannot. */
+  #givenUp(): boolean {
+    return this.#result < 0 && this.#space.owner === 'target';
+  }
+
+  #populate(): number {
+    for (const { first, last } of this.#space.apertures) this.#changed.add(first, last);
+    const result = this.flush();
+    this.#populated = result === 0;
+    return result;
+  }
+
+  /** Each aperture has to lie between the host's lowest and highest IOVA; holes in between answer for themselves when mapped. */
+  #checkApertures(): number {
+    const wanted = this.#space.apertures;
+    if (wanted === this.#fitting || this.#devices.size === 0) return 0;
+    const usable = this.#now.hostSpace.apertures();
+    const lowest = usable[0]?.first ?? 0;
+    const highest = usable[usable.length - 1]?.last ?? -1;
+    const outside = wanted.find(({ first, last }) => first < lowest || last > highest);
+    if (outside !== undefined) {
+      return this.#failed(
+        -errno.ERANGE,
+        new HostError(`window of ${this.#space.name}`, errno.ERANGE, outside, 'outside what the host can map'),
+      );
+    }
+    this.#fitting = wanted;
+    return 0;
+  }
+
+  #reconcile(dirty: DirtyRanges): number {
+    const lists = this.#lists;
+    this.#result = 0;
+    dirty.normalize();
+    const whole = this.#collect(dirty);
+    if (this.#givenUp()) return this.#result;
+    if (!difference(dirty, lists, this.#splits) || !whole) {
+      this.#failed(
+        -errno.ENOSPC,
+        new HostError(this.#space.name, errno.ENOSPC, undefined, 'more runs or table entries than one flush may read'),
+      );
+      if (this.#givenUp()) return this.#result;
+    }
+    if (this.#splits.count > 0) {
+      this.#grain = Math.min(this.#grain, 2 ** Math.floor(Math.log2(this.#splits.grain)));
+      if (this.#devices.size > 0 && this.#result === 0 && this.#swap()) return 0;
+      this.counters.splits += this.#splits.count;
+    }
+    this.#unmapRemovals();
+    if (this.#givenUp()) return this.#result;
+    this.#mapAll(lists.remnants, this.#now);
+    this.#mapAll(lists.additions, this.#now);
+    return this.#result;
+  }
+
+  /** Fills `held` and `wanted`; false when the space has more to say than a flush can take. */
+  #collect(dirty: DirtyRanges): boolean {
+    const { held, wanted } = this.#lists;
+    held.clear();
+    wanted.clear();
+    let whole = true;
+    for (let i = 0; i < dirty.count; i++) {
+      this.#now.held.intervals(dirty.first(i), dirty.last(i), this.#visitHeld);
+      if (this.#space.enumerate(dirty.first(i), dirty.last(i), this.#visitWanted) <= dirty.last(i)) whole = false;
+    }
+    return whole;
+  }
+
+  readonly #visitHeld = (iova: number, gpa: number, pages: number, permission: number): boolean => {
+    const { held } = this.#lists;
+    // One mapping can touch several dirty ranges.
+    if (held.length > 0 && held.iova[held.length - 1] === iova) return true;
+    return held.push(iova, gpa, pages, permission);
+  };
+
+  /** Cuts a run where host memory is not contiguous. What is no RAM has no host page: registers of devices are left out, anything else is an error. */
+  readonly #visitWanted = (iova: number, gpa: number, pages: number, permission: number): boolean => {
+    if ((permission & READ_WRITE) === 0) return true;
+    for (let done = 0; done < pages; ) {
+      const run = this.#memory.hostRun(gpa + done, pages - done);
+      if (run > 0) {
+        if (!this.#lists.wanted.push(iova + done, gpa + done, run, permission & READ_WRITE)) return false;
+        done += run;
+        continue;
+      }
+      if ((permission & MMIO) === 0 && this.#space.owner === 'target') {
+        const range = { first: iova + done, last: iova + pages - 1 };
+        this.#failed(-errno.EFAULT, new HostError(this.#space.name, errno.EFAULT, range, 'leads outside guest RAM'));
+      }
+      const next = this.#memory.nextHostPage(gpa + done);
+      if (next < 0 || next >= gpa + pages) return true;
+      done = next - gpa;
+    }
+    return true;
+  };
+
+  /** Neighbours that go together, with nothing that stays between them, go in one host call. */
+  #unmapRemovals(): void {
+    const { removals } = this.#lists;
+    const { held, hostSpace } = this.#now;
+    for (let from = 0; from < removals.length; ) {
+      let end = removals.iova[from] + removals.pages[from];
+      let to = from + 1;
+      for (; to < removals.length && held.firstOf(held.seek(end)) === removals.iova[to]; to++) end = removals.iova[to] + removals.pages[to];
+      const first = removals.iova[from];
+      const answer = hostSpace.unmap(first, end - first);
+      if (answer === 0) held.remove(first, end - first);
+      else this.#unmapFailed(answer);
+      if (this.#givenUp()) return;
+      from = to;
+    }
+  }
+
+  /** A guest that owns its tables has unmapped already: what is still mapped is stale, so no device may use it. */
+  #unmapFailed(answer: number): void {
+    this.#hostFailed(answer);
+    if (this.#space.owner === 'target' || this.#quarantined) return;
+    this.#quarantined = true;
+    for (const device of this.#devices) this.#now.hostSpace.detach(device);
+  }
+
+  #endQuarantine(): void {
+    for (const device of this.#devices) {
+      const answer = this.#now.hostSpace.attach(device);
+      if (answer < 0) {
+        this.#hostFailed(answer);
+        return;
+      }
+    }
+    this.#quarantined = false;
+  }
+
+  #mapAll(runs: RunList, to: HeldSpace): void {
+    for (let i = 0; i < runs.length; i++) {
+      for (let done = 0; done < runs.pages[i]; ) {
+        const iova = runs.iova[i] + done;
+        const gpa = runs.gpa[i] + done;
+        const pages = Math.min(runs.pages[i] - done, this.#grain - (iova % this.#grain));
+        const full = to.held.size === to.held.limit;
+        const answer = full ? -errno.ENOSPC : to.hostSpace.map(iova, this.#memory.hostPfn(gpa), pages, runs.permission[i]);
+        if (answer === 0) to.held.insert(iova, pages, gpa, runs.permission[i]);
+        else this.#failed(answer, to.hostSpace.error);
+        if (this.#givenUp()) return;
+        done += pages;
+      }
+    }
+  }
+
+  /** A split without a gap: a prepared copy of the host space takes the old one's place. False: nothing was done. */
+  #swap(): boolean {
+    const { removals, remnants, additions } = this.#lists;
+    const before = this.#now;
+    const after = copySpace(this.#host, this.#requirements, before, removals, remnants);
+    if (after === null) return false;
+    this.#mapAll(additions, after);
+    const moved: HostDevice[] = [];
+    for (const device of this.#devices) {
+      if (this.#result === 0 && after.hostSpace.attach(device) < 0) this.#result = -errno.EBUSY;
+      if (this.#result === 0) moved.push(device);
+    }
+    if (this.#result < 0) {
+      for (const device of moved) before.hostSpace.attach(device);
+      closeSpace(after.hostSpace);
+      this.#result = 0;
+      return false;
+    }
+    this.#now = after;
+    this.counters.splitsWithoutGap += this.#splits.count;
+    this.#error = closeSpace(before.hostSpace) ?? this.#error;
+    return true;
+  }
+}
