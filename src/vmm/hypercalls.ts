@@ -1,0 +1,29 @@
+/** LoPAR 14.5.3: the partition called a function that there is not. */
+const H_FUNCTION = -2;
+
+/** Serves one or more opcodes: arguments and results in the guest's registers, the return code returned. */
+export type HypercallHandler<Registers> = (opcode: number, registers: Registers) => number;
+
+/** Where a VMM sends a guest's hypercalls: by opcode to whoever serves it. */
+export class HypercallDispatcher<Registers> {
+  readonly #handlers = new Map<number, HypercallHandler<Registers>>();
+
+  /**
+   * Serves these opcodes from now on; the disposer ends that.
+   * @throws RangeError when one of them is served already; then none is added.
+   */
+  serve(opcodes: readonly number[], handler: HypercallHandler<Registers>): () => void {
+    const taken = opcodes.find((opcode) => this.#handlers.has(opcode));
+    if (taken !== undefined) throw new RangeError(`hypercall 0x${taken.toString(16)} is served already`);
+    for (const opcode of opcodes) this.#handlers.set(opcode, handler);
+    return () => {
+      for (const opcode of opcodes) this.#handlers.delete(opcode);
+    };
+  }
+
+  /** Returns the hypercall's return code; H_FUNCTION for one that nobody serves. */
+  call(opcode: number, registers: Registers): number {
+    const handler = this.#handlers.get(opcode);
+    return handler === undefined ? H_FUNCTION : handler(opcode, registers);
+  }
+}
