@@ -80,6 +80,8 @@ export interface Description {
   readonly outputBits: number;
   /** lg2 of every size that one mapping can have, ascending; contiguous hints and NAPOT included. */
   readonly pageLg2s: readonly number[];
+  /** Permissions that a mapping can have (READ, WRITE, EXECUTE); `map` takes no other. */
+  readonly permissions: readonly number[];
   /** Entry bits by name, as [lowest, highest]. */
   readonly fields: Readonly<Record<string, readonly [number, number]>>;
 }
@@ -97,16 +99,21 @@ export interface PageTable {
    */
   walk(hi: number, lo: number, access: number): number;
   /**
-   * Visits what [first, last] (page frame numbers) maps, in ascending runs that cannot be merged further. Malformed entries
-   * count as absent. Reads at most `budget` entries; returns the first page not examined, last + 1 when all was.
+   * Visits what [first, last] (page frame numbers) maps for unprivileged accesses, in ascending runs that cannot be merged
+   * further. Malformed entries count as absent. Reads at most `budget` entries; returns the first page not examined (after
+   * the last run visited, when `visit` ended it), last + 1 when all was. A budget of one entry a level makes progress.
    */
   enumerate(first: number, last: number, visit: TableVisitor, budget: number): number;
   /**
    * Maps `pages` pages from `iova` to `output` with the largest sizes that alignment and format allow, splitting nothing: a
    * page that is mapped already stays and is an error. Returns the pages done: fewer than asked when one was mapped already
-   * (EEXIST) or memory for tables ran out. Needs an allocator.
+   * (EEXIST), memory for tables ran out, or the rest is wider than the format's input or output. Needs an allocator.
+   * @throws RangeError for a permission that the format cannot express, or pages not aligned to its smallest page
    */
   map(iova: number, output: number, pages: number, permission: number): number;
-  /** Unmaps what is mapped in the range, splitting larger pages at its ends and freeing tables that it empties. Returns the pages that were mapped. */
+  /**
+   * Unmaps what is mapped in the range, splitting larger pages at its ends and freeing tables that it empties. Returns the
+   * pages that were mapped, or -1 when there was no memory for a split: then all that was mapped still is.
+   */
   unmap(iova: number, pages: number): number;
 }
