@@ -1,0 +1,379 @@
+import { MEM_OK, PFN_LIMIT } from '../memory/index.ts';
+import { type Description, OUT_LENGTH, type PageTable, type TableAllocator, type TableMemory, type TableVisitor } from './page-table.ts';
+import { Runs } from './runs.ts';
+
+/** What `decode` says of an entry. */
+export const ABSENT = 0;
+export const TABLE = 1;
+export const LEAF = 2;
+export const MALFORMED = 3;
+
+/** Where `decode` leaves what it found. Addresses are bytes, exact as a number: multiples of 2 KiB below 2^64. */
+export interface Entry {
+  /** TABLE: the next table. LEAF: the block of 2^lg2 bytes that the entry is part of. */
+  address: number;
+  /** TABLE: the level of the next table. */
+  next: number;
+  /** LEAF: lg2 of the block; more than the level's shift where several entries make one mapping. */
+  lg2: number;
+  /** LEAF: what it grants to an unprivileged access. TABLE: what entries below it can grant at most. */
+  permission: number;
+}
+
+/** What all formats are configured with. */
+export interface RadixConfig {
+  /** Page frame number of the root table. */
+  readonly root: number;
+  /** Needed by `map` and `unmap` only. */
+  readonly allocator?: TableAllocator;
+}
+
+/** A range of input pages that one table translates. */
+interface Window {
+  readonly first: number;
+  readonly last: number;
+  /** Page that entry 0 of the root table translates. */
+  readonly base: number;
+}
+
+/** An enumeration under way. */
+interface Scan {
+  readonly runs: Runs;
+  budget: number;
+  /** First page not examined. */
+  reached: number;
+}
+
+/** A `map` under way. */
+interface Fill {
+  next: number;
+  readonly end: number;
+  /** Output page of input page 0. */
+  readonly delta: number;
+  readonly permission: number;
+}
+
+/** A mapping to be stored, in as many entries as it takes. */
+interface Leaf {
+  readonly address: number;
+  readonly lg2: number;
+  readonly permission: number;
+  /** Bits that the entries have besides. */
+  readonly keptHi: number;
+  readonly keptLo: number;
+}
+
+/**
+ * What every radix tree of tables does alike, and seldom enough to be shared: enumerate, map and unmap. A format hands in
+ * its description, reads and makes single entries, and has a `walk` of its own, specialised for speed, that uses none of this.
+ */
+export abstract class RadixTable implements PageTable {
+  readonly description: Description;
+  readonly out: Int32Array = new Int32Array(OUT_LENGTH);
+  protected readonly memory: TableMemory;
+  /** The entry that `encodeTable` and `encodeLeaf` made: [lo, hi]. */
+  protected readonly made: Int32Array = new Int32Array(2);
+  /** Bits of a leaf that its parts keep when it is split (accessed, dirty, memory type): [lo, hi]. */
+  protected abstract readonly kept: readonly [number, number];
+  readonly #allocator: TableAllocator | undefined;
+  readonly #root: number;
+  readonly #windows: readonly Window[];
+  /** By level: pages that one entry covers, entries of a table, mapping sizes (lg2, descending). */
+  readonly #pages: readonly number[];
+  readonly #entries: readonly number[];
+  readonly #sizes: readonly (readonly number[])[];
+  readonly #entryBytes: number;
+  readonly #found: Entry = { address: 0, next: 0, lg2: 0, permission: 0 };
+
+  constructor(memory: TableMemory, config: RadixConfig, description: Description, entryBytes = 8) {
+    this.memory = memory;
+    this.description = description;
+    this.#allocator = config.allocator;
+    this.#root = config.root * 4096;
+    this.#entryBytes = entryBytes;
+    const { levels, pageLg2s } = description;
+    this.#pages = levels.map(({ shift }) => 2 ** (shift - 12));
+    this.#entries = levels.map(({ bits }) => 2 ** bits);
+    this.#sizes = levels.map(({ shift, bits }) => pageLg2s.filter((lg2) => lg2 >= shift && lg2 < shift + bits).reverse());
+    this.#windows = windowsOf(description);
+  }
+
+  abstract walk(hi: number, lo: number, access: number): number;
+
+  /** Reads an entry of a level into `into` and says what it is. Pure: sets no accessed bit. */
+  protected abstract decode(level: number, hi: number, lo: number, into: Entry): number;
+  /** Makes the entry of `level` that points to the next lower table at a byte address. */
+  protected abstract encodeTable(level: number, address: number): void;
+  /** Makes the entry of `level` that maps its part, at byte `address`, of a mapping of 2^lg2 bytes. */
+  protected abstract encodeLeaf(level: number, lg2: number, address: number, permission: number): void;
+
+  /** Loads an entry into memory.word; formats whose entries are not little-endian 64 bits override it. */
+  protected load(hi: number, lo: number): number {
+    return this.memory.load64(hi, lo);
+  }
+  protected store(hi: number, lo: number, valueHi: number, valueLo: number): number {
+    return this.memory.store64(hi, lo, valueHi, valueLo);
+  }
+
+  enumerate(first: number, last: number, visit: TableVisitor, budget: number): number {
+    const scan: Scan = { runs: new Runs(visit), budget, reached: last + 1 };
+    for (const window of this.#windows) {
+      const from = Math.max(first, window.first);
+      const to = Math.min(last, window.last);
+      if (from <= to && !this.#scan(scan, this.#root, this.#pages.length - 1, window.base, from, to, -1)) break;
+    }
+    return scan.runs.flush() ? scan.reached : scan.runs.visitedEnd;
+  }
+
+  /** Scans [first, last] within the table of `level` at `table` whose entry 0 covers page `base`. False: ended early. */
+  #scan(scan: Scan, table: number, level: number, base: number, first: number, last: number, permission: number): boolean {
+    const pages = this.#pages[level];
+    const lastIndex = Math.floor((last - base) / pages);
+    for (let index = Math.floor((first - base) / pages); index <= lastIndex; index++) {
+      const start = base + index * pages;
+      const from = Math.max(first, start);
+      if (scan.budget-- <= 0) {
+        scan.reached = from;
+        return false;
+      }
+      const kind = this.#decodeAt(table, index, level);
+      const { address, next, lg2, permission: granted } = this.#found;
+      if (kind === TABLE) {
+        // A table more than one level down (AMD v1) covers only the start of what its entry covers.
+        const to = Math.min(last, start + this.#pages[next] * this.#entries[next] - 1);
+        if (from <= to && !this.#scan(scan, address, next, start, from, to, permission & granted)) return false;
+      } else if (kind === LEAF && (permission & granted) !== 0) {
+        const to = Math.min(last, start + pages - 1);
+        const output = address / 4096 + (from % 2 ** (lg2 - 12));
+        if (!scan.runs.add(from, output, to - from + 1, permission & granted)) {
+          scan.reached = scan.runs.visitedEnd;
+          return false;
+        }
+      }
+    }
+    return true;
+  }
+
+  map(iova: number, output: number, pages: number, permission: number): number {
+    const { permissions, outputBits } = this.description;
+    if (!permissions.includes(permission)) throw new RangeError(`${this.description.format}: no mapping has permission ${permission}`);
+    this.#checkAligned(iova, output, pages);
+    const window = this.#windows.find(({ first, last }) => iova >= first && iova <= last);
+    if (window === undefined) return 0;
+    const limit = Math.min(pages, window.last + 1 - iova, 2 ** (outputBits - 12) - output);
+    const fill: Fill = { next: iova, end: iova + limit, delta: output - iova, permission };
+    this.#fill(fill, this.#root, this.#pages.length - 1, window.base);
+    return Math.max(0, fill.next - iova);
+  }
+
+  #checkAligned(...values: number[]): void {
+    const granule = this.#pages[0];
+    if (values.some((value) => !Number.isSafeInteger(value) || value < 0 || value % granule !== 0))
+      throw new RangeError(`${this.description.format}: [${values}] are not multiples of its smallest page of ${granule * 4096} bytes`);
+  }
+
+  /** Maps on from `fill.next` to the end of what the table covers. False: it cannot go on. */
+  #fill(fill: Fill, table: number, level: number, base: number): boolean {
+    const pages = this.#pages[level];
+    const end = Math.min(fill.end, base + pages * this.#entries[level]);
+    while (fill.next < end) {
+      const index = Math.floor((fill.next - base) / pages);
+      const start = base + index * pages;
+      const kind = this.#decodeAt(table, index, level);
+      const { address, next } = this.#found;
+      if (kind === TABLE) {
+        const covered = start + this.#pages[next] * this.#entries[next];
+        if (fill.next < covered ? !this.#fill(fill, address, next, start) : !this.#insert(table, index, level)) return false;
+      } else if (kind !== ABSENT || !(this.#putLeaf(fill, table, index, level) || this.#putTable(fill, table, index, level, start))) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  /** Maps at `fill.next` by the largest mapping that this level can hold there. */
+  #putLeaf(fill: Fill, table: number, index: number, level: number): boolean {
+    for (const lg2 of this.#sizes[level]) {
+      const size = 2 ** (lg2 - 12);
+      if (fill.next % size !== 0 || (fill.next + fill.delta) % size !== 0 || fill.end - fill.next < size) continue;
+      const count = size / this.#pages[level];
+      if (count > 1 && !this.#areAbsent(table, index + 1, count - 1, level)) continue;
+      const address = (fill.next + fill.delta) * 4096;
+      this.#storeLeaves(table, index, count, level, { address, lg2, permission: fill.permission, keptHi: 0, keptLo: 0 });
+      fill.next += size;
+      return true;
+    }
+    return false;
+  }
+
+  /** Makes a table for an absent entry and maps on in it. An allocated table in which nothing could be mapped is given back. */
+  #putTable(fill: Fill, table: number, index: number, level: number, start: number): boolean {
+    const child = level === 0 ? -1 : this.#allocateTable(level - 1);
+    if (child < 0) return false;
+    const before = fill.next;
+    this.encodeTable(level, child);
+    this.#storeMade(table, index);
+    const done = this.#fill(fill, child, level - 1, start);
+    if (fill.next === before) this.#dropTable(table, index, child, level - 1);
+    return done;
+  }
+
+  /** Puts the table that the skipping format left out between an entry and the table it points to. */
+  #insert(table: number, index: number, level: number): boolean {
+    this.#loadEntry(table, index);
+    const [lo, hi] = this.memory.word;
+    const child = this.#allocateTable(level - 1);
+    if (child < 0) return false;
+    this.#storeEntry(child, 0, hi, lo);
+    this.encodeTable(level, child);
+    this.#storeMade(table, index);
+    return true;
+  }
+
+  unmap(iova: number, pages: number): number {
+    this.#checkAligned(iova, pages);
+    if (!this.#splitAt(iova) || !this.#splitAt(iova + pages)) return -1;
+    let unmapped = 0;
+    for (const window of this.#windows) {
+      const first = Math.max(iova, window.first);
+      const last = Math.min(iova + pages - 1, window.last);
+      if (first <= last) unmapped += this.#clear(this.#root, this.#pages.length - 1, window.base, first, last);
+    }
+    return unmapped;
+  }
+
+  /** Makes a mapping that reaches over the start of page `at` end there. False: no memory for tables. */
+  #splitAt(at: number): boolean {
+    const window = this.#windows.find(({ first, last }) => at > first && at <= last);
+    if (window === undefined) return true;
+    let table = this.#root;
+    let base = window.base;
+    for (let level = this.#pages.length - 1; ; ) {
+      const pages = this.#pages[level];
+      const index = Math.floor((at - base) / pages);
+      const kind = index < this.#entries[level] ? this.#decodeAt(table, index, level) : ABSENT;
+      const { address, next, lg2 } = this.#found;
+      if (kind === LEAF) {
+        if (at % 2 ** (lg2 - 12) === 0) return true;
+        if (!this.#split(table, index, level)) return false;
+      } else if (kind === TABLE) {
+        table = address;
+        base += index * pages;
+        level = next;
+      } else {
+        return true;
+      }
+    }
+  }
+
+  /** Splits a leaf: entries that make one mapping become single ones, a single one becomes a table. */
+  #split(table: number, index: number, level: number): boolean {
+    const { address, lg2, permission } = this.#found;
+    const { word } = this.memory;
+    const leaf: Leaf = { address, lg2, permission, keptHi: word[1] & this.kept[1], keptLo: word[0] & this.kept[0] };
+    const { levels } = this.description;
+    if (lg2 > levels[level].shift) {
+      const count = 2 ** (lg2 - levels[level].shift);
+      this.#storeLeaves(table, index - (index % count), count, level, { ...leaf, lg2: levels[level].shift });
+      return true;
+    }
+    const child = this.#allocateTable(level - 1);
+    if (child < 0) return false;
+    this.#storeLeaves(child, 0, this.#entries[level - 1], level - 1, { ...leaf, lg2: levels[level - 1].shift });
+    this.encodeTable(level, child);
+    this.#storeMade(table, index);
+    return true;
+  }
+
+  /** Clears the leaves of [first, last], none of which reaches out of it, and frees the tables that become empty. Returns pages. */
+  #clear(table: number, level: number, base: number, first: number, last: number): number {
+    const pages = this.#pages[level];
+    const lastIndex = Math.floor((last - base) / pages);
+    let cleared = 0;
+    for (let index = Math.floor((first - base) / pages); index <= lastIndex; index++) {
+      const start = base + index * pages;
+      const kind = this.#decodeAt(table, index, level);
+      const { address, next } = this.#found;
+      if (kind === LEAF) {
+        this.#storeEntry(table, index, 0, 0);
+        cleared += pages;
+      } else if (kind === TABLE) {
+        const from = Math.max(first, start);
+        const to = Math.min(last, start + this.#pages[next] * this.#entries[next] - 1);
+        if (from > to) continue;
+        cleared += this.#clear(address, next, start, from, to);
+        if (this.#isEmpty(address, next, Math.floor((from - start) / this.#pages[next]))) this.#dropTable(table, index, address, next);
+      }
+    }
+    return cleared;
+  }
+
+  /** Looks first beside the entry that was cleared last: when pages go one by one, a neighbour still stands. */
+  #isEmpty(table: number, level: number, near: number): boolean {
+    const entries = this.#entries[level];
+    for (let i = -1; i < entries - 1; i++) {
+      this.#loadEntry(table, (near + i + entries) % entries);
+      if ((this.memory.word[0] | this.memory.word[1]) !== 0) return false;
+    }
+    return true;
+  }
+
+  #areAbsent(table: number, index: number, count: number, level: number): boolean {
+    for (let i = 0; i < count; i++) if (this.#decodeAt(table, index + i, level) !== ABSENT) return false;
+    return true;
+  }
+
+  /** Stores `count` entries that map on from where `leaf` starts. */
+  #storeLeaves(table: number, index: number, count: number, level: number, leaf: Leaf): void {
+    const bytes = this.#pages[level] * 4096;
+    for (let i = 0; i < count; i++) {
+      this.encodeLeaf(level, leaf.lg2, leaf.address + i * bytes, leaf.permission);
+      this.#storeEntry(table, index + i, this.made[1] | leaf.keptHi, this.made[0] | leaf.keptLo);
+    }
+  }
+
+  #decodeAt(table: number, index: number, level: number): number {
+    if (this.#loadEntry(table, index) !== MEM_OK) return MALFORMED;
+    return this.decode(level, this.memory.word[1], this.memory.word[0], this.#found);
+  }
+
+  #loadEntry(table: number, index: number): number {
+    const address = table + index * this.#entryBytes;
+    return this.load((address / 0x1_0000_0000) | 0, address | 0);
+  }
+
+  #storeEntry(table: number, index: number, hi: number, lo: number): void {
+    const address = table + index * this.#entryBytes;
+    this.store((address / 0x1_0000_0000) | 0, address | 0, hi, lo);
+  }
+
+  #storeMade(table: number, index: number): void {
+    this.#storeEntry(table, index, this.made[1], this.made[0]);
+  }
+
+  #tablePages(level: number): number {
+    return Math.max(1, (this.#entries[level] * this.#entryBytes) / 4096);
+  }
+
+  /** Byte address of a zeroed table, or -1. */
+  #allocateTable(level: number): number {
+    if (this.#allocator === undefined) throw new TypeError(`${this.description.format}: writing tables needs an allocator`);
+    const pfn = this.#allocator.allocate(this.#tablePages(level));
+    return pfn < 0 ? -1 : pfn * 4096;
+  }
+
+  #dropTable(parent: number, index: number, table: number, level: number): void {
+    this.#storeEntry(parent, index, 0, 0);
+    this.#allocator?.free(table / 4096, this.#tablePages(level));
+  }
+}
+
+/** Canonical input has a low and a high half; the high half uses the upper half of the root table. */
+function windowsOf({ inputBits, canonical }: Description): readonly Window[] {
+  const pages = 2 ** (inputBits - 12);
+  if (!canonical) return [{ first: 0, last: pages - 1, base: 0 }];
+  return [
+    { first: 0, last: pages / 2 - 1, base: 0 },
+    { first: PFN_LIMIT - pages / 2, last: PFN_LIMIT - 1, base: PFN_LIMIT - pages },
+  ];
+}
