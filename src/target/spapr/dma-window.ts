@@ -1,0 +1,72 @@
+import { hiOf, loOf, PAGE_LG2, pfnOf, pfnOfHiLo } from '../../memory/address.ts';
+import type { AddressSpace } from '../target.ts';
+import { type TceBudget, TceTable } from './tce-table.ts';
+
+/** A DMA window of a bridge, as the device tree's "ibm,dma-window" or ibm,create-pe-dma-window defines it. */
+export interface DmaWindowGeometry {
+  /** Logical I/O bus number: which table a hypercall means. 32 bits, not 0. */
+  readonly liobn: number;
+  /** Bus address of the first byte; a multiple of the page size. */
+  readonly start: bigint;
+  /** lg2 of the I/O page size in bytes: 12 to 34. */
+  readonly pageLg2: number;
+  /** TCEs in the table: 1 to 2^31. */
+  readonly pages: number;
+}
+
+export const MAX_PAGE_LG2 = 34;
+export const MAX_WINDOW_PAGES = 2 ** 31;
+
+/** One DMA window with its TCEs. Address arithmetic is on int32 and on exact doubles, without a branch where it can be. */
+export class DmaWindow {
+  /** The bridge's address space, of which it is a part. */
+  readonly space: AddressSpace;
+  readonly liobn: number;
+  readonly start: bigint;
+  readonly pageLg2: number;
+  readonly pages: number;
+  /** The bridge came up with this window; it was not created by the guest (7.3.27.3). */
+  readonly isDefault: boolean;
+  readonly table: TceTable;
+  /** 4 KiB pages of the bus that one TCE covers. */
+  readonly grain: number;
+  /** Closed range of the bus's page frame numbers. */
+  readonly first: number;
+  readonly last: number;
+  /** Bits of an address that lie within an I/O page. */
+  readonly offsetHi: number;
+  readonly offsetLo: number;
+  readonly #scale: number;
+
+  constructor(space: AddressSpace, geometry: DmaWindowGeometry, isDefault: boolean, budget: TceBudget) {
+    this.space = space;
+    this.liobn = geometry.liobn;
+    this.start = geometry.start;
+    this.pageLg2 = geometry.pageLg2;
+    this.pages = geometry.pages;
+    this.isDefault = isDefault;
+    this.table = new TceTable(geometry.pages, budget);
+    this.grain = 2 ** (geometry.pageLg2 - PAGE_LG2);
+    this.first = pfnOf(geometry.start);
+    this.last = this.first + geometry.pages * this.grain - 1;
+    const offset = (1n << BigInt(geometry.pageLg2)) - 1n;
+    this.offsetHi = hiOf(offset);
+    this.offsetLo = loOf(offset);
+    this.#scale = 1 / this.grain;
+  }
+
+  /** Index of the TCE that translates a bus page, or -1 when it lies outside. */
+  indexOfPfn(pfn: number): number {
+    return pfn < this.first || pfn > this.last ? -1 : ((pfn - this.first) * this.#scale) | 0;
+  }
+
+  /** Index of the TCE for an I/O bus address of a hypercall, or -1: outside, or not the first byte of an I/O page. */
+  indexOfIoba(hi: number, lo: number): number {
+    return ((hi & this.offsetHi) | (lo & this.offsetLo)) !== 0 ? -1 : this.indexOfPfn(pfnOfHiLo(hi, lo));
+  }
+
+  /** Guest page that a TCE names; the bits below the I/O page are not part of its real page number. */
+  gpaOfTce(hi: number, lo: number): number {
+    return pfnOfHiLo(hi & ~this.offsetHi, lo & ~this.offsetLo);
+  }
+}
