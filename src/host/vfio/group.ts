@@ -1,0 +1,86 @@
+import { errno, HostError } from '../errno.ts';
+import type { HostDevice } from '../host.ts';
+import type { VfioHost } from './host.ts';
+import type { VfioSpace } from './space.ts';
+import * as uapi from './uapi.ts';
+
+/** An open IOMMU group: what a container takes in. All its devices share one space. */
+export class VfioGroup {
+  readonly path: string;
+  readonly fd: number;
+  readonly devices = new Set<VfioDevice>();
+  /** The space whose container the group is in. */
+  space: VfioSpace | null = null;
+
+  constructor(path: string, fd: number) {
+    this.path = path;
+    this.fd = fd;
+  }
+
+  /** Devices that are attached: the group is in a container while there is one. */
+  get attached(): number {
+    let count = 0;
+    for (const device of this.devices) if (device.space !== null) count++;
+    return count;
+  }
+}
+
+/**
+ * A device by its group, `/dev/vfio/7`, or by group and name, `/dev/vfio/7#0000:00:05.0`. With a name it is opened while
+ * it is attached, which lets it do DMA; without one whoever uses it opens it through the group.
+ */
+export class VfioDevice implements HostDevice {
+  readonly name: string;
+  readonly group: VfioGroup;
+  readonly #host: VfioHost;
+  readonly #deviceName: string | null;
+  space: VfioSpace | null = null;
+  /** The VFIO device file while the device is attached; -1: none. */
+  fd = -1;
+
+  constructor(host: VfioHost, group: VfioGroup, path: string, deviceName: string | null) {
+    this.#host = host;
+    this.group = group;
+    this.name = deviceName ?? path;
+    this.#deviceName = deviceName;
+    group.devices.add(this);
+  }
+
+  /** Opens the device file. The group must be in a container with an IOMMU. Returns 0 or a negative errno. */
+  open(): number {
+    if (this.#deviceName === null) return 0;
+    const { port, control } = this.#host;
+    const bytes = new Uint8Array(control.buffer, 0, control.bytes);
+    const { written } = new TextEncoder().encodeInto(this.#deviceName, bytes.subarray(0, -1));
+    bytes[written] = 0;
+    this.#host.calls.control++;
+    const fd = port.ioctl(this.group.fd, uapi.VFIO_GROUP_GET_DEVICE_FD, control);
+    if (fd >= 0) this.fd = fd;
+    return Math.min(fd, 0);
+  }
+
+  /** Closes the device file: VFIO resets the device and no longer lets it do DMA. */
+  closeFile(): void {
+    if (this.fd >= 0) this.#host.port.close(this.fd);
+    this.fd = -1;
+  }
+
+  close(): void {
+    this.space?.detach(this);
+    if (!this.group.devices.delete(this)) return;
+    if (this.group.devices.size === 0) this.#host.dropGroup(this.group);
+  }
+}
+
+/** Opens a group and sees that it can be used. @throws HostError */
+export function openGroup(host: VfioHost, path: string): VfioGroup {
+  const fd = host.open(path, 'the number of the IOMMU group, with every device of the group bound to vfio-pci');
+  const ints = new Int32Array(host.control.buffer);
+  ints[0] = uapi.VFIO_GROUP_STATUS_BYTES;
+  host.calls.control++;
+  const result = host.port.ioctl(fd, uapi.VFIO_GROUP_GET_STATUS, host.control);
+  if (result >= 0 && (ints[1] & uapi.VFIO_GROUP_FLAGS_VIABLE) !== 0) return new VfioGroup(path, fd);
+  host.port.close(fd);
+  if (result < 0) throw new HostError('VFIO_GROUP_GET_STATUS', result, undefined, path);
+  throw new HostError('VFIO_GROUP_GET_STATUS', errno.EBUSY, undefined, `${path} is not viable: a device of the group has another driver`);
+}
