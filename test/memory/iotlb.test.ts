@@ -1,0 +1,226 @@
+import { fc, test as property } from '@fast-check/vitest';
+import { describe, expect, test } from 'vitest';
+import { joinHiLo, PFN_LIMIT } from '../../src/memory/address.ts';
+import { Iotlb, NO_CONTEXT } from '../../src/memory/iotlb.ts';
+
+/** A translation as its filler meant it: the page [input, input + 2^lg2) goes to output. */
+interface Filled {
+  space: number;
+  context: number;
+  lg2: number;
+  input: bigint;
+  output: bigint;
+  permission: number;
+  type: number;
+  global: boolean;
+}
+
+const hi = (address: bigint) => Number(BigInt.asIntN(32, address >> 32n));
+const lo = (address: bigint) => Number(BigInt.asIntN(32, address));
+const pageOf = (address: bigint, lg2: number) => (address >> BigInt(lg2)) << BigInt(lg2);
+
+function fill(iotlb: Iotlb, entry: Filled, address: bigint): void {
+  const output = entry.output | (address - entry.input);
+  iotlb.fill(
+    entry.space,
+    entry.context,
+    hi(address),
+    lo(address),
+    entry.lg2,
+    Int32Array.of(lo(output), hi(output), entry.permission, entry.type),
+    entry.global,
+  );
+}
+
+/** What a lookup found, in the model's terms. */
+function found(iotlb: Iotlb, space: number, context: number, address: bigint, wish: number) {
+  const lg2 = iotlb.lookup(space, context, hi(address), lo(address), wish);
+  if (lg2 < 0) return null;
+  const [low, high, permission, type] = iotlb.out;
+  return { lg2, output: joinHiLo(high, low), permission, type };
+}
+
+// Few tags and addresses, so that they meet; sizes of real formats and of none.
+const spaces = fc.constantFrom(0, 1, 2, 1024, -1, 0x7fffffff);
+const contexts = fc.constantFrom(NO_CONTEXT, 0, 1, 0xfffff);
+const lg2s = fc.constantFrom(12, 12, 12, 13, 16, 21, 30, 31, 32, 33, 39, 48, 63);
+const addresses = fc.oneof(
+  fc.nat(0x3fff).map((page) => BigInt(page) << 11n),
+  fc.nat(64).map((n) => BigInt(n) << 21n),
+  fc.nat(64).map((n) => 0xffff_ffffn + BigInt(n - 32) * 0x1000n),
+  fc.nat(64).map((n) => 0xffff_ffff_ffff_ffffn - BigInt(n) * 0x800n),
+  fc.bigInt(0n, 0xffff_ffff_ffff_ffffn),
+);
+const fills = fc.record({
+  kind: fc.constant('fill' as const),
+  space: spaces,
+  context: contexts,
+  lg2: lg2s,
+  address: addresses,
+  output: fc.bigInt(0n, 0xffff_ffff_ffff_ffffn),
+  permission: fc.nat(0xff),
+  type: fc.integer({ min: -(2 ** 23), max: 2 ** 23 - 1 }),
+  global: fc.integer({ min: 0, max: 9 }).map((n) => n === 0),
+});
+const lookups = fc.record({
+  kind: fc.constant('lookup' as const),
+  space: spaces,
+  context: contexts,
+  address: addresses,
+  wish: fc.constantFrom(0, 1, 2, 3),
+});
+const ranges = fc.record({
+  kind: fc.constant('range' as const),
+  space: spaces,
+  context: contexts,
+  address: addresses,
+  pages: fc.oneof(fc.integer({ min: 1, max: 5000 }), fc.constantFrom(2 ** 20, 2 ** 40, PFN_LIMIT)),
+});
+const spaceKills = fc.record({ kind: fc.constant('space' as const), space: spaces });
+const contextKills = fc.record({ kind: fc.constant('context' as const), space: spaces, context: contexts });
+const allKills = fc.record({ kind: fc.constant('all' as const) });
+const operations = fc.oneof(
+  { arbitrary: fills, weight: 12 },
+  { arbitrary: lookups, weight: 6 },
+  { arbitrary: ranges, weight: 2 },
+  { arbitrary: spaceKills, weight: 1 },
+  { arbitrary: contextKills, weight: 1 },
+  { arbitrary: allKills, weight: 1 },
+);
+
+/** The model forgets exactly what the operation names. */
+function forget(
+  model: Filled[],
+  operation: Exclude<typeof operations extends fc.Arbitrary<infer T> ? T : never, { kind: 'fill' | 'lookup' }>,
+) {
+  if (operation.kind === 'all') return [];
+  if (operation.kind === 'space') return model.filter((entry) => entry.space !== operation.space);
+  if (operation.kind === 'context')
+    return model.filter((entry) => entry.space !== operation.space || entry.context !== operation.context || entry.global);
+  const first = operation.address >> 12n;
+  const last = first + BigInt(operation.pages) - 1n;
+  return model.filter((entry) => {
+    const tagged = entry.space === operation.space && (entry.context === operation.context || entry.global);
+    return !tagged || entry.input >> 12n > last || (entry.input + (1n << BigInt(entry.lg2)) - 1n) >> 12n < first;
+  });
+}
+
+describe('Iotlb against a list of what was filled', () => {
+  property.prop([fc.array(operations, { maxLength: 120 }), fc.constantFrom(16, 64, 4096)], { numRuns: 300 })(
+    'answers what was filled and not invalidated since, never for more than the page filled',
+    (program, capacity) => {
+      const iotlb = new Iotlb(capacity);
+      let model: Filled[] = [];
+      const check = (space: number, context: number, address: bigint, wish: number) => {
+        const hit = found(iotlb, space, context, address, wish);
+        if (hit === null) return;
+        const allowed = model
+          .filter((e) => e.space === space && e.context === context && pageOf(address, e.lg2) === e.input && (e.permission & wish) === wish)
+          .map((e) => ({ lg2: e.lg2, output: e.output | (address - e.input), permission: e.permission, type: e.type }));
+        expect(allowed).toContainEqual(hit);
+      };
+      for (const operation of program) {
+        if (operation.kind === 'fill') {
+          const { address, lg2 } = operation;
+          const entry = { ...operation, input: pageOf(address, lg2), output: pageOf(operation.output, lg2) };
+          fill(iotlb, entry, address);
+          const same = (e: Filled) => e.space === entry.space && e.context === entry.context && e.input === entry.input && e.lg2 === lg2;
+          model = model.filter((e) => !same(e));
+          model.push(entry);
+          expect(found(iotlb, entry.space, entry.context, address, entry.permission & 3)).not.toBeNull();
+          check(entry.space, entry.context, address, entry.permission & 3);
+        } else if (operation.kind === 'lookup') {
+          check(operation.space, operation.context, operation.address, operation.wish);
+        } else {
+          if (operation.kind === 'all') iotlb.invalidateAll();
+          else if (operation.kind === 'space') iotlb.invalidateSpace(operation.space);
+          else if (operation.kind === 'context') iotlb.invalidateContext(operation.space, operation.context);
+          else {
+            const first = Number(operation.address >> 12n);
+            const last = Math.min(first + operation.pages, PFN_LIMIT) - 1;
+            iotlb.invalidateRange(operation.space, operation.context, first, last);
+          }
+          model = forget(model, operation);
+          const gone = program.filter((other) => other.kind === 'fill');
+          for (const { space, context, address } of gone) check(space, context, address, 0);
+        }
+      }
+    },
+  );
+});
+
+describe('Iotlb', () => {
+  const entry = (input: bigint, lg2 = 12, space = 1, context = 2): Filled => {
+    return { space, context, lg2, input, output: input + (1n << 40n), permission: 3, type: 5, global: false };
+  };
+
+  test('holds as many pages in a row as it has places, wherever they begin', () => {
+    for (const start of [0n, 0x12345000n, 0xffff_f000n]) {
+      const iotlb = new Iotlb(1024);
+      let hits = 0;
+      for (let i = 0n; i < 1024n; i++) fill(iotlb, entry(start + i * 4096n), start + i * 4096n);
+      for (let i = 0n; i < 1024n; i++) if (found(iotlb, 1, 2, start + i * 4096n, 3)) hits++;
+      expect(hits).toBeGreaterThan(1000);
+    }
+  });
+
+  test.each([9n, 18n, 27n])('pages 2^%i apart do not push each other out', (shift) => {
+    const iotlb = new Iotlb(1024);
+    for (let i = 0n; i < 256n; i++) fill(iotlb, entry((i << shift) * 4096n), (i << shift) * 4096n);
+    let hits = 0;
+    for (let i = 0n; i < 256n; i++) if (found(iotlb, 1, 2, (i << shift) * 4096n, 3)) hits++;
+    expect(hits).toBeGreaterThan(200);
+  });
+
+  test('an invalidated range leaves the rest of the context', () => {
+    const iotlb = new Iotlb(1024);
+    for (let i = 0n; i < 100n; i++) fill(iotlb, entry(i * 4096n), i * 4096n);
+    iotlb.invalidateRange(1, 2, 10, 19);
+    const hits = Array.from({ length: 100 }, (_, i) => found(iotlb, 1, 2, BigInt(i) * 4096n, 1)).map((hit) => hit !== null);
+    expect(hits.map((hit, i) => (hit ? -1 : i)).filter((i) => i >= 0)).toEqual([10, 11, 12, 13, 14, 15, 16, 17, 18, 19]);
+  });
+
+  test('tags that differ are invalidated apart', () => {
+    const iotlb = new Iotlb(1024);
+    for (const space of [1, 2]) for (const context of [NO_CONTEXT, 2, 3]) fill(iotlb, entry(0x5000n, 12, space, context), 0x5000n);
+    iotlb.invalidateContext(1, 2);
+    expect(found(iotlb, 1, 2, 0x5000n, 0)).toBeNull();
+    expect(found(iotlb, 1, 3, 0x5000n, 0)).not.toBeNull();
+    iotlb.invalidateSpace(1);
+    expect(found(iotlb, 1, NO_CONTEXT, 0x5000n, 0)).toBeNull();
+    expect(found(iotlb, 2, 3, 0x5000n, 0)).not.toBeNull();
+    iotlb.invalidateAll();
+    expect(found(iotlb, 2, 3, 0x5000n, 0)).toBeNull();
+  });
+
+  // SMMUv3 (IHI 0070) 4.4.2, CMD_TLBI_NH_VA: what it invalidates matches the ASID or is global; CMD_TLBI_NH_ASID: non-global only.
+  test('a global translation is invalidated by its address in any context', () => {
+    const iotlb = new Iotlb(64);
+    fill(iotlb, { ...entry(0x5000n), global: true }, 0x5000n);
+    iotlb.invalidateRange(1, 7, 5, 5);
+    expect(found(iotlb, 1, 2, 0x5000n, 0)).toBeNull();
+  });
+
+  test('a read-only entry does not answer a write, nor hide a page that does', () => {
+    const iotlb = new Iotlb(64);
+    fill(iotlb, { ...entry(0x200000n), permission: 1 }, 0x200000n);
+    expect(found(iotlb, 1, 2, 0x200000n, 2)).toBeNull();
+    fill(iotlb, { ...entry(0x200000n, 21), permission: 3 }, 0x200000n);
+    expect(found(iotlb, 1, 2, 0x200000n, 2)).toMatchObject({ lg2: 21, permission: 3 });
+  });
+
+  test('an empty one knows nothing, not even of address 0', () => {
+    expect(found(new Iotlb(16), 0, 0, 0n, 0)).toBeNull();
+    const iotlb = new Iotlb(16);
+    iotlb.invalidateAll();
+    iotlb.invalidateRange(0, 0, 0, PFN_LIMIT - 1);
+    expect(found(iotlb, 0, 0, 0n, 0)).toBeNull();
+  });
+
+  test('misuse throws', () => {
+    for (const capacity of [0, 8, 100, 2 ** 25, 16.5, Number.NaN]) expect(() => new Iotlb(capacity)).toThrow(RangeError);
+    const iotlb = new Iotlb(16);
+    expect(() => iotlb.invalidateRange(0, 0, 2, 1)).toThrow(RangeError);
+    expect(() => iotlb.invalidateRange(0, 0, 0, PFN_LIMIT)).toThrow(RangeError);
+  });
+});
