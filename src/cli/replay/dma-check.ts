@@ -1,0 +1,103 @@
+import { READ, WRITE } from '../../memory/access.ts';
+import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
+import type { GuestMemory } from '../../memory/guest-memory.ts';
+import { NO_PASID, type Target } from '../../target/target.ts';
+import type { DmaEngine } from './rig.ts';
+import { hex, Tally } from './tally.ts';
+
+/** Bytes of one hardware DMA: a marker that no other access has. */
+const MARKER_BYTES = 8;
+
+/** One recorded access and what it must come to. */
+export interface ExpectedDma {
+  readonly endpoint: number;
+  readonly iova: bigint;
+  /** Where it lands: guest-physical address of the same byte. */
+  readonly gpa: bigint;
+  /** Permission bits that must work. */
+  readonly allowed: number;
+  /** Permission bits that must fault. */
+  readonly forbidden: number;
+  /** Where the access was recorded, for messages. */
+  readonly line: number;
+}
+
+/** Does a recorded DMA twice, by the target's software translation and by the passed-through device, and compares where it lands. */
+export class DmaCheck {
+  readonly software = new Tally();
+  readonly hardware = new Tally();
+  readonly #target: Target;
+  readonly #memory: GuestMemory;
+  readonly #engines: ReadonlyMap<number, DmaEngine>;
+  readonly #stride: number;
+  #seen = 0;
+  readonly #marker = new Uint8Array(MARKER_BYTES);
+  readonly #read = new Uint8Array(MARKER_BYTES);
+  readonly #marker64 = new BigUint64Array(this.#marker.buffer);
+
+  /** `engines` by endpoint; `stride`: the devices do every how many-th access. */
+  constructor(target: Target, memory: GuestMemory, engines: ReadonlyMap<number, DmaEngine>, stride: number) {
+    this.#target = target;
+    this.#memory = memory;
+    this.#engines = engines;
+    this.#stride = stride;
+  }
+
+  check(dma: ExpectedDma): void {
+    const { endpoint, iova, gpa, line } = dma;
+    const where = `line ${line}: endpoint ${hex(endpoint)} iova ${hex(iova)}`;
+    for (const access of [READ, WRITE]) {
+      const verb = access === READ ? 'read' : 'write';
+      if (dma.allowed & access) {
+        const found = this.#translate(endpoint, iova, access);
+        this.software.check(
+          found === gpa,
+          () => `${where}: software ${verb} reaches ${found === null ? 'a fault' : hex(found)}, not ${hex(gpa)}`,
+        );
+      } else if (dma.forbidden & access) {
+        const found = this.#translate(endpoint, iova, access);
+        this.software.check(found === null, () => `${where}: software ${verb} is forbidden and reaches ${hex(found!)}`);
+      }
+    }
+    const engine = this.#engines.get(endpoint);
+    if (engine !== undefined && this.#seen++ % this.#stride === 0) this.#checkHardware(dma, engine, where);
+  }
+
+  #translate(endpoint: number, iova: bigint, access: number): bigint | null {
+    const lg2 = this.#target.translate(endpoint, NO_PASID, hiOf(iova), loOf(iova), access);
+    return lg2 < 0 ? null : joinHiLo(this.#target.translated[1], this.#target.translated[0]);
+  }
+
+  #checkHardware(dma: ExpectedDma, engine: DmaEngine, where: string): void {
+    // The marker must not leave the page that was recorded.
+    const iova = dma.iova & ~0x7n;
+    const gpa = dma.gpa & ~0x7n;
+    if (dma.allowed & READ) {
+      this.#newMarker();
+      const stored = this.#memory.write(hiOf(gpa), loOf(gpa), this.#marker, 0, MARKER_BYTES);
+      const right = stored === 0 && engine.read(iova, this.#read) && this.#same();
+      this.hardware.check(right, () => `${where}: the device does not read what is at ${hex(gpa)}`);
+    } else if (dma.forbidden & READ) {
+      this.hardware.check(!engine.read(iova, this.#read), () => `${where}: the device reads what it must not`);
+    }
+    if (dma.allowed & WRITE) {
+      this.#newMarker();
+      const right =
+        engine.write(iova, this.#marker) && this.#memory.read(hiOf(gpa), loOf(gpa), this.#read, 0, MARKER_BYTES) === 0 && this.#same();
+      this.hardware.check(right, () => `${where}: what the device writes does not arrive at ${hex(gpa)}`);
+    } else if (dma.forbidden & WRITE) {
+      this.#newMarker();
+      this.hardware.check(!engine.write(iova, this.#marker), () => `${where}: the device writes where it must not`);
+    }
+  }
+
+  #newMarker(): void {
+    // An odd multiplier: 2^64 markers before one comes again.
+    this.#marker64[0] = this.#marker64[0] * 0x9e3779b97f4a7c15n + 0x2545f4914f6cdd1dn;
+    this.#read.fill(0);
+  }
+
+  #same(): boolean {
+    return this.#read.every((byte, i) => byte === this.#marker[i]);
+  }
+}

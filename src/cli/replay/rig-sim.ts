@@ -1,0 +1,26 @@
+import { openHost } from '../../host/registry.ts';
+import { simKernel } from '../../host/sim/index.ts';
+import type { Rig } from './rig.ts';
+
+/** IOVA as wide as any recorded guest's: the windows of a pseries guest begin at 2^59. */
+const APERTURE = { first: 0n, last: 0xffff_ffff_ffff_ffffn };
+
+/** A simulated kernel whose devices do every DMA. */
+export function simRig(hostKind: string, devices: number): Rig {
+  const names = Array.from({ length: devices }, (_, i) => `vfio${i}`);
+  const kernel = simKernel({ iommus: [{ aperture: APERTURE }], devices: names.map((name) => ({ name })) });
+  const host = openHost(hostKind, kernel);
+  return {
+    port: kernel,
+    host,
+    stride: 1,
+    devices: names.map((name) => {
+      const device = kernel.device(name);
+      return {
+        path: device.path,
+        engine: { read: (iova, into) => device.dmaRead(iova, into) === 0, write: (iova, from) => device.dmaWrite(iova, from) === 0 },
+      };
+    }),
+    close: () => host.close(),
+  };
+}

@@ -1,0 +1,36 @@
+import type { Host } from '../../host/host.ts';
+import type { Port } from '../../host/port.ts';
+import { GuestMemory } from '../../memory/guest-memory.ts';
+import type { RecordedRam } from './replayer.ts';
+
+/** The DMA of one passed-through device, done for real: false when the hardware refused it. */
+export interface DmaEngine {
+  read(iova: bigint, into: Uint8Array): boolean;
+  write(iova: bigint, from: Uint8Array): boolean;
+}
+
+/** A device of the host that can be passed through: its node for the host interface, and its DMA. */
+export interface RigDevice {
+  readonly path: string;
+  readonly engine: DmaEngine;
+}
+
+/** What a recorded guest runs on: a kernel, its host interface, and devices to pass through. */
+export interface Rig {
+  readonly port: Port;
+  readonly host: Host;
+  readonly devices: readonly RigDevice[];
+  /** The devices do every how many-th recorded DMA; 1 where they are quick. */
+  readonly stride: number;
+  close(): void;
+}
+
+/** Guest RAM in memory that the port's kernel can map for DMA. @throws RangeError when there is not that much. */
+export function allocateRam(port: Port, regions: readonly RecordedRam[]): GuestMemory {
+  return new GuestMemory(
+    regions.map(({ gpa, bytes }) => {
+      const memory = port.allocate(Number(bytes));
+      return { gpa, buffer: memory.buffer, bytes: Number(bytes), hostAddress: memory.address };
+    }),
+  );
+}

@@ -1,0 +1,140 @@
+import { HostError } from '../../host/errno.ts';
+import type { HostCalls } from '../../host/host.ts';
+import { Machine } from '../../vmm/machine.ts';
+import { type ReadProgress, type RecordedLine, recordedLines } from '../recording.ts';
+import { DmaCheck } from './dma-check.ts';
+import { type RecordedTarget, recordedRam } from './replayer.ts';
+import { allocateRam, type DmaEngine, type Rig } from './rig.ts';
+import { Tally } from './tally.ts';
+import { recordedTarget } from './targets.ts';
+
+/** The devices that a recorded guest can have. */
+export const RIG_DEVICES = 8;
+
+/** Host calls that followed the guest's operations: those of setting up and tearing down are in `setup`. */
+export interface CallCounts {
+  readonly map: number;
+  readonly unmap: number;
+  readonly copy: number;
+  readonly attach: number;
+  readonly total: number;
+}
+
+export interface ReplayResult {
+  readonly file: string;
+  readonly target: string;
+  readonly host: string;
+  readonly port: string;
+  readonly path: string;
+  /** Recorded operations by kind. */
+  readonly ops: Readonly<Record<string, number>>;
+  readonly answers: Tally;
+  readonly dma: Tally;
+  readonly hardwareDma: Tally;
+  readonly hostCalls: CallCounts;
+  /** Host calls made before the first recorded operation, and the allocations and queries of the whole run. */
+  readonly setup: { readonly calls: number };
+  readonly splits: { readonly withGap: number; readonly withoutGap: number };
+  /** What QEMU 11.1 calls for the same operations (docs/peers.md). */
+  readonly peerHostCalls: number;
+  readonly seconds: number;
+}
+
+export interface ReplayWish {
+  readonly file: string;
+  readonly path: string;
+  readonly progress?: (read: ReadProgress, lines: number) => void;
+}
+
+/**
+ * Runs a recorded guest on a rig and compares every recorded answer and DMA.
+ * @throws RecordingError for a malformed recording; HostError when the host cannot be set up.
+ */
+export async function replay(wish: ReplayWish, rig: Rig): Promise<ReplayResult> {
+  const start = performance.now();
+  let run: Run | null = null;
+  let count = 0;
+  for await (const line of recordedLines(wish.file, (read) => wish.progress?.(read, count))) {
+    count++;
+    if (run === null) run = new Run(line, wish, rig);
+    else run.line(line);
+  }
+  if (run === null) throw new Error(`${wish.file}: is empty`);
+  return run.end((performance.now() - start) / 1000);
+}
+
+/** One recording while it is replayed. */
+class Run {
+  readonly #wish: ReplayWish;
+  readonly #rig: Rig;
+  readonly #recorded: RecordedTarget;
+  readonly #machine: Machine;
+  readonly #answers = new Tally();
+  readonly #dma: DmaCheck;
+  readonly #ops: Record<string, number> = {};
+  readonly #before: HostCalls;
+
+  constructor(machineLine: RecordedLine, wish: ReplayWish, rig: Rig) {
+    if (machineLine.op !== 'machine') machineLine.fail("is not the 'machine' line that a recording begins with");
+    this.#wish = wish;
+    this.#rig = rig;
+    const memory = guarded(machineLine, () => allocateRam(rig.port, recordedRam(machineLine)));
+    this.#recorded = recordedTarget(machineLine, memory);
+    this.#machine = new Machine({ memory, target: this.#recorded.target, host: rig.host, path: wish.path });
+    const engines = new Map<number, DmaEngine>();
+    this.#recorded.endpoints.forEach((endpoint, i) => {
+      const device = rig.devices[i];
+      if (device === undefined) return;
+      this.#machine.passThrough(endpoint, device.path);
+      engines.set(endpoint, device.engine);
+    });
+    this.#dma = new DmaCheck(this.#recorded.target, memory, engines, rig.stride);
+    this.#before = { ...rig.host.calls };
+  }
+
+  line(line: RecordedLine): void {
+    this.#ops[line.op] = (this.#ops[line.op] ?? 0) + 1;
+    this.#recorded.replay(line, { machine: this.#machine, answers: this.#answers, dma: this.#dma });
+  }
+
+  end(seconds: number): ReplayResult {
+    this.#recorded.end?.({ machine: this.#machine, answers: this.#answers, dma: this.#dma });
+    const { calls } = this.#rig.host;
+    const since = (kind: keyof HostCalls): number => calls[kind] - this.#before[kind];
+    const counts = { map: since('map'), unmap: since('unmap'), copy: since('copy'), attach: since('attach') };
+    const all = Object.values(calls).reduce((sum, value) => sum + value, 0);
+    const total = counts.map + counts.unmap + counts.copy + counts.attach;
+    const counters = this.#machine.counters();
+    const result: ReplayResult = {
+      file: this.#wish.file,
+      target: this.#recorded.target.name,
+      host: this.#rig.host.kind,
+      port: this.#rig.port.name,
+      path: [...new Set(Object.values(this.#machine.state.endpoints).map((endpoint) => endpoint.path))].join(',') || 'emulated',
+      ops: this.#ops,
+      answers: this.#answers,
+      dma: this.#dma.software,
+      hardwareDma: this.#dma.hardware,
+      hostCalls: { ...counts, total },
+      setup: { calls: all - total },
+      splits: {
+        withGap: counters.reduce((sum, { counters: { splits } }) => sum + splits, 0),
+        withoutGap: counters.reduce((sum, { counters: { splitsWithoutGap } }) => sum + splitsWithoutGap, 0),
+      },
+      peerHostCalls: this.#recorded.peerHostCalls,
+      seconds,
+    };
+    this.#machine.close();
+    return result;
+  }
+}
+
+/** A machine line can ask for more than there is. */
+function guarded<T>(line: RecordedLine, make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    if (error instanceof HostError) throw error;
+    return line.fail((error as Error).message);
+  }
+}

@@ -1,0 +1,17 @@
+import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { RecordedLine } from '../recording.ts';
+import type { RecordedTarget, RecordedTargetFactory } from './replayer.ts';
+import { recordedSpapr } from './spapr.ts';
+
+/** One line a kind of recorded guest: what a machine line's `target` can say. */
+const targets: Readonly<Record<string, RecordedTargetFactory>> = {
+  spapr: recordedSpapr,
+};
+
+/** @throws RecordingError when there is no such target, or the machine line contradicts itself. */
+export function recordedTarget(machine: RecordedLine, memory: GuestMemory): RecordedTarget {
+  const name = machine.text('target');
+  const make = Object.hasOwn(targets, name) ? targets[name] : undefined;
+  if (make === undefined) machine.fail(`target '${name}' cannot be replayed; there are ${Object.keys(targets).join(', ')}`);
+  return make(machine, memory);
+}
