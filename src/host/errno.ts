@@ -24,7 +24,10 @@ export const errno = {
   EDEADLK: 35,
   ENODATA: 61,
   EOVERFLOW: 75,
+  EBADFD: 77,
+  EMSGSIZE: 90,
   EOPNOTSUPP: 95,
+  EADDRINUSE: 98,
   ETIMEDOUT: 110,
 } as const;
 

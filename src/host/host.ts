@@ -44,7 +44,10 @@ export interface HostSpace {
   readonly mappingLimit: number;
   /** Maps `pages` pages at IOVA page `iova` to host virtual page `host`. Overlap with a mapping: -EEXIST, nothing done. */
   map(iova: number, host: number, pages: number, permission: number): number;
-  /** Takes away every mapping in the range. A mapping that sticks out of it: -ENOENT, nothing done. No mapping at all: -ENOENT. */
+  /**
+   * Takes away every mapping in the range, the whole space when `pages` is PFN_LIMIT. A mapping that sticks out of it: -ENOENT,
+   * and it stands; iommufd goes upwards, so what lay below it in the range may be gone. No mapping at all: -ENOENT.
+   */
   unmap(iova: number, pages: number): number;
   /** Shares [iova, iova + pages) of another space of the same host at the same IOVA; that space must map all of it. */
   copy(from: HostSpace, iova: number, pages: number, permission: number): number;

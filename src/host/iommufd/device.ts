@@ -1,0 +1,81 @@
+import { errno, HostError } from '../errno.ts';
+import type { HostDevice } from '../host.ts';
+import type { Port } from '../port.ts';
+import { Command } from './command.ts';
+
+/** struct vfio_device_bind_iommufd up to `out_devid`: argsz, flags, iommufd, out_devid. */
+const BIND_BYTES = 16;
+/** struct vfio_device_attach_iommufd_pt up to `pt_id`: argsz, flags, pt_id. */
+const ATTACH_BYTES = 12;
+/** struct vfio_device_detach_iommufd_pt up to `flags`: argsz, flags. */
+const DETACH_BYTES = 8;
+
+const bindHints: Readonly<Record<number, string>> = {
+  [errno.EPERM]: 'no interrupt isolation: the kernel wants iommufd.allow_unsafe_interrupts=1',
+  [errno.EBUSY]: 'somebody else owns a device of this IOMMU group',
+  [errno.ENOTTY]: 'not a VFIO device node, as under /dev/vfio/devices',
+};
+
+/** A VFIO device, opened by its own node and bound to an iommufd. */
+export class IommufdDevice implements HostDevice {
+  readonly name: string;
+  /** The kernel's handle for the device within its iommufd. */
+  readonly id: number;
+  /** Its VFIO descriptor, for regions and interrupts. */
+  readonly fd: number;
+  /** What it is attached to, as its spaces keep it. */
+  attachment: object | null = null;
+  readonly #port: Port;
+  readonly #attach: Command;
+  readonly #detach: Command;
+  readonly #onClose: (device: IommufdDevice) => void;
+  #closed = false;
+
+  /** @throws HostError when the node cannot be opened or bound. */
+  constructor(port: Port, iommufd: number, path: string, onClose: (device: IommufdDevice) => void) {
+    const fd = port.open(path);
+    if (fd < 0) throw new HostError(`open ${path}`, fd);
+    this.#port = port;
+    this.name = path;
+    this.fd = fd;
+    this.#onClose = onClose;
+    const bind = new Command(port, 'VFIO_DEVICE_BIND_IOMMUFD', BIND_BYTES);
+    bind.words[2] = iommufd;
+    const result = bind.call(fd);
+    this.id = bind.words[3];
+    bind.release();
+    if (result < 0) {
+      port.close(fd);
+      throw new HostError(`VFIO_DEVICE_BIND_IOMMUFD of ${path}`, result, undefined, bindHints[-result]);
+    }
+    this.#attach = new Command(port, 'VFIO_DEVICE_ATTACH_IOMMUFD_PT', ATTACH_BYTES);
+    this.#detach = new Command(port, 'VFIO_DEVICE_DETACH_IOMMUFD_PT', DETACH_BYTES);
+  }
+
+  /** Attaches to an IOAS or HWPT, or replaces what was attached, with no moment in between. Returns 0 or a negative errno. */
+  attach(id: number, to: object): number {
+    this.#attach.words[2] = id;
+    const result = this.#attach.call(this.fd);
+    if (result < 0) return result;
+    this.attachment = to;
+    return 0;
+  }
+
+  detach(): number {
+    const result = this.#detach.call(this.fd);
+    if (result < 0) return result;
+    this.attachment = null;
+    return 0;
+  }
+
+  /** Closing the descriptor detaches and unbinds. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.attachment = null;
+    this.#port.close(this.fd);
+    this.#attach.release();
+    this.#detach.release();
+    this.#onClose(this);
+  }
+}

@@ -1,0 +1,262 @@
+import { READ, WRITE } from '../../memory/access.ts';
+import { PFN_LIMIT } from '../../memory/address.ts';
+import { errno, HostError } from '../errno.ts';
+import type { HostCalls, HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
+import type { Port } from '../port.ts';
+import { Command, callOnce } from './command.ts';
+import { IommufdDevice } from './device.ts';
+import { type IoctlName, MAP_FIXED_IOVA, MAP_READABLE, MAP_WRITEABLE } from './uapi.ts';
+
+/** struct iommu_ioas_map; its last three fields are 64 bits wide. */
+const MAP = { bytes: 40, flags: 1, ioas: 2, address: 4, length: 6, iova: 8 } as const;
+/** struct iommu_ioas_map_file: as map, with a descriptor where map has a reserved word. */
+const MAP_FILE = { ...MAP, fd: 3 } as const;
+/** struct iommu_ioas_copy */
+const COPY = { bytes: 40, flags: 1, destination: 2, source: 3, length: 4, destinationIova: 6, sourceIova: 8 } as const;
+/** struct iommu_ioas_unmap */
+const UNMAP = { bytes: 24, ioas: 1, iova: 2, length: 4 } as const;
+/** struct iommu_ioas_iova_ranges */
+const RANGES = { bytes: 32, ioas: 1, count: 2, pointer: 4, alignment: 6 } as const;
+/** struct iommu_ioas_allow_iovas */
+const ALLOW = { bytes: 24, ioas: 1, count: 2, pointer: 4 } as const;
+
+/** Map flags by permission (src/memory/access.ts): READ is bit 0, WRITE bit 1. */
+const flagsOf = [0, MAP_READABLE, MAP_WRITEABLE, MAP_READABLE | MAP_WRITEABLE].map((flags) => flags | MAP_FIXED_IOVA);
+
+/** What spaces share of their host. */
+export interface SpaceContext {
+  readonly port: Port;
+  readonly fd: number;
+  readonly calls: HostCalls;
+}
+
+/** An I/O address space: an IOAS, whose hardware page tables the kernel makes as devices are attached to it. */
+export class IommufdSpace implements HostSpace {
+  readonly id: number;
+  readonly mappingLimit = Number.POSITIVE_INFINITY;
+  readonly #context: SpaceContext;
+  readonly #required: SpaceRequirements;
+  readonly #map: Command;
+  readonly #unmap: Command;
+  readonly #copy: Command;
+  readonly #onClose: (space: IommufdSpace) => void;
+  #closed = false;
+  #failed: IoctlName = 'IOMMU_IOAS_MAP';
+  #errno = 0;
+  #first = 0;
+  #pages = 0;
+  #hint: string | undefined;
+
+  /** @throws HostError when the kernel refuses, or cannot promise the required apertures. */
+  constructor(context: SpaceContext, required: SpaceRequirements, onClose: (space: IommufdSpace) => void) {
+    const { port, fd, calls } = context;
+    this.#context = context;
+    this.#required = required;
+    this.#onClose = onClose;
+    calls.control++;
+    this.id = callOnce(port, fd, 'IOMMU_IOAS_ALLOC', 12, () => {})[2];
+    this.#map = new Command(port, 'IOMMU_IOAS_MAP', MAP.bytes);
+    this.#map.words[MAP.ioas] = this.id;
+    this.#unmap = new Command(port, 'IOMMU_IOAS_UNMAP', UNMAP.bytes);
+    this.#unmap.words[UNMAP.ioas] = this.id;
+    this.#copy = new Command(port, 'IOMMU_IOAS_COPY', COPY.bytes);
+    this.#copy.words[COPY.destination] = this.id;
+    try {
+      if (required.apertures !== undefined) this.#allow(required.apertures);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** Makes the kernel refuse any device that cannot reach these ranges. */
+  #allow(apertures: readonly IovaRange[]): void {
+    const { port, fd, calls } = this.#context;
+    const memory = port.allocate(Math.max(1, apertures.length) * 16);
+    const view = new DataView(memory.buffer);
+    for (const [index, { first, last }] of apertures.entries()) {
+      view.setBigUint64(index * 16, BigInt(first) << 12n, true);
+      view.setBigUint64(index * 16 + 8, (BigInt(last) << 12n) | 0xfffn, true);
+    }
+    const fill = (command: Command) => {
+      command.words[ALLOW.ioas] = this.id;
+      command.words[ALLOW.count] = apertures.length;
+      command.set64(ALLOW.pointer, memory.address);
+    };
+    try {
+      calls.control++;
+      callOnce(port, fd, 'IOMMU_IOAS_ALLOW_IOVAS', ALLOW.bytes, fill, 'the required apertures');
+    } finally {
+      memory.release();
+    }
+  }
+
+  map(iova: number, host: number, pages: number, permission: number): number {
+    const { words } = this.#map;
+    words[MAP.flags] = flagsOf[permission & (READ | WRITE)];
+    this.#map.setPages(MAP.address, host);
+    this.#map.setPages(MAP.length, pages);
+    this.#map.setPages(MAP.iova, iova);
+    this.#context.calls.map++;
+    const result = this.#map.call(this.#context.fd);
+    return result < 0 ? this.#fail('IOMMU_IOAS_MAP', result, iova, pages) : 0;
+  }
+
+  /** Maps `pages` pages of a file (a memfd, a file of /dev/shm) from byte `offset` on. Returns 0 or a negative errno. */
+  mapFile(iova: number, fd: number, offset: bigint, pages: number, permission: number): number {
+    const { port, calls } = this.#context;
+    const command = new Command(port, 'IOMMU_IOAS_MAP_FILE', MAP_FILE.bytes);
+    command.words[MAP_FILE.flags] = flagsOf[permission & (READ | WRITE)];
+    command.words[MAP_FILE.ioas] = this.id;
+    command.words[MAP_FILE.fd] = fd;
+    command.set64(MAP_FILE.address, offset);
+    command.setPages(MAP_FILE.length, pages);
+    command.setPages(MAP_FILE.iova, iova);
+    calls.map++;
+    const result = command.call(this.#context.fd);
+    command.release();
+    return result < 0 ? this.#fail('IOMMU_IOAS_MAP_FILE', result, iova, pages) : 0;
+  }
+
+  unmap(iova: number, pages: number): number {
+    const { words } = this.#unmap;
+    this.#unmap.setPages(UNMAP.iova, iova);
+    this.#unmap.setPages(UNMAP.length, pages);
+    if (pages === PFN_LIMIT) words.fill(-1, UNMAP.length, UNMAP.length + 2); // 2^64 bytes: the kernel's word for all of it
+    this.#context.calls.unmap++;
+    const result = this.#unmap.call(this.#context.fd);
+    if (result < 0) return this.#fail('IOMMU_IOAS_UNMAP', result, iova, pages);
+    // Linux up to 6.17 says ENOENT where nothing is mapped, later ones say 0 bytes.
+    const nothing = words[UNMAP.length] === 0 && words[UNMAP.length + 1] === 0;
+    return nothing ? this.#fail('IOMMU_IOAS_UNMAP', -errno.ENOENT, iova, pages) : 0;
+  }
+
+  copy(from: HostSpace, iova: number, pages: number, permission: number): number {
+    if (!(from instanceof IommufdSpace) || from.#context !== this.#context)
+      throw new TypeError('copy: the other space is not of this host');
+    const { words } = this.#copy;
+    words[COPY.flags] = flagsOf[permission & (READ | WRITE)];
+    words[COPY.source] = from.id;
+    this.#copy.setPages(COPY.length, pages);
+    this.#copy.setPages(COPY.destinationIova, iova);
+    this.#copy.setPages(COPY.sourceIova, iova);
+    this.#context.calls.copy++;
+    const result = this.#copy.call(this.#context.fd);
+    return result < 0 ? this.#fail('IOMMU_IOAS_COPY', result, iova, pages) : 0;
+  }
+
+  attach(device: HostDevice): number {
+    const own = this.#own(device);
+    const before = own.attachment;
+    this.#context.calls.attach++;
+    const result = own.attach(this.id, this);
+    if (result < 0) {
+      const hint = result === -errno.EADDRINUSE ? `${device.name} cannot reach what the space maps or must be able to map` : undefined;
+      return this.#fail('VFIO_DEVICE_ATTACH_IOMMUFD_PT', result, 0, 0, hint);
+    }
+    const { granuleLg2 } = this.#required;
+    if (granuleLg2 === undefined || this.granuleLg2 <= granuleLg2) return 0;
+    this.#undoAttach(own, before);
+    const hint = `${device.name} needs an alignment of 2^${this.granuleLg2} bytes, 2^${granuleLg2} is required`;
+    return this.#fail('VFIO_DEVICE_ATTACH_IOMMUFD_PT', -errno.EINVAL, 0, 0, hint);
+  }
+
+  #undoAttach(device: IommufdDevice, before: object | null): void {
+    this.#context.calls.attach++;
+    if (before instanceof IommufdSpace) device.attach(before.id, before);
+    else device.detach();
+  }
+
+  detach(device: HostDevice): number {
+    const own = this.#own(device);
+    if (own.attachment !== this)
+      return this.#fail('VFIO_DEVICE_DETACH_IOMMUFD_PT', -errno.EINVAL, 0, 0, `${device.name} is not attached to it`);
+    this.#context.calls.attach++;
+    const result = own.detach();
+    return result < 0 ? this.#fail('VFIO_DEVICE_DETACH_IOMMUFD_PT', result, 0, 0) : 0;
+  }
+
+  #own(device: HostDevice): IommufdDevice {
+    if (device instanceof IommufdDevice) return device;
+    throw new TypeError(`${device.name} was not opened through this host`);
+  }
+
+  apertures(): readonly IovaRange[] {
+    return this.#ranges().apertures;
+  }
+
+  get granuleLg2(): number {
+    const { alignment } = this.#ranges();
+    return Math.max(12, Math.log2(Number(alignment)));
+  }
+
+  /** Asks anew each time: every attached device may have narrowed it. */
+  #ranges(): { readonly apertures: IovaRange[]; readonly alignment: bigint } {
+    const { port, fd, calls } = this.#context;
+    for (let room = 64; ; ) {
+      const memory = port.allocate(room * 16);
+      const command = new Command(port, 'IOMMU_IOAS_IOVA_RANGES', RANGES.bytes);
+      try {
+        command.words[RANGES.ioas] = this.id;
+        command.words[RANGES.count] = room;
+        command.set64(RANGES.pointer, memory.address);
+        calls.control++;
+        const result = command.call(fd);
+        const count = command.words[RANGES.count];
+        if (result === -errno.EMSGSIZE && count > room) {
+          room = count;
+          continue;
+        }
+        if (result < 0) throw new HostError('IOMMU_IOAS_IOVA_RANGES', result);
+        return { apertures: wholePages(new DataView(memory.buffer), count), alignment: command.get64(RANGES.alignment) };
+      } finally {
+        command.release();
+        memory.release();
+      }
+    }
+  }
+
+  #fail(operation: IoctlName, result: number, first: number, pages: number, hint?: string): number {
+    this.#failed = operation;
+    this.#errno = result;
+    this.#first = first;
+    this.#pages = pages;
+    this.#hint = hint;
+    return result;
+  }
+
+  get error(): HostError | null {
+    if (this.#errno === 0) return null;
+    const range = this.#pages > 0 ? { first: this.#first, last: this.#first + this.#pages - 1 } : undefined;
+    return new HostError(this.#failed, this.#errno, range, this.#hint);
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    const { port, fd, calls } = this.#context;
+    calls.control++;
+    callOnce(port, fd, 'IOMMU_DESTROY', 8, (command) => {
+      command.words[1] = this.id;
+    });
+    this.dispose();
+  }
+
+  /** Frees what the driver has; the kernel's part is gone already, or goes with the descriptor. */
+  dispose(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const command of [this.#map, this.#unmap, this.#copy]) command.release();
+    this.#onClose(this);
+  }
+}
+
+/** An array of struct iommu_iova_range, as whole pages. */
+function wholePages(view: DataView, count: number): IovaRange[] {
+  const ranges: IovaRange[] = [];
+  for (let index = 0; index < count; index++) {
+    const first = Number((view.getBigUint64(index * 16, true) + 0xfffn) >> 12n);
+    const last = Number((view.getBigUint64(index * 16 + 8, true) + 1n) >> 12n) - 1;
+    if (last >= first) ranges.push({ first, last });
+  }
+  return ranges;
+}

@@ -1,0 +1,88 @@
+import { READ, WRITE } from '../../memory/access.ts';
+import { PAGE_BYTES, pfnOf } from '../../memory/address.ts';
+import { DMA_BLOCKED, type SimIommu, type Translation } from './iommu.ts';
+import type { PhysicalMemory, ProcessMemory } from './memory.ts';
+
+/** Devices that the IOMMU cannot tell apart; the kernel gives them to one owner and one domain. */
+export class SimGroup {
+  readonly number: number;
+  readonly devices: SimDevice[] = [];
+  /** Whoever has claimed DMA ownership: an iommufd context, a VFIO container. */
+  owner: object | null = null;
+
+  constructor(number: number) {
+    this.number = number;
+  }
+}
+
+/** A device that does DMA through what the simulated hardware has for it. */
+export class SimDevice {
+  readonly name: string;
+  readonly iommu: SimIommu;
+  readonly group: SimGroup;
+  readonly #physical: PhysicalMemory;
+  readonly #process: ProcessMemory;
+  /** What requests without PASID go through; null: blocked, as VFIO leaves a device that is not attached. */
+  translation: Translation | null = null;
+  /** What requests with a PASID go through. */
+  readonly pasids = new Map<number, Translation>();
+
+  constructor(name: string, iommu: SimIommu, group: SimGroup, physical: PhysicalMemory, process: ProcessMemory) {
+    this.name = name;
+    this.iommu = iommu;
+    this.group = group;
+    this.#physical = physical;
+    this.#process = process;
+    group.devices.push(this);
+  }
+
+  /** Where VFIO shows the device. */
+  get path(): string {
+    return `/dev/vfio/devices/${this.name}`;
+  }
+
+  /** Physical page that the IOVA page reaches for an access, or a negative fault (DMA_*). */
+  #reach(pfn: number, access: number, pasid: number): number {
+    const translation = pasid < 0 ? this.translation : this.pasids.get(pasid);
+    return translation ? translation.translate(pfn, access) : DMA_BLOCKED;
+  }
+
+  /**
+   * Which page of the process (its virtual page number) a DMA to the IOVA page would reach, without doing it; a negative
+   * fault (DMA_*) when it would be refused. `pasid` -1: none.
+   */
+  hostPfn(pfn: number, access: number, pasid = -1): number {
+    const physical = this.#reach(pfn, access, pasid);
+    if (physical < 0) return physical;
+    return Math.floor(this.#process.addressOf(physical * PAGE_BYTES) / PAGE_BYTES);
+  }
+
+  /** Reads from the IOVA on into `into`. 0, or a negative fault (DMA_*) at the first page that is refused; what lies before it was read. */
+  dmaRead(iova: bigint, into: Uint8Array, pasid = -1): number {
+    return this.#dma(iova, into, READ, pasid);
+  }
+
+  /** Writes `from` to the IOVA on. 0, or a negative fault (DMA_*) at the first page that is refused; what lies before it was written. */
+  dmaWrite(iova: bigint, from: Uint8Array, pasid = -1): number {
+    return this.#dma(iova, from, WRITE, pasid);
+  }
+
+  #dma(iova: bigint, bytes: Uint8Array, access: number, pasid: number): number {
+    for (let done = 0; done < bytes.length; ) {
+      const at = iova + BigInt(done);
+      const offset = Number(at & 0xfffn);
+      const size = Math.min(bytes.length - done, PAGE_BYTES - offset);
+      const page = this.#reach(pfnOf(at), access, pasid);
+      if (page < 0) return page;
+      const frames = this.#physical.find(page * PAGE_BYTES);
+      if (frames === undefined)
+        throw new Error(`simulated IOMMU let ${this.name} reach memory that nobody pins: page 0x${page.toString(16)}`);
+      const memory = new Uint8Array(frames.buffer, page * PAGE_BYTES - frames.first + offset, size);
+      const part = bytes.subarray(done, done + size);
+      if (access === READ) part.set(memory);
+      else memory.set(part);
+      done += size;
+    }
+    return 0;
+  }
+}

@@ -1,0 +1,83 @@
+import { errno } from '../errno.ts';
+import type { SimKernel } from './kernel.ts';
+import type { Frames, Vma } from './memory.ts';
+
+/** What a descriptor of the simulated process stands for. */
+export interface SimFile {
+  /** The request's name in the kernel's headers, for hooks and counts; undefined when it is none of this file's. */
+  ioctlName(request: number): string | undefined;
+  ioctl(request: number, address: number): number;
+  /** `view`: the caller's memory. Returns bytes moved or a negative errno. */
+  read?(view: Buffer): number;
+  write?(view: Buffer): number;
+  mmap?(bytes: number, offset: number): Vma | number;
+  readable?(): boolean;
+  /** Kernel objects behind it, by kind. */
+  objects?(): Record<string, number>;
+  /** Its state as plain data. */
+  save?(): unknown;
+  close(): void;
+}
+
+/** A file in shared memory: all its openings share the bytes, which live as long as the simulated machine. */
+export class SharedFile implements SimFile {
+  readonly #kernel: SimKernel;
+  readonly frames: Frames;
+
+  constructor(kernel: SimKernel, bytes: number, frames = kernel.physical.allocate(bytes)) {
+    this.#kernel = kernel;
+    this.frames = frames;
+  }
+
+  reopen(): SharedFile {
+    return new SharedFile(this.#kernel, this.frames.buffer.byteLength, this.frames);
+  }
+
+  ioctlName(): undefined {
+    return undefined;
+  }
+
+  ioctl(): number {
+    return -errno.ENOTTY;
+  }
+
+  mmap(bytes: number, offset: number): Vma | number {
+    if (offset + bytes > this.frames.buffer.byteLength) return -errno.EINVAL;
+    return this.#kernel.process.map(this.frames, offset, bytes);
+  }
+
+  close(): void {}
+}
+
+/** eventfd(2): a counter that a write adds to and a read takes. */
+export class EventFile implements SimFile {
+  #count = 0n;
+
+  ioctlName(): undefined {
+    return undefined;
+  }
+
+  ioctl(): number {
+    return -errno.ENOTTY;
+  }
+
+  read(view: Buffer): number {
+    if (view.length < 8) return -errno.EINVAL;
+    if (this.#count === 0n) return -errno.EAGAIN;
+    view.writeBigUInt64LE(this.#count);
+    this.#count = 0n;
+    return 8;
+  }
+
+  write(view: Buffer): number {
+    if (view.length < 8) return -errno.EINVAL;
+    this.#count += view.readBigUInt64LE();
+    return 8;
+  }
+
+  readable(): boolean {
+    return this.#count !== 0n;
+  }
+
+  close(): void {}
+}

@@ -1,0 +1,74 @@
+/** A call into the simulated kernel, while it is made. */
+export interface SimCall {
+  /** `open`, `close`, `mmap`, `read`, …, or an ioctl's name in the kernel's headers. */
+  readonly kind: string;
+  readonly fd: number;
+  /** Counts all calls since the kernel was made, from 1. */
+  readonly number: number;
+}
+
+export interface CallObserver {
+  before?(call: SimCall): void;
+  after?(call: SimCall, result: number): void;
+}
+
+/** Which call fails, and how: the `nth` from now on (1: the next) of the kind, or of all kinds. */
+export interface CallFailure {
+  readonly kind?: string;
+  readonly nth: number;
+  /** Positive errno. */
+  readonly errno: number;
+}
+
+/** What a test sees of the calls, and makes of them. */
+export class CallHooks {
+  /** Calls made, by kind. */
+  readonly counts = new Map<string, number>();
+  readonly #observers = new Set<CallObserver>();
+  readonly #failures = new Set<{ kind: string | undefined; left: number; errno: number }>();
+  #number = 0;
+
+  /** Calls made in all. */
+  get total(): number {
+    return this.#number;
+  }
+
+  observe(observer: CallObserver): () => void {
+    this.#observers.add(observer);
+    return () => this.#observers.delete(observer);
+  }
+
+  /** The call is refused before the kernel does anything. The disposer takes the failure back if it has not come to pass. */
+  fail(failure: CallFailure): () => void {
+    const entry = { kind: failure.kind, left: failure.nth, errno: failure.errno };
+    this.#failures.add(entry);
+    return () => this.#failures.delete(entry);
+  }
+
+  /** Runs a call with what the test has asked for around it. */
+  call(kind: string, fd: number, run: () => number): number {
+    this.counts.set(kind, (this.counts.get(kind) ?? 0) + 1);
+    const call = { kind, fd, number: ++this.#number };
+    for (const observer of this.#observers) observer.before?.(call);
+    const result = this.#failing(kind) ?? run();
+    for (const observer of this.#observers) observer.after?.(call, result);
+    return result;
+  }
+
+  #failing(kind: string): number | undefined {
+    let result: number | undefined;
+    for (const failure of this.#failures) {
+      if (failure.kind !== undefined && failure.kind !== kind) continue;
+      if (--failure.left > 0) continue;
+      this.#failures.delete(failure);
+      result = -failure.errno;
+    }
+    return result;
+  }
+
+  reset(): void {
+    this.counts.clear();
+    this.#observers.clear();
+    this.#failures.clear();
+  }
+}

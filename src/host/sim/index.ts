@@ -1,0 +1,15 @@
+import { iommufd } from './iommufd/index.ts';
+import { type SimInterface, SimKernel, type SimMachine } from './kernel.ts';
+
+export type { SimDevice } from './device.ts';
+export type { CallFailure, CallObserver, SimCall } from './hooks.ts';
+export { DMA_BLOCKED, DMA_FORBIDDEN, DMA_UNMAPPED, type IommuConfig } from './iommu.ts';
+export type { SimDeviceConfig, SimKernel, SimMachine } from './kernel.ts';
+
+/** One line a kernel interface. */
+const interfaces: readonly SimInterface[] = [iommufd];
+
+/** A simulated kernel with simulated IOMMU hardware and devices behind it: a Port for any host driver. */
+export function simKernel(machine: SimMachine = {}): SimKernel {
+  return new SimKernel(machine, interfaces);
+}

@@ -1,0 +1,90 @@
+import { errno } from '../../errno.ts';
+import { ioctl } from '../../iommufd/uapi.ts';
+import type { SimDevice } from '../device.ts';
+import type { SimFile } from '../files.ts';
+import type { SimKernel } from '../kernel.ts';
+import { readArgsz } from '../structs.ts';
+import { IommufdContext } from './context.ts';
+import { DeviceObject } from './device.ts';
+import { vfioAttach, vfioBind, vfioDetach } from './structs.ts';
+
+const names = new Map<number, string>(Object.entries(ioctl).map(([name, number]) => [number, name]));
+
+/** A VFIO device opened by its own node (the kernel's device_cdev.c): nothing can be done with it before it is bound. */
+export class CdevFile implements SimFile {
+  readonly #kernel: SimKernel;
+  readonly #device: SimDevice;
+  #context: IommufdContext | null = null;
+  #object: DeviceObject | null = null;
+
+  constructor(kernel: SimKernel, device: SimDevice) {
+    this.#kernel = kernel;
+    this.#device = device;
+  }
+
+  ioctlName(request: number): string | undefined {
+    return names.get(request);
+  }
+
+  ioctl(request: number, address: number): number {
+    if (request === ioctl.VFIO_DEVICE_BIND_IOMMUFD) return this.#bind(address);
+    if (this.#object === null) return -errno.EINVAL;
+    if (request === ioctl.VFIO_DEVICE_ATTACH_IOMMUFD_PT) return this.#attach(this.#object, address);
+    if (request === ioctl.VFIO_DEVICE_DETACH_IOMMUFD_PT) return this.#detach(this.#object, address);
+    return -errno.ENOTTY;
+  }
+
+  #bind(address: number): number {
+    const command = readArgsz(vfioBind, vfioBind.endOf('out_devid'), this.#kernel.process, address);
+    if (typeof command === 'number') return command;
+    const { flags, iommufd } = command.in;
+    if (flags !== 0 || iommufd < 0 || this.#object !== null) return -errno.EINVAL;
+    const file = this.#kernel.file(iommufd);
+    if (file === undefined) return -errno.EBADF;
+    if (!(file instanceof IommufdContext)) return -errno.EBADFD;
+    const { iommu, group } = this.#device;
+    if (file.list(DeviceObject).some((object) => object.device === this.#device)) return -errno.EINVAL;
+    if (group.owner !== null && group.owner !== file) return -errno.EBUSY;
+    if (!iommu.config.isolatedMsi) return -errno.EPERM;
+    group.owner = file;
+    this.#context = file;
+    file.hold();
+    this.#object = file.add(new DeviceObject(file, this.#device));
+    this.#object.users++;
+    return command.respond({ out_devid: this.#object.id });
+  }
+
+  #attach(object: DeviceObject, address: number): number {
+    const command = readArgsz(vfioAttach, vfioAttach.endOf('pt_id'), this.#kernel.process, address);
+    if (typeof command === 'number') return command;
+    if (command.in.flags !== 0) return -errno.EINVAL;
+    const id = object.attach(command.in.pt_id);
+    return id < 0 ? id : command.respond({ pt_id: id });
+  }
+
+  #detach(object: DeviceObject, address: number): number {
+    const command = readArgsz(vfioDetach, vfioDetach.endOf('flags'), this.#kernel.process, address);
+    if (typeof command === 'number') return command;
+    if (command.in.flags !== 0) return -errno.EINVAL;
+    object.detach();
+    return 0;
+  }
+
+  objects(): Record<string, number> {
+    return { boundDevices: this.#object === null ? 0 : 1 };
+  }
+
+  save(): unknown {
+    return { device: this.#device.name, bound: this.#object?.id ?? null };
+  }
+
+  close(): void {
+    const [object, context] = [this.#object, this.#context];
+    if (object === null || context === null) return;
+    this.#object = null;
+    object.detach();
+    object.users--;
+    context.remove(object.id);
+    context.close();
+  }
+}

@@ -1,0 +1,362 @@
+import { READ, WRITE } from '../../../memory/access.ts';
+import { PAGE_BYTES } from '../../../memory/address.ts';
+import { errno } from '../../errno.ts';
+import type { PagingDomain, ReservedRange } from '../iommu.ts';
+import type { SimKernel } from '../kernel.ts';
+import type { Frames } from '../memory.ts';
+import { type Span, SpanList } from '../spans.ts';
+
+/** Highest IOVA; as an argument it is refused where the kernel's unsigned long could overflow. */
+export const IOVA_MAX = 0xffff_ffff_ffff_ffffn;
+const PAGE = BigInt(PAGE_BYTES);
+/** Alignment beyond which automatic placement does not go: the size of a huge page. */
+const HUGE_PAGE = 0x20_0000n;
+
+/** Where the bytes of a mapping come from; resolved only when a domain wants them, as the kernel pins lazily. */
+export interface Source {
+  /** Frames and offset in them of [start, start + bytes), or null: EFAULT. */
+  resolve(start: bigint, bytes: bigint, write: boolean): { readonly frames: Frames; readonly offset: number } | null;
+}
+
+/** Memory that one map call named; copies share it, so that it is pinned once (struct iopt_pages). */
+export class Pages {
+  readonly source: Source;
+  /** First byte, of the process or of the file. */
+  readonly start: bigint;
+  readonly bytes: bigint;
+  readonly writable: boolean;
+  readonly #kernel: SimKernel;
+  #areas = 0;
+
+  constructor(kernel: SimKernel, source: Source, start: bigint, bytes: bigint, writable: boolean) {
+    this.#kernel = kernel;
+    this.source = source;
+    this.start = start;
+    this.bytes = bytes;
+    this.writable = writable;
+  }
+
+  get #pinned(): number {
+    const first = this.start / PAGE;
+    const last = (this.start + this.bytes - 1n) / PAGE;
+    return Number(last - first + 1n) * PAGE_BYTES;
+  }
+
+  /** One more area of it is in a domain. 0 or -ENOMEM. */
+  pin(): number {
+    if (this.#areas === 0) {
+      const refused = this.#kernel.pin(this.#pinned);
+      if (refused < 0) return refused;
+    }
+    this.#areas++;
+    return 0;
+  }
+
+  unpin(): void {
+    if (--this.#areas === 0) this.#kernel.unpin(this.#pinned);
+  }
+}
+
+/** A mapping of an IOAS (struct iopt_area). */
+interface Area extends Span<bigint> {
+  readonly pages: Pages;
+  /** First byte, counted from the start of `pages`. */
+  readonly offset: bigint;
+  readonly permission: number;
+  /** The frames that it pins while it is in a domain. */
+  frames: Frames | null;
+  physical: number;
+}
+
+/** A part of another mapping, to be mapped again (IOAS_COPY). */
+export interface Slice {
+  readonly pages: Pages;
+  readonly offset: bigint;
+  readonly bytes: bigint;
+}
+
+interface Reserved extends ReservedRange {
+  readonly owner: object;
+}
+
+/** What an IOAS maps, what it may map, and the domains that it fills (struct io_pagetable). */
+export class IoPageTable {
+  readonly #kernel: SimKernel;
+  readonly #areas = new SpanList<bigint, Area>();
+  readonly #domains: PagingDomain[] = [];
+  #reserved: Reserved[] = [];
+  #allowed: readonly Span<bigint>[] = [];
+  hugePages = true;
+  alignment = 1n;
+
+  constructor(kernel: SimKernel) {
+    this.#kernel = kernel;
+  }
+
+  get size(): number {
+    return this.#areas.size;
+  }
+
+  /** Maps slices one behind the other at `iova`, or where there is room (undefined). Returns the IOVA, or a negative errno. */
+  map(slices: readonly Slice[], iova: bigint | undefined, permission: number): bigint {
+    const bytes = slices.reduce((sum, slice) => sum + slice.bytes, 0n);
+    if (bytes === 0n || bytes % this.alignment !== 0n) return BigInt(-errno.EINVAL);
+    const first = iova ?? this.#place(slices[0].pages.start + slices[0].offset, bytes);
+    if (first < 0n) return first;
+    const refused = this.#check(first, bytes, slices, permission);
+    if (refused < 0) return BigInt(refused);
+    const areas: Area[] = [];
+    let at = first;
+    for (const { pages, offset, bytes: size } of slices) {
+      areas.push({ first: at, last: at + size - 1n, pages, offset, permission, frames: null, physical: 0 });
+      at += size;
+    }
+    if (this.#domains.length > 0) {
+      const failed = this.#fillAll(areas);
+      if (failed < 0) return BigInt(failed);
+    }
+    for (const area of areas) this.#areas.insert(area);
+    return first;
+  }
+
+  /** iopt_check_iova and iopt_insert_area. */
+  #check(first: bigint, bytes: bigint, slices: readonly Slice[], permission: number): number {
+    if (first % this.alignment !== 0n) return -errno.EINVAL;
+    const last = first + bytes - 1n;
+    if (last > IOVA_MAX) return -errno.EOVERFLOW;
+    if (this.isReserved(first, last)) return -errno.EINVAL;
+    if (this.#areas.firstIn(first, last) !== undefined) return -errno.EEXIST;
+    for (const { pages, offset } of slices) {
+      if ((permission & WRITE) !== 0 && !pages.writable) return -errno.EPERM;
+      if (((pages.start + offset) % PAGE) % this.alignment !== 0n) return -errno.EINVAL;
+    }
+    return 0;
+  }
+
+  #fillAll(areas: readonly Area[]): number {
+    for (const [index, area] of areas.entries()) {
+      const failed = this.#pin(area);
+      if (failed < 0) {
+        for (const done of areas.slice(0, index)) this.#unpin(done);
+        return failed;
+      }
+    }
+    for (const area of areas) for (const domain of this.#domains) fill(domain, area);
+    return 0;
+  }
+
+  /** Finds and pins the frames of an area: 0, -EFAULT or -ENOMEM. */
+  #pin(area: Area): number {
+    const { pages } = area;
+    const found = pages.source.resolve(pages.start + area.offset, area.last - area.first + 1n, pages.writable);
+    if (found === null) return -errno.EFAULT;
+    const refused = pages.pin();
+    if (refused < 0) return refused;
+    this.#kernel.physical.hold(found.frames);
+    area.frames = found.frames;
+    area.physical = found.frames.first + found.offset;
+    return 0;
+  }
+
+  #unpin(area: Area): void {
+    if (area.frames === null) return;
+    this.#kernel.physical.drop(area.frames);
+    area.frames = null;
+    area.pages.unpin();
+  }
+
+  /**
+   * Takes away every area within [first, last], lowest first, up to one that sticks out (-ENOENT): what lies below it is gone
+   * then. Returns the bytes unmapped and the errno.
+   */
+  unmap(first: bigint, last: bigint): { readonly bytes: bigint; readonly error: number } {
+    let bytes = 0n;
+    for (let area = this.#areas.firstIn(first, last); area !== undefined; area = this.#areas.firstIn(first, last)) {
+      if (area.first < first || area.last > last) return { bytes, error: -errno.ENOENT };
+      this.#areas.remove(area);
+      for (const domain of this.#domains) domain.unmap(pfn(area.first), pfn(area.last));
+      this.#unpin(area);
+      bytes += area.last - area.first + 1n;
+    }
+    return { bytes, error: 0 };
+  }
+
+  /** What [first, last] maps, in order, or null when any of it is not mapped. */
+  slices(first: bigint, last: bigint): Slice[] | null {
+    const slices: Slice[] = [];
+    for (let at = first; at <= last; ) {
+      const area = this.#areas.at(at);
+      if (area === undefined) return null;
+      const end = area.last < last ? area.last : last;
+      slices.push({ pages: area.pages, offset: area.offset + (at - area.first), bytes: end - at + 1n });
+      at = end + 1n;
+    }
+    return slices;
+  }
+
+  isReserved(first: bigint, last: bigint): boolean {
+    return this.#reserved.some((range) => range.first <= last && range.last >= first);
+  }
+
+  /** iopt_reserve_iova: 0, or -EADDRINUSE where something is mapped or was promised (ALLOW_IOVAS). */
+  reserve(range: ReservedRange, owner: object): number {
+    if (this.#areas.firstIn(range.first, range.last) !== undefined) return -errno.EADDRINUSE;
+    if (this.#allowed.some((allowed) => allowed.first <= range.last && allowed.last >= range.first)) return -errno.EADDRINUSE;
+    this.#reserved.push({ ...range, owner });
+    return 0;
+  }
+
+  unreserve(owner: object): void {
+    this.#reserved = this.#reserved.filter((range) => range.owner !== owner);
+  }
+
+  /** Promises ranges: no device that would narrow them can attach. 0 or -EADDRINUSE. */
+  allow(ranges: readonly Span<bigint>[]): number {
+    if (ranges.some((range) => this.isReserved(range.first, range.last))) return -errno.EADDRINUSE;
+    this.#allowed = ranges;
+    return 0;
+  }
+
+  /** What is not reserved, ascending. */
+  apertures(): Span<bigint>[] {
+    return gaps(this.#reserved, 0n, IOVA_MAX);
+  }
+
+  /** iopt_alloc_iova: the lowest room, aligned as the memory is, up to a huge page; never IOVA 0. */
+  #place(address: bigint, bytes: bigint): bigint {
+    if (bytes >= IOVA_MAX / 2n) return BigInt(-errno.EOVERFLOW);
+    let alignment = roundUpToPower(bytes);
+    const lowest = address & -address;
+    if (address !== 0n && lowest < alignment) alignment = lowest;
+    if (alignment > HUGE_PAGE) alignment = HUGE_PAGE;
+    if (alignment < this.alignment) return BigInt(-errno.EINVAL);
+    const allowed = this.#allowed.length > 0 ? this.#allowed : [{ first: PAGE, last: IOVA_MAX - PAGE }];
+    for (const range of [...allowed].sort((a, b) => (a.first < b.first ? -1 : 1))) {
+      const start = range.first < PAGE ? PAGE : range.first;
+      for (const gap of gaps([...this.#reserved, ...this.#areas], start, range.last)) {
+        const at = (((gap.first + alignment - 1n) / alignment) * alignment) | (address % PAGE);
+        if (at < gap.last && gap.last - at >= bytes - 1n) return at;
+      }
+    }
+    return BigInt(-errno.ENOSPC);
+  }
+
+  /** iopt_table_add_domain: narrows what can be mapped to the hardware's aperture, and fills the domain. 0 or a negative errno. */
+  addDomain(domain: PagingDomain): number {
+    const { aperture, pageSizes } = domain.iommu.config;
+    const smallest = pageSizes & -pageSizes;
+    const alignment = smallest > this.alignment ? smallest : this.alignment;
+    if (alignment > PAGE) return -errno.EINVAL;
+    if (alignment !== this.alignment && !this.#conforms(alignment)) return -errno.EADDRINUSE;
+    let failed = aperture.first > 0n ? this.reserve({ first: 0n, last: aperture.first - 1n }, domain) : 0;
+    if (failed === 0 && aperture.last < IOVA_MAX) failed = this.reserve({ first: aperture.last + 1n, last: IOVA_MAX }, domain);
+    if (failed === 0 && this.#domains.length === 0) failed = this.#pinAll();
+    if (failed < 0) {
+      this.unreserve(domain);
+      return failed;
+    }
+    for (const area of this.#areas) fill(domain, area);
+    this.alignment = alignment;
+    this.#domains.push(domain);
+    return 0;
+  }
+
+  #pinAll(): number {
+    const done: Area[] = [];
+    for (const area of this.#areas) {
+      const failed = this.#pin(area);
+      if (failed < 0) {
+        for (const pinned of done) this.#unpin(pinned);
+        return failed;
+      }
+      done.push(area);
+    }
+    return 0;
+  }
+
+  removeDomain(domain: PagingDomain): void {
+    this.#domains.splice(this.#domains.indexOf(domain), 1);
+    this.unreserve(domain);
+    for (const area of this.#areas) domain.unmap(pfn(area.first), pfn(area.last));
+    if (this.#domains.length === 0) for (const area of this.#areas) this.#unpin(area);
+    this.setAlignment();
+  }
+
+  /** Combining pages can be forbidden only while no domain has combined any. 0 or a negative errno. */
+  setHugePages(on: boolean): number {
+    if (on === this.hugePages) return 0;
+    if (!on && this.#domains.length > 0) return -errno.EINVAL;
+    const before = this.hugePages;
+    this.hugePages = on;
+    const failed = this.setAlignment();
+    if (failed < 0) this.hugePages = before;
+    return failed;
+  }
+
+  /** iopt_calculate_iova_alignment: what domains and options ask for now. 0 or -EADDRINUSE. */
+  setAlignment(): number {
+    let alignment = this.hugePages ? 1n : PAGE;
+    for (const { iommu } of this.#domains) {
+      const smallest = iommu.config.pageSizes & -iommu.config.pageSizes;
+      if (smallest > alignment) alignment = smallest;
+    }
+    if (alignment > this.alignment && !this.#conforms(alignment)) return -errno.EADDRINUSE;
+    this.alignment = alignment;
+    return 0;
+  }
+
+  #conforms(alignment: bigint): boolean {
+    for (const { first, last, pages, offset } of this.#areas) {
+      if (first % alignment !== 0n || (last - first + 1n) % alignment !== 0n || ((pages.start + offset) % PAGE) % alignment !== 0n)
+        return false;
+    }
+    return true;
+  }
+
+  save(): unknown {
+    return {
+      areas: [...this.#areas].map(({ first, last, permission, physical, frames }) => ({
+        first: first.toString(16),
+        last: last.toString(16),
+        permission,
+        physical: frames && physical,
+      })),
+      apertures: this.apertures().map(({ first, last }) => [first.toString(16), last.toString(16)]),
+      allowed: this.#allowed.map(({ first, last }) => [first.toString(16), last.toString(16)]),
+      alignment: Number(this.alignment),
+      domains: this.#domains.length,
+    };
+  }
+}
+
+function pfn(address: bigint): number {
+  return Number(address / PAGE);
+}
+
+function fill(domain: PagingDomain, area: Area): void {
+  domain.map({
+    first: pfn(area.first),
+    last: pfn(area.last),
+    physical: area.physical / PAGE_BYTES,
+    permission: area.permission & (READ | WRITE),
+  });
+}
+
+function roundUpToPower(value: bigint): bigint {
+  let power = 1n;
+  while (power < value) power <<= 1n;
+  return power;
+}
+
+/** What of [first, last] lies in none of the spans, ascending. */
+function gaps(spans: readonly Span<bigint>[], first: bigint, last: bigint): Span<bigint>[] {
+  const result: Span<bigint>[] = [];
+  let at = first;
+  for (const span of [...spans].sort((a, b) => (a.first < b.first ? -1 : 1))) {
+    if (span.last < at || span.first > last) continue;
+    if (span.first > at) result.push({ first: at, last: span.first - 1n });
+    at = span.last + 1n;
+  }
+  if (at <= last) result.push({ first: at, last });
+  return result;
+}

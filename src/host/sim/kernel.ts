@@ -1,0 +1,218 @@
+import { PAGE_BYTES } from '../../memory/address.ts';
+import { errno } from '../errno.ts';
+import type { Port, PortMemory } from '../port.ts';
+import { SimDevice, SimGroup } from './device.ts';
+import { EventFile, SharedFile, type SimFile } from './files.ts';
+import { CallHooks } from './hooks.ts';
+import { type IommuConfig, SimIommu } from './iommu.ts';
+import { PhysicalMemory, ProcessMemory, type Vma } from './memory.ts';
+
+export interface SimDeviceConfig {
+  /** `vfio0`, as under /dev/vfio/devices. */
+  readonly name: string;
+  /** Index into `iommus`; default 0. */
+  readonly iommu?: number;
+  /** IOMMU group; default: one of its own. */
+  readonly group?: number;
+}
+
+/** The simulated machine. Default: one IOMMU as a PC has, and one device, `vfio0`. */
+export interface SimMachine {
+  readonly iommus?: readonly IommuConfig[];
+  readonly devices?: readonly SimDeviceConfig[];
+  /** Bytes that the process may pin (RLIMIT_MEMLOCK); more is ENOMEM. Default: no limit. */
+  readonly pinLimit?: number;
+}
+
+/** A kernel interface: adds its nodes (`kernel.nodes`) and what it wants of devices. One file or folder each. */
+export type SimInterface = (kernel: SimKernel) => void;
+
+/** First descriptor that is handed out, so that 0 to 2 are never valid. */
+const FIRST_DESCRIPTOR = 3;
+
+/** A simulated Linux with one process: descriptors, memory, devices. What its interfaces do is registered by them. */
+export class SimKernel implements Port {
+  readonly name = 'sim';
+  readonly machine: SimMachine;
+  readonly iommus: readonly SimIommu[];
+  readonly devices: readonly SimDevice[];
+  readonly groups = new Map<number, SimGroup>();
+  readonly physical = new PhysicalMemory();
+  readonly process: ProcessMemory;
+  /** What opening a path makes; a negative errno refuses. */
+  readonly nodes = new Map<string, () => SimFile | number>();
+  readonly hooks = new CallHooks();
+  /** Bytes pinned for DMA now. */
+  pinnedBytes = 0;
+  readonly #files = new Map<number, SimFile>();
+
+  constructor(machine: SimMachine, interfaces: readonly SimInterface[]) {
+    this.machine = machine;
+    this.process = new ProcessMemory(this.physical);
+    this.iommus = (machine.iommus ?? [{}]).map((config) => new SimIommu(config));
+    const devices = machine.devices ?? [{ name: 'vfio0' }];
+    this.devices = devices.map((config, index) => {
+      const number = config.group ?? 1000 + index;
+      const group = this.groups.get(number) ?? new SimGroup(number);
+      this.groups.set(number, group);
+      const iommu = this.iommus[config.iommu ?? 0];
+      if (iommu === undefined) throw new RangeError(`SimKernel: ${config.name} names IOMMU ${config.iommu}, which there is not`);
+      return new SimDevice(config.name, iommu, group, this.physical, this.process);
+    });
+    for (const add of interfaces) add(this);
+  }
+
+  /** @throws RangeError when there is no device of that name. */
+  device(name = 'vfio0'): SimDevice {
+    const device = this.devices.find((candidate) => candidate.name === name);
+    if (device === undefined) throw new RangeError(`SimKernel: no device ${name}`);
+    return device;
+  }
+
+  /** Makes a file of shared memory (as in /dev/shm) that can be opened, mapped, and mapped for DMA. */
+  createFile(path: string, bytes: number): void {
+    const file = new SharedFile(this, bytes);
+    this.nodes.set(path, () => file.reopen());
+  }
+
+  file(fd: number): SimFile | undefined {
+    return this.#files.get(fd);
+  }
+
+  /** The lowest free descriptor, as POSIX wants it. */
+  install(file: SimFile): number {
+    let fd = FIRST_DESCRIPTOR;
+    while (this.#files.has(fd)) fd++;
+    this.#files.set(fd, file);
+    return fd;
+  }
+
+  open(path: string): number {
+    return this.hooks.call('open', -1, () => {
+      const node = this.nodes.get(path);
+      if (node === undefined) return -errno.ENOENT;
+      const file = node();
+      return typeof file === 'number' ? file : this.install(file);
+    });
+  }
+
+  close(fd: number): number {
+    return this.hooks.call('close', fd, () => {
+      const file = this.#files.get(fd);
+      if (file === undefined) return -errno.EBADF;
+      this.#files.delete(fd);
+      file.close();
+      return 0;
+    });
+  }
+
+  ioctl(fd: number, request: number, argument: PortMemory | number): number {
+    const file = this.#files.get(fd);
+    const address = typeof argument === 'number' ? argument : Number(argument.address);
+    return this.hooks.call(file?.ioctlName(request) ?? 'ioctl', fd, () =>
+      file === undefined ? -errno.EBADF : file.ioctl(request, address),
+    );
+  }
+
+  allocate(bytes: number): PortMemory {
+    if (!Number.isSafeInteger(bytes) || bytes <= 0) throw new RangeError(`allocate: ${bytes} bytes`);
+    const frames = this.physical.allocate(Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES);
+    const vma = this.process.map(frames, 0, frames.buffer.byteLength);
+    this.physical.drop(frames);
+    return this.#portMemory(vma, frames.buffer);
+  }
+
+  mmap(fd: number, bytes: number, offset: bigint): PortMemory | number {
+    let vma: Vma | undefined;
+    const result = this.hooks.call('mmap', fd, () => {
+      const file = this.#files.get(fd);
+      if (file === undefined) return -errno.EBADF;
+      if (bytes <= 0 || offset % BigInt(PAGE_BYTES) !== 0n) return -errno.EINVAL;
+      const mapped = file.mmap?.(Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES, Number(offset)) ?? -errno.ENODEV;
+      if (typeof mapped === 'number') return mapped;
+      vma = mapped;
+      return 0;
+    });
+    if (vma === undefined) return result;
+    if (vma.offset === 0 && vma.frames.buffer.byteLength === vma.last - vma.first + 1) return this.#portMemory(vma, vma.frames.buffer);
+    throw new RangeError('SimKernel.mmap: part of a file has no buffer of its own; map all of it');
+  }
+
+  read(fd: number, into: PortMemory, bytes: number): number {
+    return this.hooks.call('read', fd, () => this.#transfer(fd, into, bytes, (file, view) => file.read?.(view)));
+  }
+
+  write(fd: number, from: PortMemory, bytes: number): number {
+    return this.hooks.call('write', fd, () => this.#transfer(fd, from, bytes, (file, view) => file.write?.(view)));
+  }
+
+  #transfer(fd: number, memory: PortMemory, bytes: number, move: (file: SimFile, view: Buffer) => number | undefined): number {
+    const file = this.#files.get(fd);
+    if (file === undefined) return -errno.EBADF;
+    const view = this.process.view(memory.address, bytes);
+    return view === null ? -errno.EFAULT : (move(file, view) ?? -errno.EINVAL);
+  }
+
+  /** Nothing happens while a simulated process waits, so the answer is what is there now. */
+  poll(fd: number, _milliseconds: number): number {
+    return this.hooks.call('poll', fd, () => {
+      const file = this.#files.get(fd);
+      return file === undefined ? -errno.EBADF : (file.readable?.() ?? true) ? 1 : 0;
+    });
+  }
+
+  eventfd(): number {
+    return this.hooks.call('eventfd', -1, () => this.install(new EventFile()));
+  }
+
+  /** Pins memory for DMA against the limit: 0 or -ENOMEM. */
+  pin(bytes: number): number {
+    if (this.pinnedBytes + bytes > (this.machine.pinLimit ?? Number.POSITIVE_INFINITY)) return -errno.ENOMEM;
+    this.pinnedBytes += bytes;
+    return 0;
+  }
+
+  unpin(bytes: number): void {
+    this.pinnedBytes -= bytes;
+  }
+
+  /** What the process has of the kernel now, by kind: all of it must be 0, memory that it allocated excepted, when it has closed everything. */
+  live(): Record<string, number> {
+    const live: Record<string, number> = { descriptors: this.#files.size, mappings: this.process.live, frames: this.physical.live };
+    live['pinnedBytes'] = this.pinnedBytes;
+    live['domains'] = this.iommus.reduce((sum, iommu) => sum + iommu.domains, 0);
+    live['groupsOwned'] = [...this.groups.values()].filter((group) => group.owner !== null).length;
+    for (const file of this.#files.values()) {
+      for (const [kind, count] of Object.entries(file.objects?.() ?? {})) live[kind] = (live[kind] ?? 0) + count;
+    }
+    return live;
+  }
+
+  /** What every open file says of itself, as plain data: equal before and after a call that must change nothing. */
+  save(): unknown {
+    return { live: this.live(), files: [...this.#files].map(([fd, file]) => [fd, file.save?.() ?? null]) };
+  }
+
+  /** The process exits and a new one starts: descriptors are closed; memory that was handed out stays readable. */
+  reset(): void {
+    for (const fd of [...this.#files.keys()].reverse()) {
+      const file = this.#files.get(fd);
+      this.#files.delete(fd);
+      file?.close();
+    }
+    this.hooks.reset();
+  }
+
+  #portMemory(vma: Vma, buffer: SharedArrayBuffer): PortMemory {
+    let mapped = true;
+    return {
+      buffer,
+      address: BigInt(vma.first),
+      bytes: buffer.byteLength,
+      release: () => {
+        if (mapped) this.process.unmap(vma);
+        mapped = false;
+      },
+    };
+  }
+}

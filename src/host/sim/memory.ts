@@ -1,0 +1,111 @@
+import { PAGE_BYTES } from '../../memory/address.ts';
+import { type Span, SpanList } from './spans.ts';
+
+/** Contiguous simulated physical memory and the bytes that it is. It lives while a mapping of the process, a file or a pin uses it. */
+export interface Frames extends Span<number> {
+  readonly buffer: SharedArrayBuffer;
+  users: number;
+}
+
+/** First physical address that is handed out; below it is what a PC has there. */
+const PHYSICAL_BASE = 0x1_0000_0000;
+
+export class PhysicalMemory {
+  readonly #frames = new SpanList<number, Frames>();
+  #next = PHYSICAL_BASE;
+
+  /** Zeroed memory with one user. */
+  allocate(bytes: number): Frames {
+    const buffer = new SharedArrayBuffer(bytes);
+    const first = alignLike(this.#next, bytes);
+    const frames = { first, last: first + bytes - 1, buffer, users: 1 };
+    this.#next = first + bytes;
+    this.#frames.insert(frames);
+    return frames;
+  }
+
+  find(address: number): Frames | undefined {
+    return this.#frames.at(address);
+  }
+
+  hold(frames: Frames): void {
+    frames.users++;
+  }
+
+  drop(frames: Frames): void {
+    if (--frames.users === 0) this.#frames.remove(frames);
+  }
+
+  /** Pieces of physical memory that anybody uses. */
+  get live(): number {
+    return this.#frames.size;
+  }
+}
+
+/** Large memory is aligned so that large pages can map it, as transparent huge pages are. */
+function alignLike(address: number, bytes: number): number {
+  const alignment = bytes >= 0x20_0000 ? 0x20_0000 : PAGE_BYTES;
+  return Math.ceil(address / alignment) * alignment;
+}
+
+/** A mapping in the simulated process: [first, last] of its virtual addresses. */
+export interface Vma extends Span<number> {
+  readonly frames: Frames;
+  /** First byte of it within the frames. */
+  readonly offset: number;
+  readonly writable: boolean;
+}
+
+/** First virtual address that is handed out. */
+const VIRTUAL_BASE = 0x7f00_0000_0000;
+
+/** Virtual memory of the simulated process: what pointers in structs mean. Mappings never touch, so an overrun is a fault. */
+export class ProcessMemory {
+  readonly #vmas = new SpanList<number, Vma>();
+  readonly #physical: PhysicalMemory;
+  #next = VIRTUAL_BASE;
+
+  constructor(physical: PhysicalMemory) {
+    this.#physical = physical;
+  }
+
+  map(frames: Frames, offset: number, bytes: number, writable = true): Vma {
+    const first = alignLike(this.#next, bytes);
+    const vma = { first, last: first + bytes - 1, frames, offset, writable };
+    this.#next = first + Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES + PAGE_BYTES;
+    this.#vmas.insert(vma);
+    this.#physical.hold(frames);
+    return vma;
+  }
+
+  unmap(vma: Vma): void {
+    this.#vmas.remove(vma);
+    this.#physical.drop(vma.frames);
+  }
+
+  find(address: number): Vma | undefined {
+    return this.#vmas.at(address);
+  }
+
+  /** Virtual address under which the process sees a physical one, or -1. */
+  addressOf(physical: number): number {
+    for (const vma of this.#vmas) {
+      const at = physical - vma.frames.first - vma.offset;
+      if (at >= 0 && at <= vma.last - vma.first) return vma.first + at;
+    }
+    return -1;
+  }
+
+  /** A view of [address, address + bytes) as the kernel sees it, or null: EFAULT. */
+  view(address: number | bigint, bytes: number): Buffer | null {
+    const first = Number(address);
+    if (bytes === 0) return Buffer.alloc(0);
+    const vma = this.#vmas.at(first);
+    if (vma === undefined || first + bytes - 1 > vma.last) return null;
+    return Buffer.from(vma.frames.buffer, vma.offset + first - vma.first, bytes);
+  }
+
+  get live(): number {
+    return this.#vmas.size;
+  }
+}

@@ -1,0 +1,121 @@
+import { Parser } from 'binary-parser';
+import { errno } from '../errno.ts';
+import type { ProcessMemory } from './memory.ts';
+
+type FieldType = 'u8' | 'u16' | 'u32' | 's32' | 'u64';
+type Fields = Readonly<Record<string, FieldType>>;
+type Decoded<F extends Fields> = { -readonly [K in keyof F]: F[K] extends 'u64' ? bigint : number };
+
+const fieldBytes = { u8: 1, u16: 2, u32: 4, s32: 4, u64: 8 } as const;
+const parserOf = { u8: 'uint8', u16: 'uint16le', u32: 'uint32le', s32: 'int32le', u64: 'uint64le' } as const;
+
+/** Layout of a little-endian kernel struct whose fields are all naturally aligned, as the uapi headers keep them. */
+export class Struct<F extends Fields> {
+  readonly bytes: number;
+  readonly #offsets = new Map<string, number>();
+  readonly #fields: F;
+  readonly #parser: Parser;
+
+  constructor(fields: F) {
+    this.#fields = fields;
+    const parser = new Parser();
+    let offset = 0;
+    for (const [name, type] of Object.entries(fields)) {
+      if (offset % fieldBytes[type] !== 0) throw new RangeError(`Struct: ${name} is not aligned`);
+      this.#offsets.set(name, offset);
+      (parser[parserOf[type]] as (name: string) => Parser).call(parser, name);
+      offset += fieldBytes[type];
+    }
+    this.bytes = offset;
+    this.#parser = parser;
+  }
+
+  offsetOf(field: keyof F & string): number {
+    return this.#offsets.get(field) as number;
+  }
+
+  endOf(field: keyof F & string): number {
+    return this.offsetOf(field) + fieldBytes[this.#fields[field]];
+  }
+
+  decode(bytes: Buffer): Decoded<F> {
+    return this.#parser.parse(bytes) as Decoded<F>;
+  }
+
+  /** Encodes the fields given into bytes that hold the struct. */
+  encode(into: Buffer, values: Partial<Decoded<F>>): void {
+    for (const [name, value] of Object.entries(values)) {
+      const offset = this.offsetOf(name);
+      const type = this.#fields[name];
+      if (type === 'u64') into.writeBigUInt64LE(value as bigint, offset);
+      else if (type === 's32') into.writeInt32LE(value as number, offset);
+      else into.writeUIntLE((value as number) >>> 0, offset, fieldBytes[type]);
+    }
+  }
+}
+
+/** A struct that an ioctl was called with: what it said, and where the answer goes. */
+export class Command<F extends Fields> {
+  readonly in: Decoded<F>;
+  readonly #struct: Struct<F>;
+  readonly #memory: ProcessMemory;
+  readonly #address: number;
+  readonly #userBytes: number;
+
+  constructor(struct: Struct<F>, memory: ProcessMemory, address: number, userBytes: number, bytes: Buffer) {
+    this.#struct = struct;
+    this.#memory = memory;
+    this.#address = address;
+    this.#userBytes = userBytes;
+    this.in = struct.decode(bytes);
+  }
+
+  /** Answers: the fields given, as far as the caller's struct has room for them. Returns 0 or -EFAULT. */
+  respond(values: Partial<Decoded<F>>): number {
+    const user = this.#memory.view(this.#address, Math.min(this.#userBytes, this.#struct.bytes));
+    if (user === null) return -errno.EFAULT;
+    const whole = Buffer.alloc(this.#struct.bytes);
+    user.copy(whole);
+    this.#struct.encode(whole, values);
+    whole.copy(user, 0, 0, user.length);
+    return 0;
+  }
+}
+
+/**
+ * Reads a struct that opens with its own size, by the rule of copy_struct_from_user: shorter than `minimum` is EINVAL, what is
+ * missing at the end is zero, and what the kernel does not know must be zero (E2BIG).
+ */
+export function readSized<F extends Fields>(
+  struct: Struct<F>,
+  minimum: number,
+  memory: ProcessMemory,
+  address: number,
+): Command<F> | number {
+  const head = memory.view(address, 4);
+  if (head === null) return -errno.EFAULT;
+  const userBytes = head.readUInt32LE(0);
+  if (userBytes < minimum) return -errno.EINVAL;
+  const user = memory.view(address, userBytes);
+  if (user === null) return -errno.EFAULT;
+  if (user.subarray(struct.bytes).some((byte) => byte !== 0)) return -errno.E2BIG;
+  const bytes = Buffer.alloc(struct.bytes);
+  user.copy(bytes, 0, 0, Math.min(userBytes, struct.bytes));
+  return new Command(struct, memory, address, userBytes, bytes);
+}
+
+/** Reads the first `minimum` bytes of a VFIO struct, which names its own size but never has trailing bytes looked at. */
+export function readArgsz<F extends Fields>(
+  struct: Struct<F>,
+  minimum: number,
+  memory: ProcessMemory,
+  address: number,
+): Command<F> | number {
+  const user = memory.view(address, minimum);
+  if (user === null) return -errno.EFAULT;
+  if (user.readUInt32LE(0) < minimum) return -errno.EINVAL;
+  const argsz = user.readUInt32LE(0);
+  const bytes = Buffer.alloc(struct.bytes);
+  (memory.view(address, Math.min(argsz, struct.bytes)) ?? user).copy(bytes);
+  return new Command(struct, memory, address, argsz, bytes);
+}
