@@ -248,6 +248,8 @@ export class GuestMemory {
     for (const act of [false, true]) {
       for (let done = 0; done < bytes; ) {
         const at = start + done;
+        // No RAM ends above 2^53; from there on `at` is not exact, and would come round to address 0.
+        if (at > Number.MAX_SAFE_INTEGER) return MEM_FAULT;
         const offset = this.#find(Math.floor(at / FRAME_BYTES) | 0, (at % FRAME_BYTES) | 0, 1);
         if (offset < 0) return MEM_FAULT;
         const chunk = this.#last;

@@ -1,0 +1,259 @@
+import { fc, test as property } from '@fast-check/vitest';
+import { describe, expect, test } from 'vitest';
+import { hiOf, loOf, PAGE_BYTES } from '../../src/memory/address.ts';
+import { GuestMemory, type GuestRegion, MEM_FAULT, MEM_OK } from '../../src/memory/guest-memory.ts';
+
+const PAGE = BigInt(PAGE_BYTES);
+const FOUR_GIB = 1n << 32n;
+/** Four pieces of RAM: at 0, after a hole, across 4 GiB (two chunks), and above. The second follows the first in host memory too. */
+const low = new SharedArrayBuffer(6 * PAGE_BYTES);
+const across = new ArrayBuffer(4 * PAGE_BYTES);
+const regions: GuestRegion[] = [
+  { gpa: 0n, buffer: low, bytes: 2 * PAGE_BYTES, hostAddress: 0x7f00_0000_0000n },
+  { gpa: 3n * PAGE, buffer: low, offset: 2 * PAGE_BYTES, bytes: 2 * PAGE_BYTES, hostAddress: 0x7f00_0000_2000n },
+  { gpa: FOUR_GIB - 2n * PAGE, buffer: across, hostAddress: 0x7e00_0000_0000n },
+  { gpa: (5n << 32n) + 5n * PAGE, buffer: low, offset: 4 * PAGE_BYTES, hostAddress: 0x7f00_0000_4000n },
+  { gpa: (5n << 32n) + 7n * PAGE, buffer: new ArrayBuffer(PAGE_BYTES) },
+];
+
+/** Where a guest-physical byte really is. */
+function byteAt(gpa: bigint): { bytes: Uint8Array; at: number } | null {
+  for (const { gpa: start, buffer, offset = 0, bytes = buffer.byteLength - offset } of regions) {
+    if (gpa >= start && gpa < start + BigInt(bytes)) return { bytes: new Uint8Array(buffer), at: offset + Number(gpa - start) };
+  }
+  return null;
+}
+const isRam = (gpa: bigint, bytes: number) =>
+  Array.from({ length: bytes }, (_, i) => byteAt(gpa + BigInt(i))).every((place) => place !== null);
+const peek = (gpa: bigint, bytes: number) =>
+  Array.from({ length: bytes }, (_, i) => {
+    const place = byteAt(BigInt.asUintN(64, gpa + BigInt(i)));
+    return place ? place.bytes[place.at] : -1;
+  });
+const valueIn = (bytes: number[], bigEndian = false) =>
+  (bigEndian ? bytes : [...bytes].reverse()).reduce((value, byte) => (value << 8n) | BigInt(byte), 0n);
+
+const ends = regions.flatMap(({ gpa, buffer, offset = 0, bytes = buffer.byteLength - offset }) => [gpa, gpa + BigInt(bytes)]);
+/** Addresses near the ends of regions, of the 32-bit frames and of the address space; some anywhere. */
+const addresses = fc.oneof(
+  fc
+    .tuple(fc.constantFrom(...ends, FOUR_GIB, 1n << 63n, 1n << 53n, 1n << 64n), fc.integer({ min: -70, max: 70 }))
+    .map(([end, by]) => BigInt.asUintN(64, end + BigInt(by))),
+  fc.bigInt(0n, 5n * PAGE),
+  fc.bigInt(0n, (1n << 64n) - 1n),
+);
+const memory = new GuestMemory(regions);
+/** Ends at 2^64: nothing wraps round to address 0. */
+const within64 = (gpa: bigint, bytes: number) => gpa + BigInt(bytes) <= 1n << 64n && isRam(gpa, bytes);
+
+function scramble(seed: number): void {
+  for (const { buffer } of regions) {
+    const words = new Uint32Array(buffer);
+    for (let i = 0; i < words.length; i++) words[i] = Math.imul(i + seed, 0x9e3779b1);
+  }
+}
+
+const loads = [
+  ['load64', 8, false],
+  ['load64BE', 8, true],
+  ['load32', 4, false],
+  ['load32BE', 4, true],
+  ['load16', 2, false],
+] as const;
+const stores = [
+  ['store64', 8, false],
+  ['store64BE', 8, true],
+  ['store32', 4, false],
+  ['store32BE', 4, true],
+  ['store16', 2, false],
+] as const;
+
+describe('GuestMemory accessors', () => {
+  property.prop([fc.constantFrom(...loads), addresses, fc.nat()])(
+    'load what the bytes say, or fault',
+    ([name, bytes, bigEndian], gpa, seed) => {
+      scramble(seed);
+      const answer = memory[name](hiOf(gpa), loOf(gpa));
+      // An access within two chunks is not one access: only region and 4 GiB boundaries part chunks, and neither lies within an aligned entry.
+      const inOneChunk = within64(gpa, bytes) && (gpa % BigInt(bytes) === 0n || sameChunk(gpa, bytes));
+      expect(answer).toBe(inOneChunk ? MEM_OK : MEM_FAULT);
+      if (inOneChunk) expect(new BigUint64Array(memory.word.buffer)[0]).toBe(valueIn(peek(gpa, bytes), bigEndian));
+    },
+  );
+
+  property.prop([fc.constantFrom(...stores), addresses, fc.bigInt(0n, (1n << 64n) - 1n)])(
+    'store all bytes or none, and no other',
+    ([name, bytes, bigEndian], gpa, value) => {
+      const around = BigInt.asUintN(64, gpa - 8n);
+      const before = peek(around, 24);
+      const inOneChunk = within64(gpa, bytes) && sameChunk(gpa, bytes);
+      const answer =
+        bytes === 8
+          ? memory[name as 'store64'](hiOf(gpa), loOf(gpa), hiOf(value), loOf(value))
+          : memory[name as 'store32'](hiOf(gpa), loOf(gpa), loOf(value));
+      expect(answer).toBe(inOneChunk ? MEM_OK : MEM_FAULT);
+      const written = Array.from({ length: bytes }, (_, i) => Number((value >> BigInt(8 * (bigEndian ? bytes - 1 - i : i))) & 0xffn));
+      const after = inOneChunk ? [...before.slice(0, 8), ...written, ...before.slice(8 + bytes)] : before;
+      expect(peek(around, 24)).toEqual(after);
+    },
+  );
+
+  test('nothing wraps round the end of the address space', () => {
+    for (const gpa of [0xffff_ffff_ffff_fff8n, 0xffff_ffff_ffff_ffffn, 0xffff_ffff_0000_0000n, 1n << 63n]) {
+      expect(memory.load64(hiOf(gpa), loOf(gpa))).toBe(MEM_FAULT);
+      expect(memory.store16(hiOf(gpa), loOf(gpa), 1)).toBe(MEM_FAULT);
+      expect(memory.read(hiOf(gpa), loOf(gpa), new Uint8Array(100), 0, 100)).toBe(MEM_FAULT);
+      expect(memory.write(hiOf(gpa), loOf(gpa), new Uint8Array(100), 0, 100)).toBe(MEM_FAULT);
+    }
+  });
+
+  test('memory without regions faults everywhere', () => {
+    const none = new GuestMemory([]);
+    expect(none.load16(0, 0)).toBe(MEM_FAULT);
+    expect(none.read(0, 0, new Uint8Array(1), 0, 1)).toBe(MEM_FAULT);
+    expect(none.read(0, 0, new Uint8Array(1), 0, 0)).toBe(MEM_OK);
+    expect(none.hostPfn(0)).toBe(-1);
+    expect(none.hostRun(0, 10)).toBe(0);
+  });
+});
+
+/** Whether the bytes lie in one region and one 4 GiB frame. */
+function sameChunk(gpa: bigint, bytes: number): boolean {
+  const last = gpa + BigInt(bytes) - 1n;
+  const regionOf = (at: bigint) =>
+    regions.findIndex(
+      ({ gpa: start, buffer, offset = 0, bytes: size = buffer.byteLength - offset }) => at >= start && at < start + BigInt(size),
+    );
+  return gpa >> 32n === last >> 32n && regionOf(gpa) === regionOf(last);
+}
+
+describe('compareExchange64', () => {
+  test('replaces the entry only while it is the old one', () => {
+    memory.store64(0, 16, 1, 2);
+    expect(memory.compareExchange64(0, 16, 1, 3, 9, 9)).toBe(0);
+    expect(memory.compareExchange64(0, 16, 1, 2, -1, -2)).toBe(1);
+    memory.load64(0, 16);
+    expect([...memory.word]).toEqual([-2, -1]);
+  });
+  test('wants RAM and alignment', () => {
+    expect(memory.compareExchange64(0, 4, 0, 0, 0, 0)).toBe(MEM_FAULT);
+    expect(memory.compareExchange64(0, 2 * PAGE_BYTES, 0, 0, 0, 0)).toBe(MEM_FAULT);
+  });
+});
+
+describe('GuestMemory copies', () => {
+  property.prop([addresses, fc.oneof(fc.nat(200), fc.nat(3 * PAGE_BYTES)), fc.nat(20), fc.nat()])(
+    'read all of a range, across regions and 4 GiB, or nothing',
+    (gpa, bytes, at, seed) => {
+      scramble(seed);
+      const to = new Uint8Array(at + bytes + 5).fill(0xee);
+      const ram = within64(gpa, bytes);
+      expect(memory.read(hiOf(gpa), loOf(gpa), to, at, bytes)).toBe(ram ? MEM_OK : MEM_FAULT);
+      const expected = new Uint8Array(to.length).fill(0xee);
+      if (ram) expected.set(peek(gpa, bytes), at);
+      expect(Buffer.compare(to, expected)).toBe(0);
+    },
+  );
+
+  property.prop([addresses, fc.oneof(fc.nat(200), fc.nat(3 * PAGE_BYTES)), fc.nat(20), fc.nat()])(
+    'write all of a range, or nothing',
+    (gpa, bytes, at, seed) => {
+      scramble(seed);
+      const from = new Uint8Array(at + bytes).map((_, i) => i * 7 + seed);
+      const outside = [BigInt.asUintN(64, gpa - 4n), BigInt.asUintN(64, gpa + BigInt(bytes))];
+      const before = [...outside.map((edge) => peek(edge, 4)), peek(gpa, bytes)];
+      const ram = within64(gpa, bytes);
+      expect(memory.write(hiOf(gpa), loOf(gpa), from, at, bytes)).toBe(ram ? MEM_OK : MEM_FAULT);
+      expect([...outside.map((edge) => peek(edge, 4)), peek(gpa, bytes)]).toEqual([
+        before[0],
+        before[1],
+        ram ? [...from.subarray(at)] : before[2],
+      ]);
+    },
+  );
+
+  test('a copy of 2^53 bytes or more is a fault, not work', () => {
+    expect(memory.read(0, 0, new Uint8Array(8), 0, Number.MAX_SAFE_INTEGER)).toBe(MEM_FAULT);
+    expect(memory.read(0, 0, new Uint8Array(8), 0, 2 ** 33)).toBe(MEM_FAULT);
+  });
+});
+
+describe('host addresses', () => {
+  test('of pages', () => {
+    expect(memory.hostPfn(0)).toBe(0x7f0000000);
+    expect(memory.hostPfn(2)).toBe(-1);
+    expect(memory.hostPfn(4)).toBe(0x7f0000003);
+    expect(memory.hostPfn(0x100001)).toBe(0x7e0000003);
+    expect(memory.hostPfn(0x500007)).toBe(-1);
+    expect(memory.hostPfn(2 ** 52 - 1)).toBe(-1);
+  });
+
+  test('the next page that has one', () => {
+    expect([0, 1, 2, 5, 0xffffe, 0x100002, 0x500006].map((pfn) => memory.nextHostPage(pfn))).toEqual([
+      0, 1, 3, 0xffffe, 0xffffe, 0x500005, 0x500006,
+    ]);
+    expect(memory.nextHostPage(0x500007)).toBe(-1);
+  });
+
+  test('of runs: contiguous in host memory, across 4 GiB, never across a hole', () => {
+    expect(memory.hostRun(0, 100)).toBe(2);
+    expect(memory.hostRun(3, 100)).toBe(2);
+    expect(memory.hostRun(0xffffe, 100)).toBe(4);
+    expect(memory.hostRun(0xfffff, 2)).toBe(2);
+    expect(memory.hostRun(0xfffff, 1)).toBe(1);
+    expect(memory.hostRun(0x500005, 100)).toBe(2);
+    expect(memory.hostRun(2, 100)).toBe(0);
+    expect(memory.hostRun(2 ** 52 - 1, 100)).toBe(0);
+    const neighbours = new GuestMemory([
+      { gpa: PAGE, buffer: new ArrayBuffer(PAGE_BYTES), hostAddress: 0x20_0000n },
+      { gpa: 0n, buffer: new ArrayBuffer(PAGE_BYTES), hostAddress: 0x1f_f000n },
+      { gpa: 2n * PAGE, buffer: new ArrayBuffer(PAGE_BYTES), hostAddress: 0x40_0000n },
+    ]);
+    expect(neighbours.hostRun(0, 100)).toBe(2);
+  });
+});
+
+describe('GuestMemory regions', () => {
+  const buffer = new ArrayBuffer(4 * PAGE_BYTES);
+  const refused: [string, GuestRegion[], RegExp][] = [
+    ['an unaligned address', [{ gpa: 1n, buffer }], /not a page/],
+    ['a negative address', [{ gpa: -PAGE, buffer }], /not a page/],
+    ['an end above 2^53', [{ gpa: 2n ** 53n, buffer }], /2\^53/],
+    ['part of a page', [{ gpa: 0n, buffer, bytes: 100 }], /whole pages/],
+    ['no bytes', [{ gpa: 0n, buffer, bytes: 0 }], /whole pages/],
+    ['more than the buffer', [{ gpa: 0n, buffer, offset: PAGE_BYTES, bytes: 4 * PAGE_BYTES }], /do not fit/],
+    ['an offset within a word', [{ gpa: 0n, buffer, offset: 4, bytes: PAGE_BYTES }], /do not fit/],
+    ['a host address within a page', [{ gpa: 0n, buffer, hostAddress: 8n }], /not a page/],
+    [
+      'an overlap',
+      [
+        { gpa: 0n, buffer },
+        { gpa: 3n * PAGE, buffer },
+      ],
+      /two regions/,
+    ],
+    [
+      'an overlap of the same start',
+      [
+        { gpa: PAGE, buffer, bytes: PAGE_BYTES },
+        { gpa: PAGE, buffer },
+      ],
+      /two regions/,
+    ],
+    ['a byte count that is no integer', [{ gpa: 0n, buffer, bytes: Number.NaN }], /whole pages/],
+    ['an offset that is no integer', [{ gpa: 0n, buffer, offset: Number.NaN, bytes: PAGE_BYTES }], /do not fit/],
+  ];
+  test.each(refused)('%s is refused', (_, list, message) => {
+    expect(() => new GuestMemory(list)).toThrow(RangeError);
+    expect(() => new GuestMemory(list)).toThrow(message);
+  });
+
+  test('RAM of one buffer', () => {
+    const ram = GuestMemory.ofBytes(2 * PAGE_BYTES, 0x10_0000n);
+    expect(ram.hostRun(0, 100)).toBe(2);
+    expect(ram.store64BE(0, 8, 0x01020304, 0x05060708)).toBe(MEM_OK);
+    expect(ram.load32(0, 8)).toBe(MEM_OK);
+    expect(ram.word[0]).toBe(0x04030201);
+    expect(GuestMemory.ofBytes(PAGE_BYTES).hostRun(0, 1)).toBe(0);
+  });
+});
