@@ -369,8 +369,9 @@ export abstract class RadixTable implements PageTable {
 }
 
 /** Canonical input has a low and a high half; the high half uses the upper half of the root table. */
-function windowsOf({ inputBits, canonical }: Description): readonly Window[] {
+function windowsOf({ inputBits, canonical, upper }: Description): readonly Window[] {
   const pages = 2 ** (inputBits - 12);
+  if (upper) return [{ first: PFN_LIMIT - pages, last: PFN_LIMIT - 1, base: PFN_LIMIT - pages }];
   if (!canonical) return [{ first: 0, last: pages - 1, base: 0 }];
   return [
     { first: 0, last: pages / 2 - 1, base: 0 },

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { fc } from '@fast-check/vitest';
 import { describe, expect, it } from 'vitest';
 import { addressOfPfn, EXECUTE, joinHiLo, PFN_LIMIT, PRIVILEGED, READ, WRITE } from '../../src/memory/index.ts';
@@ -38,6 +39,7 @@ export function testFormat(format: Format): void {
     mapsEachSize(format);
     followsEdits(format);
     survivesAllocationFailure(format);
+    readsEveryBit(format);
     walksLikeTheOracle(format);
     enumeratesWhatItWalks(format);
   });
@@ -78,6 +80,7 @@ function walked(table: PageTable, input: bigint, access: number): Verdict {
 function windows({ description }: PageTable): [number, number][] {
   const pages = 2 ** (description.inputBits - 12);
   const half = pages / 2;
+  if (description.upper) return [[PFN_LIMIT - pages, PFN_LIMIT - 1]];
   return description.canonical
     ? [
         [0, half - 1],
@@ -271,9 +274,9 @@ function survivesAllocationFailure(format: Format): void {
 interface Planted {
   readonly frame: number;
   readonly slot: number;
-  readonly level: number;
+  readonly level: number | null;
   readonly sample: number;
-  readonly target: number;
+  readonly target: number | null;
   readonly noise: readonly number[];
 }
 
@@ -301,18 +304,33 @@ class RandomTables {
   }
 
   /** A frame of tables (0: the root), or something else to point at. */
-  #address(target: number): bigint {
+  address(target: number): bigint {
     const others = [0x4000_0000n, 0x40_0020_0000n, 0x123_4567_8000n, 0xf_ffff_ffff_f000n, this.#frameBytes * BigInt(FRAMES + 1)];
     return target <= FRAMES ? this.#frameBytes * BigInt(target) : others[(target - FRAMES - 1) % others.length];
   }
 
-  plant({ frame, slot, level, sample, target, noise }: Planted): void {
+  plant(planted: Planted): void {
+    const { index } = this.#format.rules;
+    const level = (planted.level ?? 6 * index.length - 1 - planted.frame) % index.length;
+    this.plantEntry(planted.frame, level, planted.slot, this.#entry(level, planted));
+  }
+
+  #entry(level: number, { frame, sample, target, noise }: Planted): bigint {
     const { rules } = this.#format;
-    const samples = rules.samples(level % rules.index.length, this.#address(target));
+    const samples = rules.samples(level, this.address(target ?? frame + 1));
     let entry = samples[sample % samples.length];
     for (const bit of noise) entry ^= 1n << BigInt(bit % (rules.entryBytes * 8));
-    const at = this.#frameBytes * BigInt(frame) + this.#slot(level % rules.index.length, slot) * BigInt(rules.entryBytes);
-    this.ram.store(at, rules.entryBytes, rules.bigEndian, entry);
+    return entry;
+  }
+
+  entryAddress(frame: number, level: number, slot: number): bigint {
+    return this.address(frame) + this.#slot(level, slot) * BigInt(this.#format.rules.entryBytes);
+  }
+
+  /** Puts an entry into a slot of a frame that holds a table of `level`. */
+  plantEntry(frame: number, level: number, slot: number, entry: bigint): void {
+    const { rules } = this.#format;
+    this.ram.store(this.entryAddress(frame, level, slot), rules.entryBytes, rules.bigEndian, entry);
   }
 
   /** Few slots a table, so that addresses meet entries; the first two may be parts of one mapping. */
@@ -328,25 +346,27 @@ class RandomTables {
     let input = 0n;
     for (let level = 0; level < index.length; level++) input |= this.#slot(level, slots[level] ?? 0) << BigInt(index[level][1]);
     input |= BigInt(offset) & ((1n << BigInt(index[0][1])) - 1n);
-    const { inputBits, canonical } = this.table.description;
+    const { inputBits, canonical, upper } = this.table.description;
+    if (upper) return input | (2n ** 64n - 2n ** BigInt(inputBits));
     return canonical ? BigInt.asUintN(64, BigInt.asIntN(inputBits, input)) : input;
   }
 }
 
+/** Frame k mostly holds a table of the k-th level from the root on and points to the next frame, so that walks get deep. */
 const planted = fc.array(
   fc.record({
-    frame: fc.integer({ min: 0, max: FRAMES }),
+    frame: fc.nat(FRAMES),
     slot: fc.nat(SLOTS - 1),
-    level: fc.nat(5),
+    level: fc.option(fc.nat(5), { freq: 4 }),
     sample: fc.nat(1000),
-    target: fc.nat(FRAMES + 5),
+    target: fc.option(fc.nat(FRAMES + 5), { freq: 2 }),
     noise: fc.oneof(
       { weight: 4, arbitrary: fc.constant([]) },
-      fc.array(fc.nat(63), { maxLength: 3 }),
-      fc.array(fc.nat(63), { maxLength: 40 }),
+      { weight: 2, arbitrary: fc.array(fc.nat(63), { maxLength: 2 }) },
+      { weight: 1, arbitrary: fc.array(fc.nat(63), { maxLength: 40 }) },
     ),
   }),
-  { minLength: 20, maxLength: 80, size: 'max' },
+  { minLength: 40, maxLength: 120, size: 'max' },
 );
 const inputs = fc.array(
   fc.record({
@@ -381,6 +401,49 @@ function walksLikeTheOracle(format: Format): void {
       }),
       { numRuns: RUNS },
     );
+  });
+}
+
+/** Entries that point down from a frame to the next one, by level: what reads as a table, or the first leaf. */
+function chain({ rules }: Format, tables: RandomTables): bigint[] {
+  return rules.index.map((_, level) => {
+    const samples = rules.samples(level, tables.address(rules.index.length - level));
+    return samples.find((entry) => level > 0 && rules.read(level, entry, 0n).is === 'table') ?? samples[0];
+  });
+}
+
+function readsEveryBit(format: Format): void {
+  it('reads each bit of each level as the oracle does', () => {
+    const { rules } = format;
+    const tables = new RandomTables(format);
+    const { ram, table, root } = tables;
+    const levels = rules.index.length;
+    const slot = 2;
+    const input = tables.input(Array(levels).fill(slot), 0x678);
+    const straight = chain(format, tables);
+    const plantAll = (level: number, entry: bigint) => {
+      for (const [at, usual] of straight.entries()) tables.plantEntry(levels - 1 - at, at, slot, at === level ? entry : usual);
+    };
+    const load = () =>
+      straight.map((_, level) => ram.load(tables.entryAddress(levels - 1 - level, level, slot), rules.entryBytes, rules.bigEndian));
+    for (let level = 0; level < levels; level++) {
+      for (const sample of new Set(rules.samples(level, tables.address(levels - level)))) {
+        for (let bit = -1; bit < rules.entryBytes * 8; bit++) {
+          const entry = bit < 0 ? sample : sample ^ (1n << BigInt(bit));
+          plantAll(level, entry);
+          const page = Number(input >> 12n);
+          compareRun(format, tables, enumerateAll(table, page, page), page);
+          for (const access of [READ, WRITE, WRITE | PRIVILEGED, EXECUTE]) {
+            plantAll(level, entry);
+            const expected = { verdict: oracleWalk(rules, ram, root, input, access), entries: load() };
+            plantAll(level, entry);
+            const got = { verdict: walked(table, input, access), entries: load() };
+            if (!isDeepStrictEqual(got, expected))
+              expect({ level, bit, entry, access, ...got }).toEqual({ level, bit, entry, access, ...expected });
+          }
+        }
+      }
+    }
   });
 }
 
