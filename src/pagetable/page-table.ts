@@ -77,6 +77,8 @@ export interface Description {
   readonly inputBits: number;
   /** Whether the top half of the input is the sign extension of its highest bit. */
   readonly canonical: boolean;
+  /** The input is the top 2^inputBits of 64 bits, not the bottom (Arm's TTB1). */
+  readonly upper?: boolean;
   readonly outputBits: number;
   /** lg2 of every size that one mapping can have, ascending; contiguous hints and NAPOT included. */
   readonly pageLg2s: readonly number[];

@@ -1,0 +1,358 @@
+import { EXECUTE, PRIVILEGED, READ, READ_WRITE, WRITE } from '../memory/access.ts';
+import { hiOf, loOf } from '../memory/address.ts';
+import {
+  type Description,
+  FAULT_ACCESS_FLAG,
+  FAULT_INPUT_SIZE,
+  FAULT_NOT_PRESENT,
+  FAULT_OUTPUT_SIZE,
+  FAULT_PERMISSION,
+  FAULT_RESERVED,
+  FAULT_TABLE_ACCESS,
+  faultCode,
+  type Level,
+  OUT_HI,
+  OUT_LO,
+  OUT_PERMISSION,
+  OUT_TYPE,
+  type TableAllocator,
+  type TableMemory,
+} from './page-table.ts';
+import { ABSENT, type Entry, LEAF, MALFORMED, RadixTable, TABLE } from './radix.ts';
+
+/*
+ * Armv8-A stage 1 and stage 2 as an SMMUv3 walks them: Arm Architecture Reference Manual (DDI 0487), chapter D8 "The AArch64
+ * Virtual Memory System Architecture" (VMSAv8-64), and Arm SMMUv3 (IHI 0070) for the fields of CD and STE that configure them.
+ *
+ *   level (Arm's: 3 - level)   4K granule     16K granule    64K granule     entries that Contiguous joins
+ *   0  pages                   4 KiB          16 KiB         64 KiB          16 / 128 / 32
+ *   1  blocks                  2 MiB          32 MiB         512 MiB         16 / 32 / 32
+ *   2  blocks                  1 GiB          64 GiB (DS)    4 TiB (52 bit)  16 / - / -
+ *   3  blocks                  512 GiB (DS)   tables only    -
+ *   4                          tables only (52-bit input)
+ *
+ * An index has 9, 11 or 13 bits; that of the root has what the input leaves over, in a second stage up to 4 bits more than
+ * the others: 16 concatenated tables (D8.2, "Concatenated translation tables").
+ *
+ * Not here, because they never make a difference to a DMA or are the owner's: NS and NSTable, WXN and PAN, TTB selection
+ * and EPDn (two tables, of which `upper` is TTB1), and big-endian tables (SMMU_IDR0.TTENDIAN says little).
+ */
+
+/** Descriptor bits, low half (D8.3.1, "VMSAv8-64 descriptor formats"). */
+const VALID = 1;
+/** A table above the leaf level, a page on it; clear: a block. */
+const TABLE_OR_PAGE = 1 << 1;
+/** AP[2] (1: read-only) of stage 1, S2AP[1] (1: writable) of stage 2: what hardware changes to mark a page dirty (D8.5.5). */
+const DIRTY_STATE = 1 << 7;
+const AF = 1 << 10;
+const NOT_GLOBAL = 1 << 11;
+/** High half. */
+const DBM = 1 << 19;
+const CONTIGUOUS = 1 << 20;
+/** PXN and UXN of stage 1; XN[1:0] of stage 2. */
+const XN_SHIFT = 21;
+const UXN = 1 << 22;
+const PXN = 1 << 21;
+/** PXNTable, UXNTable, APTable[1:0] of a stage 1 table descriptor (D8.4.2.1, "Hierarchical permissions"). */
+const HIERARCHY = 0x7800_0000;
+const HIERARCHY_SHIFT = 27;
+/** Bits of the index into `grants` that APTable[1] and XNTable set, and that APTable[0] clears. */
+const TABLE_SETS = 0b1011;
+const TABLE_CLEARS = 0b0100;
+
+const RWX = READ_WRITE | EXECUTE;
+
+/** How often a walk looks again because somebody else changed the entry that it updates. */
+const RETRIES = 16;
+
+export interface ArmTableConfig {
+  readonly stage: 1 | 2;
+  /** CD.TGn, STE.S2TG. */
+  readonly granuleLg2: 12 | 14 | 16;
+  /** 64 - TnSZ or S2T0SZ. */
+  readonly inputBits: number;
+  /** CD.IPS, STE.S2PS, or what the SMMU has (IDR5.OAS) if that is less: 32 to 52. */
+  readonly outputBits: number;
+  /** CD.TTBn, STE.S2TTB: byte address. Bits below the root table's alignment are ignored. */
+  readonly root: bigint;
+  /** Entries carry 52-bit addresses: 64K granule on an SMMU with 52-bit output (FEAT_LPA), CD.DS or STE.S2DS for the others. Default false. */
+  readonly wide?: boolean;
+  /** Stage 1: the range of TTB1, whose bits above the input are ones. Default false. */
+  readonly upper?: boolean;
+  /** Stage 1: CD.TBI, bits 63:56 of the input do not count. Default false. */
+  readonly topByteIgnored?: boolean;
+  /** Stage 2: Arm's number of the level of the root, from STE.S2SL0. Default: as for stage 1, without concatenation. */
+  readonly startLevel?: number;
+  /** Stage 1: CD.HPDn, table descriptors carry no permissions. Default false. */
+  readonly hierarchyDisabled?: boolean;
+  /** Stage 2: XN[0] counts too (FEAT_XNX, SMMU_IDR3.XNX): execution by privilege. Default false. */
+  readonly xnx?: boolean;
+  /** What a clear Access flag does: an Access flag fault; nothing (CD.AFFD, STE.S2AFFD); or hardware sets it (HA, S2HA). Default fault. */
+  readonly accessFlag?: 'fault' | 'ignore' | 'update';
+  /** Hardware marks pages with DBM dirty (HD, S2HD); needs `update`. Default false. */
+  readonly dirty?: boolean;
+  /** Memory type of the leaves that `map` makes: bits 9:2 of the descriptor. Default inner-shareable, AttrIndx 0 or MemAttr write-back. */
+  readonly memoryType?: number;
+  readonly allocator?: TableAllocator;
+}
+
+/** @throws RangeError for a configuration that the architecture does not have; see ArmTableConfig. */
+export class ArmTable extends RadixTable {
+  protected override readonly kept: readonly [number, number];
+  readonly #top: number;
+  readonly #topShift: number;
+  readonly #topMask: number;
+  readonly #stride: number;
+  readonly #rootHi: number;
+  readonly #rootLo: number;
+  /** What the input must be above its width, and where. */
+  readonly #sign: number;
+  readonly #excessHi: number;
+  readonly #excessLo: number;
+  /** Where an entry holds its address, and bits 51:48 or 51:50 of it that spilled into the low half. */
+  readonly #addressHi: number;
+  readonly #addressLo: number;
+  readonly #spilled: number;
+  readonly #spill: number;
+  /** Bits of an address's high half that are beyond the output size. */
+  readonly #beyond: number;
+  readonly #topBlock: number;
+  /** lg2 of the entries that Contiguous joins, by level. */
+  readonly #joined: readonly number[];
+  readonly #hierarchy: number;
+  /** Permission by privilege (bit 4), AP[2:1] or S2AP (bits 3:2), and PXN and UXN or XN (bits 1:0). */
+  readonly #grants: Uint8Array;
+  readonly #faultBit: number;
+  readonly #setBit: number;
+  readonly #dirty: boolean;
+  /** DIRTY_STATE of a dirty page. */
+  readonly #writable: number;
+  readonly #typeMask: number;
+  readonly #leafLo: number;
+  readonly #stage2: boolean;
+
+  constructor(memory: TableMemory, config: ArmTableConfig) {
+    const description = describe(config);
+    const { stage, granuleLg2, inputBits, outputBits, wide = false, accessFlag = 'fault' } = config;
+    const { levels } = description;
+    const top = levels[levels.length - 1];
+    const root = config.root & -(8n << BigInt(top.bits));
+    if (root < 0n || root >> BigInt(outputBits) !== 0n)
+      throw new RangeError(`Arm table: root 0x${config.root.toString(16)} is wider than ${outputBits} bits`);
+    super(memory, { root: Number(root) / 4096, ...(config.allocator && { allocator: config.allocator }) }, description);
+    this.#stage2 = stage === 2;
+    this.#top = levels.length - 1;
+    this.#topShift = top.shift;
+    this.#topMask = 2 ** top.bits - 1;
+    this.#stride = granuleLg2 - 3;
+    this.#rootHi = hiOf(root);
+    this.#rootLo = loOf(root);
+    this.#sign = config.upper ? -1 : 0;
+    const excess = -(1n << BigInt(inputBits)) & (config.topByteIgnored ? (1n << 56n) - 1n : -1n);
+    this.#excessHi = hiOf(excess);
+    this.#excessLo = loOf(excess);
+    this.#addressHi = wide && granuleLg2 < 16 ? 0x3_ffff : 0xffff;
+    this.#addressLo = -(1 << granuleLg2);
+    // DS: bits 51:50 in 9:8 (D8.3.1); 64K: bits 51:48 in 15:12.
+    this.#spilled = wide ? (granuleLg2 < 16 ? 0x300 : 0xf000) : 0;
+    this.#spill = granuleLg2 < 16 ? 10 : 4;
+    this.#beyond = outputBits === 32 ? -1 : -(1 << (outputBits - 32));
+    this.#topBlock = levels.findLastIndex(({ leaf }) => leaf);
+    this.#joined = levels.map(({ bits }, level) => joinedLg2(granuleLg2, level, bits));
+    this.#hierarchy = stage === 1 && !config.hierarchyDisabled ? HIERARCHY : 0;
+    this.#grants = stage === 1 ? stage1Grants() : stage2Grants(config.xnx ?? false);
+    this.#faultBit = accessFlag === 'fault' ? AF : 0;
+    this.#setBit = accessFlag === 'update' ? AF : 0;
+    this.#dirty = config.dirty ?? false;
+    this.#writable = stage === 1 ? 0 : DIRTY_STATE;
+    this.#typeMask = (stage === 1 ? 0x1c : 0x3c) | (this.#spilled & 0x300 ? 0 : 0x300);
+    this.#leafLo = VALID | AF | (stage === 1 ? NOT_GLOBAL : 0) | ((config.memoryType ?? (stage === 1 ? 0x300 : 0x33c)) & this.#typeMask);
+    this.kept = [this.#typeMask | AF | (stage === 1 ? NOT_GLOBAL | DIRTY_STATE : 0), DBM];
+  }
+
+  walk(hi: number, lo: number, access: number): number {
+    const { memory } = this;
+    const { word } = memory;
+    const sign = this.#sign;
+    let level = this.#top;
+    if ((((hi ^ sign) & this.#excessHi) | ((lo ^ sign) & this.#excessLo)) !== 0) return faultCode(FAULT_INPUT_SIZE, level);
+    let shift = this.#topShift;
+    let mask = this.#topMask;
+    let tableHi = this.#rootHi;
+    let tableLo = this.#rootLo;
+    let hierarchy = 0;
+    for (let tries = 0; tries < RETRIES; ) {
+      const index = (shift < 32 ? (lo >>> shift) | (hi << (32 - shift)) : hi >>> (shift - 32)) & mask;
+      const at = tableLo | (index << 3);
+      if (memory.load64(tableHi, at) < 0) return faultCode(FAULT_TABLE_ACCESS, level);
+      const entryLo = word[0];
+      const entryHi = word[1];
+      if ((entryLo & VALID) === 0) return faultCode(FAULT_NOT_PRESENT, level);
+      const isTable = level > 0 && (entryLo & TABLE_OR_PAGE) !== 0;
+      if (!isTable && (level > 0 ? level > this.#topBlock : (entryLo & TABLE_OR_PAGE) === 0)) return faultCode(FAULT_RESERVED, level);
+      const outHi = (entryHi & this.#addressHi) | ((entryLo & this.#spilled) << this.#spill);
+      if ((outHi & this.#beyond) !== 0) return faultCode(FAULT_OUTPUT_SIZE, level);
+      if (isTable) {
+        hierarchy |= entryHi & this.#hierarchy;
+        tableHi = outHi;
+        tableLo = entryLo & this.#addressLo;
+        level--;
+        shift -= this.#stride;
+        mask = (1 << this.#stride) - 1;
+        continue;
+      }
+      if ((~entryLo & this.#faultBit) !== 0) return faultCode(FAULT_ACCESS_FLAG, level);
+      // With DBM, hardware turns the page dirty, so that it is as good as writable (D8.5.5).
+      const isClean = this.#dirty && (entryHi & DBM) !== 0 && (entryLo & DIRTY_STATE) !== this.#writable;
+      const dirtied = isClean ? entryLo ^ DIRTY_STATE : entryLo;
+      const permission = this.#grant(dirtied, entryHi, hierarchy, access);
+      if ((access & RWX & ~permission) !== 0) return faultCode(FAULT_PERMISSION, level);
+      const updated = ((access & WRITE) !== 0 ? dirtied : entryLo) | this.#setBit;
+      if (updated !== entryLo) {
+        const done = memory.compareExchange64(tableHi, at, entryHi, entryLo, entryHi, updated);
+        if (done < 0) return faultCode(FAULT_TABLE_ACCESS, level);
+        tries++;
+        if (done === 0) continue;
+      }
+      const lg2 = (entryHi & CONTIGUOUS) === 0 ? shift : shift + this.#joined[level];
+      const { out } = this;
+      if (lg2 < 32) {
+        const offset = (1 << lg2) - 1;
+        out[OUT_LO] = (entryLo & this.#addressLo & ~offset) | (lo & offset);
+        out[OUT_HI] = outHi;
+      } else {
+        const offset = (1 << (lg2 - 32)) - 1;
+        out[OUT_LO] = lo;
+        out[OUT_HI] = (outHi & ~offset) | (hi & offset);
+      }
+      out[OUT_PERMISSION] = permission;
+      out[OUT_TYPE] = entryLo & this.#typeMask;
+      return lg2;
+    }
+    return faultCode(FAULT_TABLE_ACCESS, level);
+  }
+
+  #grant(entryLo: number, entryHi: number, hierarchy: number, access: number): number {
+    const tables = hierarchy >>> HIERARCHY_SHIFT;
+    const own = ((entryLo >>> 4) & 12) | ((entryHi >>> XN_SHIFT) & 3);
+    return this.#grants[((own | (tables & TABLE_SETS)) & ~(tables & TABLE_CLEARS)) | ((access & PRIVILEGED) << 1)];
+  }
+
+  protected override decode(level: number, hi: number, lo: number, into: Entry): number {
+    if ((lo & VALID) === 0) return ABSENT;
+    const outHi = (hi & this.#addressHi) | ((lo & this.#spilled) << this.#spill);
+    if ((outHi & this.#beyond) !== 0) return MALFORMED;
+    into.address = outHi * 0x1_0000_0000 + ((lo & this.#addressLo) >>> 0);
+    if (level > 0 && (lo & TABLE_OR_PAGE) !== 0) {
+      into.next = level - 1;
+      // The most that any descriptor grants, under this one.
+      into.permission = this.#stage2 ? RWX : this.#grant(1 << 6, 0, hi & this.#hierarchy, 0);
+      return TABLE;
+    }
+    if (level > this.#topBlock || (level === 0 && (lo & TABLE_OR_PAGE) === 0)) return MALFORMED;
+    into.lg2 = this.description.levels[level].shift + ((hi & CONTIGUOUS) === 0 ? 0 : this.#joined[level]);
+    into.address -= into.address % 2 ** into.lg2;
+    const dirtied = this.#dirty && (hi & DBM) !== 0 ? (lo & ~DIRTY_STATE) | this.#writable : lo;
+    into.permission = (~lo & this.#faultBit) !== 0 ? 0 : this.#grant(dirtied, hi, 0, 0);
+    return LEAF;
+  }
+
+  protected override encodeTable(_level: number, address: number): void {
+    this.#encode(address, VALID | TABLE_OR_PAGE, 0);
+  }
+
+  protected override encodeLeaf(level: number, lg2: number, address: number, permission: number): void {
+    const s1 = (permission & READ_WRITE ? 1 : 0) | (permission & WRITE ? 0 : 2);
+    const ap = this.#stage2 ? permission & READ_WRITE : s1;
+    const never = this.#stage2 ? UXN : UXN | PXN;
+    const joined = lg2 > this.description.levels[level].shift ? CONTIGUOUS : 0;
+    this.#encode(address, this.#leafLo | (level === 0 ? TABLE_OR_PAGE : 0) | (ap << 6), (permission & EXECUTE ? 0 : never) | joined);
+  }
+
+  #encode(address: number, lo: number, hi: number): void {
+    const addressHi = (address / 0x1_0000_0000) | 0;
+    this.made[0] = address | ((addressHi >>> this.#spill) & this.#spilled) | lo;
+    this.made[1] = (addressHi & this.#addressHi) | hi;
+  }
+}
+
+/** Whether blocks exist (D8.3.1, "Block descriptor and Page descriptor formats"): with 52-bit addresses one level higher. */
+function isLeafLevel(granuleLg2: number, level: number, wide: boolean): boolean {
+  return level <= (granuleLg2 === 12 ? 2 : 1) + (wide ? 1 : 0);
+}
+
+/** D8.7.1, "The Contiguous bit". A run that does not fit its table is no run: the bit is ignored. */
+function joinedLg2(granuleLg2: number, level: number, bits: number): number {
+  const lg2 = granuleLg2 === 12 ? [4, 4, 4][level] : granuleLg2 === 14 ? [7, 5][level] : [5, 5][level];
+  return lg2 !== undefined && lg2 <= bits ? lg2 : 0;
+}
+
+/** D8.4.1, "Direct permissions", stage 1 of a regime with two privileges. */
+function stage1Grants(): Uint8Array {
+  return Uint8Array.from({ length: 32 }, (_, i) => {
+    const readOnly = (i & 8) !== 0;
+    const user = (i & 4) === 0 ? 0 : readOnly ? READ : READ_WRITE;
+    if ((i & 16) === 0) return user | (i & 2 ? 0 : EXECUTE);
+    // What the unprivileged can write, the privileged never execute.
+    return (readOnly ? READ : READ_WRITE) | (i & 1 || user & WRITE ? 0 : EXECUTE);
+  });
+}
+
+/** D8.4.1, stage 2; XN[1:0] with FEAT_XNX: execution by all, by the unprivileged, by none, by the privileged. */
+function stage2Grants(xnx: boolean): Uint8Array {
+  return Uint8Array.from({ length: 32 }, (_, i) => {
+    const xn = i & 3;
+    const executes = !xnx ? xn < 2 : xn === 0 || (i & 16 ? xn === 3 : xn === 1);
+    return ((i >> 2) & 3) | (executes ? EXECUTE : 0);
+  });
+}
+
+function levelsOf(config: ArmTableConfig): readonly Level[] {
+  const { stage, granuleLg2, inputBits, wide = false } = config;
+  const stride = granuleLg2 - 3;
+  const count = config.startLevel === undefined ? Math.ceil((inputBits - granuleLg2) / stride) : 4 - config.startLevel;
+  const rootBits = inputBits - granuleLg2 - stride * (count - 1);
+  if (count < 1 || count > 5 || rootBits < 1 || rootBits > stride + (stage === 2 ? 4 : 0))
+    throw new RangeError(`Arm table: ${inputBits} input bits do not fit ${count} levels of ${2 ** (granuleLg2 - 10)}K granules`);
+  return Array.from({ length: count }, (_, level) => ({
+    shift: granuleLg2 + stride * level,
+    bits: level === count - 1 ? rootBits : stride,
+    leaf: isLeafLevel(granuleLg2, level, wide),
+  }));
+}
+
+function describe(config: ArmTableConfig): Description {
+  const { stage, granuleLg2, inputBits, outputBits, wide = false } = config;
+  const most = wide ? 52 : 48;
+  if (outputBits < 32 || outputBits > most) throw new RangeError(`Arm table: ${outputBits} output bits are not 32 to ${most}`);
+  if (inputBits <= granuleLg2 || inputBits > most)
+    throw new RangeError(`Arm table: ${inputBits} input bits are not ${granuleLg2 + 1} to ${most}`);
+  if (config.dirty && config.accessFlag !== 'update') throw new RangeError('Arm table: dirty state needs the Access flag updated too');
+  const levels = levelsOf(config);
+  const leaves = levels.filter(({ leaf }) => leaf);
+  const joined = leaves.map(({ shift, bits }, level) => shift + joinedLg2(granuleLg2, level, bits));
+  const data = [READ, READ_WRITE, ...(stage === 2 ? [WRITE] : [])];
+  return {
+    format: `arm-stage-${stage}`,
+    specification: 'Arm ARM (DDI 0487), D8; SMMUv3 (IHI 0070), 3.4 and 5',
+    levels,
+    inputBits,
+    canonical: false,
+    upper: config.upper ?? false,
+    outputBits,
+    pageLg2s: [...new Set([...leaves.map(({ shift }) => shift), ...joined])].sort((a, b) => a - b),
+    permissions: [...data, ...data.map((permission) => permission | EXECUTE)],
+    fields: {
+      valid: [0, 0],
+      tableOrPage: [1, 1],
+      ...(stage === 1 ? { attrIndx: [2, 4], ap: [6, 7], ng: [11, 11], pxn: [53, 53], uxn: [54, 54] } : {}),
+      ...(stage === 1 ? { pxnTable: [59, 59], uxnTable: [60, 60], apTable: [61, 62] } : { memAttr: [2, 5], s2ap: [6, 7], xn: [53, 54] }),
+      ...(wide && granuleLg2 < 16 ? { outputHigh: [8, 9] } : { sh: [8, 9] }),
+      ...(wide && granuleLg2 === 16 && { outputHigh: [12, 15] }),
+      af: [10, 10],
+      output: [granuleLg2, wide && granuleLg2 < 16 ? 49 : 47],
+      dbm: [51, 51],
+      contiguous: [52, 52],
+    },
+  };
+}
