@@ -138,15 +138,16 @@ class ShadowPath implements Path {
   #checkApertures(): number {
     const wanted = this.#space.apertures;
     if (wanted === this.#fitting || this.#devices.size === 0) return 0;
-    const usable = this.#now.hostSpace.apertures();
-    const lowest = usable[0]?.first ?? 0;
-    const highest = usable[usable.length - 1]?.last ?? -1;
-    const outside = wanted.find(({ first, last }) => first < lowest || last > highest);
-    if (outside !== undefined) {
-      return this.#failed(
-        -errno.ERANGE,
-        new HostError(`window of ${this.#space.name}`, errno.ERANGE, outside, 'outside what the host can map'),
-      );
+    try {
+      const usable = this.#now.hostSpace.apertures();
+      const lowest = usable[0]?.first ?? 0;
+      const highest = usable[usable.length - 1]?.last ?? -1;
+      const outside = wanted.find(({ first, last }) => first < lowest || last > highest);
+      if (outside !== undefined)
+        throw new HostError(`window of ${this.#space.name}`, errno.ERANGE, outside, 'outside what the host can map');
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      return this.#failed(-error.errno, error);
     }
     this.#fitting = wanted;
     return 0;

@@ -154,11 +154,24 @@ export class IommufdSpace implements HostSpace {
       const hint = result === -errno.EADDRINUSE ? `${device.name} cannot reach what the space maps or must be able to map` : undefined;
       return this.#fail('VFIO_DEVICE_ATTACH_IOMMUFD_PT', result, 0, 0, hint);
     }
-    const { granuleLg2 } = this.#required;
-    if (granuleLg2 === undefined || this.granuleLg2 <= granuleLg2) return 0;
+    const refusal = this.#granuleRefusal();
+    if (refusal === null) return 0;
     this.#undoAttach(own, before);
-    const hint = `${device.name} needs an alignment of 2^${this.granuleLg2} bytes, 2^${granuleLg2} is required`;
-    return this.#fail('VFIO_DEVICE_ATTACH_IOMMUFD_PT', -errno.EINVAL, 0, 0, hint);
+    return this.#fail(refusal.operation, refusal.errno, 0, 0, `${device.name}: ${refusal.hint}`);
+  }
+
+  /** Why the space, with the devices that it has now, cannot map at the required alignment; null when it can. */
+  #granuleRefusal(): { operation: IoctlName; errno: number; hint: string } | null {
+    const required = this.#required.granuleLg2;
+    if (required === undefined) return null;
+    try {
+      const { granuleLg2 } = this;
+      const hint = `it needs an alignment of 2^${granuleLg2} bytes, 2^${required} is required`;
+      return granuleLg2 <= required ? null : { operation: 'VFIO_DEVICE_ATTACH_IOMMUFD_PT', errno: -errno.EINVAL, hint };
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      return { operation: 'IOMMU_IOAS_IOVA_RANGES', errno: -error.errno, hint: 'its alignment cannot be asked' };
+    }
   }
 
   #undoAttach(device: IommufdDevice, before: object | null): void {

@@ -1,0 +1,125 @@
+import { fc, test } from '@fast-check/vitest';
+import { describe, expect } from 'vitest';
+import { type DifferenceLists, difference } from '../../src/accel/difference.ts';
+import { DirtyRanges } from '../../src/accel/dirty-ranges.ts';
+import { RunList } from '../../src/accel/run-list.ts';
+
+interface Run {
+  readonly iova: number;
+  readonly gpa: number;
+  readonly pages: number;
+  readonly permission: number;
+}
+
+const SPACE = 60;
+
+/** Disjoint ascending runs: gaps and sizes drawn, targets from a few so that runs often agree. */
+const runs = fc
+  .array(fc.tuple(fc.nat(4), fc.integer({ min: 1, max: 9 }), fc.constantFrom(100, 101, 300), fc.constantFrom(1, 3)), { maxLength: 12 })
+  .map((drawn) => {
+    const list: Run[] = [];
+    let at = 0;
+    for (const [gap, pages, offset, permission] of drawn) {
+      at += gap;
+      if (at + pages > SPACE) break;
+      list.push({ iova: at, gpa: at + offset, pages, permission });
+      at += pages;
+    }
+    return list;
+  });
+const dirtyRanges = fc.array(fc.tuple(fc.nat(SPACE - 1), fc.integer({ min: 1, max: 20 })), { minLength: 1, maxLength: 4 });
+
+function listOf(source: readonly Run[]): RunList {
+  const list = new RunList(1 << 10);
+  for (const run of source) list.push(run.iova, run.gpa, run.pages, run.permission);
+  return list;
+}
+
+function runsOf(list: RunList): Run[] {
+  return Array.from({ length: list.length }, (_, i) => ({
+    iova: list.iova[i],
+    gpa: list.gpa[i],
+    pages: list.pages[i],
+    permission: list.permission[i],
+  }));
+}
+
+/** What each page maps to, as text; throws when two runs map one page. */
+function pagesOf(source: readonly Run[]): Map<number, string> {
+  const pages = new Map<number, string>();
+  for (const run of source) {
+    for (let i = 0; i < run.pages; i++) {
+      if (pages.has(run.iova + i)) throw new Error(`page ${run.iova + i} is mapped twice`);
+      pages.set(run.iova + i, `${run.gpa + i}/${run.permission}`);
+    }
+  }
+  return pages;
+}
+
+function clip(source: readonly Run[], dirty: DirtyRanges): Run[] {
+  const clipped: Run[] = [];
+  for (const run of source) {
+    for (let r = 0; r < dirty.count; r++) {
+      const first = Math.max(run.iova, dirty.first(r));
+      const end = Math.min(run.iova + run.pages, dirty.last(r) + 1);
+      if (first < end) clipped.push({ ...run, iova: first, gpa: run.gpa + first - run.iova, pages: end - first });
+    }
+  }
+  return clipped.sort((a, b) => a.iova - b.iova);
+}
+
+function touches(run: Run, dirty: DirtyRanges): boolean {
+  return clip([run], dirty).length > 0;
+}
+
+describe('difference', () => {
+  test.prop([runs, runs, dirtyRanges], { numRuns: 500 })(
+    'brings the held mappings to what is wanted and changes nothing else',
+    (held, meant, drawn) => {
+      const dirty = new DirtyRanges();
+      for (const [first, pages] of drawn) dirty.add(first, first + pages - 1);
+      dirty.normalize();
+      const wanted = clip(meant, dirty);
+      const lists: DifferenceLists = {
+        held: listOf(held.filter((run) => touches(run, dirty))),
+        wanted: listOf(wanted),
+        removals: new RunList(1 << 10),
+        remnants: new RunList(1 << 10),
+        additions: new RunList(1 << 10),
+        kept: new RunList(1 << 10),
+      };
+      const splits = { count: 0, grain: 0 };
+      expect(difference(dirty, lists, splits)).toBe(true);
+
+      const removed = runsOf(lists.removals);
+      for (const run of removed) expect(held).toContainEqual(run);
+      const left = held.filter((run) => !removed.some((gone) => gone.iova === run.iova));
+      // pagesOf throws when an addition overlaps what stays: the host would answer EEXIST.
+      const after = pagesOf([...left, ...runsOf(lists.remnants), ...runsOf(lists.additions)]);
+      const before = pagesOf(held);
+      const want = pagesOf(wanted);
+      const inside = (page: number): boolean => drawn.some(([first, pages]) => page >= first && page < first + pages);
+      for (let page = 0; page < SPACE; page++) expect(after.get(page)).toBe(inside(page) ? want.get(page) : before.get(page));
+
+      // A mapping that already is as wanted stays, and a split is one that takes pages away that stay mapped as they were.
+      for (const run of removed) expect([...pagesOf([run])].some(([page, target]) => after.get(page) !== target)).toBe(true);
+      const split = removed.filter((run) => [...pagesOf([run])].some(([page, target]) => after.get(page) === target));
+      expect(splits.count).toBe(split.length);
+    },
+  );
+
+  test('says when a list is full', () => {
+    const dirty = new DirtyRanges();
+    dirty.add(0, 1000);
+    const many = Array.from({ length: 100 }, (_, i) => ({ iova: 2 * i, gpa: i, pages: 1, permission: 3 }));
+    const lists: DifferenceLists = {
+      held: new RunList(64),
+      wanted: listOf(many),
+      removals: new RunList(64),
+      remnants: new RunList(64),
+      additions: new RunList(64),
+      kept: new RunList(64),
+    };
+    expect(difference(dirty, lists, { count: 0, grain: 0 })).toBe(false);
+  });
+});

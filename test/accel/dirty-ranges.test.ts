@@ -1,0 +1,38 @@
+import { fc, test } from '@fast-check/vitest';
+import { expect } from 'vitest';
+import { DirtyRanges } from '../../src/accel/dirty-ranges.ts';
+
+const ranges = fc.array(fc.record({ first: fc.nat(5000), pages: fc.integer({ min: 1, max: 40 }) }), { maxLength: 600 });
+
+function pagesOf(dirty: DirtyRanges): Set<number> {
+  const pages = new Set<number>();
+  for (let i = 0; i < dirty.count; i++) for (let page = dirty.first(i); page <= dirty.last(i); page++) pages.add(page);
+  return pages;
+}
+
+test.prop([ranges], { numRuns: 200 })('covers every page that was added, ascending and disjoint, in bounded memory', (added) => {
+  const dirty = new DirtyRanges();
+  const wanted = new Set<number>();
+  for (const { first, pages } of added) {
+    dirty.add(first, first + pages - 1);
+    for (let page = first; page < first + pages; page++) wanted.add(page);
+  }
+  dirty.normalize();
+  const covered = pagesOf(dirty);
+  for (const page of wanted) expect(covered.has(page)).toBe(true);
+  for (let i = 1; i < dirty.count; i++) expect(dirty.first(i)).toBeGreaterThan(dirty.last(i - 1) + 1);
+  expect(dirty.count).toBeLessThanOrEqual(256);
+  // Below the bound nothing is covered that was not added.
+  if (added.length <= 256) expect(covered.size).toBe(wanted.size);
+});
+
+test('nothing is left after clear', () => {
+  const dirty = new DirtyRanges();
+  dirty.add(5, 9);
+  dirty.add(1, 2);
+  dirty.clear();
+  expect(dirty.count).toBe(0);
+  dirty.add(7, 7);
+  dirty.normalize();
+  expect([dirty.count, dirty.first(0), dirty.last(0)]).toEqual([1, 7, 7]);
+});

@@ -1,0 +1,234 @@
+import { fc, test } from '@fast-check/vitest';
+import { beforeEach, describe, expect } from 'vitest';
+import type { Path, PathKind } from '../../src/accel/path.ts';
+import { errno } from '../../src/host/errno.ts';
+import type { Host, HostDevice } from '../../src/host/host.ts';
+import { openHost } from '../../src/host/registry.ts';
+import { type SimDevice, type SimKernel, simKernel } from '../../src/host/sim/index.ts';
+import { READ, WRITE } from '../../src/memory/access.ts';
+import { pfnOf } from '../../src/memory/address.ts';
+import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { TOY_PAGES, ToySpace } from './toy-space.ts';
+
+/** Guest RAM of the fixture: two regions that are not neighbours in host memory, and a hole behind them. */
+const REGION_PAGES = 128;
+
+/** What one step of a random program does to the space. */
+interface Step {
+  readonly from: number;
+  readonly count: number;
+  readonly gpa: number;
+  readonly permission: number;
+}
+
+const step = fc.record({
+  from: fc.nat(TOY_PAGES - 1),
+  count: fc.integer({ min: 1, max: TOY_PAGES }),
+  gpa: fc.constantFrom(0, 0, 1, 64, 120),
+  permission: fc.constantFrom(0, 0, 1, 2, 3, 3),
+});
+/** A guest operation: a few steps, one flush. */
+const program = fc.array(fc.array(step, { minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 8 });
+
+class Fixture {
+  readonly kernel: SimKernel;
+  readonly host: Host;
+  readonly memory: GuestMemory;
+  readonly devices: readonly SimDevice[];
+  readonly space: ToySpace;
+  readonly path: Path;
+  readonly hostDevices: readonly HostDevice[];
+  /** First host page of each region. */
+  readonly #hostPfns: readonly number[];
+
+  constructor(kind: PathKind, owner: 'target' | 'guest', canReplace = true) {
+    this.kernel = simKernel({ devices: [{ name: 'vfio0' }, { name: 'vfio1' }] });
+    this.host = openHost('iommufd', this.kernel);
+    // A host that cannot swap spaces: the same driver saying so of itself.
+    if (!canReplace) Object.assign(this.host, { capabilities: { replace: false, copy: false } });
+    const regions = [0, 1].map((i) => {
+      const memory = this.kernel.allocate(REGION_PAGES * 4096);
+      return { gpa: BigInt(i * REGION_PAGES * 4096), buffer: memory.buffer, hostAddress: memory.address };
+    });
+    this.memory = new GuestMemory(regions);
+    this.#hostPfns = regions.map((region) => pfnOf(region.hostAddress));
+    this.space = new ToySpace(owner);
+    this.path = kind.create({ space: this.space, memory: this.memory, host: this.host });
+    this.devices = this.kernel.devices;
+    this.hostDevices = this.devices.map((device) => this.host.openDevice(device.path));
+    for (const device of this.hostDevices) expect(this.path.attach(device)).toBe(0);
+  }
+
+  /** One guest operation. */
+  run(steps: readonly Step[]): number {
+    for (const { from, count, gpa, permission } of steps) {
+      const pages = Math.min(count, TOY_PAGES - from);
+      this.space.set(from, pages, gpa + from, permission);
+      this.path.changed(this.space.base + from, this.space.base + from + pages - 1);
+    }
+    return this.path.flush();
+  }
+
+  /** What the hardware does with each page, for each device: the guest page and permission that a DMA meets. */
+  hardware(device: SimDevice): (string | null)[] {
+    return Array.from({ length: TOY_PAGES }, (_, i) => {
+      const read = device.hostPfn(this.space.base + i, READ);
+      const write = device.hostPfn(this.space.base + i, WRITE);
+      if (read < 0 && write < 0) return null;
+      const host = Math.max(read, write);
+      const region = this.#hostPfns.findIndex((first) => host >= first && host < first + REGION_PAGES);
+      expect(region).toBeGreaterThanOrEqual(0);
+      return `${host - this.#hostPfns[region] + region * REGION_PAGES}/${(read < 0 ? 0 : READ) | (write < 0 ? 0 : WRITE)}`;
+    });
+  }
+
+  meant(): (string | null)[] {
+    return this.space.pages.map((page) => (page === null ? null : `${page.gpa}/${page.permission}`));
+  }
+
+  mapCalls(): number {
+    const { map, unmap, copy } = this.host.calls;
+    return map + unmap + copy;
+  }
+}
+
+/** What every path that follows an address space on a host owes its guest. */
+export function pathSuite(kind: PathKind): void {
+  describe(`path ${kind.name}`, () => {
+    for (const owner of ['target', 'guest'] as const) {
+      for (const canReplace of [true, false]) {
+        const name = `${owner}-owned, ${canReplace ? 'host swaps spaces' : 'host cannot swap spaces'}`;
+        test.prop([program], { numRuns: 60 })(
+          `${name}: the hardware agrees after every operation, and what did not change never goes away`,
+          (operations) => {
+            const fixture = new Fixture(kind, owner, canReplace);
+            for (const steps of operations) {
+              const before = fixture.meant();
+              const splitsBefore = fixture.path.counters.splits;
+              const probes: (string | null)[][] = [];
+              const dispose = fixture.kernel.hooks.observe({ after: () => probes.push(fixture.hardware(fixture.devices[0])) });
+              expect(fixture.run(steps)).toBe(0);
+              dispose();
+              const after = fixture.meant();
+              for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(after);
+              if (fixture.path.counters.splits > splitsBefore) continue;
+              for (const probe of probes) {
+                probe.forEach((found, i) => {
+                  if (before[i] === after[i]) expect(found).toBe(before[i]);
+                  else expect([null, before[i], after[i]]).toContain(found);
+                });
+              }
+            }
+            if (canReplace) expect(fixture.path.counters.splits).toBe(0);
+          },
+        );
+      }
+    }
+
+    test.prop([program, fc.integer({ min: 1, max: 12 })], { numRuns: 120 })(
+      'target-owned: a failed operation is taken back on both sides',
+      (operations, nth) => {
+        const fixture = new Fixture(kind, 'target');
+        fixture.kernel.hooks.fail({ nth, errno: errno.ENOMEM });
+        for (const steps of operations) {
+          const before = fixture.space.pages;
+          if (fixture.run(steps) < 0) {
+            // As a target does it: the old state, announced and flushed.
+            fixture.space.pages = before;
+            fixture.path.changed(fixture.space.base, fixture.space.base + TOY_PAGES - 1);
+            expect(fixture.path.flush()).toBe(0);
+            expect(fixture.path.error?.errno).toBe(errno.ENOMEM);
+          }
+          for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
+        }
+      },
+    );
+
+    test.prop([program, fc.integer({ min: 1, max: 12 })], { numRuns: 120 })(
+      'guest-owned: a failed operation leaves no stale translation, and the next one mends it',
+      (operations, nth) => {
+        const fixture = new Fixture(kind, 'guest');
+        fixture.kernel.hooks.fail({ nth, errno: errno.ENOMEM });
+        for (const steps of operations) {
+          fixture.run(steps);
+          for (const device of fixture.devices) {
+            fixture.hardware(device).forEach((found, i) => {
+              if (found !== null) expect(found).toBe(fixture.meant()[i]);
+            });
+          }
+        }
+        fixture.kernel.hooks.reset();
+        fixture.path.changed(fixture.space.base, fixture.space.base);
+        expect(fixture.path.flush()).toBe(0);
+        for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
+      },
+    );
+
+    describe('host calls', () => {
+      let fixture: Fixture;
+      beforeEach(() => {
+        fixture = new Fixture(kind, 'target');
+      });
+      const calls = (steps: readonly Step[]): number => {
+        const before = fixture.mapCalls();
+        expect(fixture.run(steps)).toBe(0);
+        return fixture.mapCalls() - before;
+      };
+      const page = (from: number, permission = 3): Step => ({ from, count: 1, gpa: 0, permission });
+
+      test('contiguous pages are one call, what is there already none, what goes together goes in one', () => {
+        const all = { from: 0, count: 64, gpa: 0, permission: 3 };
+        expect(calls([all])).toBe(1);
+        expect(calls([all])).toBe(0);
+        expect(calls([{ ...all, permission: 0 }])).toBe(1);
+        expect(calls([{ ...all, permission: 0 }])).toBe(0);
+      });
+
+      test('pages of one operation are one call, of several operations one each; one unmap covers them all', () => {
+        expect(calls(Array.from({ length: 64 }, (_, i) => page(i)))).toBe(1);
+        expect(calls([{ from: 0, count: 64, gpa: 0, permission: 0 }])).toBe(1);
+        for (let i = 0; i < 8; i++) expect(calls([page(i)])).toBe(1);
+        expect(calls([{ from: 0, count: 64, gpa: 0, permission: 0 }])).toBe(1);
+      });
+
+      test('after the first split, mappings grow no larger than what the guest unmaps', () => {
+        calls([{ from: 0, count: 64, gpa: 0, permission: 3 }]);
+        calls([{ from: 16, count: 8, gpa: 0, permission: 0 }]);
+        expect(fixture.path.counters).toMatchObject({ splits: 0, splitsWithoutGap: 1 });
+        calls([{ from: 0, count: 64, gpa: 0, permission: 0 }]);
+        expect(calls([{ from: 0, count: 64, gpa: 0, permission: 3 }])).toBe(8);
+        expect(calls([{ from: 16, count: 8, gpa: 0, permission: 0 }])).toBe(1);
+        expect(fixture.path.counters.splitsWithoutGap).toBe(1);
+      });
+
+      test('a run is cut where host memory is not contiguous', () => {
+        expect(calls([{ from: 0, count: 64, gpa: REGION_PAGES - 32, permission: 3 }])).toBe(2);
+      });
+
+      test('a mapping that leaves guest RAM is refused and nothing of it stands once the target took it back', () => {
+        fixture.space.set(0, 64, 2 * REGION_PAGES - 8, 3);
+        fixture.path.changed(fixture.space.base, fixture.space.base + 63);
+        expect(fixture.path.flush()).toBe(-errno.EFAULT);
+        expect(fixture.path.error?.message).toContain('outside guest RAM');
+        fixture.space.set(0, 64, 0, 0);
+        fixture.path.changed(fixture.space.base, fixture.space.base + 63);
+        expect(fixture.path.flush()).toBe(0);
+        expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+      });
+    });
+
+    test('detached devices reach nothing, and a closed path leaves nothing in the kernel', () => {
+      const fixture = new Fixture(kind, 'target');
+      fixture.run([{ from: 0, count: 8, gpa: 0, permission: 3 }]);
+      const [first, second] = fixture.hostDevices;
+      expect(fixture.path.detach(first)).toBe(0);
+      expect(fixture.hardware(fixture.devices[0]).every((found) => found === null)).toBe(true);
+      expect(fixture.hardware(fixture.devices[1])).toEqual(fixture.meant());
+      expect(fixture.path.detach(second)).toBe(0);
+      fixture.path.close();
+      for (const device of fixture.hostDevices) device.close();
+      fixture.host.close();
+      expect(fixture.kernel.live()).toMatchObject({ descriptors: 0, domains: 0, pinnedBytes: 0 });
+    });
+  });
+}

@@ -1,0 +1,52 @@
+import type { AddressSpace, PfnRange, RunVisitor } from '../../src/target/target.ts';
+
+/** Pages of the toy: small, so that random operations meet. */
+export const TOY_PAGES = 64;
+
+interface ToyPage {
+  readonly gpa: number;
+  readonly permission: number;
+}
+
+/** An address space of 64 pages that a test changes page by page: the smallest thing that a path can serve. */
+export class ToySpace implements AddressSpace {
+  readonly name = 'toy';
+  readonly owner: 'target' | 'guest';
+  readonly granuleLg2 = 12;
+  readonly apertures: readonly PfnRange[];
+  pages: readonly (ToyPage | null)[] = Array.from({ length: TOY_PAGES }, () => null);
+  readonly base: number;
+
+  constructor(owner: 'target' | 'guest', base = 0x1000) {
+    this.owner = owner;
+    this.base = base;
+    this.apertures = [{ first: base, last: base + TOY_PAGES - 1 }];
+  }
+
+  /** Maps [from, from + count) to guest pages from `gpa` on; permission 0 unmaps. */
+  set(from: number, count: number, gpa: number, permission: number): void {
+    this.pages = this.pages.map((page, i) => {
+      if (i < from || i >= from + count) return page;
+      return permission === 0 ? null : { gpa: gpa + i - from, permission };
+    });
+  }
+
+  enumerate(first: number, last: number, visit: RunVisitor): number {
+    let start = 0;
+    const from = Math.max(first - this.base, 0);
+    const end = Math.min(last + 1 - this.base, TOY_PAGES);
+    for (let i = from; i < end; i = start) {
+      start = i + 1;
+      const page = this.pages[i];
+      if (page === null) continue;
+      while (start < end && this.#continues(page, i, start)) start++;
+      if (!visit(this.base + i, page.gpa, start - i, page.permission)) return this.base + start;
+    }
+    return last + 1;
+  }
+
+  #continues(page: ToyPage, at: number, next: number): boolean {
+    const other = this.pages[next];
+    return other !== null && other.gpa === page.gpa + next - at && other.permission === page.permission;
+  }
+}
