@@ -117,30 +117,36 @@ export abstract class VfioSpace implements HostSpace {
   }
 
   attach(device: HostDevice): number {
-    if (!(device instanceof VfioDevice)) throw new TypeError(`${this.host.kind}: ${device.name} was not opened through this host`);
-    if (device.space === this) return 0;
-    const { group } = device;
-    const moved = device.space?.detach(device) ?? 0;
+    const own = this.#own(device);
+    if (own.space === this) return 0;
+    const { group } = own;
+    const moved = own.space?.detach(own) ?? 0;
     if (moved < 0) return this.fail('VFIO_GROUP_UNSET_CONTAINER', moved);
     if (group.space !== null && group.space !== this)
       return this.fail('VFIO_GROUP_SET_CONTAINER', errno.EBUSY, 0, 0, `another device of ${group.path} is attached to another space`);
     const enters = group.space === null;
     const result = enters ? this.#enter(group) : 0;
     if (result < 0) return result;
-    const opened = device.open();
+    const opened = own.open();
     if (opened < 0) {
       if (enters) this.#leave(group);
       return this.fail('VFIO_GROUP_GET_DEVICE_FD', opened, 0, 0, device.name);
     }
-    device.space = this;
+    own.space = this;
     return 0;
   }
 
   detach(device: HostDevice): number {
-    if (!(device instanceof VfioDevice) || device.space !== this) return 0;
-    device.closeFile();
-    device.space = null;
-    return device.group.attached > 0 ? 0 : this.#leave(device.group);
+    const own = this.#own(device);
+    if (own.space !== this) return this.fail('VFIO_GROUP_UNSET_CONTAINER', errno.EINVAL, 0, 0, `${device.name} is not attached to it`);
+    own.closeFile();
+    own.space = null;
+    return own.group.attached > 0 ? 0 : this.#leave(own.group);
+  }
+
+  #own(device: HostDevice): VfioDevice {
+    if (device instanceof VfioDevice) return device;
+    throw new TypeError(`${device.name} was not opened through this host`);
   }
 
   /** Brings a group into the container with all that is mapped, or not at all. */

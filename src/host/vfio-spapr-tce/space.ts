@@ -1,0 +1,217 @@
+import { addressOfPfn, PAGE_LG2 } from '../../memory/address.ts';
+import { errno } from '../errno.ts';
+import type { IovaRange } from '../host.ts';
+import { VfioSpace } from '../vfio/space.ts';
+import * as uapi from '../vfio/uapi.ts';
+import type { TceHost, TceRequirements } from './host.ts';
+import { RegisteredMemory } from './registered-memory.ts';
+import { EEH_OP, TCE_REGISTER, VFIO_EEH_PE_GET_STATE } from './uapi.ts';
+import { type TceInfo, type TceWindow, WindowCalls, type WindowWish } from './windows.ts';
+
+/** A container with the sPAPR TCE driver. Mappings lie in windows; the kernel forgets windows and registered memory with the last device. */
+export class TceSpace extends VfioSpace {
+  readonly mappingLimit = Number.POSITIVE_INFINITY;
+  readonly #version: 1 | 2;
+  readonly #wishes: readonly WindowWish[];
+  readonly #calls: WindowCalls;
+  readonly #registered: RegisteredMemory;
+  #windows: TceWindow[] = [];
+
+  constructor(host: TceHost, requirements: TceRequirements) {
+    super(host, requirements);
+    this.#version = host.version;
+    this.#wishes = requirements.windows ?? [];
+    this.#calls = new WindowCalls(host, this.container);
+    this.#registered = new RegisteredMemory(
+      (address, pages) => this.#memory(uapi.VFIO_IOMMU_SPAPR_REGISTER_MEMORY, address, pages),
+      (address, pages) => this.#memory(uapi.VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY, address, pages),
+    );
+  }
+
+  /** The windows that there are, the default one first. Empty while no device is attached. */
+  get windows(): readonly TceWindow[] {
+    return this.#windows;
+  }
+
+  protected entered(first: boolean): number {
+    if (!first) return 0;
+    const info = this.#calls.info();
+    if (typeof info === 'number') return this.fail('VFIO_IOMMU_SPAPR_TCE_GET_INFO', info);
+    this.#windows = info.defaultWindow.last > info.defaultWindow.first ? [info.defaultWindow] : [];
+    if (this.#version === 1) return this.#enable();
+    for (const wish of this.#wishes) {
+      const result = this.#create(wish, info);
+      if (result < 0) return result;
+    }
+    return this.#cover(this.requirements.apertures ?? [], info);
+  }
+
+  protected emptied(): void {
+    this.#windows = [];
+    this.#registered.clear();
+  }
+
+  /** Version 1 pins and counts by the size of the window, so it has to be switched on. */
+  #enable(): number {
+    this.host.calls.control++;
+    const result = this.host.port.ioctl(this.container, uapi.VFIO_IOMMU_ENABLE, 0);
+    return result < 0 ? this.fail('VFIO_IOMMU_ENABLE', result, 0, 0, 'all of the default window counts as locked memory') : 0;
+  }
+
+  #create(wish: WindowWish, info: TceInfo): number {
+    const window = this.#calls.create(wish, info);
+    if (typeof window !== 'number') {
+      this.#windows.push(window);
+      return 0;
+    }
+    const sizes = `page sizes 0x${info.pageSizes.toString(16)}, ${info.windowsMax} windows, ${info.levelsMax} levels`;
+    return this.fail('VFIO_IOMMU_SPAPR_TCE_CREATE', window, 0, 0, `${JSON.stringify(wish)}; the platform has ${sizes}`);
+  }
+
+  /**
+   * Creates windows for apertures that no window covers. Where a window begins is the platform's choice, so the first one
+   * tells, and if it is too short a longer one takes its place. What cannot be covered is refused by the caller.
+   */
+  #cover(apertures: readonly IovaRange[], info: TceInfo): number {
+    const granule = this.requirements.granuleLg2;
+    for (const { first, last } of apertures) {
+      if (this.#windows.some((window) => window.first <= first && window.last >= last)) continue;
+      const wish = (pages: number) => ({ sizeLg2: PAGE_LG2 + Math.ceil(Math.log2(pages)), ...this.#pageWish(granule, info) });
+      let result = this.#create(wish(last - first + 1), info);
+      if (result < 0) return result;
+      const window = this.#windows[this.#windows.length - 1];
+      if (window.first > first || window.last >= last) continue;
+      result = this.removeWindow(window);
+      if (result >= 0) result = this.#create(wish(last - window.first + 1), info);
+      if (result < 0) return result;
+    }
+    return 0;
+  }
+
+  #pageWish(granuleLg2: number | undefined, info: TceInfo): WindowWish {
+    const pageLg2 = granuleLg2 ?? 0;
+    return pageLg2 > PAGE_LG2 && ((info.pageSizes >> BigInt(pageLg2)) & 1n) !== 0n ? { pageLg2 } : {};
+  }
+
+  /** Adds a window while a device is attached. Returns 0 or a negative errno. */
+  createWindow(wish: WindowWish = {}): number {
+    const info = this.#calls.info();
+    return typeof info === 'number' ? this.fail('VFIO_IOMMU_SPAPR_TCE_GET_INFO', info) : this.#create(wish, info);
+  }
+
+  /** Removes a window and all that is mapped in it; the default one too, where the platform lets it go. Returns 0 or a negative errno. */
+  removeWindow(window: TceWindow): number {
+    const index = this.#windows.indexOf(window);
+    const pages = window.last - window.first + 1;
+    if (index < 0) return this.fail('VFIO_IOMMU_SPAPR_TCE_REMOVE', errno.EINVAL, window.first, pages, 'no window of this space');
+    const result = this.#calls.remove(window);
+    if (result < 0) return this.fail('VFIO_IOMMU_SPAPR_TCE_REMOVE', result, window.first, pages);
+    this.#windows.splice(index, 1);
+    for (let slot = this.mappings.seek(window.first); slot >= 0 && this.mappings.firstOf(slot) <= window.last; ) {
+      this.#forget(slot);
+      slot = this.mappings.seek(window.first);
+    }
+    return 0;
+  }
+
+  #forget(slot: number): void {
+    const first = this.mappings.firstOf(slot);
+    const pages = this.mappings.pagesOf(slot);
+    if (this.#version === 2) this.#registered.drop(this.mappings.valueOf(slot), pages);
+    this.mappings.remove(first, pages);
+  }
+
+  protected kernelApertures(): readonly IovaRange[] {
+    return this.#windows.map(({ first, last }) => ({ first, last })).sort((a, b) => a.first - b.first);
+  }
+
+  protected kernelGranuleLg2(): number {
+    return this.#windows.reduce((lg2, window) => Math.max(lg2, window.pageLg2), PAGE_LG2);
+  }
+
+  protected mapNow(iova: number, host: number, pages: number, permission: number): number {
+    // The kernel looks at the first page's place alone, and at no alignment of the whole.
+    const window = this.#windows.find((candidate) => candidate.first <= iova && iova + pages - 1 <= candidate.last);
+    if (window === undefined) return this.fail('VFIO_IOMMU_MAP_DMA', errno.EINVAL, iova, pages, 'not within one DMA window');
+    const held = this.#version === 2 ? this.#registered.hold(host, pages) : 0;
+    if (held < 0) return this.fail('VFIO_IOMMU_SPAPR_REGISTER_MEMORY', held, iova, pages);
+    const result = failed(this.mapIoctl(iova, host, pages, permission));
+    if (result === 0) return 0;
+    if (this.#version === 2) this.#registered.drop(host, pages);
+    return this.fail('VFIO_IOMMU_MAP_DMA', result, iova, pages, result === -errno.EPERM ? notContained(window) : undefined);
+  }
+
+  /** One call for every run of adjacent mappings in a window: the kernel takes no more, and clears entry by entry. */
+  protected unmapNow(iova: number, pages: number): number {
+    const end = iova + pages;
+    for (let slot = this.mappings.seek(iova); slot >= 0 && this.mappings.firstOf(slot) < end; slot = this.mappings.seek(iova)) {
+      const first = this.mappings.firstOf(slot);
+      const length = this.#runLength(slot, end);
+      const result = failed(this.unmapIoctl(first, length));
+      if (result < 0) return this.fail('VFIO_IOMMU_UNMAP_DMA', result, first, length);
+      for (let at = first; at < first + length; ) {
+        const next = this.mappings.lookup(at);
+        at += this.mappings.pagesOf(next);
+        this.#forget(next);
+      }
+    }
+    return 0;
+  }
+
+  /** Pages from the mapping's first on that adjacent mappings cover, within its window and below `end`. */
+  #runLength(slot: number, end: number): number {
+    const first = this.mappings.firstOf(slot);
+    const window = this.#windows.find((candidate) => candidate.first <= first && first <= candidate.last);
+    const limit = Math.min(end, (window?.last ?? first) + 1);
+    let at = first;
+    for (let next = slot; next >= 0 && at < limit; next = this.mappings.lookup(at)) at += this.mappings.pagesOf(next);
+    return at - first;
+  }
+
+  /**
+   * Pins pages of this process once and for all, so that maps of them need not (version 2). Pages that are mapped without it
+   * are pinned with each mapping. Returns 0 or a negative errno.
+   */
+  registerMemory(host: number, pages: number): number {
+    if (this.#version === 1) return 0;
+    const result = this.#registered.hold(host, pages);
+    return result < 0 ? this.fail('VFIO_IOMMU_SPAPR_REGISTER_MEMORY', result, 0, 0) : 0;
+  }
+
+  unregisterMemory(host: number, pages: number): void {
+    if (this.#version === 2) this.#registered.drop(host, pages);
+  }
+
+  #memory(request: number, host: number, pages: number): number {
+    const { control, calls, port } = this.host;
+    const view = new DataView(control.buffer);
+    view.setUint32(0, TCE_REGISTER.bytes, true);
+    view.setUint32(TCE_REGISTER.flags, 0, true);
+    view.setBigUint64(TCE_REGISTER.address, addressOfPfn(host), true);
+    view.setBigUint64(TCE_REGISTER.size, addressOfPfn(pages), true);
+    calls.control++;
+    return port.ioctl(this.container, request, control);
+  }
+
+  /** State of the partitionable endpoint (VFIO_EEH_PE_STATE_*: 0 normal), or a negative errno; -EOPNOTSUPP where the kernel has no EEH. */
+  eehState(): number {
+    const { control, calls, port } = this.host;
+    if (!this.host.hasExtension(this.container, uapi.VFIO_EEH)) return this.fail('VFIO_EEH_PE_OP', errno.EOPNOTSUPP);
+    const view = new DataView(control.buffer);
+    view.setUint32(0, EEH_OP.bytes, true);
+    view.setUint32(EEH_OP.flags, 0, true);
+    view.setUint32(EEH_OP.op, VFIO_EEH_PE_GET_STATE, true);
+    calls.control++;
+    const result = port.ioctl(this.container, uapi.VFIO_EEH_PE_OP, control);
+    return result < 0 ? this.fail('VFIO_EEH_PE_OP', result) : result;
+  }
+}
+
+/** The kernel answers 1, not an errno, for an address outside the window or not aligned to its pages. */
+function failed(result: number): number {
+  return result > 0 ? -errno.EINVAL : result;
+}
+
+function notContained(window: TceWindow): string {
+  return `the memory's own pages are smaller than the window's, 2^${window.pageLg2} bytes`;
+}
