@@ -1,0 +1,36 @@
+import { READ_WRITE } from '../memory/access.ts';
+import { PAGE_BYTES, pfnOf } from '../memory/address.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import type { AddressSpace, PfnRange, RunVisitor } from './target.ts';
+
+/** What an endpoint reaches that no IOMMU stands in front of: guest RAM at its own addresses. It never changes. */
+export class IdentitySpace implements AddressSpace {
+  readonly name = 'identity';
+  readonly owner = 'target';
+  readonly granuleLg2 = 12;
+  /** Guest RAM; regions that touch are one. */
+  readonly apertures: readonly PfnRange[];
+
+  constructor(memory: GuestMemory) {
+    const ranges: { first: number; last: number }[] = [];
+    for (const region of [...memory.regions].sort((a, b) => (a.gpa < b.gpa ? -1 : 1))) {
+      const bytes = region.bytes ?? region.buffer.byteLength - (region.offset ?? 0);
+      const first = pfnOf(region.gpa);
+      const last = first + bytes / PAGE_BYTES - 1;
+      const before = ranges.at(-1);
+      if (before !== undefined && before.last + 1 === first) before.last = last;
+      else ranges.push({ first, last });
+    }
+    this.apertures = ranges;
+  }
+
+  /** Looks at each region of RAM once. */
+  enumerate(first: number, last: number, visit: RunVisitor): number {
+    for (const range of this.apertures) {
+      const from = Math.max(first, range.first);
+      const to = Math.min(last, range.last);
+      if (from <= to && !visit(from, from, to - from + 1, READ_WRITE)) return to + 1;
+    }
+    return last + 1;
+  }
+}

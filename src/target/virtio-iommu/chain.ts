@@ -1,0 +1,85 @@
+import type { GuestMemory } from '../../memory/guest-memory.ts';
+import { CHAIN_LIMIT } from './virtqueue.ts';
+
+const FRAME = 2 ** 32;
+
+/** One buffer of a virtqueue: pieces of guest memory, the device-readable ones first (2.6, 2.7.4.2). Reused: allocates only to grow. */
+export class Chain {
+  /** What the driver knows it by: its first descriptor (split), its buffer ID (packed). */
+  id = 0;
+  /** Entries that it takes up in a packed ring. */
+  entries = 0;
+  /** Bytes that the device can read, and write. */
+  readable = 0;
+  writable = 0;
+  /** Address and bytes of each piece. */
+  #at = new Float64Array(8);
+  #bytes = new Float64Array(8);
+  #count = 0;
+  #firstWritable = 0;
+
+  clear(): void {
+    this.#count = 0;
+    this.#firstWritable = 0;
+    this.readable = 0;
+    this.writable = 0;
+  }
+
+  /** Adds a piece. False: too many, or one to be read behind one to be written (2.7.4.2). */
+  add(hi: number, lo: number, bytes: number, writable: boolean): boolean {
+    const index = this.#count;
+    if (index === CHAIN_LIMIT || (!writable && this.#firstWritable < index)) return false;
+    if (bytes === 0) return true;
+    if (index === this.#at.length) this.#grow();
+    this.#at[index] = (hi >>> 0) * FRAME + (lo >>> 0);
+    this.#bytes[index] = bytes;
+    this.#count = index + 1;
+    if (writable) this.writable += bytes;
+    else {
+      this.readable += bytes;
+      this.#firstWritable = index + 1;
+    }
+    return true;
+  }
+
+  /** Copies the first `bytes` device-readable bytes, or as many as there are. Returns how many; negative: a piece is no RAM. */
+  read(memory: GuestMemory, to: Uint8Array, at: number, bytes: number): number {
+    let done = 0;
+    for (let i = 0; i < this.#firstWritable && done < bytes; i++) {
+      const size = Math.min(this.#bytes[i], bytes - done);
+      const from = this.#at[i];
+      const answer = memory.read((from / FRAME) | 0, from | 0, to, at + done, size);
+      if (answer < 0) return answer;
+      done += size;
+    }
+    return done;
+  }
+
+  /** Copies `from[at, at + bytes)` to the device-writable part, `offset` bytes into it, which must be that long. Negative: a piece is no RAM. */
+  write(memory: GuestMemory, offset: number, from: Uint8Array, at: number, bytes: number): number {
+    let skip = offset;
+    let done = 0;
+    for (let i = this.#firstWritable; i < this.#count && done < bytes; i++) {
+      if (skip >= this.#bytes[i]) {
+        skip -= this.#bytes[i];
+        continue;
+      }
+      const size = Math.min(this.#bytes[i] - skip, bytes - done);
+      const to = this.#at[i] + skip;
+      const answer = memory.write((to / FRAME) | 0, to | 0, from, at + done, size);
+      if (answer < 0) return answer;
+      done += size;
+      skip = 0;
+    }
+    return 0;
+  }
+
+  #grow(): void {
+    const at = new Float64Array(2 * this.#at.length);
+    const bytes = new Float64Array(2 * this.#at.length);
+    at.set(this.#at);
+    bytes.set(this.#bytes);
+    this.#at = at;
+    this.#bytes = bytes;
+  }
+}

@@ -1,0 +1,7 @@
+export type { ReservedRegion } from './endpoint.ts';
+export type { BypassMode, VirtioIommuOptions } from './options.ts';
+export { statusName } from './protocol.ts';
+export type { VirtioIommuState } from './state.ts';
+export { CONFIG_INTERRUPT, type VirtioDevice } from './virtio-device.ts';
+export { VirtioIommu } from './virtio-iommu.ts';
+export type { QueueSetup } from './virtqueue.ts';

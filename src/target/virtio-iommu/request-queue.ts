@@ -1,0 +1,104 @@
+import type { GuestMemory } from '../../memory/guest-memory.ts';
+import { BATCH_LIMIT, type Batch } from './batch.ts';
+import { Chain } from './chain.ts';
+import type { Endpoint } from './endpoint.ts';
+import { probeProperties } from './probe.ts';
+import { HEAD_BYTES, PROBE_BYTES, REQUEST_BYTES, REQUEST_QUEUE, S_INVAL, S_NOENT, S_NONE, S_OK, T_PROBE, TAIL_BYTES } from './protocol.ts';
+import type { VirtioDevice } from './virtio-device.ts';
+import { TAKEN, type Virtqueue } from './virtqueue.ts';
+
+/** What PROBE needs; `bytes` 0: the feature was not offered. */
+export interface ProbeSource {
+  readonly bytes: number;
+  readonly endpoints: ReadonlyMap<number, Endpoint>;
+}
+
+/** The request queue (5.13.6): takes what a kick brought, has it done as one batch, answers. */
+export class RequestQueue {
+  readonly #memory: GuestMemory;
+  readonly #device: VirtioDevice;
+  readonly #batch: Batch;
+  readonly #probe: ProbeSource;
+  readonly #view: DataView;
+  readonly #chains: Chain[] = [];
+  readonly #written = new Float64Array(BATCH_LIMIT);
+  readonly #tail = new Uint8Array(TAIL_BYTES);
+
+  constructor(memory: GuestMemory, device: VirtioDevice, batch: Batch, probe: ProbeSource) {
+    this.#memory = memory;
+    this.#device = device;
+    this.#batch = batch;
+    this.#probe = probe;
+    this.#view = new DataView(batch.bytes.buffer);
+  }
+
+  /**
+   * Serves at most `queueSize` requests, in batches of BATCH_LIMIT at most. True: more are waiting, and the driver will not
+   * say so again; call once more, from another turn, so that a guest cannot hold the caller.
+   */
+  serve(): boolean {
+    for (let left = this.#device.queueSize; left > 0; ) {
+      const ring = this.#device.queue(REQUEST_QUEUE);
+      if (ring === null) return false;
+      const count = this.#serveBatch(ring, Math.min(left, BATCH_LIMIT));
+      if (count < 0) {
+        this.#device.breakDown();
+        return false;
+      }
+      left -= Math.max(count, 1);
+      if (count === 0 && !ring.rearm()) return false;
+    }
+    return true;
+  }
+
+  /** How many requests it served, or negative: the ring is broken. What came before the breakage is answered all the same. */
+  #serveBatch(ring: Virtqueue, limit: number): number {
+    this.#batch.clear();
+    let count = 0;
+    let state = TAKEN;
+    while (count < limit) {
+      this.#chains[count] ??= new Chain();
+      state = ring.take(this.#chains[count]);
+      if (state !== TAKEN) break;
+      this.#execute(count++);
+    }
+    this.#batch.settle();
+    for (let index = 0; index < count; index++) if (this.#answer(ring, index) < 0) state = -1;
+    if (count > 0 && ring.publish()) this.#device.interrupt(REQUEST_QUEUE);
+    return state < 0 ? state : count;
+  }
+
+  #execute(index: number): void {
+    const chain = this.#chains[index];
+    const at = index * REQUEST_BYTES;
+    const length = chain.read(this.#memory, this.#batch.bytes, at, REQUEST_BYTES);
+    if (length < HEAD_BYTES || chain.writable < TAIL_BYTES) this.#batch.addAnswered(S_NONE);
+    else if (this.#batch.bytes[at] === T_PROBE) this.#batch.addAnswered(this.#executeProbe(chain, at, length, index));
+    else {
+      this.#written[index] = 0;
+      this.#batch.add(length);
+    }
+  }
+
+  /** PROBE (5.13.6.7): the properties go out now, `#written` says where the tail follows. */
+  #executeProbe(chain: Chain, at: number, length: number, index: number): number {
+    const { bytes, endpoints } = this.#probe;
+    if (bytes === 0) return S_NONE;
+    const room = Math.min(bytes, chain.writable - TAIL_BYTES);
+    const endpoint = endpoints.get(this.#view.getUint32(at + HEAD_BYTES, true));
+    const status = length < PROBE_BYTES || room < bytes ? S_INVAL : endpoint === undefined ? S_NOENT : S_OK;
+    const properties = status === S_OK ? probeProperties(endpoint!, bytes) : new Uint8Array(room);
+    this.#written[index] = room;
+    return chain.write(this.#memory, 0, properties, 0, room) < 0 ? S_NONE : status;
+  }
+
+  /** Writes the tail (5.13.6) and gives the buffer back; one that has no status comes back with nothing written. */
+  #answer(ring: Virtqueue, index: number): number {
+    const chain = this.#chains[index];
+    const status = this.#batch.statuses[index];
+    const offset = this.#written[index];
+    this.#tail[0] = status;
+    const answered = status !== S_NONE && chain.write(this.#memory, offset, this.#tail, 0, TAIL_BYTES) >= 0;
+    return ring.give(chain, answered ? offset + TAIL_BYTES : 0);
+  }
+}

@@ -1,0 +1,171 @@
+import type { GuestMemory } from '../../memory/guest-memory.ts';
+import {
+  F_EVENT_IDX,
+  F_INDIRECT_DESC,
+  F_RING_PACKED,
+  F_VERSION_1,
+  STATUS_DRIVER_OK,
+  STATUS_FEATURES_OK,
+  STATUS_NEEDS_RESET,
+} from './protocol.ts';
+import type { QueueSetup, Virtqueue } from './virtqueue.ts';
+import { PackedQueue } from './virtqueue-packed.ts';
+import { SplitQueue } from './virtqueue-split.ts';
+
+/** What `interrupt` is called with for a change of the configuration; otherwise the number of a queue. */
+export const CONFIG_INTERRUPT = -1;
+
+/** Whom the device tells. */
+export interface VirtioDeviceEvents {
+  /** Sends a used buffer notification of a queue, or a configuration change notification. */
+  interrupt(source: number): void;
+  /** The driver has agreed on features. */
+  negotiated(): void;
+  /** The driver has reset the device (2.4). */
+  reset(): void;
+}
+
+interface SavedQueue {
+  readonly size: number;
+  readonly descriptors: string;
+  readonly driver: string;
+  readonly device: string;
+  readonly positions: readonly number[];
+}
+
+/** As plain data; addresses and features as decimal strings. */
+export interface VirtioDeviceState {
+  readonly status: number;
+  readonly features: string;
+  readonly queues: readonly (SavedQueue | null)[];
+}
+
+interface LiveQueue {
+  readonly setup: QueueSetup;
+  readonly ring: Virtqueue;
+}
+
+/** What every virtio device has (2.1 to 2.4, 3.1): status, features, queues. The transport's registers are the VMM's matter. */
+export class VirtioDevice {
+  readonly #memory: GuestMemory;
+  readonly #offered: bigint;
+  readonly #events: VirtioDeviceEvents;
+  readonly #queues: (LiveQueue | null)[];
+  /** Largest size of a queue. */
+  readonly queueSize: number;
+  #features = 0n;
+  #status = 0;
+
+  constructor(memory: GuestMemory, offered: bigint, queues: number, queueSize: number, events: VirtioDeviceEvents) {
+    this.#memory = memory;
+    this.#offered = offered;
+    this.#events = events;
+    this.queueSize = queueSize;
+    this.#queues = new Array(queues).fill(null);
+  }
+
+  /** Features that the device offers. */
+  get offeredFeatures(): bigint {
+    return this.#offered;
+  }
+
+  /** Features that the driver wants; the ones in force once FEATURES_OK stands. */
+  get driverFeatures(): bigint {
+    return this.#features;
+  }
+  set driverFeatures(features: bigint) {
+    if ((this.#status & STATUS_FEATURES_OK) === 0) this.#features = BigInt.asUintN(64, features);
+  }
+
+  get status(): number {
+    return this.#status;
+  }
+  /** What the driver writes; 0 resets the device. FEATURES_OK does not stay when the features are not acceptable (2.2.2). */
+  set status(value: number) {
+    if ((value & 0xff) === 0) {
+      this.clear();
+      this.#events.reset();
+      return;
+    }
+    let status = (value & 0xff & ~STATUS_NEEDS_RESET) | (this.#status & STATUS_NEEDS_RESET);
+    const decided = (this.#status & STATUS_FEATURES_OK) !== 0;
+    if (decided) status |= STATUS_FEATURES_OK;
+    else if (!this.#acceptable()) status &= ~STATUS_FEATURES_OK;
+    this.#status = status;
+    if (!decided && (status & STATUS_FEATURES_OK) !== 0) this.#events.negotiated();
+  }
+
+  /**
+   * Enables a queue (`queue_enable` of 4.1.4.3), or takes it out of use (null). Whether its size and addresses are possible.
+   * @throws RangeError when there is no such queue.
+   */
+  setQueue(index: number, setup: QueueSetup | null): boolean {
+    if (!(index in this.#queues)) throw new RangeError(`VirtioDevice: no queue ${index}`);
+    this.#queues[index] = null;
+    if (setup === null) return true;
+    const packed = this.#has(F_RING_PACKED);
+    const possible = Number.isInteger(setup.size) && setup.size >= 1 && setup.size <= this.queueSize;
+    if (!possible || !(packed ? PackedQueue.accepts(setup) : SplitQueue.accepts(setup))) return false;
+    const features = { indirect: this.#has(F_INDIRECT_DESC), eventIdx: this.#has(F_EVENT_IDX) };
+    const ring = packed ? new PackedQueue(this.#memory, setup, features) : new SplitQueue(this.#memory, setup, features);
+    this.#queues[index] = { setup, ring };
+    return true;
+  }
+
+  /** The queue, while the driver is ready and the device not broken; otherwise null. */
+  queue(index: number): Virtqueue | null {
+    const live = STATUS_FEATURES_OK | STATUS_DRIVER_OK;
+    return (this.#status & (live | STATUS_NEEDS_RESET)) === live ? (this.#queues[index]?.ring ?? null) : null;
+  }
+
+  interrupt(source: number): void {
+    this.#events.interrupt(source);
+  }
+
+  /** Only a reset helps: the driver is told (2.1.2), the queues rest. */
+  breakDown(): void {
+    if ((this.#status & STATUS_NEEDS_RESET) !== 0) return;
+    const told = (this.#status & STATUS_DRIVER_OK) !== 0;
+    this.#status |= STATUS_NEEDS_RESET;
+    if (told) this.#events.interrupt(CONFIG_INTERRUPT);
+  }
+
+  /** As before any driver came. */
+  clear(): void {
+    this.#status = 0;
+    this.#features = 0n;
+    this.#queues.fill(null);
+  }
+
+  save(): VirtioDeviceState {
+    const queues = this.#queues.map((queue) => queue && saveQueue(queue));
+    return { status: this.#status, features: `${this.#features}`, queues };
+  }
+
+  load(state: VirtioDeviceState): void {
+    this.#features = BigInt(state.features);
+    this.#status = state.status;
+    state.queues.forEach((saved, index) => {
+      const addresses = saved && {
+        descriptors: BigInt(saved.descriptors),
+        driver: BigInt(saved.driver),
+        device: BigInt(saved.device),
+      };
+      this.setQueue(index, saved && { size: saved.size, ...addresses! });
+      if (saved) this.#queues[index]?.ring.restore(saved.positions);
+    });
+  }
+
+  #has(feature: bigint): boolean {
+    return (this.#features & feature) !== 0n;
+  }
+
+  #acceptable(): boolean {
+    return (this.#features & ~this.#offered) === 0n && this.#has(F_VERSION_1);
+  }
+}
+
+function saveQueue({ setup, ring }: LiveQueue): SavedQueue {
+  const { size, descriptors, driver, device } = setup;
+  return { size, descriptors: `${descriptors}`, driver: `${driver}`, device: `${device}`, positions: ring.save() };
+}
