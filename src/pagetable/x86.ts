@@ -1,4 +1,5 @@
 import { EXECUTE, hiOfPfn, loOfPfn, PRIVILEGED, READ, WRITE } from '../memory/index.ts';
+import { ADDRESS_HI, BELOW_1G, BELOW_2M, offsetIn } from './nine-bits.ts';
 import {
   type Description,
   FAULT_INPUT_SIZE,
@@ -84,7 +85,7 @@ export class X86Table extends RadixTable {
     this.#top = levels - 1;
     this.#rootHi = hiOfPfn(root);
     this.#rootLo = loOfPfn(root);
-    this.#reservedHi = (0xf_ffff & ~(2 ** (outputBits - 32) - 1)) | (noExecute ? 0 : XD);
+    this.#reservedHi = (ADDRESS_HI & ~(2 ** (outputBits - 32) - 1)) | (noExecute ? 0 : XD);
     this.#executeDisable = noExecute ? XD : 0;
     this.#checked = noExecute ? READ | WRITE | EXECUTE : READ | WRITE;
     this.#largest = gigabytePages ? 2 : 1;
@@ -123,7 +124,7 @@ export class X86Table extends RadixTable {
       } else if (wanted === entryLo || memory.compareExchange64(tableHi, at, entryHi, entryLo, entryHi, wanted) === 1) {
         andLo &= entryLo;
         orHi |= entryHi;
-        tableHi = entryHi & 0xf_ffff;
+        tableHi = entryHi & ADDRESS_HI;
         tableLo = entryLo & ~0xfff;
         level--;
         continue;
@@ -137,7 +138,7 @@ export class X86Table extends RadixTable {
     const lg2 = 12 + 9 * level;
     const inPage = (1 << lg2) - 1;
     const out = this.out;
-    out[OUT_HI] = entryHi & 0xf_ffff;
+    out[OUT_HI] = entryHi & ADDRESS_HI;
     out[OUT_LO] = (entryLo & ~0xfff & ~inPage) | (lo & inPage);
     out[OUT_PERMISSION] = permission;
     out[OUT_TYPE] = ((entryLo >>> 3) & 3) | ((entryLo >>> (level === 0 ? 5 : 10)) & 4);
@@ -155,7 +156,7 @@ export class X86Table extends RadixTable {
   #reservedLo(level: number): number {
     if (level === 0) return 0;
     if (level > this.#largest) return PS;
-    return level === 1 ? 0x001f_e000 : 0x3fff_e000;
+    return (level === 1 ? BELOW_2M : BELOW_1G) & ~0x1fff;
   }
 
   protected decode(level: number, hi: number, lo: number, into: Entry): number {
@@ -164,7 +165,7 @@ export class X86Table extends RadixTable {
     if ((hi & this.#reservedHi) !== 0 || (leaf && (lo & this.#reservedLo(level)) !== 0)) return MALFORMED;
     into.permission = this.#permission(lo, hi, 0);
     into.lg2 = 12 + 9 * level;
-    into.address = (hi & 0xf_ffff) * 0x1_0000_0000 + ((lo & ~(leaf && level > 0 ? 0x1fff : 0xfff)) >>> 0);
+    into.address = (hi & ADDRESS_HI) * 0x1_0000_0000 + ((lo & ~(leaf && level > 0 ? 0x1fff : 0xfff)) >>> 0);
     into.next = level - 1;
     return leaf ? LEAF : TABLE;
   }
@@ -177,22 +178,6 @@ export class X86Table extends RadixTable {
   protected encodeLeaf(level: number, _lg2: number, address: number, permission: number): void {
     this.made[0] = address | 0 | P | US | ((permission & WRITE) !== 0 ? RW : 0) | (level > 0 ? PS : 0);
     this.made[1] = (address / 0x1_0000_0000) | ((permission & EXECUTE) !== 0 ? 0 : this.#executeDisable);
-  }
-}
-
-/** Byte offset in a table of the entry that translates an address: SDM 5.5.4, 9 bits a level. */
-function offsetIn(level: number, hi: number, lo: number): number {
-  switch (level) {
-    case 0:
-      return (lo >>> 9) & 0xff8;
-    case 1:
-      return (lo >>> 18) & 0xff8;
-    case 2:
-      return ((lo >>> 27) | (hi << 5)) & 0xff8;
-    case 3:
-      return (hi >>> 4) & 0xff8;
-    default:
-      return (hi >>> 13) & 0xff8;
   }
 }
 
