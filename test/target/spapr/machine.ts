@@ -28,12 +28,13 @@ export const bridges: readonly [HostBridgeOptions, HostBridgeOptions] = [
 
 /** A target with its memory, and hypercalls and RTAS calls on `bigint` and `number`. */
 export class TestMachine {
-  readonly memory = new GuestMemory(ram.map(([gpa, bytes]) => ({ gpa, buffer: new SharedArrayBuffer(bytes) })));
+  readonly memory: GuestMemory;
   readonly iommu: SpaprIommu;
   readonly registers = new HypercallRegisters();
 
   constructor(options: Partial<SpaprIommuOptions> = {}) {
-    this.iommu = new SpaprIommu({ memory: this.memory, bridges, ...options });
+    this.memory = options.memory ?? new GuestMemory(ram.map(([gpa, bytes]) => ({ gpa, buffer: new SharedArrayBuffer(bytes) })));
+    this.iommu = new SpaprIommu({ bridges, ...options, memory: this.memory });
   }
 
   call(opcode: number, ...parameters: bigint[]): number {
@@ -120,10 +121,10 @@ export class Hardware implements TargetObserver {
     return 0;
   }
 
-  /** Page that a bus page reaches, and the permission; undefined when the hardware has nothing there. */
-  lookUp(space: AddressSpace | null, pfn: number): { gpa: number; permission: number } | undefined {
-    const run = space && this.runs.get(space)?.find(({ iova, pages }) => pfn >= iova && pfn < iova + pages);
-    return run ? { gpa: run.gpa + pfn - run.iova, permission: run.permission } : undefined;
+  /** Guest page that a bus page reaches, and the permission; null when the hardware has nothing there. */
+  lookUp(space: AddressSpace, pfn: number): readonly [number, number] | null {
+    const run = this.runs.get(space)?.find(({ iova, pages }) => pfn >= iova && pfn < iova + pages);
+    return run === undefined ? null : [run.gpa + pfn - run.iova, run.permission];
   }
 }
 
