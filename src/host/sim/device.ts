@@ -1,7 +1,8 @@
 import { READ, WRITE } from '../../memory/access.ts';
 import { PAGE_BYTES, pfnOf } from '../../memory/address.ts';
-import { DMA_BLOCKED, type SimIommu, type Translation } from './iommu.ts';
+import type { SimIommu } from './iommu.ts';
 import type { PhysicalMemory, ProcessMemory } from './memory.ts';
+import { DMA_BLOCKED, DMA_PENDING, type Translation } from './translation.ts';
 
 /** Devices that the IOMMU cannot tell apart; the kernel gives them to one owner and one domain. */
 export class SimGroup {
@@ -15,25 +16,40 @@ export class SimGroup {
   }
 }
 
+/** What a device is made of. */
+export interface SimDeviceParts {
+  readonly name: string;
+  readonly iommu: SimIommu;
+  readonly group: SimGroup;
+  readonly physical: PhysicalMemory;
+  readonly process: ProcessMemory;
+  /** It can ask for pages that are not there (PCI PRI). */
+  readonly pageRequests: boolean;
+}
+
 /** A device that does DMA through what the simulated hardware has for it. */
 export class SimDevice {
   readonly name: string;
   readonly iommu: SimIommu;
   readonly group: SimGroup;
+  readonly pageRequests: boolean;
   readonly #physical: PhysicalMemory;
   readonly #process: ProcessMemory;
   /** What requests without PASID go through; null: blocked, as VFIO leaves a device that is not attached. */
   translation: Translation | null = null;
-  /** What requests with a PASID go through. */
+  /** What requests with a PASID go through that was attached for itself. */
   readonly pasids = new Map<number, Translation>();
+  /** Response codes to the device's page requests, oldest first. */
+  readonly responses: number[] = [];
 
-  constructor(name: string, iommu: SimIommu, group: SimGroup, physical: PhysicalMemory, process: ProcessMemory) {
-    this.name = name;
-    this.iommu = iommu;
-    this.group = group;
-    this.#physical = physical;
-    this.#process = process;
-    group.devices.push(this);
+  constructor(parts: SimDeviceParts) {
+    this.name = parts.name;
+    this.iommu = parts.iommu;
+    this.group = parts.group;
+    this.pageRequests = parts.pageRequests;
+    this.#physical = parts.physical;
+    this.#process = parts.process;
+    parts.group.devices.push(this);
   }
 
   /** Where VFIO shows the device. */
@@ -41,10 +57,9 @@ export class SimDevice {
     return `/dev/vfio/devices/${this.name}`;
   }
 
-  /** Physical page that the IOVA page reaches for an access, or a negative fault (DMA_*). */
-  #reach(pfn: number, access: number, pasid: number): number {
-    const translation = pasid < 0 ? this.translation : this.pasids.get(pasid);
-    return translation ? translation.translate(pfn, access) : DMA_BLOCKED;
+  #translation(pasid: number): Translation | null {
+    if (pasid < 0) return this.translation;
+    return this.pasids.get(pasid) ?? (this.translation?.pasids === true ? this.translation : null);
   }
 
   /**
@@ -52,9 +67,19 @@ export class SimDevice {
    * fault (DMA_*) when it would be refused. `pasid` -1: none.
    */
   hostPfn(pfn: number, access: number, pasid = -1): number {
-    const physical = this.#reach(pfn, access, pasid);
+    const physical = this.#translation(pasid)?.translate(pfn, access, pasid, false) ?? DMA_BLOCKED;
     if (physical < 0) return physical;
     return Math.floor(this.#process.addressOf(physical * PAGE_BYTES) / PAGE_BYTES);
+  }
+
+  /** Physical page that the IOVA page reaches, or a negative fault, which is told to whoever wants to hear of it. */
+  #reach(pfn: number, access: number, pasid: number): number {
+    const translation = this.#translation(pasid);
+    if (translation === null) return DMA_BLOCKED;
+    const code = translation.translate(pfn, access, pasid, true);
+    if (code >= 0) return code;
+    const respond = (response: number) => this.responses.push(response);
+    return translation.fault?.({ device: this.name, pfn, access, pasid, code, respond }) === true ? DMA_PENDING : code;
   }
 
   /** Reads from the IOVA on into `into`. 0, or a negative fault (DMA_*) at the first page that is refused; what lies before it was read. */

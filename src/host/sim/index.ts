@@ -3,8 +3,9 @@ import { type SimInterface, SimKernel, type SimMachine } from './kernel.ts';
 
 export type { SimDevice } from './device.ts';
 export type { CallFailure, CallObserver, SimCall } from './hooks.ts';
-export { DMA_BLOCKED, DMA_FORBIDDEN, DMA_UNMAPPED, type IommuConfig } from './iommu.ts';
+export type { IommuConfig } from './iommu.ts';
 export type { SimDeviceConfig, SimKernel, SimMachine } from './kernel.ts';
+export { DMA_BLOCKED, DMA_FORBIDDEN, DMA_PENDING, DMA_UNMAPPED } from './translation.ts';
 
 /** One line a kernel interface. */
 const interfaces: readonly SimInterface[] = [iommufd];

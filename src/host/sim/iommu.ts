@@ -1,4 +1,6 @@
-import { type Span, SpanList } from './spans.ts';
+import type { NestingModel } from './nesting/model.ts';
+import type { Span } from './spans.ts';
+import type { TceConfig } from './vfio/tce-tables.ts';
 
 /** IOVA that a device must not use for mappings (the kernel's IOMMU_RESV_*), in bytes. */
 export interface ReservedRange extends Span<bigint> {}
@@ -9,8 +11,16 @@ export interface IommuConfig {
   /** Bitmap of page sizes, as the kernel's pgsize_bitmap. */
   readonly pageSizes?: bigint;
   readonly reserved?: readonly ReservedRange[];
-  /** Interrupts are remapped; without it the kernel lets nobody have the devices (EPERM). */
+  /** Interrupts are remapped; without it the kernel lets nobody have the devices (EPERM). Default true. */
   readonly isolatedMsi?: boolean;
+  /** It is a POWER host bridge, which translates through TCE tables in windows; the rest does not count then. Default null. */
+  readonly tce?: TceConfig | null;
+  /** The hardware sets dirty bits in the tables that the kernel keeps. Default false. */
+  readonly dirtyTracking?: boolean;
+  /** Width of PASIDs; 0: none. Default 0. */
+  readonly pasidLog2?: number;
+  /** What it is to a guest whose own tables it walks. Default null: it nests nothing, and says nothing of itself. */
+  readonly nesting?: NestingModel | null;
 }
 
 const defaults: Required<IommuConfig> = {
@@ -18,6 +28,10 @@ const defaults: Required<IommuConfig> = {
   pageSizes: 0x4020_1000n,
   reserved: [{ first: 0xfee0_0000n, last: 0xfeef_ffffn }],
   isolatedMsi: true,
+  tce: null,
+  dirtyTracking: false,
+  pasidLog2: 0,
+  nesting: null,
 };
 
 /** A simulated IOMMU: the hardware that stands between its devices and memory. */
@@ -28,52 +42,5 @@ export class SimIommu {
 
   constructor(config: IommuConfig = {}) {
     this.config = { ...defaults, ...config };
-  }
-}
-
-/** Contiguous pages of a domain: IOVA pages [first, last] reach physical pages from `physical` on. Page numbers count 4 KiB. */
-export interface DomainRun extends Span<number> {
-  readonly physical: number;
-  readonly permission: number;
-}
-
-/** What a device's requests go through: answers a physical page, or a negative fault. */
-export interface Translation {
-  translate(pfn: number, access: number): number;
-}
-
-/** Translation faults, as a simulated device sees them. */
-export const DMA_BLOCKED = -1;
-export const DMA_UNMAPPED = -2;
-export const DMA_FORBIDDEN = -3;
-
-/** An I/O page table that the kernel keeps for an IOMMU (iommu_domain of type UNMANAGED). */
-export class PagingDomain implements Translation {
-  readonly iommu: SimIommu;
-  readonly #runs = new SpanList<number, DomainRun>();
-
-  constructor(iommu: SimIommu) {
-    this.iommu = iommu;
-    iommu.domains++;
-  }
-
-  map(run: DomainRun): void {
-    this.#runs.insert(run);
-  }
-
-  /** Takes away all runs that lie within [first, last]. */
-  unmap(first: number, last: number): void {
-    for (let run = this.#runs.firstIn(first, last); run !== undefined; run = this.#runs.firstIn(first, last)) this.#runs.remove(run);
-  }
-
-  translate(pfn: number, access: number): number {
-    const run = this.#runs.at(pfn);
-    if (run === undefined) return DMA_UNMAPPED;
-    if ((access & ~run.permission) !== 0) return DMA_FORBIDDEN;
-    return run.physical + (pfn - run.first);
-  }
-
-  free(): void {
-    this.iommu.domains--;
   }
 }

@@ -14,6 +14,8 @@ export interface SimDeviceConfig {
   readonly iommu?: number;
   /** IOMMU group; default: one of its own. */
   readonly group?: number;
+  /** It can ask for pages that are not there (PCI PRI). Default false. */
+  readonly pageRequests?: boolean;
 }
 
 /** The simulated machine. Default: one IOMMU as a PC has, and one device, `vfio0`. */
@@ -57,7 +59,8 @@ export class SimKernel implements Port {
       this.groups.set(number, group);
       const iommu = this.iommus[config.iommu ?? 0];
       if (iommu === undefined) throw new RangeError(`SimKernel: ${config.name} names IOMMU ${config.iommu}, which there is not`);
-      return new SimDevice(config.name, iommu, group, this.physical, this.process);
+      const { name, pageRequests = false } = config;
+      return new SimDevice({ name, iommu, group, physical: this.physical, process: this.process, pageRequests });
     });
     for (const add of interfaces) add(this);
   }

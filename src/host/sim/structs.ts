@@ -3,8 +3,9 @@ import { errno } from '../errno.ts';
 import type { ProcessMemory } from './memory.ts';
 
 type FieldType = 'u8' | 'u16' | 'u32' | 's32' | 'u64';
-type Fields = Readonly<Record<string, FieldType>>;
-type Decoded<F extends Fields> = { -readonly [K in keyof F]: F[K] extends 'u64' ? bigint : number };
+export type Fields = Readonly<Record<string, FieldType>>;
+/** What a struct says. */
+export type Decoded<F extends Fields> = { -readonly [K in keyof F]: F[K] extends 'u64' ? bigint : number };
 
 const fieldBytes = { u8: 1, u16: 2, u32: 4, s32: 4, u64: 8 } as const;
 const parserOf = { u8: 'uint8', u16: 'uint16le', u32: 'uint32le', s32: 'int32le', u64: 'uint64le' } as const;

@@ -2,7 +2,7 @@ import { errno } from '../../errno.ts';
 import { ioctl } from '../../iommufd/uapi.ts';
 import type { SimFile } from '../files.ts';
 import type { SimKernel } from '../kernel.ts';
-import { type Command, readSized, type Struct } from '../structs.ts';
+import { type Command, type Fields, readSized, type Struct } from '../structs.ts';
 
 /** An object of one iommufd, with the kernel's reference count: the table holds one, each user one more. */
 export interface KernelObject {
@@ -14,8 +14,6 @@ export interface KernelObject {
   /** Its state as plain data. */
   save(): unknown;
 }
-
-type Fields = Parameters<typeof readSized>[0] extends Struct<infer F> ? F : never;
 
 /** One ioctl of /dev/iommu. */
 export interface IoctlHandler {

@@ -1,9 +1,10 @@
 import { READ, WRITE } from '../../../memory/access.ts';
 import { PAGE_BYTES } from '../../../memory/address.ts';
 import { errno } from '../../errno.ts';
-import type { PagingDomain, ReservedRange } from '../iommu.ts';
+import type { ReservedRange } from '../iommu.ts';
 import type { SimKernel } from '../kernel.ts';
 import type { Frames } from '../memory.ts';
+import type { PagingDomain } from '../paging-domain.ts';
 import { type Span, SpanList } from '../spans.ts';
 
 /** Highest IOVA; as an argument it is refused where the kernel's unsigned long could overflow. */

@@ -1,6 +1,7 @@
 import { errno } from '../../errno.ts';
 import type { SimDevice } from '../device.ts';
-import { PagingDomain, type Translation } from '../iommu.ts';
+import { PagingDomain } from '../paging-domain.ts';
+import type { Translation } from '../translation.ts';
 import type { IommufdContext, KernelObject } from './context.ts';
 import type { Ioas } from './ioas.ts';
 
@@ -46,8 +47,8 @@ export class PagingHwpt implements Hwpt {
     return device.iommu === this.domain.iommu ? 0 : -errno.EINVAL;
   }
 
-  translate(pfn: number, access: number): number {
-    return this.domain.translate(pfn, access);
+  translate(pfn: number, access: number, pasid: number, commit: boolean): number {
+    return this.domain.translate(pfn, access, pasid, commit);
   }
 
   destroy(): void {

@@ -1,0 +1,151 @@
+import { READ, WRITE } from '../../../memory/access.ts';
+import { hiOfPfn, loOfPfn, PAGE_LG2, pfnOfHiLo } from '../../../memory/address.ts';
+import {
+  FAULT_PERMISSION,
+  faultKind,
+  OUT_HI,
+  OUT_LENGTH,
+  OUT_LO,
+  OUT_PERMISSION,
+  type PageTable,
+  type TableMemory,
+} from '../../../pagetable/page-table.ts';
+import { SecondStageMemory, type WalkingStage } from '../../../pagetable/two-stage.ts';
+import type { Frames, PhysicalMemory } from '../memory.ts';
+import type { PagingDomain } from '../paging-domain.ts';
+import { PhysicalTables } from '../physical-tables.ts';
+import { DMA_FORBIDDEN, DMA_UNMAPPED, type Translation } from '../translation.ts';
+
+/** A first stage that a user owns, in memory that a paging domain of the kernel maps. */
+export interface NestedDomain extends Translation {
+  readonly parent: PagingDomain;
+  /** What attaching it to a device asks for beyond: 0 or a negative errno. `virtualId`: of the device on its vIOMMU, if it has one. */
+  accepts(virtualId: bigint | undefined): number;
+  /** Carries out one entry of an invalidation array (IOMMU_HWPT_INVALIDATE): 0 or a negative errno. */
+  invalidate?(type: number, entry: Buffer): number;
+  free(): void;
+}
+
+/** A slice of the hardware that is one guest's (IOMMU_VIOMMU_ALLOC). */
+export interface VirtualIommu {
+  /** A first stage from the data of IOMMU_HWPT_ALLOC, or a negative errno. */
+  nest(type: number, data: Buffer): NestedDomain | number;
+  /** `device`: whether a virtual ID names a device of the vIOMMU. */
+  invalidate?(type: number, entry: Buffer, device: (virtualId: bigint) => boolean): number;
+  /** An event for the guest's event queue from a fault behind one of its first stages; null: none. */
+  event?(
+    fault: { readonly pfn: number; readonly access: number; readonly pasid: number; readonly code: number },
+    virtualId: bigint,
+  ): Event | null;
+  readonly queues?: HardwareQueues;
+}
+
+export interface Event {
+  /** enum iommu_veventq_type */
+  readonly type: number;
+  readonly data: Buffer;
+}
+
+/** Queues of commands that hardware reads without the kernel (IOMMU_HW_QUEUE_ALLOC). */
+export interface HardwareQueues {
+  /** enum iommu_hw_queue_type */
+  readonly type: number;
+  /** The page that holds their indices: physical address and bytes. */
+  readonly page: { readonly frames: Frames };
+  /** Adds a queue of commands at a physical address. 0 or a negative errno. */
+  add(index: number, base: number, guestBase: bigint, bytes: number): number;
+  /** Whether the queue can go: the last one first. */
+  removable(index: number): boolean;
+  remove(index: number): void;
+  /** The hardware works: executes what software has put into the queues. */
+  run(device: (virtualId: bigint) => boolean): void;
+}
+
+/** What an IOMMU says of itself and nests, in its architecture's own terms. */
+export interface NestingModel {
+  /** enum iommu_hw_info_type */
+  readonly infoType: number;
+  /** Data of IOMMU_GET_HW_INFO, of its own type or of another that was asked for; null: not that one. */
+  info(type: number): Buffer | null;
+  /** A first stage right on a nesting parent, or a negative errno. Absent: it wants a vIOMMU. */
+  nest?(parent: PagingDomain, physical: PhysicalMemory, type: number, data: Buffer): NestedDomain | number;
+  /** A vIOMMU of a type (enum iommu_viommu_type), or undefined: not that one. `answer`: the caller's data, to be filled. */
+  virtual?(parent: PagingDomain, physical: PhysicalMemory, type: number, answer: Buffer | null): VirtualIommu | number | undefined;
+}
+
+/** A paging domain as a stage of a walk. */
+class PagingStage implements WalkingStage {
+  readonly out = new Int32Array(OUT_LENGTH);
+  readonly #domain: PagingDomain;
+  readonly #commit: boolean;
+
+  constructor(domain: PagingDomain, commit: boolean) {
+    this.#domain = domain;
+    this.#commit = commit;
+  }
+
+  walk(hi: number, lo: number, access: number): number {
+    const page = this.#domain.translate(pfnOfHiLo(hi, lo), access & (READ | WRITE), -1, this.#commit);
+    if (page < 0) return page;
+    this.out[OUT_HI] = hiOfPfn(page);
+    this.out[OUT_LO] = loOfPfn(page) | (lo & 0xfff);
+    this.out[OUT_PERMISSION] = READ | WRITE;
+    return PAGE_LG2;
+  }
+}
+
+/** Guest-physical memory as the hardware reaches it: behind the tables that the kernel keeps. */
+export function behind(parent: PagingDomain, physical: PhysicalMemory, commit: boolean): TableMemory {
+  return new SecondStageMemory(new PhysicalTables(physical, commit), new PagingStage(parent, commit), { read: READ, write: WRITE });
+}
+
+interface Cached {
+  readonly output: number;
+  /** Accesses that were walked for: the first write walks again, for the dirty bit. */
+  readonly walked: number;
+  /** Pages of the first stage's page, and its first page. */
+  readonly first: number;
+  readonly pages: number;
+}
+
+/** A table twice: one that leaves its marks, and one for probes. */
+export interface Tables {
+  readonly real: PageTable;
+  readonly probe: PageTable;
+}
+
+export function tablesOver(parent: PagingDomain, physical: PhysicalMemory, make: (memory: TableMemory) => PageTable): Tables {
+  return { real: make(behind(parent, physical, true)), probe: make(behind(parent, physical, false)) };
+}
+
+/**
+ * First-stage translations that the hardware remembers until it is told to forget them. It forgets nothing by itself, so that a
+ * missing invalidation always shows. The second stage is asked each time: the kernel invalidates what it changes.
+ */
+export class StageOneCache {
+  readonly #entries = new Map<number, Cached>();
+
+  /** Guest page that the page reaches, or a fault. */
+  translate(tables: Tables, pfn: number, access: number, commit: boolean): number {
+    const known = this.#entries.get(pfn);
+    if (known !== undefined && (access & ~known.walked) === 0) return known.output;
+    const table = commit ? tables.real : tables.probe;
+    const lg2 = table.walk(hiOfPfn(pfn), loOfPfn(pfn), access);
+    if (lg2 < 0) return faultKind(lg2) === FAULT_PERMISSION ? DMA_FORBIDDEN : DMA_UNMAPPED;
+    const { out } = table;
+    const output = pfnOfHiLo(out[OUT_HI], out[OUT_LO]);
+    const pages = 2 ** Math.max(0, lg2 - PAGE_LG2);
+    const first = Math.floor(pfn / pages) * pages;
+    if (commit) this.#entries.set(pfn, { output, walked: access | (known?.walked ?? 0), first, pages });
+    return output;
+  }
+
+  /** Forgets every page that has anything in [first, last]; a large page goes whole. */
+  invalidate(first: number, last: number): void {
+    for (const [pfn, entry] of this.#entries) if (entry.first <= last && entry.first + entry.pages - 1 >= first) this.#entries.delete(pfn);
+  }
+
+  clear(): void {
+    this.#entries.clear();
+  }
+}

@@ -1,0 +1,175 @@
+import { READ, WRITE } from '../../../memory/access.ts';
+import { errno } from '../../errno.ts';
+import type { PhysicalMemory } from '../memory.ts';
+import type { PagingDomain } from '../paging-domain.ts';
+import { Struct } from '../structs.ts';
+import { DMA_BLOCKED, DMA_FORBIDDEN } from '../translation.ts';
+import type { Event, HardwareQueues, NestedDomain, NestingModel, VirtualIommu } from './model.ts';
+import { SmmuCaches } from './smmuv3-caches.ts';
+import { type ContextDescriptor, contextDescriptor } from './smmuv3-cd.ts';
+import { type TegraConfig, TegraQueues, tegraInfo, VIOMMU_TEGRA241, vintfAnswer } from './tegra241.ts';
+import { userStruct } from './user-struct.ts';
+
+/** Arm SMMUv3 (IHI 0070): nested translation, and what the kernel lets a guest command. */
+
+const INFO_SMMUV3 = 2;
+const DATA_SMMUV3 = 2;
+const INVALIDATE_SMMUV3 = 1;
+const VIOMMU_SMMUV3 = 1;
+const VEVENTQ_SMMUV3 = 1;
+
+/** struct iommu_hw_info_arm_smmuv3 */
+const hwInfoSmmu = new Struct({
+  flags: 'u32',
+  reserved: 'u32',
+  idr0: 'u32',
+  idr1: 'u32',
+  idr2: 'u32',
+  idr3: 'u32',
+  idr4: 'u32',
+  idr5: 'u32',
+  iidr: 'u32',
+  aidr: 'u32',
+});
+/** struct iommu_hwpt_arm_smmuv3 */
+const hwptSmmu = new Struct({ ste0: 'u64', ste1: 'u64' });
+
+/** Fields of a stream table entry (5.2) that a guest may set: V, Config, S1Fmt, S1ContextPtr, S1CDMax; S1DSS, S1CIR, S1COR, S1CSH, S1STALLD, EATS. */
+const STE0_ALLOWED = 0x1n | (7n << 1n) | (3n << 4n) | 0xf_ffff_ffff_ffc0n | (0x1fn << 59n);
+const STE1_ALLOWED = 0xffn | (1n << 27n) | (3n << 28n);
+const CONFIG_ABORT = 0n;
+const CONFIG_BYPASS = 4n;
+const CONFIG_S1 = 5n;
+
+/** Event numbers (7.3): no translation, and permission. */
+const F_TRANSLATION = 0x10n;
+const F_PERMISSION = 0x13n;
+
+export interface SmmuConfig {
+  /** IDR0 to IDR5. Default: AArch64 tables, two-level context tables, 16-bit ASIDs, 20-bit substream IDs, 48 bits in and out, 4K and 64K granules, ranges. */
+  readonly idr?: readonly number[];
+  /** NVIDIA's command queues for guests, beside it. */
+  readonly tegra241?: TegraConfig;
+}
+
+const defaultIdr = [0x0000_1aca | (1 << 19), (19 << 21) | (20 << 6) | 16, 0, 1 << 10, 0, 0x55];
+
+export function smmuv3(config: SmmuConfig = {}): NestingModel {
+  const idr = config.idr ?? defaultIdr;
+  return {
+    infoType: INFO_SMMUV3,
+    info(type) {
+      if (type !== 0 && type !== INFO_SMMUV3) return config.tegra241 === undefined ? null : tegraInfo(type, config.tegra241);
+      const data = Buffer.alloc(hwInfoSmmu.bytes);
+      const [idr0, idr1, idr2, idr3, idr4, idr5] = idr;
+      hwInfoSmmu.encode(data, { idr0, idr1, idr2, idr3, idr4, idr5, iidr: 0x43b, aidr: 2 });
+      return data;
+    },
+    virtual(parent, physical, type, answer) {
+      if (type === VIOMMU_SMMUV3) return new VirtualSmmu(parent, physical, null);
+      if (type !== VIOMMU_TEGRA241 || config.tegra241 === undefined) return undefined;
+      const smmu = new VirtualSmmu(parent, physical, config.tegra241);
+      const failed = vintfAnswer(answer, smmu.queues as TegraQueues);
+      return failed < 0 ? failed : smmu;
+    },
+  };
+}
+
+class VirtualSmmu implements VirtualIommu {
+  readonly #parent: PagingDomain;
+  readonly #physical: PhysicalMemory;
+  readonly #caches = new SmmuCaches();
+  readonly queues?: HardwareQueues;
+
+  constructor(parent: PagingDomain, physical: PhysicalMemory, tegra: TegraConfig | null) {
+    this.#parent = parent;
+    this.#physical = physical;
+    if (tegra !== null) this.queues = new TegraQueues(physical, tegra, this.#caches);
+  }
+
+  /** The kernel checks the entry (EIO), and takes an invalid one for one that aborts. */
+  nest(type: number, data: Buffer): NestedDomain | number {
+    if (type !== DATA_SMMUV3) return -errno.EINVAL;
+    const ste = userStruct(hwptSmmu, 'ste1', data);
+    if (typeof ste === 'number') return ste;
+    if ((ste.ste0 & 1n) === 0n) return new SmmuStageOne(this.#parent, this.#physical, this.#caches, 0n, 0n);
+    if ((ste.ste0 & ~STE0_ALLOWED) !== 0n || (ste.ste1 & ~STE1_ALLOWED) !== 0n) return -errno.EIO;
+    const what = (ste.ste0 >> 1n) & 7n;
+    if (what !== CONFIG_ABORT && what !== CONFIG_BYPASS && what !== CONFIG_S1) return -errno.EIO;
+    if (((ste.ste1 >> 28n) & 3n) > 1n) return -errno.EIO;
+    return new SmmuStageOne(this.#parent, this.#physical, this.#caches, ste.ste0, ste.ste1);
+  }
+
+  invalidate(type: number, entry: Buffer, device: (virtualId: bigint) => boolean): number {
+    if (type !== INVALIDATE_SMMUV3 || entry.length < 16) return -errno.EINVAL;
+    return this.#caches.command(entry.readBigUInt64LE(0), entry.readBigUInt64LE(8), device);
+  }
+
+  /** F_TRANSLATION and F_PERMISSION records (7.3.13, 7.3.16): number, substream, stream; read or write; input address. */
+  event({ pfn, access, pasid, code }: { pfn: number; access: number; pasid: number; code: number }, virtualId: bigint): Event {
+    const data = Buffer.alloc(32);
+    const substream = pasid < 0 ? 0n : (1n << 11n) | (BigInt(pasid) << 12n);
+    data.writeBigUInt64LE((code === DMA_FORBIDDEN ? F_PERMISSION : F_TRANSLATION) | substream | (virtualId << 32n), 0);
+    data.writeBigUInt64LE((access & WRITE) !== 0 ? 0n : 1n << 35n, 8);
+    data.writeBigUInt64LE(BigInt(pfn) << 12n, 16);
+    return { type: VEVENTQ_SMMUV3, data };
+  }
+}
+
+/** A stream table entry of the guest: aborts, passes through, or names a table of context descriptors. */
+class SmmuStageOne implements NestedDomain {
+  readonly parent: PagingDomain;
+  readonly pasids: boolean;
+  readonly #physical: PhysicalMemory;
+  readonly #caches: SmmuCaches;
+  readonly #config: bigint;
+  readonly #ste0: bigint;
+  readonly #ste1: bigint;
+
+  constructor(parent: PagingDomain, physical: PhysicalMemory, caches: SmmuCaches, ste0: bigint, ste1: bigint) {
+    this.parent = parent;
+    this.#physical = physical;
+    this.#caches = caches;
+    this.#config = (ste0 & 1n) === 0n ? CONFIG_ABORT : (ste0 >> 1n) & 7n;
+    this.#ste0 = ste0;
+    this.#ste1 = ste1;
+    this.pasids = this.#config === CONFIG_S1;
+    parent.nested++;
+  }
+
+  /** Invalidations and events name the stream by its virtual ID, so a table wants a vDEVICE first. */
+  accepts(virtualId: bigint | undefined): number {
+    return this.#config === CONFIG_S1 && virtualId === undefined ? -errno.ENOENT : 0;
+  }
+
+  translate(pfn: number, access: number, pasid: number, commit: boolean): number {
+    if (this.#config === CONFIG_ABORT) return DMA_BLOCKED;
+    if (this.#config === CONFIG_BYPASS) return pasid < 0 ? this.parent.translate(pfn, access, -1, commit) : DMA_BLOCKED;
+    const descriptor = this.#descriptor(pasid, commit);
+    if (descriptor === null) return pasid < 0 && this.#dss === 1n ? this.parent.translate(pfn, access, -1, commit) : DMA_BLOCKED;
+    const gpa = this.#caches.translate(descriptor, pfn, access & (READ | WRITE), commit);
+    return gpa < 0 ? gpa : this.parent.translate(gpa, access, -1, commit);
+  }
+
+  /** STE.S1DSS: what a transaction without substream reaches when there are substreams. */
+  get #dss(): bigint {
+    return this.#ste1 & 3n;
+  }
+
+  #descriptor(pasid: number, commit: boolean): ContextDescriptor | null {
+    const substreams = this.#ste0 >> 59n !== 0n;
+    if (pasid < 0 && substreams && this.#dss !== 2n) return null;
+    if (pasid >= 0 && !substreams) return null;
+    const substream = Math.max(pasid, 0);
+    const known = this.#caches.descriptor(this, substream);
+    if (known !== undefined) return known;
+    const found = contextDescriptor(this.parent, this.#physical, this.#ste0, substream);
+    if (found !== null && commit) this.#caches.keep(this, substream, found);
+    return found;
+  }
+
+  free(): void {
+    this.#caches.forget(this);
+    this.parent.nested--;
+  }
+}
