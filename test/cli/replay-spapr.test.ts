@@ -1,13 +1,9 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { afterAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
+import { folder, recording, traces } from './recordings.ts';
 import { runCli } from './run-cli.ts';
-
-const folder = mkdtempSync(join(tmpdir(), 'viommu-replay-'));
-afterAll(() => rmSync(folder, { recursive: true }));
-const traces = join(import.meta.dirname, '../../../shared/traces');
 
 const MACHINE = {
   op: 'machine',
@@ -47,13 +43,6 @@ const GUEST = [
   { op: 'put', liobn: '0x80000001', ioba: '0x800000000010000', tce: '0x20003', ret: -4 },
   { op: 'ddwReset', buid: BUID, addr: '0x800' },
 ];
-
-let files = 0;
-function recording(lines: readonly (object | string)[]): string {
-  const file = join(folder, `${files++}.ndjson`);
-  writeFileSync(file, lines.map((line) => (typeof line === 'string' ? line : JSON.stringify(line))).join('\n'));
-  return file;
-}
 
 describe('replay of a pseries guest', () => {
   test('every line kind, as JSON', async () => {

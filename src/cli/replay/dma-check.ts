@@ -44,8 +44,14 @@ export class DmaCheck {
   }
 
   check(dma: ExpectedDma): void {
-    const { endpoint, iova, gpa, line } = dma;
-    const where = `line ${line}: endpoint ${hex(endpoint)} iova ${hex(iova)}`;
+    this.checkSoftware(dma);
+    const engine = this.#engines.get(dma.endpoint);
+    if (engine !== undefined && this.#seen++ % this.#stride === 0) this.#checkHardware(dma, engine, whereOf(dma));
+  }
+
+  checkSoftware(dma: ExpectedDma): void {
+    const { endpoint, iova, gpa } = dma;
+    const where = whereOf(dma);
     for (const access of [READ, WRITE]) {
       const verb = access === READ ? 'read' : 'write';
       if (dma.allowed & access) {
@@ -59,8 +65,6 @@ export class DmaCheck {
         this.software.check(found === null, () => `${where}: software ${verb} is forbidden and reaches ${hex(found!)}`);
       }
     }
-    const engine = this.#engines.get(endpoint);
-    if (engine !== undefined && this.#seen++ % this.#stride === 0) this.#checkHardware(dma, engine, where);
   }
 
   #translate(endpoint: number, iova: bigint, access: number): bigint | null {
@@ -100,4 +104,8 @@ export class DmaCheck {
   #same(): boolean {
     return this.#read.every((byte, i) => byte === this.#marker[i]);
   }
+}
+
+function whereOf({ line, endpoint, iova }: ExpectedDma): string {
+  return `line ${line}: endpoint ${hex(endpoint)} iova ${hex(iova)}`;
 }

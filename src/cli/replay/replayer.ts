@@ -20,13 +20,15 @@ export interface ReplayContext {
   readonly machine: Machine;
   readonly answers: Tally;
   readonly dma: DmaCheck;
+  /** Passes the next of the rig's devices through as an endpoint that the target knows; without one left, its DMA is software only. */
+  readonly passThrough: (endpoint: number) => void;
 }
 
 /** One kind of recorded guest: how its machine is made, and what each of its lines asks of it. */
 export interface RecordedTarget {
   readonly target: Target;
-  /** Endpoints that the recorded guest has from the start; each gets a passed-through device. */
-  readonly endpoints: readonly number[];
+  /** Called once, before the first operation. */
+  start?(context: ReplayContext): void;
   /** Does one recorded operation and compares the answer. @throws RecordingError for a line that it does not know. */
   replay(line: RecordedLine, context: ReplayContext): void;
   /** Called at the end of the recording. */

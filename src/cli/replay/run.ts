@@ -3,7 +3,7 @@ import type { HostCalls } from '../../host/host.ts';
 import { Machine } from '../../vmm/machine.ts';
 import { type ReadProgress, type RecordedLine, recordedLines } from '../recording.ts';
 import { DmaCheck } from './dma-check.ts';
-import { type RecordedTarget, recordedRam } from './replayer.ts';
+import { type RecordedTarget, type ReplayContext, recordedRam } from './replayer.ts';
 import { allocateRam, type DmaEngine, type Rig } from './rig.ts';
 import { Tally } from './tally.ts';
 import { recordedTarget } from './targets.ts';
@@ -69,8 +69,7 @@ class Run {
   readonly #rig: Rig;
   readonly #recorded: RecordedTarget;
   readonly #machine: Machine;
-  readonly #answers = new Tally();
-  readonly #dma: DmaCheck;
+  readonly #context: ReplayContext;
   readonly #ops: Record<string, number> = {};
   readonly #before: HostCalls;
 
@@ -82,23 +81,28 @@ class Run {
     this.#recorded = recordedTarget(machineLine, memory);
     this.#machine = new Machine({ memory, target: this.#recorded.target, host: rig.host, path: wish.path });
     const engines = new Map<number, DmaEngine>();
-    this.#recorded.endpoints.forEach((endpoint, i) => {
-      const device = rig.devices[i];
-      if (device === undefined) return;
-      this.#machine.passThrough(endpoint, device.path);
-      engines.set(endpoint, device.engine);
-    });
-    this.#dma = new DmaCheck(this.#recorded.target, memory, engines, rig.stride);
+    this.#context = {
+      machine: this.#machine,
+      answers: new Tally(),
+      dma: new DmaCheck(this.#recorded.target, memory, engines, rig.stride),
+      passThrough: (endpoint) => {
+        const device = rig.devices[engines.size];
+        if (device === undefined) return;
+        this.#machine.passThrough(endpoint, device.path);
+        engines.set(endpoint, device.engine);
+      },
+    };
+    this.#recorded.start?.(this.#context);
     this.#before = { ...rig.host.calls };
   }
 
   line(line: RecordedLine): void {
     this.#ops[line.op] = (this.#ops[line.op] ?? 0) + 1;
-    this.#recorded.replay(line, { machine: this.#machine, answers: this.#answers, dma: this.#dma });
+    this.#recorded.replay(line, this.#context);
   }
 
   end(seconds: number): ReplayResult {
-    this.#recorded.end?.({ machine: this.#machine, answers: this.#answers, dma: this.#dma });
+    this.#recorded.end?.(this.#context);
     const { calls } = this.#rig.host;
     const since = (kind: keyof HostCalls): number => calls[kind] - this.#before[kind];
     const counts = { map: since('map'), unmap: since('unmap'), copy: since('copy'), attach: since('attach') };
@@ -112,9 +116,9 @@ class Run {
       port: this.#rig.port.name,
       path: [...new Set(Object.values(this.#machine.state.endpoints).map((endpoint) => endpoint.path))].join(',') || 'emulated',
       ops: this.#ops,
-      answers: this.#answers,
-      dma: this.#dma.software,
-      hardwareDma: this.#dma.hardware,
+      answers: this.#context.answers,
+      dma: this.#context.dma.software,
+      hardwareDma: this.#context.dma.hardware,
       hostCalls: { ...counts, total },
       setup: { calls: all - total },
       splits: {

@@ -33,7 +33,6 @@ export function recordedSpapr(machine: RecordedLine, memory: GuestMemory): Recor
 
 class RecordedSpapr implements RecordedTarget {
   readonly target: SpaprIommu;
-  readonly endpoints = [ENDPOINT];
   peerHostCalls = 0;
   readonly #memory: GuestMemory;
   readonly #hypercalls = new HypercallDispatcher<HypercallRegisters>();
@@ -66,6 +65,10 @@ class RecordedSpapr implements RecordedTarget {
     this.#hypercalls.serve([H_PUT_TCE, H_PUT_TCE_INDIRECT, H_STUFF_TCE, H_GET_TCE], (opcode, registers) =>
       this.target.hypercall(opcode, registers),
     );
+  }
+
+  start({ passThrough }: ReplayContext): void {
+    passThrough(ENDPOINT);
   }
 
   replay(line: RecordedLine, context: ReplayContext): void {

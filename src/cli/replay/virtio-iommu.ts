@@ -1,0 +1,187 @@
+import type { GuestMemory } from '../../memory/guest-memory.ts';
+import { type ReservedRegion, statusName, VirtioIommu } from '../../target/virtio-iommu/index.ts';
+import type { RecordedLine } from '../recording.ts';
+import type { RecordedTarget, ReplayContext } from './replayer.ts';
+import { hex } from './tally.ts';
+
+/** VIRTIO_IOMMU_RESV_MEM_T_MSI (virtio 1.3, 5.13.6.8.1). */
+const SUBTYPE_MSI = 1;
+/** VIRTIO_IOMMU_S_OK. */
+const OK = 0;
+
+/** An UNMAP whose `unmapped` lines are still coming. */
+interface Unmap {
+  readonly line: number;
+  /** Mappings that our device removed. */
+  readonly removed: number;
+  recorded: number;
+}
+
+export function recordedVirtioIommu(machine: RecordedLine, memory: GuestMemory): RecordedTarget {
+  return new RecordedVirtioIommu(machine, memory);
+}
+
+class RecordedVirtioIommu implements RecordedTarget {
+  readonly target: VirtioIommu;
+  peerHostCalls = 0;
+  /** Reserved regions of endpoints that nothing else was said of yet: they have to be known when the endpoint is made. */
+  readonly #announced = new Map<number, ReservedRegion[]>();
+  readonly #endpoints = new Set<number>();
+  #unmap: Unmap | null = null;
+  /** An access whose translation may stand in the next line. */
+  #access: RecordedLine | null = null;
+
+  constructor(machine: RecordedLine, memory: GuestMemory) {
+    const inputRange = machine.object('inputRange');
+    const domainRange = machine.object('domainRange');
+    try {
+      this.target = new VirtioIommu({
+        memory,
+        pageSizeMask: machine.u64('pageSizeMask'),
+        inputRange: { start: inputRange.u64('start'), last: inputRange.u64('last') },
+        domainRange: { first: domainRange.u32('start'), last: domainRange.u32('last') },
+        probeBytes: machine.integer('probeBytes'),
+        bootBypass: machine.integer('bypass') !== 0,
+      });
+      this.target.negotiate();
+    } catch (error) {
+      machine.fail((error as Error).message);
+    }
+  }
+
+  replay(line: RecordedLine, context: ReplayContext): void {
+    if (this.#access !== null && line.op !== 'xlate') this.#bypassed(context);
+    if (this.#unmap !== null && line.op !== 'unmapped') this.#unmapEnded(context);
+    switch (line.op) {
+      case 'reserved':
+        this.#reserved(line, context);
+        break;
+      case 'attach':
+        this.#status(line, context, this.target.attach(line.u32('domain'), this.#endpoint(line, context)));
+        break;
+      case 'detach':
+        this.#status(line, context, this.target.detach(line.u32('domain'), this.#endpoint(line, context)));
+        break;
+      case 'map':
+        this.#map(line, context);
+        break;
+      case 'unmap':
+        this.#startUnmap(line, context);
+        break;
+      case 'unmapped':
+        this.#unmapped(line);
+        break;
+      case 'dma':
+        this.#endpoint(line, context);
+        this.#access = line;
+        break;
+      case 'xlate':
+        this.#xlate(line, context);
+        break;
+      default:
+        line.fail('is no operation of a virtio-iommu guest');
+    }
+  }
+
+  end(context: ReplayContext): void {
+    if (this.#access !== null) this.#bypassed(context);
+    if (this.#unmap !== null) this.#unmapEnded(context);
+  }
+
+  /** A recorded PROBE: before the endpoint exists it says what to make of it, afterwards what our PROBE must answer. */
+  #reserved(line: RecordedLine, { answers }: ReplayContext): void {
+    const id = line.u32('endpoint');
+    const region: ReservedRegion = {
+      kind: line.integer('subtype') === SUBTYPE_MSI ? 'msi' : 'reserved',
+      start: line.u64('start'),
+      last: line.u64('end'),
+    };
+    if (!this.#endpoints.has(id)) {
+      this.#announced.set(id, [...(this.#announced.get(id) ?? []), region]);
+      return;
+    }
+    const found = this.target.probe(id) ?? [];
+    const same = found.some(({ kind, start, last }) => kind === region.kind && start === region.start && last === region.last);
+    answers.check(same, () => `line ${line.number}: PROBE does not report [${hex(region.start)}, ${hex(region.last)}]`);
+  }
+
+  /** The line's endpoint, made and passed through when it is heard of for the first time. */
+  #endpoint(line: RecordedLine, { passThrough }: ReplayContext): number {
+    const id = line.u32('endpoint');
+    if (!this.#endpoints.has(id)) {
+      try {
+        this.target.addEndpoint(id, this.#announced.get(id));
+      } catch (error) {
+        line.fail((error as Error).message);
+      }
+      this.#endpoints.add(id);
+      passThrough(id);
+    }
+    return id;
+  }
+
+  /** A recording has only requests that were carried out, unless it says otherwise in `ret`. */
+  #status(line: RecordedLine, { answers }: ReplayContext, status: number): void {
+    const expected = line.has('ret') ? line.integer('ret') : OK;
+    answers.check(status === expected, () => `line ${line.number}: ${line.op} answers ${statusName(status)}, not ${statusName(expected)}`);
+  }
+
+  #map(line: RecordedLine, context: ReplayContext): void {
+    const start = line.u64('virtStart');
+    const last = line.u64('virtEnd');
+    this.peerHostCalls += alignedPieces(start, last);
+    this.#status(line, context, this.target.map(line.u32('domain'), start, last, line.u64('physStart'), line.u32('flags')));
+  }
+
+  #startUnmap(line: RecordedLine, context: ReplayContext): void {
+    const before = this.target.counts.mappings;
+    this.#status(line, context, this.target.unmap(line.u32('domain'), line.u64('virtStart'), line.u64('virtEnd')));
+    this.#unmap = { line: line.number, removed: before - this.target.counts.mappings, recorded: 0 };
+  }
+
+  #unmapped(line: RecordedLine): void {
+    if (this.#unmap === null) line.fail('follows no unmap');
+    this.#unmap.recorded++;
+    this.peerHostCalls += alignedPieces(line.u64('virtStart'), line.u64('virtEnd'));
+  }
+
+  #unmapEnded({ answers }: ReplayContext): void {
+    const { line, removed, recorded } = this.#unmap!;
+    this.#unmap = null;
+    answers.check(removed === recorded, () => `line ${line}: UNMAP removes ${removed} mappings, not ${recorded}`);
+  }
+
+  #xlate(line: RecordedLine, context: ReplayContext): void {
+    const access = this.#access ?? line.fail('follows no dma');
+    const iova = line.u64('iova');
+    const endpoint = line.u32('endpoint');
+    if (access.u64('iova') !== iova || access.u32('endpoint') !== endpoint) line.fail('is not the translation of the dma before it');
+    this.#access = null;
+    const allowed = access.integer('flag');
+    context.dma.check({ endpoint, iova, gpa: line.u64('addr'), allowed, forbidden: 0, line: line.number });
+  }
+
+  /** An access that was not translated: the endpoint had no domain yet, or it was an MSI, which no memory sees (5.13.6.8.1). */
+  #bypassed({ dma }: ReplayContext): void {
+    const line = this.#access!;
+    this.#access = null;
+    const iova = line.u64('iova');
+    const endpoint = line.u32('endpoint');
+    const isMsi = (this.target.probe(endpoint) ?? []).some(({ kind, start, last }) => kind === 'msi' && iova >= start && iova <= last);
+    const expected = { endpoint, iova, gpa: iova, allowed: line.integer('flag'), forbidden: 0, line: line.number };
+    if (isMsi) dma.checkSoftware(expected);
+    else dma.check(expected);
+  }
+}
+
+/** Pieces of [start, last] whose sizes are powers of two and that are aligned to them: QEMU notifies one by one. */
+function alignedPieces(start: bigint, last: bigint): number {
+  let pieces = 0;
+  for (let at = start; at <= last; pieces++) {
+    const left = last - at + 1n;
+    let size = at === 0n ? 1n << 63n : at & -at;
+    while (size > left) size >>= 1n;
+    at += size;
+  }
+  return pieces;
+}

@@ -1,0 +1,90 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { recording, traces } from './recordings.ts';
+import { runCli } from './run-cli.ts';
+
+const MACHINE = {
+  op: 'machine',
+  target: 'virtio-iommu',
+  ram: [{ gpa: '0x0', bytes: '0x1000000' }],
+  pageSizeMask: '0xfffffffffffff000',
+  inputRange: { start: '0x0', last: '0x7fffffffff' },
+  domainRange: { start: 0, last: 4294967295 },
+  probeBytes: 512,
+  bypass: 1,
+};
+const READ = 1;
+const WRITE = 2;
+
+/** A guest that uses every line kind: a bypassing access, an MSI, mappings, an UNMAP of two of them. */
+const GUEST = [
+  MACHINE,
+  { op: 'dma', endpoint: 8, iova: '0x5000', flag: WRITE },
+  { op: 'reserved', endpoint: 16, subtype: 1, start: '0xfee00000', end: '0xfeefffff' },
+  { op: 'attach', domain: 1, endpoint: 16 },
+  { op: 'reserved', endpoint: 16, subtype: 1, start: '0xfee00000', end: '0xfeefffff' },
+  { op: 'map', domain: 1, virtStart: '0xffff0000', virtEnd: '0xffff1fff', physStart: '0x40000', flags: 3 },
+  { op: 'map', domain: 1, virtStart: '0xffff2000', virtEnd: '0xffff2fff', physStart: '0x50000', flags: 1 },
+  { op: 'dma', endpoint: 16, iova: '0xffff1008', flag: WRITE },
+  { op: 'xlate', endpoint: 16, iova: '0xffff1008', addr: '0x41008' },
+  { op: 'dma', endpoint: 16, iova: '0xfee00000', flag: WRITE },
+  { op: 'dma', endpoint: 16, iova: '0xffff2ff8', flag: READ },
+  { op: 'xlate', endpoint: 16, iova: '0xffff2ff8', addr: '0x50ff8' },
+  { op: 'unmap', domain: 1, virtStart: '0xffff0000', virtEnd: '0xffff2fff' },
+  { op: 'unmapped', domain: 1, virtStart: '0xffff0000', virtEnd: '0xffff1fff' },
+  { op: 'unmapped', domain: 1, virtStart: '0xffff2000', virtEnd: '0xffff2fff' },
+  { op: 'detach', domain: 1, endpoint: 16 },
+];
+
+const changed = (at: number, change: object): object[] => GUEST.map((line, i) => (i === at ? { ...line, ...change } : line));
+
+describe('replay of a virtio-iommu guest', () => {
+  test('every line kind', async () => {
+    const { status, out } = await runCli('replay', recording(GUEST), '--json');
+    expect(JSON.parse(out)).toMatchObject({
+      target: 'virtio-iommu',
+      path: 'shadow',
+      answers: { checked: 7, wrong: 0 },
+      dma: { checked: 4, wrong: 0 },
+      // The MSI is none of the memory's.
+      hardwareDma: { checked: 3, wrong: 0 },
+    });
+    expect(status).toBe(0);
+  });
+
+  test.each([
+    ['a translation', 8, { addr: '0x42008' }, { dma: 1, hardwareDma: 1, answers: 0 }],
+    ['a reserved region', 4, { start: '0xfed00000' }, { dma: 0, hardwareDma: 0, answers: 1 }],
+    ['what an UNMAP removed', 14, { op: 'detach', domain: 1, endpoint: 16 }, { dma: 0, hardwareDma: 0, answers: 2 }],
+    ['a write where only reading is allowed', 10, { flag: WRITE }, { dma: 1, hardwareDma: 1, answers: 0 }],
+  ])('is wrong when the recording says otherwise of %s', async (_, at, change, wrong) => {
+    const { status, out } = await runCli('replay', recording(changed(at, change)), '--json');
+    const result = JSON.parse(out);
+    expect({ dma: result.dma.wrong, hardwareDma: result.hardwareDma.wrong, answers: result.answers.wrong }).toEqual(wrong);
+    expect(status).toBe(1);
+  });
+
+  test.each([
+    ['an xlate without its dma', [MACHINE, GUEST[8]], 2],
+    ['an unmapped without its unmap', [MACHINE, GUEST[13]], 2],
+    ['an operation of another target', [MACHINE, { op: 'put' }], 2],
+    ['a machine that cannot be', [{ ...MACHINE, pageSizeMask: '0x0' }], 1],
+  ])('refuses %s', async (_, lines, line) => {
+    const file = recording(lines);
+    const { status, err } = await runCli('replay', file);
+    expect(status).toBe(1);
+    expect(err).toContain(`${file}:${line}: `);
+  });
+});
+
+// The recordings lie beside the repository, not in it.
+test.skipIf(!existsSync(traces))('the recorded Linux guest: all right, one host call a request that changes something', async () => {
+  const { status, out } = await runCli('replay', join(traces, 'virtio-iommu-linux-6.12.ndjson.gz'), '--json');
+  const result = JSON.parse(out);
+  expect(status).toBe(0);
+  expect(result.dma).toEqual({ checked: 17_370, wrong: 0 });
+  expect(result.hardwareDma).toEqual({ checked: 16_980, wrong: 0 });
+  // 5,764 MAPs and 3,153 UNMAPs; four endpoints come up in bypass mode: RAM is mapped for each, and each is moved to its domain.
+  expect(result.hostCalls).toEqual({ map: 5_764 + 4, unmap: 3_153, copy: 0, attach: 8, total: 8_929 });
+});
