@@ -1,5 +1,6 @@
 import { iommufd } from './iommufd/index.ts';
 import { type SimInterface, SimKernel, type SimMachine } from './kernel.ts';
+import { vfio } from './vfio/index.ts';
 
 export type { SimDevice } from './device.ts';
 export type { CallFailure, CallObserver, SimCall } from './hooks.ts';
@@ -8,7 +9,7 @@ export type { SimDeviceConfig, SimKernel, SimMachine } from './kernel.ts';
 export { DMA_BLOCKED, DMA_FORBIDDEN, DMA_PENDING, DMA_UNMAPPED } from './translation.ts';
 
 /** One line a kernel interface. */
-const interfaces: readonly SimInterface[] = [iommufd];
+const interfaces: readonly SimInterface[] = [iommufd, vfio];
 
 /** A simulated kernel with simulated IOMMU hardware and devices behind it: a Port for any host driver. */
 export function simKernel(machine: SimMachine = {}): SimKernel {

@@ -24,6 +24,8 @@ export interface SimMachine {
   readonly devices?: readonly SimDeviceConfig[];
   /** Bytes that the process may pin (RLIMIT_MEMLOCK); more is ENOMEM. Default: no limit. */
   readonly pinLimit?: number;
+  /** Mappings that a type1 container allows (vfio_iommu_type1.dma_entry_limit). Default 65535, as the kernel's. */
+  readonly dmaEntryLimit?: number;
 }
 
 /** A kernel interface: adds its nodes (`kernel.nodes`) and what it wants of devices. One file or folder each. */

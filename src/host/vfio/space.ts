@@ -1,5 +1,5 @@
 import { READ, READ_WRITE, WRITE } from '../../memory/access.ts';
-import { hiOfPfn, loOfPfn, PFN_LIMIT } from '../../memory/address.ts';
+import { addressOfPfn, hiOfPfn, loOfPfn, PFN_LIMIT } from '../../memory/address.ts';
 import { INTERVAL_OVERLAP, IntervalMap } from '../../memory/interval-map.ts';
 import { errno, HostError } from '../errno.ts';
 import type { HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
@@ -198,7 +198,7 @@ export abstract class VfioSpace implements HostSpace {
       if (possible.some((range) => range.first <= wanted.first && range.last >= wanted.last)) continue;
       return this.fail(
         'attach',
-        errno.ERANGE,
+        errno.EADDRINUSE,
         wanted.first,
         wanted.last - wanted.first + 1,
         `the host can map only ${rangesText(possible)}`,
@@ -261,5 +261,6 @@ function setIommuHint(error: number): string | undefined {
 }
 
 function rangesText(ranges: readonly IovaRange[]): string {
-  return ranges.map(({ first, last }) => `[0x${first.toString(16)}000, 0x${last.toString(16)}fff]`).join(', ') || 'nothing';
+  const text = (pfn: number) => addressOfPfn(pfn).toString(16);
+  return ranges.map(({ first, last }) => `[0x${text(first)}, 0x${text(last + 1)})`).join(', ') || 'nothing';
 }

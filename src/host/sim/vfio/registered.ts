@@ -1,0 +1,77 @@
+import { PAGE_BYTES } from '../../../memory/address.ts';
+import { errno } from '../../errno.ts';
+import type { SimKernel } from '../kernel.ts';
+import type { Frames } from '../memory.ts';
+import { type Span, SpanList } from '../spans.ts';
+
+/** Memory that was registered, by virtual address (the kernel's struct mm_iommu_table_group_mem_t). */
+export interface RegisteredMemory extends Span<bigint> {
+  readonly frames: Frames;
+  /** Physical address of its first byte. */
+  readonly physical: number;
+  /** TCEs that reach it. */
+  mapped: number;
+}
+
+const PAGE_MASK = BigInt(PAGE_BYTES - 1);
+
+/** What a version 2 container has registered: pinned once, looked up by every map (the kernel's iommu_api.c). */
+export class Registrations {
+  readonly #kernel: SimKernel;
+  readonly #list = new SpanList<bigint, RegisteredMemory>();
+
+  constructor(kernel: SimKernel) {
+    this.#kernel = kernel;
+  }
+
+  get size(): number {
+    return this.#list.size;
+  }
+
+  register(vaddr: bigint, size: bigint): number {
+    if (((vaddr | size) & PAGE_MASK) !== 0n || vaddr + size >= 1n << 64n) return -errno.EINVAL;
+    const last = vaddr + size - 1n;
+    const there = this.#list.firstIn(vaddr, last);
+    if (there?.first === vaddr && there.last === last) return -errno.EBUSY;
+    const vma = this.#kernel.process.find(Number(vaddr));
+    const refused = this.#kernel.pin(Number(size));
+    if (refused < 0) return refused;
+    if (vma === undefined || Number(last) > vma.last || there !== undefined) {
+      this.#kernel.unpin(Number(size));
+      return there === undefined ? -errno.EFAULT : -errno.EINVAL;
+    }
+    this.#kernel.physical.hold(vma.frames);
+    const physical = vma.frames.first + vma.offset + (Number(vaddr) - vma.first);
+    this.#list.insert({ first: vaddr, last, frames: vma.frames, physical, mapped: 0 });
+    return 0;
+  }
+
+  unregister(vaddr: bigint, size: bigint): number {
+    if (((vaddr | size) & PAGE_MASK) !== 0n) return -errno.EINVAL;
+    const there = this.#list.at(vaddr);
+    if (there === undefined || there.first !== vaddr || there.last !== vaddr + size - 1n) return -errno.ENOENT;
+    if (there.mapped > 0) return -errno.EBUSY;
+    this.#drop(there);
+    return 0;
+  }
+
+  /** The piece that all of [address, address + bytes) lies in. */
+  find(address: bigint, bytes: bigint): RegisteredMemory | undefined {
+    const memory = this.#list.at(address);
+    return memory !== undefined && address + bytes - 1n <= memory.last ? memory : undefined;
+  }
+
+  #drop(memory: RegisteredMemory): void {
+    this.#list.remove(memory);
+    this.#kernel.physical.drop(memory.frames);
+    this.#kernel.unpin(Number(memory.last - memory.first + 1n));
+  }
+
+  clear(): void {
+    for (const memory of [...this.#list]) this.#drop(memory);
+  }
+
+  save(): unknown {
+    return [...this.#list].map(({ first, last, mapped }) => ({ first: first.toString(16), last: last.toString(16), mapped }));
+  }
+}
