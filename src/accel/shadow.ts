@@ -11,7 +11,7 @@ import { RunList } from './run-list.ts';
 import { closeSpace, copySpace, type HeldSpace } from './space-copy.ts';
 
 /** Host mappings of one address space, and runs in one flush. What a flush cannot take within it answers -ENOSPC. */
-export const MAPPING_LIMIT = 1 << 20;
+const MAPPING_LIMIT = 1 << 20;
 
 /** The path that any host serves: host mappings that follow what the guest means, one DMA_MAP a coalesced run. */
 export const shadow: PathKind = {

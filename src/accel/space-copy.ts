@@ -5,7 +5,7 @@ import { IntervalMap } from '../memory/interval-map.ts';
 import type { RunList } from './run-list.ts';
 
 /** Mappings above which a copy costs the guest more time than the gap costs the device. */
-export const COPY_LIMIT = 1024;
+const COPY_LIMIT = 1024;
 
 /** A host space and what it maps (guest pages). */
 export interface HeldSpace {
