@@ -1,10 +1,14 @@
 import type { Host } from './host.ts';
 import { IommufdHost } from './iommufd/index.ts';
 import type { Port } from './port.ts';
+import { TceHost } from './vfio-spapr-tce/index.ts';
+import { Type1Host } from './vfio-type1/index.ts';
 
 /** One line a kernel interface. */
 const hosts: Readonly<Record<string, (port: Port) => Host>> = {
   iommufd: (port) => new IommufdHost(port),
+  'vfio-type1': (port) => new Type1Host(port),
+  'vfio-spapr-tce': (port) => new TceHost(port),
 };
 
 /** Kernel interfaces that there is a driver for. */

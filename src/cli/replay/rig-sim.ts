@@ -1,5 +1,5 @@
 import { openHost } from '../../host/registry.ts';
-import { simKernel } from '../../host/sim/index.ts';
+import { type IommuConfig, type SimDevice, simKernel } from '../../host/sim/index.ts';
 import type { Rig } from './rig.ts';
 
 /** IOVA as wide as any recorded guest's: the windows of a pseries guest begin at 2^59. */
@@ -8,7 +8,7 @@ const APERTURE = { first: 0n, last: 0xffff_ffff_ffff_ffffn };
 /** A simulated kernel whose devices do every DMA. */
 export function simRig(hostKind: string, devices: number): Rig {
   const names = Array.from({ length: devices }, (_, i) => `vfio${i}`);
-  const kernel = simKernel({ iommus: [{ aperture: APERTURE }], devices: names.map((name) => ({ name })) });
+  const kernel = simKernel({ iommus: [machineOf(hostKind)], devices: names.map((name) => ({ name })) });
   const host = openHost(hostKind, kernel);
   return {
     port: kernel,
@@ -17,10 +17,20 @@ export function simRig(hostKind: string, devices: number): Rig {
     devices: names.map((name) => {
       const device = kernel.device(name);
       return {
-        path: device.path,
+        path: nodeOf(hostKind, device),
         engine: { read: (iova, into) => device.dmaRead(iova, into) === 0, write: (iova, from) => device.dmaWrite(iova, from) === 0 },
       };
     }),
     close: () => host.close(),
   };
+}
+
+/** VFIO sPAPR TCE is the interface of POWER hosts, whose IOMMUs have windows. */
+function machineOf(hostKind: string): IommuConfig {
+  return hostKind === 'vfio-spapr-tce' ? { tce: {} } : { aperture: APERTURE };
+}
+
+/** iommufd takes devices by their own node, the older interfaces by the node of their group. */
+function nodeOf(hostKind: string, { path, group, name }: SimDevice): string {
+  return hostKind === 'iommufd' ? path : `/dev/vfio/${group.number}#${name}`;
 }
