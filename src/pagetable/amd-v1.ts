@@ -182,12 +182,12 @@ function encodedLg2(hi: number, lo: number): number {
   return zerosHi === 0 ? 64 : 64 - Math.clz32(zerosHi & -zerosHi);
 }
 
-/** Whether any of the address bits [from, end) is set. */
+/** Whether any of the address bits [from, end) is set; both are bounds of levels, so neither is 32. */
 function anyBit(hi: number, lo: number, from: number, end: number): boolean {
   const low = from < 32 ? (lo >>> from) << from : 0;
   const high = from < 32 ? hi : (hi >>> (from - 32)) << (from - 32);
   if (end >= 64) return (low | high) !== 0;
-  return end <= 32 ? (low & (end === 32 ? -1 : (1 << end) - 1)) !== 0 : (low | (high & ((1 << (end - 32)) - 1))) !== 0;
+  return end < 32 ? (low & ((1 << end) - 1)) !== 0 : (low | (high & ((1 << (end - 32)) - 1))) !== 0;
 }
 
 /** The tables do not tell a fetch from a read. */

@@ -40,7 +40,8 @@ function amdRules({ levels, accessedDirty }: Variant): Rules {
       const rights = [3n << 61n, 1n << 61n, 2n << 61n, 0n, (3n << 61n) | 0x7en];
       const base = (lg2: number) => (field(address, 51, lg2) << BigInt(lg2)) | 1n;
       const tables = rights.flatMap((bits) => [level, level, level - 1].map((next) => base(12) | (BigInt(Math.max(next, 1)) << 9n) | bits));
-      const sizes = [1, 2, 4, 8].map((more) => lowest(level) + more).filter((lg2) => lg2 <= 51);
+      // 2^52 bytes would be one more than a level 4 entry can say (table 15): a sample that must fault.
+      const sizes = [1, 2, 4, 8].map((more) => lowest(level) + more).filter((lg2) => lg2 <= 52);
       const encoded = sizes.map((lg2) => base(lg2) | ((1n << BigInt(lg2 - 1)) - (1n << 12n)) | (7n << 9n));
       const leaves = rights.flatMap((bits) => [base(lowest(level)), ...encoded].map((entry) => entry | bits));
       return level === 0 ? leaves : level === 5 ? tables : [...tables, ...leaves];

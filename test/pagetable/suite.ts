@@ -31,7 +31,7 @@ export interface Format {
 }
 
 const ACCESSES = [0, READ, WRITE, READ | WRITE, EXECUTE].flatMap((access) => [access, access | PRIVILEGED]);
-const RUNS = Number(process.env['VIOMMU_TABLE_RUNS'] ?? 60);
+const RUNS = Number(process.env['VIOMMU_TABLE_RUNS'] ?? 40);
 
 export function testFormat(format: Format): void {
   describe(format.name, () => {
