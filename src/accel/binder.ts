@@ -116,14 +116,16 @@ export class Binder implements TargetObserver {
   #move(binding: Binding, space: AddressSpace): number {
     const backing = this.#backings.get(space) ?? this.#back(space);
     if (typeof backing === 'number') return backing;
+    const before = binding.space === null ? undefined : this.#backings.get(binding.space);
     const result = backing.path.attach(binding.device);
     if (result < 0) {
       this.#error = backing.path.error;
+      // The path may have had the device for a moment, before it saw that the space does not fit.
+      before?.path.attach(binding.device);
       if (backing.devices === 0) this.#release(space, backing);
       return result;
     }
     backing.devices++;
-    const before = binding.space === null ? undefined : this.#backings.get(binding.space);
     if (before !== undefined) {
       before.path.moved(binding.device);
       this.#left(binding, before);
