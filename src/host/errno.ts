@@ -20,6 +20,7 @@ export const errno = {
   EMFILE: 24,
   ENOTTY: 25,
   ENOSPC: 28,
+  ESPIPE: 29,
   ERANGE: 34,
   EDEADLK: 35,
   ENODATA: 61,

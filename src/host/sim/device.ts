@@ -25,6 +25,8 @@ export interface SimDeviceParts {
   readonly process: ProcessMemory;
   /** It can ask for pages that are not there (PCI PRI). */
   readonly pageRequests: boolean;
+  /** Lets other hardware go on before a DMA. */
+  readonly step: () => void;
 }
 
 /** A device that does DMA through what the simulated hardware has for it. */
@@ -35,6 +37,7 @@ export class SimDevice {
   readonly pageRequests: boolean;
   readonly #physical: PhysicalMemory;
   readonly #process: ProcessMemory;
+  readonly #step: () => void;
   /** What requests without PASID go through; null: blocked, as VFIO leaves a device that is not attached. */
   translation: Translation | null = null;
   /** What requests with a PASID go through that was attached for itself. */
@@ -49,6 +52,7 @@ export class SimDevice {
     this.pageRequests = parts.pageRequests;
     this.#physical = parts.physical;
     this.#process = parts.process;
+    this.#step = parts.step;
     parts.group.devices.push(this);
   }
 
@@ -93,6 +97,7 @@ export class SimDevice {
   }
 
   #dma(iova: bigint, bytes: Uint8Array, access: number, pasid: number): number {
+    this.#step();
     for (let done = 0; done < bytes.length; ) {
       const at = iova + BigInt(done);
       const offset = Number(at & 0xfffn);

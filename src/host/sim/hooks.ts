@@ -26,7 +26,12 @@ export class CallHooks {
   readonly counts = new Map<string, number>();
   readonly #observers = new Set<CallObserver>();
   readonly #failures = new Set<{ kind: string | undefined; left: number; errno: number }>();
+  readonly #onCall: () => void;
   #number = 0;
+
+  constructor(onCall: () => void) {
+    this.#onCall = onCall;
+  }
 
   /** Calls made in all. */
   get total(): number {
@@ -49,6 +54,7 @@ export class CallHooks {
   call(kind: string, fd: number, run: () => number): number {
     this.counts.set(kind, (this.counts.get(kind) ?? 0) + 1);
     const call = { kind, fd, number: ++this.#number };
+    this.#onCall();
     for (const observer of this.#observers) observer.before?.(call);
     const result = this.#failing(kind) ?? run();
     for (const observer of this.#observers) observer.after?.(call, result);

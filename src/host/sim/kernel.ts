@@ -45,7 +45,9 @@ export class SimKernel implements Port {
   readonly process: ProcessMemory;
   /** What opening a path makes; a negative errno refuses. */
   readonly nodes = new Map<string, () => SimFile | number>();
-  readonly hooks = new CallHooks();
+  readonly hooks = new CallHooks(() => this.step());
+  /** Hardware that works by itself: whatever has happened, it goes on a step. */
+  readonly hardware = new Set<() => void>();
   /** Bytes pinned for DMA now. */
   pinnedBytes = 0;
   readonly #files = new Map<number, SimFile>();
@@ -62,9 +64,14 @@ export class SimKernel implements Port {
       const iommu = this.iommus[config.iommu ?? 0];
       if (iommu === undefined) throw new RangeError(`SimKernel: ${config.name} names IOMMU ${config.iommu}, which there is not`);
       const { name, pageRequests = false } = config;
-      return new SimDevice({ name, iommu, group, physical: this.physical, process: this.process, pageRequests });
+      return new SimDevice({ name, iommu, group, physical: this.physical, process: this.process, pageRequests, step: () => this.step() });
     });
     for (const add of interfaces) add(this);
+  }
+
+  /** Lets hardware that polls memory go on: before every call and every DMA, and whenever a test asks. */
+  step(): void {
+    for (const run of this.hardware) run();
   }
 
   /** @throws RangeError when there is no device of that name. */

@@ -54,6 +54,8 @@ export interface Vma extends Span<number> {
   /** First byte of it within the frames. */
   readonly offset: number;
   readonly writable: boolean;
+  /** Whoever must know when the mapping goes. */
+  readonly onUnmap?: () => void;
 }
 
 /** First virtual address that is handed out. */
@@ -69,9 +71,9 @@ export class ProcessMemory {
     this.#physical = physical;
   }
 
-  map(frames: Frames, offset: number, bytes: number, writable = true): Vma {
+  map(frames: Frames, offset: number, bytes: number, options: { readonly writable?: boolean; readonly onUnmap?: () => void } = {}): Vma {
     const first = alignLike(this.#next, bytes);
-    const vma = { first, last: first + bytes - 1, frames, offset, writable };
+    const vma = { first, last: first + bytes - 1, frames, offset, writable: true, ...options };
     this.#next = first + Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES + PAGE_BYTES;
     this.#vmas.insert(vma);
     this.#physical.hold(frames);
@@ -81,6 +83,7 @@ export class ProcessMemory {
   unmap(vma: Vma): void {
     this.#vmas.remove(vma);
     this.#physical.drop(vma.frames);
+    vma.onUnmap?.();
   }
 
   find(address: number): Vma | undefined {

@@ -5,10 +5,13 @@ import type { SimFile } from '../files.ts';
 import type { SimKernel } from '../kernel.ts';
 import { readArgsz } from '../structs.ts';
 import { IommufdContext } from './context.ts';
-import { DeviceObject } from './device.ts';
+import { DeviceObject, NO_PASID } from './device.ts';
 import { vfioAttach, vfioBind, vfioDetach } from './structs.ts';
 
 const names = new Map<number, string>(Object.entries(ioctl).map(([name, number]) => [number, name]));
+
+/** VFIO_DEVICE_ATTACH_PASID and VFIO_DEVICE_DETACH_PASID */
+const WITH_PASID = 1;
 
 /** A VFIO device opened by its own node (the kernel's device_cdev.c): nothing can be done with it before it is bound. */
 export class CdevFile implements SimFile {
@@ -57,16 +60,20 @@ export class CdevFile implements SimFile {
   #attach(object: DeviceObject, address: number): number {
     const command = readArgsz(vfioAttach, vfioAttach.endOf('pt_id'), this.#kernel.process, address);
     if (typeof command === 'number') return command;
-    if (command.in.flags !== 0) return -errno.EINVAL;
-    const id = object.attach(command.in.pt_id);
+    const { argsz, flags, pt_id, pasid } = command.in;
+    if ((flags & ~WITH_PASID) !== 0) return -errno.EINVAL;
+    if (flags === WITH_PASID && argsz < vfioAttach.bytes) return -errno.EINVAL;
+    const id = object.attach(pt_id, flags === WITH_PASID ? pasid : NO_PASID);
     return id < 0 ? id : command.respond({ pt_id: id });
   }
 
   #detach(object: DeviceObject, address: number): number {
     const command = readArgsz(vfioDetach, vfioDetach.endOf('flags'), this.#kernel.process, address);
     if (typeof command === 'number') return command;
-    if (command.in.flags !== 0) return -errno.EINVAL;
-    object.detach();
+    const { argsz, flags, pasid } = command.in;
+    if ((flags & ~WITH_PASID) !== 0) return -errno.EINVAL;
+    if (flags === WITH_PASID && argsz < vfioDetach.bytes) return -errno.EINVAL;
+    object.detach(flags === WITH_PASID ? pasid : NO_PASID);
     return 0;
   }
 
@@ -82,7 +89,8 @@ export class CdevFile implements SimFile {
     const [object, context] = [this.#object, this.#context];
     if (object === null || context === null) return;
     this.#object = null;
-    object.detach();
+    object.detachAll();
+    if (object.virtual !== null) context.remove(object.virtual.id);
     object.users--;
     context.remove(object.id);
     context.close();

@@ -1,7 +1,9 @@
 import { errno } from '../../errno.ts';
 import { ioctl } from '../../iommufd/uapi.ts';
+import type { SimDevice } from '../device.ts';
 import type { SimFile } from '../files.ts';
 import type { SimKernel } from '../kernel.ts';
+import type { Vma } from '../memory.ts';
 import { type Command, type Fields, readSized, type Struct } from '../structs.ts';
 
 /** An object of one iommufd, with the kernel's reference count: the table holds one, each user one more. */
@@ -13,6 +15,19 @@ export interface KernelObject {
   destroy(): void;
   /** Its state as plain data. */
   save(): unknown;
+}
+
+/** A device as other objects see it. */
+export interface BoundDevice extends KernelObject {
+  readonly device: SimDevice;
+  /** Its ID on a vIOMMU, while it has a vDEVICE there. */
+  virtualId: bigint | undefined;
+}
+
+/** An object that shows pages of hardware to mmap. */
+export interface Mappable extends KernelObject {
+  /** 0 or a negative errno: -ENXIO when the offset is none of its pages. */
+  mmap(bytes: number, offset: number): Vma | number;
 }
 
 /** One ioctl of /dev/iommu. */
@@ -43,6 +58,8 @@ const names = new Map<number, string>(Object.entries(ioctl).map(([name, number])
 /** One open /dev/iommu: the object table, and the ioctls upon it. A bound device keeps it alive after its close. */
 export class IommufdContext implements SimFile {
   readonly kernel: SimKernel;
+  /** ID of the IOAS of VFIO compatibility; 0: none. */
+  vfioIoas = 0;
   readonly #handlers: ReadonlyMap<number, IoctlHandler>;
   readonly #objects = new Map<number, KernelObject>();
   #references = 1;
@@ -86,12 +103,29 @@ export class IommufdContext implements SimFile {
     return [...this.#objects.values()].filter((object): object is T => object instanceof type);
   }
 
+  /** The bound device of a name. */
+  bound(name: string): BoundDevice | undefined {
+    for (const object of this.#objects.values())
+      if (object.kind === 'device' && (object as BoundDevice).device.name === name) return object as BoundDevice;
+    return undefined;
+  }
+
+  /** iommufd_fops_mmap: the offset names a page of hardware that an object shows. */
+  mmap(bytes: number, offset: number): Vma | number {
+    for (const object of this.#objects.values()) {
+      const mapped = 'mmap' in object ? (object as Mappable).mmap(bytes, offset) : -errno.ENXIO;
+      if (mapped !== -errno.ENXIO) return mapped;
+    }
+    return -errno.ENXIO;
+  }
+
   /** Destroys an object that nothing but the table refers to. 0, -ENOENT, or -EBUSY. */
   remove(id: number): number {
     const object = this.#objects.get(id);
     if (object === undefined) return -errno.ENOENT;
     if (object.users !== 1) return -errno.EBUSY;
     this.#objects.delete(id);
+    if (this.vfioIoas === id) this.vfioIoas = 0;
     object.destroy();
     return 0;
   }

@@ -1,32 +1,41 @@
 import { errno } from '../../errno.ts';
 import type { SimDevice, SimGroup } from '../device.ts';
-import type { IommufdContext, KernelObject } from './context.ts';
+import type { BoundDevice, IommufdContext, KernelObject } from './context.ts';
 import { Ioas } from './ioas.ts';
 import { type Hwpt, PagingHwpt } from './page-tables.ts';
 
 /** Binding and attaching (the kernel's device.c): the devices of one IOMMU group always share one page table. */
 
-interface GroupState {
-  hwpt: Hwpt | null;
-  readonly attached: Set<DeviceObject>;
+/** An attachment without a PASID. */
+export const NO_PASID = -1;
+
+/** What the devices of a group are attached to, with one PASID or without. */
+interface Attachment {
+  hwpt: Hwpt;
+  readonly devices: Set<DeviceObject>;
 }
+
+type GroupState = Map<number, Attachment>;
 
 const groups = new WeakMap<IommufdContext, Map<SimGroup, GroupState>>();
 
 function groupState(context: IommufdContext, group: SimGroup): GroupState {
   const states = groups.get(context) ?? new Map<SimGroup, GroupState>();
   groups.set(context, states);
-  const state = states.get(group) ?? { hwpt: null, attached: new Set() };
+  const state = states.get(group) ?? new Map();
   states.set(group, state);
   return state;
 }
 
 /** A device bound to an iommufd. */
-export class DeviceObject implements KernelObject {
+export class DeviceObject implements BoundDevice {
   readonly kind = 'device';
   id = 0;
   users = 1;
   readonly device: SimDevice;
+  virtualId: bigint | undefined;
+  /** The vDEVICE that stands for it, and goes with it. */
+  virtual: KernelObject | null = null;
   readonly #context: IommufdContext;
   readonly #state: GroupState;
 
@@ -36,15 +45,15 @@ export class DeviceObject implements KernelObject {
     this.#state = groupState(context, device.group);
   }
 
-  get attached(): boolean {
-    return this.#state.attached.has(this);
+  isAttached(pasid: number): boolean {
+    return this.#state.get(pasid)?.devices.has(this) ?? false;
   }
 
   /** VFIO_DEVICE_ATTACH_IOMMUFD_PT: attaches, or replaces what was attached. Returns the HWPT's ID or a negative errno. */
-  attach(id: number): number {
+  attach(id: number, pasid: number): number {
     const object = this.#context.any(id);
     if (object === undefined) return -errno.ENOENT;
-    const set = this.attached ? this.#replace.bind(this) : this.#attach.bind(this);
+    const set = this.isAttached(pasid) ? (hwpt: Hwpt) => this.#replace(hwpt, pasid) : (hwpt: Hwpt) => this.#attach(hwpt, pasid);
     if (object instanceof Ioas) return this.#attachToIoas(object, set);
     if (!isHwpt(object)) return -errno.EINVAL;
     const failed = set(object);
@@ -59,7 +68,7 @@ export class DeviceObject implements KernelObject {
       if (failed === -errno.EINVAL) continue;
       return failed < 0 ? failed : hwpt.id;
     }
-    const made = PagingHwpt.create(this.#context, ioas, this.device, { automatic: true });
+    const made = PagingHwpt.create(this.#context, ioas, this.device, { automatic: true, flags: 0 });
     if (typeof made === 'number') return made;
     const failed = set(made);
     if (failed === 0) return made.id;
@@ -67,57 +76,93 @@ export class DeviceObject implements KernelObject {
     return failed;
   }
 
-  #attach(hwpt: Hwpt): number {
-    const state = this.#state;
-    if (state.hwpt !== null && state.hwpt !== hwpt) return -errno.EINVAL;
-    const refused = hwpt.accepts(this.device) || reserveAll(hwpt.ioas, [this.device]);
-    if (refused < 0) return refused;
-    state.attached.add(this);
+  /** iommufd_hwpt_pasid_compat, and what the IOMMU core asks of a PASID. */
+  #accepts(hwpt: Hwpt, pasid: number): number {
+    const plain = this.#state.get(NO_PASID);
+    if (pasid === NO_PASID) {
+      const beside = [...this.#state.keys()].some((other) => other !== NO_PASID);
+      if (!hwpt.forPasid && beside) return -errno.EINVAL;
+    } else {
+      if (!hwpt.forPasid || plain?.hwpt.forPasid === false) return -errno.EINVAL;
+      const { pasidLog2 } = this.device.iommu.config;
+      if (pasid === 0 || pasidLog2 === 0 || pasid >= 2 ** pasidLog2) return -errno.EINVAL;
+    }
+    return hwpt.accepts(this);
+  }
+
+  #attach(hwpt: Hwpt, pasid: number): number {
+    const attachment = this.#state.get(pasid);
+    if (attachment !== undefined && attachment.hwpt !== hwpt) return -errno.EINVAL;
+    const reserve = pasid === NO_PASID ? reserveAll(hwpt.ioas, [this.device]) : 0;
+    if (reserve < 0) return reserve;
+    const refused = this.#accepts(hwpt, pasid);
+    if (refused < 0) {
+      if (pasid === NO_PASID) hwpt.ioas.table.unreserve(this.device);
+      return refused;
+    }
+    if (attachment === undefined) this.#state.set(pasid, { hwpt, devices: new Set([this]) });
+    else attachment.devices.add(this);
     this.users++;
     hwpt.users++;
-    this.#install(hwpt);
+    this.#install(hwpt, pasid);
     return 0;
   }
 
   /** All devices of the group move at once, and none sees a moment without translation. */
-  #replace(hwpt: Hwpt): number {
-    const state = this.#state;
-    const old = state.hwpt as Hwpt;
+  #replace(hwpt: Hwpt, pasid: number): number {
+    const attachment = this.#state.get(pasid) as Attachment;
+    const old = attachment.hwpt;
     if (old === hwpt) return 0;
-    const devices = [...state.attached].map(({ device }) => device);
-    const moves = hwpt.ioas !== null && hwpt.ioas !== old.ioas;
-    const refused = hwpt.accepts(this.device) || (moves ? reserveAll(hwpt.ioas, devices) : 0);
+    const devices = [...attachment.devices].map(({ device }) => device);
+    const moves = pasid === NO_PASID && hwpt.ioas !== old.ioas;
+    const refused = this.#accepts(hwpt, pasid) || (moves ? reserveAll(hwpt.ioas, devices) : 0);
     if (refused < 0) return refused;
-    hwpt.users += state.attached.size;
-    this.#install(hwpt);
-    if (old.ioas !== hwpt.ioas) for (const device of devices) old.ioas?.table.unreserve(device);
-    for (const _ of devices) putHwpt(this.#context, old);
+    attachment.hwpt = hwpt;
+    hwpt.users += devices.length;
+    this.#install(hwpt, pasid);
+    for (const device of devices) {
+      if (moves) old.ioas.table.unreserve(device);
+      old.faults?.leave(old, device.name);
+      putHwpt(this.#context, old);
+    }
     return 0;
   }
 
-  #install(hwpt: Hwpt | null): void {
-    this.#state.hwpt = hwpt;
-    for (const device of this.device.group.devices) device.translation = hwpt;
+  #install(hwpt: Hwpt | null, pasid: number): void {
+    for (const device of this.device.group.devices) {
+      if (pasid === NO_PASID) device.translation = hwpt;
+      else if (hwpt !== null) device.pasids.set(pasid, hwpt);
+      else device.pasids.delete(pasid);
+    }
   }
 
   /** The device's requests are blocked again, when it is the group's last. */
-  detach(): void {
-    const state = this.#state;
-    const hwpt = state.hwpt;
-    if (hwpt === null || !state.attached.delete(this)) return;
+  detach(pasid: number): void {
+    const attachment = this.#state.get(pasid);
+    if (attachment === undefined || !attachment.devices.delete(this)) return;
+    const { hwpt } = attachment;
     this.users--;
-    if (state.attached.size === 0) this.#install(null);
-    hwpt.ioas?.table.unreserve(this.device);
+    if (attachment.devices.size === 0) {
+      this.#state.delete(pasid);
+      this.#install(null, pasid);
+    }
+    if (pasid === NO_PASID) hwpt.ioas.table.unreserve(this.device);
+    hwpt.faults?.leave(hwpt, this.device.name);
     putHwpt(this.#context, hwpt);
+  }
+
+  detachAll(): void {
+    for (const pasid of [...this.#state.keys()]) this.detach(pasid);
   }
 
   destroy(): void {
     const { group } = this.device;
-    if (group.devices.every((device) => device === this.device || !boundTo(this.#context, device))) group.owner = null;
+    if (group.devices.every((device) => device === this.device || this.#context.bound(device.name) === undefined)) group.owner = null;
   }
 
   save(): unknown {
-    return { device: this.device.name, hwpt: this.attached ? (this.#state.hwpt?.id ?? null) : null };
+    const attached = [...this.#state].filter(([, { devices }]) => devices.has(this)).map(([pasid, { hwpt }]) => [pasid, hwpt.id]);
+    return { device: this.device.name, attached, virtualId: this.virtualId?.toString(16) ?? null };
   }
 }
 
@@ -125,13 +170,8 @@ function isHwpt(object: KernelObject): object is Hwpt {
   return object.kind === 'hwpt-paging' || object.kind === 'hwpt-nested';
 }
 
-function boundTo(context: IommufdContext, device: SimDevice): boolean {
-  return context.list(DeviceObject).some((object) => object.device === device);
-}
-
 /** Takes what the devices cannot use out of the IOAS: all of it or nothing. */
-function reserveAll(ioas: Ioas | null, devices: readonly SimDevice[]): number {
-  if (ioas === null) return 0;
+function reserveAll(ioas: Ioas, devices: readonly SimDevice[]): number {
   for (const device of devices) {
     for (const range of device.iommu.config.reserved) {
       const failed = ioas.table.reserve(range, device);

@@ -1,36 +1,115 @@
 import { errno } from '../../errno.ts';
-import { handler, type IoctlHandler } from './context.ts';
+import { handler, type IoctlHandler, type IommufdContext } from './context.ts';
 import { DeviceObject } from './device.ts';
+import { FaultQueue } from './fault-queue.ts';
 import { Ioas } from './ioas.ts';
-import { PagingHwpt } from './page-tables.ts';
+import { DIRTY_TRACKING, FAULT_ID_VALID, FOR_PASID, NEST_PARENT, NestedHwpt, PagingHwpt } from './page-tables.ts';
 import { iommuHwInfo, iommuHwptAlloc } from './structs.ts';
+import { Viommu } from './viommu.ts';
 
 /** The ioctls of hardware page tables (the kernel's hw_pagetable.c), checks in the kernel's order. */
 
 const DATA_NONE = 0;
 
+/** struct iommu_user_data: what a driver gets of its own. */
+interface UserData {
+  readonly type: number;
+  readonly address: bigint;
+  readonly bytes: number;
+}
+
+function readUser(context: IommufdContext, { address, bytes }: UserData): Buffer | number {
+  const view = context.kernel.process.view(address, bytes);
+  return view === null ? -errno.EFAULT : Buffer.from(view);
+}
+
+function allocPaging(context: IommufdContext, ioas: Ioas, device: DeviceObject, flags: number, data: UserData): PagingHwpt | number {
+  const { dirtyTracking, pasidLog2, nesting } = device.device.iommu.config;
+  const nests = nesting?.nest !== undefined || nesting?.virtual !== undefined;
+  if ((flags & ~(NEST_PARENT | DIRTY_TRACKING | FAULT_ID_VALID | FOR_PASID)) !== 0) return -errno.EOPNOTSUPP;
+  if ((flags & FAULT_ID_VALID) !== 0 && (flags & NEST_PARENT) !== 0) return -errno.EOPNOTSUPP;
+  if ((flags & DIRTY_TRACKING) !== 0 && !dirtyTracking) return -errno.EOPNOTSUPP;
+  if ((flags & NEST_PARENT) !== 0 && !nests) return -errno.EOPNOTSUPP;
+  if ((flags & FOR_PASID) !== 0 && pasidLog2 === 0) return -errno.EOPNOTSUPP;
+  if (data.bytes !== 0) return -errno.EOPNOTSUPP;
+  return PagingHwpt.create(context, ioas, device.device, { automatic: false, flags });
+}
+
+/** A first stage on a nesting parent, where the hardware wants no vIOMMU for it. */
+function allocNested(
+  context: IommufdContext,
+  parent: PagingHwpt,
+  device: DeviceObject,
+  flags: number,
+  data: UserData,
+): NestedHwpt | number {
+  const { nesting } = device.device.iommu.config;
+  if ((flags & ~(FAULT_ID_VALID | FOR_PASID)) !== 0 || data.bytes === 0 || nesting?.nest === undefined) return -errno.EOPNOTSUPP;
+  if (parent.automatic || (parent.flags & NEST_PARENT) === 0 || parent.domain.iommu !== device.device.iommu) return -errno.EINVAL;
+  const bytes = readUser(context, data);
+  if (typeof bytes === 'number') return bytes;
+  const domain = nesting.nest(parent.domain, context.kernel.physical, data.type, bytes);
+  return typeof domain === 'number' ? domain : context.add(new NestedHwpt(domain, parent, null, flags));
+}
+
+function allocOnViommu(context: IommufdContext, viommu: Viommu, device: DeviceObject, flags: number, data: UserData): NestedHwpt | number {
+  if (viommu.iommu !== device.device.iommu) return -errno.EINVAL;
+  if ((flags & ~(FAULT_ID_VALID | FOR_PASID)) !== 0 || data.bytes === 0) return -errno.EOPNOTSUPP;
+  const bytes = readUser(context, data);
+  if (typeof bytes === 'number') return bytes;
+  const domain = viommu.hardware.nest(data.type, bytes);
+  return typeof domain === 'number' ? domain : context.add(new NestedHwpt(domain, viommu.parent, viommu, flags));
+}
+
 const alloc = handler('IOMMU_HWPT_ALLOC', iommuHwptAlloc, 'reserved', (context, command) => {
-  const { flags, dev_id, pt_id, reserved, data_type, data_len } = command.in;
+  const { flags, dev_id, pt_id, reserved, data_type, data_len, data_uptr, fault_id } = command.in;
   if (reserved !== 0) return -errno.EOPNOTSUPP;
   if ((data_type === DATA_NONE) !== (data_len === 0)) return -errno.EINVAL;
   const device = context.get(dev_id, DeviceObject);
   if (device === undefined) return -errno.ENOENT;
+  const data = { type: data_type, address: data_uptr, bytes: data_len };
   const from = context.any(pt_id);
-  if (!(from instanceof Ioas)) return -errno.EINVAL;
-  if (flags !== 0 || data_type !== DATA_NONE) return -errno.EOPNOTSUPP;
-  const made = PagingHwpt.create(context, from, device.device, { automatic: false });
-  return typeof made === 'number' ? made : command.respond({ out_hwpt_id: made.id });
+  let made: PagingHwpt | NestedHwpt | number = -errno.EINVAL;
+  if (from instanceof Ioas) made = allocPaging(context, from, device, flags, data);
+  else if (from instanceof PagingHwpt) made = allocNested(context, from, device, flags, data);
+  else if (from instanceof Viommu) made = allocOnViommu(context, from, device, flags, data);
+  if (typeof made === 'number') return made;
+  if ((flags & FAULT_ID_VALID) !== 0) {
+    const faults = context.get(fault_id, FaultQueue);
+    if (faults === undefined) {
+      context.remove(made.id);
+      return -errno.ENOENT;
+    }
+    made.faults = faults;
+    faults.users++;
+  }
+  return command.respond({ out_hwpt_id: made.id });
 });
 
+const INPUT_TYPE = 1;
+/** enum iommufd_hw_capabilities */
+const CAP_DIRTY_TRACKING = 1n;
+const CAP_PASID_PRIV = 4n;
+
 const hwInfo = handler('IOMMU_GET_HW_INFO', iommuHwInfo, 'reserved2', (context, command) => {
-  const { flags, dev_id, data_len, data_uptr, reserved0, reserved1, reserved2 } = command.in;
-  if (flags !== 0 || (reserved0 | reserved1 | reserved2) !== 0) return -errno.EOPNOTSUPP;
+  const { flags, dev_id, data_len, data_uptr, data_type, reserved0, reserved1, reserved2 } = command.in;
+  if ((flags & ~INPUT_TYPE) !== 0 || (reserved0 | reserved1 | reserved2) !== 0) return -errno.EOPNOTSUPP;
   const device = context.get(dev_id, DeviceObject);
   if (device === undefined) return -errno.ENOENT;
+  const { nesting, dirtyTracking, pasidLog2 } = device.device.iommu.config;
+  const wanted = (flags & INPUT_TYPE) !== 0 ? data_type : 0;
+  const info = nesting === null ? (wanted === 0 ? Buffer.alloc(0) : null) : nesting.info(wanted);
+  if (info === null) return -errno.EOPNOTSUPP;
   const room = context.kernel.process.view(data_uptr, data_len);
   if (room === null) return -errno.EFAULT;
   room.fill(0);
-  return command.respond({ data_len: 0, data_type: 0, out_max_pasid_log2: 0, out_capabilities: 0n });
+  info.copy(room);
+  return command.respond({
+    data_len: info.length,
+    data_type: wanted === 0 ? (nesting?.infoType ?? 0) : wanted,
+    out_max_pasid_log2: pasidLog2,
+    out_capabilities: (dirtyTracking ? CAP_DIRTY_TRACKING : 0n) | (pasidLog2 > 0 ? CAP_PASID_PRIV : 0n),
+  });
 });
 
 export const hwptHandlers: readonly IoctlHandler[] = [alloc, hwInfo];

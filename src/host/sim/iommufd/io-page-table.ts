@@ -15,6 +15,8 @@ const HUGE_PAGE = 0x20_0000n;
 
 /** Where the bytes of a mapping come from; resolved only when a domain wants them, as the kernel pins lazily. */
 export interface Source {
+  /** It is a file, not memory of the process. */
+  readonly file?: boolean;
   /** Frames and offset in them of [start, start + bytes), or null: EFAULT. */
   resolve(start: bigint, bytes: bigint, write: boolean): { readonly frames: Frames; readonly offset: number } | null;
 }
@@ -67,6 +69,8 @@ interface Area extends Span<bigint> {
   /** The frames that it pins while it is in a domain. */
   frames: Frames | null;
   physical: number;
+  /** Hardware reads it by its physical address: it cannot be unmapped (EBUSY). */
+  locks: number;
 }
 
 /** A part of another mapping, to be mapped again (IOAS_COPY). */
@@ -109,7 +113,7 @@ export class IoPageTable {
     const areas: Area[] = [];
     let at = first;
     for (const { pages, offset, bytes: size } of slices) {
-      areas.push({ first: at, last: at + size - 1n, pages, offset, permission, frames: null, physical: 0 });
+      areas.push({ first: at, last: at + size - 1n, pages, offset, permission, frames: null, physical: 0, locks: 0 });
       at += size;
     }
     if (this.#domains.length > 0) {
@@ -173,6 +177,7 @@ export class IoPageTable {
   unmap(first: bigint, last: bigint): { readonly bytes: bigint; readonly error: number } {
     let bytes = 0n;
     for (let area = this.#areas.firstIn(first, last); area !== undefined; area = this.#areas.firstIn(first, last)) {
+      if (area.locks > 0) return { bytes, error: -errno.EBUSY };
       if (area.first < first || area.last > last) return { bytes, error: -errno.ENOENT };
       this.#areas.remove(area);
       for (const domain of this.#domains) domain.unmap(pfn(area.first), pfn(area.last));
@@ -193,6 +198,36 @@ export class IoPageTable {
       at = end + 1n;
     }
     return slices;
+  }
+
+  /**
+   * Keeps [first, last] mapped and gives its physical address, for hardware that does not go through the tables: -ENOENT where
+   * it is not mapped, -EFAULT where it is not contiguous. `unlock` undoes it.
+   */
+  lock(first: bigint, last: bigint): number {
+    const areas: Area[] = [];
+    for (let at = first; at <= last; at = areas[areas.length - 1].last + 1n) {
+      const area = this.#areas.at(at);
+      if (area === undefined) return -errno.ENOENT;
+      if (area.physical + Number(at - area.first) !== (areas[0] ?? area).physical + Number(at - (areas[0] ?? area).first))
+        return -errno.EFAULT;
+      areas.push(area);
+    }
+    for (const area of areas) area.locks++;
+    return areas[0].physical + Number(first - areas[0].first);
+  }
+
+  unlock(first: bigint, last: bigint): void {
+    for (let at = first; at <= last; ) {
+      const area = this.#areas.at(at) as Area;
+      area.locks--;
+      at = area.last + 1n;
+    }
+  }
+
+  /** Whether all of it comes from files (IOAS_CHANGE_PROCESS). */
+  get onlyFiles(): boolean {
+    return [...this.#areas].every(({ pages }) => pages.source.file === true);
   }
 
   isReserved(first: bigint, last: bigint): boolean {

@@ -10,12 +10,14 @@ import {
   iommuDestroy,
   iommuIoasAlloc,
   iommuIoasAllowIovas,
+  iommuIoasChangeProcess,
   iommuIoasCopy,
   iommuIoasIovaRanges,
   iommuIoasMap,
   iommuIoasMapFile,
   iommuIoasUnmap,
   iommuIovaRange,
+  iommuVfioIoas,
 } from './structs.ts';
 
 /** The ioctls of I/O address spaces (the kernel's ioas.c), checks in the kernel's order. */
@@ -67,6 +69,7 @@ function processSource(context: IommufdContext): Source {
 
 function fileSource(file: SharedFile): Source {
   return {
+    file: true,
     resolve(start, bytes) {
       return start + bytes > BigInt(file.frames.buffer.byteLength) ? null : { frames: file.frames, offset: Number(start) };
     },
@@ -179,6 +182,41 @@ const allowIovas = handler('IOMMU_IOAS_ALLOW_IOVAS', iommuIoasAllowIovas, 'allow
   return ioas.table.allow(ranges);
 });
 
+/** Pinned memory is accounted to another process from now on; there is one here, so only what it refuses is to be seen. */
+const changeProcess = handler('IOMMU_IOAS_CHANGE_PROCESS', iommuIoasChangeProcess, 'reserved', (context, command) => {
+  if (command.in.reserved !== 0) return -errno.EOPNOTSUPP;
+  return context.list(Ioas).every(({ table }) => table.onlyFiles) ? 0 : -errno.EINVAL;
+});
+
+const VFIO_GET = 0;
+const VFIO_SET = 1;
+const VFIO_CLEAR = 2;
+
+/** The IOAS that old VFIO calls on the same descriptor would use. */
+const vfioIoas = handler('IOMMU_VFIO_IOAS', iommuVfioIoas, 'reserved', (context, command) => {
+  const { ioas_id, op, reserved } = command.in;
+  if (reserved !== 0) return -errno.EOPNOTSUPP;
+  if (op === VFIO_GET) {
+    const id = context.vfioIoas;
+    return context.get(id, Ioas) === undefined ? -errno.ENODEV : command.respond({ ioas_id: id });
+  }
+  if (op === VFIO_SET && context.get(ioas_id, Ioas) === undefined) return -errno.ENOENT;
+  if (op !== VFIO_SET && op !== VFIO_CLEAR) return -errno.EOPNOTSUPP;
+  context.vfioIoas = op === VFIO_SET ? ioas_id : 0;
+  return 0;
+});
+
 const destroy = handler('IOMMU_DESTROY', iommuDestroy, 'id', (context, command) => context.remove(command.in.id));
 
-export const ioasHandlers: readonly IoctlHandler[] = [alloc, allowIovas, copy, destroy, iovaRanges, map, mapFile, unmap];
+export const ioasHandlers: readonly IoctlHandler[] = [
+  alloc,
+  allowIovas,
+  changeProcess,
+  copy,
+  destroy,
+  iovaRanges,
+  map,
+  mapFile,
+  unmap,
+  vfioIoas,
+];

@@ -1,16 +1,43 @@
 import { errno } from '../../errno.ts';
 import type { SimDevice } from '../device.ts';
+import type { NestedDomain } from '../nesting/model.ts';
 import { PagingDomain } from '../paging-domain.ts';
-import type { Translation } from '../translation.ts';
-import type { IommufdContext, KernelObject } from './context.ts';
+import type { DmaFault, Translation } from '../translation.ts';
+import type { BoundDevice, IommufdContext, KernelObject } from './context.ts';
 import type { Ioas } from './ioas.ts';
+
+/** enum iommufd_hwpt_alloc_flags */
+export const NEST_PARENT = 1;
+export const DIRTY_TRACKING = 2;
+export const FAULT_ID_VALID = 4;
+export const FOR_PASID = 8;
+
+/** Where page requests go (IOMMU_FAULT_QUEUE_ALLOC). */
+export interface FaultSink extends KernelObject {
+  report(hwpt: Hwpt, fault: DmaFault): void;
+  /** The device leaves the page table: its requests that wait are answered as invalid. */
+  leave(hwpt: Hwpt, device: string): void;
+}
+
+/** A slice of an IOMMU, as the page tables on it see it (IOMMU_VIOMMU_ALLOC). */
+export interface VirtualSlice extends KernelObject {
+  report(fault: DmaFault): void;
+}
 
 /** A page table that a device can be attached to. */
 export interface Hwpt extends KernelObject, Translation {
-  /** The IOAS that it is filled from; null for a table that the user owns. */
-  readonly ioas: Ioas | null;
-  /** 0 or -EINVAL: the table and the device do not go together. */
-  accepts(device: SimDevice): number;
+  /** The IOAS that it is filled from, or that its parent is. */
+  readonly ioas: Ioas;
+  /** It may be attached beside, or as, a PASID's. */
+  readonly forPasid: boolean;
+  faults: FaultSink | null;
+  /** 0, or a negative errno: the table and the device do not go together. */
+  accepts(device: BoundDevice): number;
+}
+
+/** A device that can do no page requests cannot have a page table that wants to hear of them. */
+function acceptsFaults(hwpt: Hwpt, { device }: BoundDevice): number {
+  return hwpt.faults !== null && !device.pageRequests ? -errno.ENODEV : 0;
 }
 
 /** A page table that the kernel fills from an IOAS. */
@@ -22,33 +49,50 @@ export class PagingHwpt implements Hwpt {
   readonly domain: PagingDomain;
   /** Made by an attach to the IOAS, and gone with its last device. */
   readonly automatic: boolean;
+  readonly flags: number;
+  faults: FaultSink | null = null;
 
-  private constructor(ioas: Ioas, domain: PagingDomain, automatic: boolean) {
+  constructor(ioas: Ioas, domain: PagingDomain, flags: number, automatic: boolean) {
     this.ioas = ioas;
     this.domain = domain;
+    this.flags = flags;
     this.automatic = automatic;
   }
 
   /** A filled page table in the object table, or a negative errno and nothing. */
-  static create(context: IommufdContext, ioas: Ioas, device: SimDevice, options: { readonly automatic: boolean }): PagingHwpt | number {
+  static create(
+    context: IommufdContext,
+    ioas: Ioas,
+    device: SimDevice,
+    options: { automatic: boolean; flags: number },
+  ): PagingHwpt | number {
     const domain = new PagingDomain(device.iommu);
     const failed = ioas.table.addDomain(domain);
     if (failed < 0) {
       domain.free();
       return failed;
     }
-    const hwpt = context.add(new PagingHwpt(ioas, domain, options.automatic));
+    const hwpt = context.add(new PagingHwpt(ioas, domain, options.flags, options.automatic));
     ioas.users++;
     ioas.pageTables.push(hwpt);
     return hwpt;
   }
 
-  accepts(device: SimDevice): number {
-    return device.iommu === this.domain.iommu ? 0 : -errno.EINVAL;
+  get forPasid(): boolean {
+    return (this.flags & FOR_PASID) !== 0;
+  }
+
+  accepts(bound: BoundDevice): number {
+    return bound.device.iommu === this.domain.iommu ? acceptsFaults(this, bound) : -errno.EINVAL;
   }
 
   translate(pfn: number, access: number, pasid: number, commit: boolean): number {
     return this.domain.translate(pfn, access, pasid, commit);
+  }
+
+  fault(fault: DmaFault): boolean {
+    this.faults?.report(this, fault);
+    return this.faults !== null;
   }
 
   destroy(): void {
@@ -56,9 +100,60 @@ export class PagingHwpt implements Hwpt {
     this.ioas.table.removeDomain(this.domain);
     this.domain.free();
     this.ioas.users--;
+    if (this.faults !== null) this.faults.users--;
   }
 
   save(): unknown {
-    return { ioas: this.ioas.id, automatic: this.automatic };
+    return { ioas: this.ioas.id, automatic: this.automatic, flags: this.flags, tracking: this.domain.tracking };
+  }
+}
+
+/** A page table of the user's on one of the kernel's, or on a vIOMMU. */
+export class NestedHwpt implements Hwpt {
+  readonly kind = 'hwpt-nested';
+  id = 0;
+  users = 1;
+  readonly domain: NestedDomain;
+  readonly pasids: boolean;
+  readonly ioas: Ioas;
+  readonly forPasid: boolean;
+  readonly slice: VirtualSlice | null;
+  readonly #parent: PagingHwpt;
+  faults: FaultSink | null = null;
+
+  constructor(domain: NestedDomain, parent: PagingHwpt, slice: VirtualSlice | null, flags: number) {
+    this.domain = domain;
+    this.pasids = domain.pasids ?? false;
+    this.ioas = parent.ioas;
+    this.forPasid = (flags & FOR_PASID) !== 0;
+    this.slice = slice;
+    this.#parent = parent;
+    (slice ?? parent).users++;
+  }
+
+  accepts(bound: BoundDevice): number {
+    if (bound.device.iommu !== this.#parent.domain.iommu) return -errno.EINVAL;
+    return this.domain.accepts(bound.virtualId) || acceptsFaults(this, bound);
+  }
+
+  translate(pfn: number, access: number, pasid: number, commit: boolean): number {
+    return this.domain.translate(pfn, access, pasid, commit);
+  }
+
+  /** A fault becomes a page request where one can be made, and else an event of the guest's IOMMU. */
+  fault(fault: DmaFault): boolean {
+    if (this.faults !== null) this.faults.report(this, fault);
+    else this.slice?.report(fault);
+    return this.faults !== null;
+  }
+
+  destroy(): void {
+    this.domain.free();
+    (this.slice ?? this.#parent).users--;
+    if (this.faults !== null) this.faults.users--;
+  }
+
+  save(): unknown {
+    return { parent: this.#parent.id, slice: this.slice?.id ?? null };
   }
 }

@@ -69,6 +69,74 @@ export const iommuHwInfo = new Struct({
   reserved2: 'u8',
   out_capabilities: 'u64',
 });
+export const iommuHwptInvalidate = new Struct({
+  size: 'u32',
+  hwpt_id: 'u32',
+  data_uptr: 'u64',
+  data_type: 'u32',
+  entry_len: 'u32',
+  entry_num: 'u32',
+  reserved: 'u32',
+});
+export const iommuHwptSetDirtyTracking = new Struct({ size: 'u32', flags: 'u32', hwpt_id: 'u32', reserved: 'u32' });
+export const iommuHwptGetDirtyBitmap = new Struct({
+  size: 'u32',
+  hwpt_id: 'u32',
+  flags: 'u32',
+  reserved: 'u32',
+  iova: 'u64',
+  length: 'u64',
+  page_size: 'u64',
+  data: 'u64',
+});
+export const iommuFaultAlloc = new Struct({ size: 'u32', flags: 'u32', out_fault_id: 'u32', out_fault_fd: 'u32' });
+export const iommuHwptPgfault = new Struct({
+  flags: 'u32',
+  dev_id: 'u32',
+  pasid: 'u32',
+  grpid: 'u32',
+  perm: 'u32',
+  reserved: 'u32',
+  addr: 'u64',
+  length: 'u32',
+  cookie: 'u32',
+});
+export const iommuHwptPageResponse = new Struct({ cookie: 'u32', code: 'u32' });
+export const iommuViommuAlloc = new Struct({
+  size: 'u32',
+  flags: 'u32',
+  type: 'u32',
+  dev_id: 'u32',
+  hwpt_id: 'u32',
+  out_viommu_id: 'u32',
+  data_len: 'u32',
+  reserved: 'u32',
+  data_uptr: 'u64',
+});
+export const iommuVdeviceAlloc = new Struct({ size: 'u32', viommu_id: 'u32', dev_id: 'u32', out_vdevice_id: 'u32', virt_id: 'u64' });
+export const iommuVeventqAlloc = new Struct({
+  size: 'u32',
+  flags: 'u32',
+  viommu_id: 'u32',
+  type: 'u32',
+  veventq_depth: 'u32',
+  out_veventq_id: 'u32',
+  out_veventq_fd: 'u32',
+  reserved: 'u32',
+});
+export const iommufdVeventHeader = new Struct({ flags: 'u32', sequence: 'u32' });
+export const iommuHwQueueAlloc = new Struct({
+  size: 'u32',
+  flags: 'u32',
+  viommu_id: 'u32',
+  type: 'u32',
+  index: 'u32',
+  out_hw_queue_id: 'u32',
+  nesting_parent_iova: 'u64',
+  length: 'u64',
+});
+export const iommuIoasChangeProcess = new Struct({ size: 'u32', reserved: 'u32' });
+export const iommuVfioIoas = new Struct({ size: 'u32', ioas_id: 'u32', op: 'u16', reserved: 'u16' });
 
 /** Structs of include/uapi/linux/vfio.h that bring a device to an iommufd. */
 

@@ -16,13 +16,20 @@ import type { PagingDomain } from '../paging-domain.ts';
 import { PhysicalTables } from '../physical-tables.ts';
 import { DMA_FORBIDDEN, DMA_UNMAPPED, type Translation } from '../translation.ts';
 
+/** How the user makes the hardware forget (IOMMU_HWPT_INVALIDATE). */
+export interface Invalidation {
+  /** enum iommu_hwpt_invalidate_data_type */
+  readonly type: number;
+  /** Carries out one entry of an array: 0 or a negative errno. `device`: whether a virtual ID names a device of the vIOMMU. */
+  run(entry: Buffer, device: (virtualId: bigint) => boolean): number;
+}
+
 /** A first stage that a user owns, in memory that a paging domain of the kernel maps. */
 export interface NestedDomain extends Translation {
   readonly parent: PagingDomain;
   /** What attaching it to a device asks for beyond: 0 or a negative errno. `virtualId`: of the device on its vIOMMU, if it has one. */
   accepts(virtualId: bigint | undefined): number;
-  /** Carries out one entry of an invalidation array (IOMMU_HWPT_INVALIDATE): 0 or a negative errno. */
-  invalidate?(type: number, entry: Buffer): number;
+  readonly invalidation?: Invalidation;
   free(): void;
 }
 
@@ -30,8 +37,7 @@ export interface NestedDomain extends Translation {
 export interface VirtualIommu {
   /** A first stage from the data of IOMMU_HWPT_ALLOC, or a negative errno. */
   nest(type: number, data: Buffer): NestedDomain | number;
-  /** `device`: whether a virtual ID names a device of the vIOMMU. */
-  invalidate?(type: number, entry: Buffer, device: (virtualId: bigint) => boolean): number;
+  readonly invalidation?: Invalidation;
   /** An event for the guest's event queue from a fault behind one of its first stages; null: none. */
   event?(
     fault: { readonly pfn: number; readonly access: number; readonly pasid: number; readonly code: number },
@@ -54,8 +60,6 @@ export interface HardwareQueues {
   readonly page: { readonly frames: Frames };
   /** Adds a queue of commands at a physical address. 0 or a negative errno. */
   add(index: number, base: number, guestBase: bigint, bytes: number): number;
-  /** Whether the queue can go: the last one first. */
-  removable(index: number): boolean;
   remove(index: number): void;
   /** The hardware works: executes what software has put into the queues. */
   run(device: (virtualId: bigint) => boolean): void;
@@ -69,8 +73,10 @@ export interface NestingModel {
   info(type: number): Buffer | null;
   /** A first stage right on a nesting parent, or a negative errno. Absent: it wants a vIOMMU. */
   nest?(parent: PagingDomain, physical: PhysicalMemory, type: number, data: Buffer): NestedDomain | number;
-  /** A vIOMMU of a type (enum iommu_viommu_type), or undefined: not that one. `answer`: the caller's data, to be filled. */
-  virtual?(parent: PagingDomain, physical: PhysicalMemory, type: number, answer: Buffer | null): VirtualIommu | number | undefined;
+  /** enum iommu_viommu_type, those that it has. */
+  readonly virtualTypes?: readonly number[];
+  /** A vIOMMU of one of its types, or a negative errno. `answer`: the caller's data, to be filled. */
+  virtual?(parent: PagingDomain, physical: PhysicalMemory, type: number, answer: Buffer | null): VirtualIommu | number;
 }
 
 /** A paging domain as a stage of a walk. */

@@ -4,10 +4,10 @@ import type { PhysicalMemory } from '../memory.ts';
 import type { PagingDomain } from '../paging-domain.ts';
 import { Struct } from '../structs.ts';
 import { DMA_BLOCKED, DMA_FORBIDDEN } from '../translation.ts';
-import type { Event, HardwareQueues, NestedDomain, NestingModel, VirtualIommu } from './model.ts';
+import type { Event, HardwareQueues, Invalidation, NestedDomain, NestingModel, VirtualIommu } from './model.ts';
 import { SmmuCaches } from './smmuv3-caches.ts';
 import { type ContextDescriptor, contextDescriptor } from './smmuv3-cd.ts';
-import { type TegraConfig, TegraQueues, tegraInfo, VIOMMU_TEGRA241, vintfAnswer } from './tegra241.ts';
+import { answerVintf, checkVintf, type TegraConfig, TegraQueues, tegraInfo, VIOMMU_TEGRA241 } from './tegra241.ts';
 import { userStruct } from './user-struct.ts';
 
 /** Arm SMMUv3 (IHI 0070): nested translation, and what the kernel lets a guest command. */
@@ -33,6 +33,9 @@ const hwInfoSmmu = new Struct({
 });
 /** struct iommu_hwpt_arm_smmuv3 */
 const hwptSmmu = new Struct({ ste0: 'u64', ste1: 'u64' });
+
+/** struct iommu_viommu_arm_smmuv3_invalidate */
+const invalidateSmmu = new Struct({ cmd0: 'u64', cmd1: 'u64' });
 
 /** Fields of a stream table entry (5.2) that a guest may set: V, Config, S1Fmt, S1ContextPtr, S1CDMax; S1DSS, S1CIR, S1COR, S1CSH, S1STALLD, EATS. */
 const STE0_ALLOWED = 0x1n | (7n << 1n) | (3n << 4n) | 0xf_ffff_ffff_ffc0n | (0x1fn << 59n);
@@ -65,12 +68,15 @@ export function smmuv3(config: SmmuConfig = {}): NestingModel {
       hwInfoSmmu.encode(data, { idr0, idr1, idr2, idr3, idr4, idr5, iidr: 0x43b, aidr: 2 });
       return data;
     },
+    virtualTypes: config.tegra241 === undefined ? [VIOMMU_SMMUV3] : [VIOMMU_SMMUV3, VIOMMU_TEGRA241],
     virtual(parent, physical, type, answer) {
-      if (type === VIOMMU_SMMUV3) return new VirtualSmmu(parent, physical, null);
-      if (type !== VIOMMU_TEGRA241 || config.tegra241 === undefined) return undefined;
-      const smmu = new VirtualSmmu(parent, physical, config.tegra241);
-      const failed = vintfAnswer(answer, smmu.queues as TegraQueues);
-      return failed < 0 ? failed : smmu;
+      const caches = new SmmuCaches();
+      if (type === VIOMMU_SMMUV3 || config.tegra241 === undefined) return new VirtualSmmu(parent, physical, caches);
+      const refused = checkVintf(answer);
+      if (refused < 0) return refused;
+      const queues = new TegraQueues(physical, config.tegra241, caches);
+      answerVintf(answer as Buffer, queues);
+      return new VirtualSmmu(parent, physical, caches, queues);
     },
   };
 }
@@ -78,13 +84,21 @@ export function smmuv3(config: SmmuConfig = {}): NestingModel {
 class VirtualSmmu implements VirtualIommu {
   readonly #parent: PagingDomain;
   readonly #physical: PhysicalMemory;
-  readonly #caches = new SmmuCaches();
+  readonly #caches: SmmuCaches;
   readonly queues?: HardwareQueues;
+  readonly invalidation: Invalidation = {
+    type: INVALIDATE_SMMUV3,
+    run: (entry, device) => {
+      const command = userStruct(invalidateSmmu, 'cmd1', entry);
+      return typeof command === 'number' ? command : this.#caches.command(command.cmd0, command.cmd1, device);
+    },
+  };
 
-  constructor(parent: PagingDomain, physical: PhysicalMemory, tegra: TegraConfig | null) {
+  constructor(parent: PagingDomain, physical: PhysicalMemory, caches: SmmuCaches, queues?: HardwareQueues) {
     this.#parent = parent;
     this.#physical = physical;
-    if (tegra !== null) this.queues = new TegraQueues(physical, tegra, this.#caches);
+    this.#caches = caches;
+    if (queues !== undefined) this.queues = queues;
   }
 
   /** The kernel checks the entry (EIO), and takes an invalid one for one that aborts. */
@@ -98,11 +112,6 @@ class VirtualSmmu implements VirtualIommu {
     if (what !== CONFIG_ABORT && what !== CONFIG_BYPASS && what !== CONFIG_S1) return -errno.EIO;
     if (((ste.ste1 >> 28n) & 3n) > 1n) return -errno.EIO;
     return new SmmuStageOne(this.#parent, this.#physical, this.#caches, ste.ste0, ste.ste1);
-  }
-
-  invalidate(type: number, entry: Buffer, device: (virtualId: bigint) => boolean): number {
-    if (type !== INVALIDATE_SMMUV3 || entry.length < 16) return -errno.EINVAL;
-    return this.#caches.command(entry.readBigUInt64LE(0), entry.readBigUInt64LE(8), device);
   }
 
   /** F_TRANSLATION and F_PERMISSION records (7.3.13, 7.3.16): number, substream, stream; read or write; input address. */

@@ -47,13 +47,16 @@ export function tegraInfo(type: number, config: TegraConfig): Buffer | null {
   return data;
 }
 
-/** Where the guest's page is: 0 or a negative errno. The offset names it to mmap of the iommufd. */
-export function vintfAnswer(answer: Buffer | null, queues: TegraQueues): number {
+/** The caller must want to know where its page is: 0 or a negative errno. */
+export function checkVintf(answer: Buffer | null): number {
   if (answer === null) return -errno.EINVAL;
   const checked = userStruct(viommuTegra, 'out_vintf_mmap_length', answer);
-  if (typeof checked === 'number') return checked;
+  return typeof checked === 'number' ? checked : 0;
+}
+
+/** The offset names the page to mmap of the iommufd. */
+export function answerVintf(answer: Buffer, queues: TegraQueues): void {
   viommuTegra.encode(answer, { out_vintf_mmap_offset: BigInt(queues.page.frames.first), out_vintf_mmap_length: BigInt(PAGE0_BYTES) });
-  return 0;
 }
 
 interface Queue {
@@ -89,10 +92,6 @@ export class TegraQueues implements HardwareQueues {
       return -errno.EINVAL;
     this.#queues.push({ base, entries: bytes / ENTRY_BYTES });
     return 0;
-  }
-
-  removable(index: number): boolean {
-    return index === this.#queues.length - 1;
   }
 
   remove(index: number): void {

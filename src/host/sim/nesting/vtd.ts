@@ -72,6 +72,7 @@ class VtdStageOne implements NestedDomain {
   readonly #ecap: bigint;
   readonly #tables: Tables;
   readonly #cache = new StageOneCache();
+  readonly invalidation = { type: INVALIDATE_VTD_S1, run: (entry: Buffer) => this.#invalidate(entry) };
 
   constructor(parent: PagingDomain, physical: PhysicalMemory, config: VtdS1, cap: bigint, ecap: bigint) {
     this.parent = parent;
@@ -102,8 +103,7 @@ class VtdStageOne implements NestedDomain {
     return gpa < 0 ? gpa : this.parent.translate(gpa, access, -1, commit);
   }
 
-  invalidate(type: number, entry: Buffer): number {
-    if (type !== INVALIDATE_VTD_S1) return -errno.EINVAL;
+  #invalidate(entry: Buffer): number {
     const what = userStruct(vtdS1Invalidate, 'reserved', entry);
     if (typeof what === 'number') return what;
     const { addr, npages, flags, reserved } = what;

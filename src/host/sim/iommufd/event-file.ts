@@ -1,0 +1,48 @@
+import { errno } from '../../errno.ts';
+import type { SimFile } from '../files.ts';
+import type { IommufdContext, KernelObject } from './context.ts';
+
+/** What a queue of events answers to its descriptor. */
+export interface EventSource extends KernelObject {
+  read(view: Buffer): number;
+  write?(view: Buffer): number;
+  readonly waiting: boolean;
+}
+
+/** The descriptor of a queue: it keeps the queue and its iommufd alive (the kernel's eventq.c). */
+export class EventQueueFile implements SimFile {
+  readonly #context: IommufdContext;
+  readonly #source: EventSource;
+
+  constructor(context: IommufdContext, source: EventSource) {
+    this.#context = context;
+    this.#source = source;
+    source.users++;
+    context.hold();
+  }
+
+  ioctlName(): undefined {
+    return undefined;
+  }
+
+  ioctl(): number {
+    return -errno.ENOTTY;
+  }
+
+  read(view: Buffer): number {
+    return this.#source.read(view);
+  }
+
+  write(view: Buffer): number {
+    return this.#source.write?.(view) ?? -errno.EINVAL;
+  }
+
+  readable(): boolean {
+    return this.#source.waiting;
+  }
+
+  close(): void {
+    this.#source.users--;
+    this.#context.close();
+  }
+}

@@ -1,0 +1,118 @@
+import { READ, WRITE } from '../../../memory/access.ts';
+import { errno } from '../../errno.ts';
+import type { DmaFault } from '../translation.ts';
+import { handler, type IoctlHandler, type IommufdContext } from './context.ts';
+import { EventQueueFile, type EventSource } from './event-file.ts';
+import type { FaultSink, Hwpt } from './page-tables.ts';
+import { iommuFaultAlloc, iommuHwptPageResponse, iommuHwptPgfault } from './structs.ts';
+
+/** I/O page faults for the user to resolve (the kernel's eventq.c): read as struct iommu_hwpt_pgfault, answered by writing. */
+
+/** enum iommu_hwpt_pgfault_flags and iommu_hwpt_pgfault_perm */
+const PASID_VALID = 1;
+const LAST_PAGE = 2;
+const PERMISSION_READ = 1;
+const PERMISSION_WRITE = 2;
+/** enum iommufd_page_response_code */
+const RESPONSE_INVALID = 1;
+
+interface Request {
+  readonly hwpt: Hwpt;
+  readonly fault: DmaFault;
+  readonly group: number;
+}
+
+export class FaultQueue implements FaultSink, EventSource {
+  readonly kind = 'fault';
+  id = 0;
+  users = 1;
+  readonly #context: IommufdContext;
+  #deliver: Request[] = [];
+  readonly #answers = new Map<number, Request>();
+  #group = 0;
+
+  constructor(context: IommufdContext) {
+    this.#context = context;
+  }
+
+  report(hwpt: Hwpt, fault: DmaFault): void {
+    this.#deliver.push({ hwpt, fault, group: this.#group++ & 0x1ff });
+  }
+
+  leave(hwpt: Hwpt, device: string): void {
+    const leaves = (request: Request) => request.hwpt === hwpt && request.fault.device === device;
+    for (const [cookie, request] of this.#answers) {
+      if (!leaves(request)) continue;
+      this.#answers.delete(cookie);
+      request.fault.respond(RESPONSE_INVALID);
+    }
+    for (const request of this.#deliver.filter(leaves)) request.fault.respond(RESPONSE_INVALID);
+    this.#deliver = this.#deliver.filter((request) => !leaves(request));
+  }
+
+  get waiting(): boolean {
+    return this.#deliver.length > 0;
+  }
+
+  /** Whole records only; nothing to read is 0. */
+  read(view: Buffer): number {
+    if (view.length % iommuHwptPgfault.bytes !== 0) return -errno.ESPIPE;
+    let done = 0;
+    for (; done < view.length && this.#deliver.length > 0; done += iommuHwptPgfault.bytes) {
+      const request = this.#deliver.shift() as Request;
+      const cookie = this.#cookie();
+      this.#answers.set(cookie, request);
+      this.#compose(view.subarray(done, done + iommuHwptPgfault.bytes), request, cookie);
+    }
+    return done;
+  }
+
+  /** The lowest that is free, from 1. */
+  #cookie(): number {
+    let cookie = 1;
+    while (this.#answers.has(cookie)) cookie++;
+    return cookie;
+  }
+
+  #compose(into: Buffer, { fault, group }: Request, cookie: number): void {
+    into.fill(0);
+    iommuHwptPgfault.encode(into, {
+      flags: LAST_PAGE | (fault.pasid >= 0 ? PASID_VALID : 0),
+      dev_id: this.#context.bound(fault.device)?.id ?? 0,
+      pasid: Math.max(fault.pasid, 0),
+      grpid: group,
+      perm: ((fault.access & READ) !== 0 ? PERMISSION_READ : 0) | ((fault.access & WRITE) !== 0 ? PERMISSION_WRITE : 0),
+      addr: BigInt(fault.pfn) << 12n,
+      cookie,
+    });
+  }
+
+  write(view: Buffer): number {
+    if (view.length % iommuHwptPageResponse.bytes !== 0) return -errno.ESPIPE;
+    let done = 0;
+    for (; done < view.length; done += iommuHwptPageResponse.bytes) {
+      const { cookie, code } = iommuHwptPageResponse.decode(view.subarray(done, done + iommuHwptPageResponse.bytes));
+      const request = this.#answers.get(cookie);
+      if (code > RESPONSE_INVALID || request === undefined) break;
+      this.#answers.delete(cookie);
+      request.fault.respond(code);
+    }
+    return done === 0 && view.length > 0 ? -errno.EINVAL : done;
+  }
+
+  destroy(): void {
+    for (const { fault } of [...this.#deliver, ...this.#answers.values()]) fault.respond(RESPONSE_INVALID);
+  }
+
+  save(): unknown {
+    return { deliver: this.#deliver.length, answers: [...this.#answers.keys()] };
+  }
+}
+
+const alloc = handler('IOMMU_FAULT_QUEUE_ALLOC', iommuFaultAlloc, 'out_fault_fd', (context, command) => {
+  if (command.in.flags !== 0) return -errno.EOPNOTSUPP;
+  const queue = context.add(new FaultQueue(context));
+  return command.respond({ out_fault_id: queue.id, out_fault_fd: context.kernel.install(new EventQueueFile(context, queue)) });
+});
+
+export const faultHandlers: readonly IoctlHandler[] = [alloc];

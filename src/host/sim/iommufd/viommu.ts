@@ -1,0 +1,186 @@
+import { errno } from '../../errno.ts';
+import type { SimIommu } from '../iommu.ts';
+import type { Vma } from '../memory.ts';
+import type { Event, VirtualIommu } from '../nesting/model.ts';
+import type { DmaFault } from '../translation.ts';
+import { handler, type IoctlHandler, type IommufdContext, type KernelObject, type Mappable } from './context.ts';
+import { DeviceObject } from './device.ts';
+import { IOVA_MAX } from './io-page-table.ts';
+import { NEST_PARENT, PagingHwpt, type VirtualSlice } from './page-tables.ts';
+import { iommuHwQueueAlloc, iommuVdeviceAlloc, iommuViommuAlloc } from './structs.ts';
+
+/** Virtual IOMMUs, their devices and their hardware queues (the kernel's viommu.c), checks in the kernel's order. */
+
+export class Viommu implements VirtualSlice, Mappable {
+  readonly kind = 'viommu';
+  id = 0;
+  users = 1;
+  readonly hardware: VirtualIommu;
+  readonly parent: PagingHwpt;
+  /** By virtual ID. */
+  readonly devices = new Map<bigint, DeviceObject>();
+  /** By type. */
+  readonly eventQueues = new Map<number, { report(event: Event): void }>();
+  readonly #context: IommufdContext;
+  readonly #run: () => void;
+
+  constructor(context: IommufdContext, parent: PagingHwpt, hardware: VirtualIommu) {
+    this.#context = context;
+    this.parent = parent;
+    this.hardware = hardware;
+    parent.users++;
+    this.#run = () => hardware.queues?.run((virtualId) => this.devices.has(virtualId));
+    context.kernel.hardware.add(this.#run);
+  }
+
+  get iommu(): SimIommu {
+    return this.parent.domain.iommu;
+  }
+
+  /** Without a vDEVICE, or without somebody to hear of it, an event is lost. */
+  report(fault: DmaFault): void {
+    const virtualId = this.#context.bound(fault.device)?.virtualId;
+    const event = virtualId === undefined ? null : (this.hardware.event?.(fault, virtualId) ?? null);
+    if (event !== null) this.eventQueues.get(event.type)?.report(event);
+  }
+
+  mmap(bytes: number, offset: number): Vma | number {
+    const frames = this.hardware.queues?.page.frames;
+    if (frames === undefined || frames.first !== offset || frames.buffer.byteLength !== bytes) return -errno.ENXIO;
+    this.users++;
+    return this.#context.kernel.process.map(frames, 0, bytes, { onUnmap: () => this.users-- });
+  }
+
+  destroy(): void {
+    this.#context.kernel.hardware.delete(this.#run);
+    const frames = this.hardware.queues?.page.frames;
+    if (frames !== undefined) this.#context.kernel.physical.drop(frames);
+    this.parent.users--;
+  }
+
+  save(): unknown {
+    return { parent: this.parent.id, devices: [...this.devices.keys()].map((id) => id.toString(16)) };
+  }
+}
+
+const alloc = handler('IOMMU_VIOMMU_ALLOC', iommuViommuAlloc, 'out_viommu_id', (context, command) => {
+  const { flags, type, dev_id, hwpt_id, data_len, data_uptr } = command.in;
+  if (flags !== 0 || type === 0) return -errno.EOPNOTSUPP;
+  const device = context.get(dev_id, DeviceObject);
+  if (device === undefined) return -errno.ENOENT;
+  const { nesting } = device.device.iommu.config;
+  const knows = nesting?.virtualTypes?.includes(type) ?? false;
+  if (!knows || nesting?.virtual === undefined) return -errno.EOPNOTSUPP;
+  const parent = context.get(hwpt_id, PagingHwpt);
+  if (parent === undefined) return -errno.ENOENT;
+  if ((parent.flags & NEST_PARENT) === 0 || parent.domain.iommu !== device.device.iommu) return -errno.EINVAL;
+  const answer = data_len === 0 ? null : context.kernel.process.view(data_uptr, data_len);
+  if (answer === null && data_len !== 0) return -errno.EFAULT;
+  const hardware = nesting.virtual(parent.domain, context.kernel.physical, type, answer);
+  if (typeof hardware === 'number') return hardware;
+  return command.respond({ out_viommu_id: context.add(new Viommu(context, parent, hardware)).id });
+});
+
+/** A device's place on a vIOMMU. */
+class Vdevice implements KernelObject {
+  readonly kind = 'vdevice';
+  id = 0;
+  users = 1;
+  readonly #viommu: Viommu;
+  readonly #device: DeviceObject;
+  readonly #virtualId: bigint;
+
+  constructor(viommu: Viommu, device: DeviceObject, virtualId: bigint) {
+    this.#viommu = viommu;
+    this.#device = device;
+    this.#virtualId = virtualId;
+    viommu.users++;
+    viommu.devices.set(virtualId, device);
+    device.virtual = this;
+    device.virtualId = virtualId;
+  }
+
+  destroy(): void {
+    this.#viommu.users--;
+    this.#viommu.devices.delete(this.#virtualId);
+    this.#device.virtual = null;
+    this.#device.virtualId = undefined;
+  }
+
+  save(): unknown {
+    return { viommu: this.#viommu.id, device: this.#device.id, virtualId: this.#virtualId.toString(16) };
+  }
+}
+
+const allocDevice = handler('IOMMU_VDEVICE_ALLOC', iommuVdeviceAlloc, 'virt_id', (context, command) => {
+  const { viommu_id, dev_id, virt_id } = command.in;
+  const viommu = context.get(viommu_id, Viommu);
+  if (viommu === undefined) return -errno.ENOENT;
+  const device = context.get(dev_id, DeviceObject);
+  if (device === undefined) return -errno.ENOENT;
+  if (viommu.iommu !== device.device.iommu) return -errno.EINVAL;
+  if (device.virtual !== null || viommu.devices.has(virt_id)) return -errno.EEXIST;
+  return command.respond({ out_vdevice_id: context.add(new Vdevice(viommu, device, virt_id)).id });
+});
+
+/** A queue of commands in the guest's memory that the hardware reads by physical address. */
+class HwQueue implements KernelObject {
+  readonly kind = 'hw-queue';
+  id = 0;
+  users = 1;
+  readonly #viommu: Viommu;
+  readonly #index: number;
+  readonly #first: bigint;
+  readonly #last: bigint;
+  /** The queue before it, which cannot go first. */
+  readonly #before: HwQueue | undefined;
+
+  constructor(viommu: Viommu, index: number, first: bigint, last: bigint, before: HwQueue | undefined) {
+    this.#viommu = viommu;
+    this.#index = index;
+    this.#first = first;
+    this.#last = last;
+    this.#before = before;
+    viommu.users++;
+    if (before !== undefined) before.users++;
+  }
+
+  isOf(viommu: Viommu, index: number): boolean {
+    return this.#viommu === viommu && this.#index === index;
+  }
+
+  destroy(): void {
+    this.#viommu.hardware.queues?.remove(this.#index);
+    this.#viommu.parent.ioas.table.unlock(this.#first, this.#last);
+    this.#viommu.users--;
+    if (this.#before !== undefined) this.#before.users--;
+  }
+
+  save(): unknown {
+    return { viommu: this.#viommu.id, index: this.#index };
+  }
+}
+
+const allocQueue = handler('IOMMU_HW_QUEUE_ALLOC', iommuHwQueueAlloc, 'length', (context, command) => {
+  const { flags, viommu_id, type, index, nesting_parent_iova: base, length } = command.in;
+  if (flags !== 0 || type === 0) return -errno.EOPNOTSUPP;
+  if (length === 0n) return -errno.EINVAL;
+  const last = base + length - 1n;
+  if (last > IOVA_MAX) return -errno.EOVERFLOW;
+  const viommu = context.get(viommu_id, Viommu);
+  if (viommu === undefined) return -errno.ENOENT;
+  const { queues } = viommu.hardware;
+  if (queues === undefined || queues.type !== type) return -errno.EOPNOTSUPP;
+  const { table } = viommu.parent.ioas;
+  const physical = table.lock(base, last);
+  if (physical < 0) return physical;
+  const failed = queues.add(index, physical, base, Number(length));
+  if (failed < 0) {
+    table.unlock(base, last);
+    return failed;
+  }
+  const before = context.list(HwQueue).find((queue) => queue.isOf(viommu, index - 1));
+  return command.respond({ out_hw_queue_id: context.add(new HwQueue(viommu, index, base, last, before)).id });
+});
+
+export const viommuHandlers: readonly IoctlHandler[] = [alloc, allocDevice, allocQueue];
