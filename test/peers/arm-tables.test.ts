@@ -110,7 +110,7 @@ const DIFFERENCES: readonly { readonly section: string; readonly what: string; e
       config.stage === 1 &&
       !config.hierarchyDisabled &&
       (access & WRITE) !== 0 &&
-      faultKind(code) !== FAULT_PERMISSION &&
+      code < 0 &&
       peer.event === F_PERMISSION &&
       path.some((entry) => (entry & 3n) === 3n && (entry >> 62n) % 2n === 1n),
   },
