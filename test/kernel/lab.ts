@@ -1,0 +1,91 @@
+import { execFile } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { promisify } from 'node:util';
+import { DmaDevice } from './dma-device.ts';
+
+/*
+ * Boots the lab's small VM, with a real kernel and an emulated IOMMU, and runs tests in it with this checkout's own vitest.
+ */
+
+const run = promisify(execFile);
+const root = resolve(import.meta.dirname, '../..');
+
+/** The IOMMUs that QEMU emulates for the VM. */
+export const iommus = ['vtd', 'amd', 'virtio'] as const;
+export type Iommu = (typeof iommus)[number];
+
+/** One test of the VM. */
+interface VmTest {
+  readonly fullName: string;
+  readonly status: 'passed' | 'failed' | 'skipped' | 'pending' | 'todo';
+  readonly failureMessages: readonly string[];
+}
+
+/** What the tests of one file in the VM came to. */
+export interface VmFile {
+  readonly name: string;
+  readonly passed: number;
+  readonly skipped: readonly string[];
+  readonly failures: readonly string[];
+}
+
+/** Where the lab is; sets QEMU up in it, once. @throws Error when there is no lab, or QEMU cannot be set up. */
+export async function openLab(): Promise<string> {
+  const lab = process.env['VIOMMU_LAB_DIR'] ?? resolve(root, '../shared/lab');
+  if (!existsSync(join(lab, 'lab-vm'))) throw new Error(`no lab at ${lab}: VIOMMU_LAB_DIR names the folder that has lab-vm and setup-qemu`);
+  try {
+    await run(join(lab, 'setup-qemu'), { timeout: 600_000 });
+  } catch (error) {
+    throw new Error(`${join(lab, 'setup-qemu')} could not set QEMU up: ${(error as Error).message}`, { cause: error });
+  }
+  return lab;
+}
+
+export interface VmOptions {
+  readonly iommu: Iommu;
+  /** Names of the files `test/kernel/vm/NAME.vm.ts`. */
+  readonly files: readonly string[];
+  readonly seconds?: number;
+}
+
+/** edu takes any address; type1 and iommufd take IOMMUs that remap no interrupts. */
+const qemuArguments = '-global edu.dma_mask=0xffffffffffffffff';
+const kernelArguments = 'vfio_iommu_type1.allow_unsafe_interrupts=1';
+
+/** Runs files of test/kernel/vm in the VM. @throws Error with the VM's output when it gave no results. */
+export async function runInVm(lab: string, { iommu, files, seconds = 150 }: VmOptions): Promise<VmFile[]> {
+  const out = mkdtempSync(join(tmpdir(), 'viommu-vm-'));
+  const devices = [7, 8].map((slot) => new DmaDevice(join(out, `dma${slot}.sock`), slot));
+  try {
+    await Promise.all(devices.map((device) => device.listen()));
+    writeFileSync(join(out, 'job.json'), JSON.stringify({ files }));
+    const extra = [qemuArguments, ...devices.map((device) => device.qemuArguments)].join(' ');
+    const arguments_ = ['-v', iommu, '-T', `${seconds}`, '-a', kernelArguments, '-x', extra, join(root, 'test/kernel/vm/run.sh')];
+    const output = await run(join(lab, 'lab-vm'), arguments_, { env: { ...process.env, LAB_OUT: out }, maxBuffer: 1 << 26 }).then(
+      ({ stdout, stderr }) => stdout + stderr,
+      (error) => `${error.message}\n${error.stdout}\n${error.stderr}`,
+    );
+    const results = join(out, 'results.json');
+    if (!existsSync(results)) throw new Error(`the VM (${iommu}) gave no results:\n${output.slice(-3000)}`);
+    return decode(JSON.parse(readFileSync(results, 'utf8')));
+  } finally {
+    for (const device of devices) device.close();
+    rmSync(out, { recursive: true, force: true });
+  }
+}
+
+function decode(report: { testResults: { name: string; message: string; assertionResults: VmTest[] }[] }): VmFile[] {
+  return report.testResults.map(({ name, message, assertionResults }) => {
+    const of = (status: VmTest['status']) => assertionResults.filter((test) => test.status === status);
+    const failures = of('failed').map(({ fullName, failureMessages }) => `${fullName}\n${failureMessages.join('\n')}`);
+    if (message !== '') failures.push(message);
+    return {
+      name: name.replace(/^.*\/(.*)\.vm\.ts$/, '$1'),
+      passed: of('passed').length,
+      skipped: [...of('skipped'), ...of('pending'), ...of('todo')].map(({ fullName }) => fullName),
+      failures,
+    };
+  });
+}
