@@ -1,7 +1,9 @@
+import { expect, it } from 'vitest';
 import { READ, WRITE } from '../../src/memory/index.ts';
 import { FAULT_INPUT_SIZE, FAULT_NOT_PRESENT, FAULT_RESERVED } from '../../src/pagetable/page-table.ts';
 import { S390Table, type S390TableConfig } from '../../src/pagetable/s390.ts';
 import { field, type Rules } from './oracle.ts';
+import { TableRam } from './ram.ts';
 import { testFormat } from './suite.ts';
 
 type Variant = Required<Omit<S390TableConfig, 'root' | 'allocator'>>;
@@ -76,3 +78,8 @@ for (const variant of variants) {
     create: (memory, root, allocator) => new S390Table(memory, { ...variant, root, allocator }),
   });
 }
+
+it('s390: an anchor designates 2 to 5 levels of tables', () => {
+  for (const levels of [0, 1, 6, Number.NaN])
+    expect(() => new S390Table(new TableRam(1, 1).memory, { levels, root: 0 })).toThrow(RangeError);
+});

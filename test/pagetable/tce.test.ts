@@ -1,7 +1,9 @@
+import { expect, it } from 'vitest';
 import { READ, WRITE } from '../../src/memory/index.ts';
 import { FAULT_INPUT_SIZE, FAULT_NOT_PRESENT } from '../../src/pagetable/page-table.ts';
 import { TceTable, type TceTableConfig } from '../../src/pagetable/tce.ts';
 import { field, type Rules } from './oracle.ts';
+import { TableRam } from './ram.ts';
 import { testFormat } from './suite.ts';
 
 type Variant = Omit<TceTableConfig, 'root' | 'allocator'>;
@@ -44,3 +46,13 @@ for (const variant of variants) {
     create: (memory, root, allocator) => new TceTable(memory, { ...variant, root, allocator }),
   });
 }
+
+it.each([
+  { levels: 0, indexBits: 9, pageLg2: 12 },
+  { levels: 6, indexBits: 9, pageLg2: 12 },
+  { levels: 1, indexBits: 8, pageLg2: 12 },
+  { levels: 1, indexBits: 9, pageLg2: 11 },
+  { levels: 5, indexBits: 11, pageLg2: 12 },
+])('TCE tables are refused: %o', (variant) => {
+  expect(() => new TceTable(new TableRam(1, 1).memory, { ...variant, root: 0 })).toThrow(RangeError);
+});
