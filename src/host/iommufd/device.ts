@@ -5,10 +5,14 @@ import { Command } from './command.ts';
 
 /** struct vfio_device_bind_iommufd up to `out_devid`: argsz, flags, iommufd, out_devid. */
 const BIND_BYTES = 16;
-/** struct vfio_device_attach_iommufd_pt up to `pt_id`: argsz, flags, pt_id. */
+/** struct vfio_device_attach_iommufd_pt up to `pt_id`: argsz, flags, pt_id; with `pasid`. */
 const ATTACH_BYTES = 12;
-/** struct vfio_device_detach_iommufd_pt up to `flags`: argsz, flags. */
+const ATTACH_PASID_BYTES = 16;
+/** struct vfio_device_detach_iommufd_pt up to `flags`: argsz, flags; with `pasid`. */
 const DETACH_BYTES = 8;
+const DETACH_PASID_BYTES = 12;
+/** VFIO_DEVICE_ATTACH_PASID and VFIO_DEVICE_DETACH_PASID */
+const WITH_PASID = 1;
 
 const bindHints: Readonly<Record<number, string>> = {
   [errno.EPERM]: 'no interrupt isolation: the kernel wants iommufd.allow_unsafe_interrupts=1',
@@ -66,6 +70,27 @@ export class IommufdDevice implements HostDevice {
     if (result < 0) return result;
     this.attachment = null;
     return 0;
+  }
+
+  /** Attaches one PASID of the device to an IOAS or HWPT, or replaces what it was attached to. Returns 0 or a negative errno. */
+  attachPasid(pasid: number, id: number): number {
+    const command = new Command(this.#port, 'VFIO_DEVICE_ATTACH_IOMMUFD_PT', ATTACH_PASID_BYTES);
+    command.words[1] = WITH_PASID;
+    command.words[2] = id;
+    command.words[3] = pasid;
+    const result = command.call(this.fd);
+    command.release();
+    return Math.min(result, 0);
+  }
+
+  /** Requests of the PASID are blocked. Returns 0 or a negative errno. */
+  detachPasid(pasid: number): number {
+    const command = new Command(this.#port, 'VFIO_DEVICE_DETACH_IOMMUFD_PT', DETACH_PASID_BYTES);
+    command.words[1] = WITH_PASID;
+    command.words[2] = pasid;
+    const result = command.call(this.fd);
+    command.release();
+    return Math.min(result, 0);
   }
 
   /** Closing the descriptor detaches and unbinds. */

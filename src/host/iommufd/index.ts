@@ -1,48 +1,130 @@
 import { HostError } from '../errno.ts';
 import type { Host, HostCalls, HostCapabilities, SpaceRequirements } from '../host.ts';
 import type { Port } from '../port.ts';
+import { type Handle, IommufdContext } from './context.ts';
 import { IommufdDevice } from './device.ts';
-import { IommufdSpace, type SpaceContext } from './space.ts';
+import { FaultQueue } from './fault-queue.ts';
+import { type HwInfo, readHwInfo } from './hw-info.ts';
+import { Invalidations, SmmuInvalidations, VtdInvalidations } from './invalidate.ts';
+import { KernelPageTable, type NestedOptions, type PageTableOptions, StageOne } from './page-table.ts';
+import { IommufdSpace } from './space.ts';
+import type { StageOneData } from './stage-one.ts';
+import { Viommu } from './viommu.ts';
 
+export type { Handle } from './context.ts';
 export type { IommufdDevice } from './device.ts';
+export type { DirtyVisitor } from './dirty.ts';
+export type { FaultQueue, PageFault } from './fault-queue.ts';
+export type { HwInfo } from './hw-info.ts';
+export type { Invalidations, SmmuInvalidations, VtdInvalidations } from './invalidate.ts';
+export type { KernelPageTable, NestedOptions, PageTableOptions, StageOne } from './page-table.ts';
 export type { IommufdSpace } from './space.ts';
+export { amdGuest, type StageOneData, smmuv3Stage1, vtdStage1 } from './stage-one.ts';
+export { CommandQueue } from './tegra241.ts';
+export type { EventQueue, HardwareQueue, Vdevice, Viommu, VirtualEvent } from './viommu.ts';
 
 export interface IommufdOptions {
   /** Default /dev/iommu. */
   readonly path?: string;
 }
 
-/** The driver of Linux's iommufd (/dev/iommu, VFIO device nodes), on whatever port it is given. */
+/** struct iommu_vfio_ioas: size, ioas_id, op (16 bits). */
+const VFIO_IOAS_BYTES = 12;
+const VFIO_IOAS_OP = { get: 0, set: 1, clear: 2 } as const;
+
+/**
+ * The driver of Linux's iommufd (/dev/iommu, VFIO device nodes), on whatever port it is given. A plain user needs `openDevice`
+ * and `createSpace`; the rest is for who puts a guest's own tables on the hardware.
+ */
 export class IommufdHost implements Host {
   readonly kind = 'iommufd';
   readonly capabilities: HostCapabilities = { replace: true, copy: true };
   readonly calls: HostCalls = { map: 0, unmap: 0, copy: 0, attach: 0, control: 0 };
-  readonly #context: SpaceContext;
-  readonly #spaces = new Set<IommufdSpace>();
+  /** Of /dev/iommu, for whoever has calls of his own for it. */
+  readonly fd: number;
+  readonly #context: IommufdContext;
   readonly #devices = new Set<IommufdDevice>();
   #closed = false;
 
   /** @throws HostError when there is no such node, or the process may not open it. */
   constructor(port: Port, options: IommufdOptions = {}) {
     const path = options.path ?? '/dev/iommu';
-    const fd = port.open(path);
-    if (fd < 0) throw new HostError(`open ${path}`, fd);
-    this.#context = { port, fd, calls: this.calls };
+    this.fd = port.open(path);
+    if (this.fd < 0) throw new HostError(`open ${path}`, this.fd);
+    this.#context = new IommufdContext(port, this.fd, this.calls);
   }
 
   /** `path`: the node under /dev/vfio/devices of a device whose driver is vfio-pci. */
   openDevice(path: string): IommufdDevice {
-    const { port, fd } = this.#context;
     this.calls.control++;
-    const device = new IommufdDevice(port, fd, path, (closed) => this.#devices.delete(closed));
+    const device = new IommufdDevice(this.#context.port, this.fd, path, (closed) => this.#devices.delete(closed));
     this.#devices.add(device);
     return device;
   }
 
   createSpace(requirements: SpaceRequirements = {}): IommufdSpace {
-    const space = new IommufdSpace(this.#context, requirements, (closed) => this.#spaces.delete(closed));
-    this.#spaces.add(space);
-    return space;
+    return new IommufdSpace(this.#context, requirements);
+  }
+
+  /** What the IOMMU in front of a device is. `type`: of the data wanted (enum iommu_hw_info_type), where there are several. */
+  hwInfo(device: Handle, type = 0): HwInfo {
+    return readHwInfo(this.#context, device, type);
+  }
+
+  /** A page table filled from a space, with what automatic ones have not: nesting, dirty tracking, page faults, PASIDs. */
+  createPageTable(device: Handle, space: IommufdSpace, options: PageTableOptions = {}): KernelPageTable {
+    return new KernelPageTable(this.#context, device, space, options);
+  }
+
+  /** A page table of the user's own format on a nesting parent, or on a vIOMMU. */
+  createStageOne(device: Handle, parent: KernelPageTable | Viommu, data: StageOneData, options: NestedOptions = {}): StageOne {
+    return new StageOne(this.#context, device, parent, data, options);
+  }
+
+  /** Invalidations of a VT-d first stage, batched. */
+  createVtdInvalidations(target: StageOne, capacity?: number): VtdInvalidations {
+    return new VtdInvalidations(this.#context, target, capacity);
+  }
+
+  /** Invalidation commands of an SMMUv3's guest, batched. */
+  createSmmuInvalidations(target: Viommu, capacity?: number): SmmuInvalidations {
+    return new SmmuInvalidations(this.#context, target, capacity);
+  }
+
+  /** Invalidations of any type (enum iommu_hwpt_invalidate_data_type), entries given as words. */
+  createInvalidations(target: Handle, type: number, entryBytes: number, capacity?: number): Invalidations {
+    return new Invalidations(this.#context, target, type, entryBytes, capacity);
+  }
+
+  createFaultQueue(): FaultQueue {
+    return new FaultQueue(this.#context);
+  }
+
+  /** `type`: enum iommu_viommu_type. `data`: of the type's own; the kernel's answer comes back in it. */
+  createViommu(device: Handle, parent: KernelPageTable, type: number, data?: Uint8Array): Viommu {
+    return new Viommu(this.#context, device, parent, type, data);
+  }
+
+  /** Moves the account of all pinned memory to this process. @throws HostError EINVAL while a mapping is not of a file. */
+  changeProcess(): void {
+    this.#context.control('IOMMU_IOAS_CHANGE_PROCESS', 8, () => {});
+  }
+
+  /** ID of the IOAS that VFIO's container calls on this descriptor use. @throws HostError ENODEV when there is none. */
+  get vfioIoas(): number {
+    return this.#vfioIoas('get', 0);
+  }
+
+  setVfioIoas(space: IommufdSpace | null): void {
+    if (space === null) this.#vfioIoas('clear', 0);
+    else this.#vfioIoas('set', space.id);
+  }
+
+  #vfioIoas(operation: keyof typeof VFIO_IOAS_OP, id: number): number {
+    return this.#context.control('IOMMU_VFIO_IOAS', VFIO_IOAS_BYTES, (command) => {
+      command.words[1] = id;
+      command.words[2] = VFIO_IOAS_OP[operation];
+    })[1];
   }
 
   /** The kernel frees every object with the descriptors. */
@@ -50,7 +132,7 @@ export class IommufdHost implements Host {
     if (this.#closed) return;
     this.#closed = true;
     for (const device of this.#devices) device.close();
-    for (const space of this.#spaces) space.dispose();
-    this.#context.port.close(this.#context.fd);
+    for (const object of this.#context.owned) object.dispose();
+    this.#context.port.close(this.fd);
   }
 }

@@ -1,9 +1,9 @@
 import { READ, WRITE } from '../../memory/access.ts';
 import { PFN_LIMIT } from '../../memory/address.ts';
 import { errno, HostError } from '../errno.ts';
-import type { HostCalls, HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
-import type { Port } from '../port.ts';
-import { Command, callOnce } from './command.ts';
+import type { HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
+import { Command } from './command.ts';
+import { type IommufdContext, KernelObject } from './context.ts';
 import { IommufdDevice } from './device.ts';
 import { type IoctlName, MAP_FIXED_IOVA, MAP_READABLE, MAP_WRITEABLE } from './uapi.ts';
 
@@ -23,24 +23,13 @@ const ALLOW = { bytes: 24, ioas: 1, count: 2, pointer: 4 } as const;
 /** Map flags by permission (src/memory/access.ts): READ is bit 0, WRITE bit 1. */
 const flagsOf = [0, MAP_READABLE, MAP_WRITEABLE, MAP_READABLE | MAP_WRITEABLE].map((flags) => flags | MAP_FIXED_IOVA);
 
-/** What spaces share of their host. */
-export interface SpaceContext {
-  readonly port: Port;
-  readonly fd: number;
-  readonly calls: HostCalls;
-}
-
 /** An I/O address space: an IOAS, whose hardware page tables the kernel makes as devices are attached to it. */
-export class IommufdSpace implements HostSpace {
-  readonly id: number;
+export class IommufdSpace extends KernelObject implements HostSpace {
   readonly mappingLimit = Number.POSITIVE_INFINITY;
-  readonly #context: SpaceContext;
   readonly #required: SpaceRequirements;
   readonly #map: Command;
   readonly #unmap: Command;
   readonly #copy: Command;
-  readonly #onClose: (space: IommufdSpace) => void;
-  #closed = false;
   #failed: IoctlName = 'IOMMU_IOAS_MAP';
   #errno = 0;
   #first = 0;
@@ -48,13 +37,10 @@ export class IommufdSpace implements HostSpace {
   #hint: string | undefined;
 
   /** @throws HostError when the kernel refuses, or cannot promise the required apertures. */
-  constructor(context: SpaceContext, required: SpaceRequirements, onClose: (space: IommufdSpace) => void) {
-    const { port, fd, calls } = context;
-    this.#context = context;
+  constructor(context: IommufdContext, required: SpaceRequirements) {
+    super(context, context.control('IOMMU_IOAS_ALLOC', 12, () => {})[2]);
+    const { port } = context;
     this.#required = required;
-    this.#onClose = onClose;
-    calls.control++;
-    this.id = callOnce(port, fd, 'IOMMU_IOAS_ALLOC', 12, () => {})[2];
     this.#map = new Command(port, 'IOMMU_IOAS_MAP', MAP.bytes);
     this.#map.words[MAP.ioas] = this.id;
     this.#unmap = new Command(port, 'IOMMU_IOAS_UNMAP', UNMAP.bytes);
@@ -71,8 +57,7 @@ export class IommufdSpace implements HostSpace {
 
   /** Makes the kernel refuse any device that cannot reach these ranges. */
   #allow(apertures: readonly IovaRange[]): void {
-    const { port, fd, calls } = this.#context;
-    const memory = port.allocate(Math.max(1, apertures.length) * 16);
+    const memory = this.context.port.allocate(Math.max(1, apertures.length) * 16);
     const view = new DataView(memory.buffer);
     for (const [index, { first, last }] of apertures.entries()) {
       view.setBigUint64(index * 16, BigInt(first) << 12n, true);
@@ -84,8 +69,7 @@ export class IommufdSpace implements HostSpace {
       command.set64(ALLOW.pointer, memory.address);
     };
     try {
-      calls.control++;
-      callOnce(port, fd, 'IOMMU_IOAS_ALLOW_IOVAS', ALLOW.bytes, fill, 'the required apertures');
+      this.context.control('IOMMU_IOAS_ALLOW_IOVAS', ALLOW.bytes, fill, 'the required apertures');
     } finally {
       memory.release();
     }
@@ -97,14 +81,14 @@ export class IommufdSpace implements HostSpace {
     this.#map.setPages(MAP.address, host);
     this.#map.setPages(MAP.length, pages);
     this.#map.setPages(MAP.iova, iova);
-    this.#context.calls.map++;
-    const result = this.#map.call(this.#context.fd);
+    this.context.calls.map++;
+    const result = this.#map.call(this.context.fd);
     return result < 0 ? this.#fail('IOMMU_IOAS_MAP', result, iova, pages) : 0;
   }
 
   /** Maps `pages` pages of a file (a memfd, a file of /dev/shm) from byte `offset` on. Returns 0 or a negative errno. */
   mapFile(iova: number, fd: number, offset: bigint, pages: number, permission: number): number {
-    const { port, calls } = this.#context;
+    const { port, calls } = this.context;
     const command = new Command(port, 'IOMMU_IOAS_MAP_FILE', MAP_FILE.bytes);
     command.words[MAP_FILE.flags] = flagsOf[permission & (READ | WRITE)];
     command.words[MAP_FILE.ioas] = this.id;
@@ -113,7 +97,7 @@ export class IommufdSpace implements HostSpace {
     command.setPages(MAP_FILE.length, pages);
     command.setPages(MAP_FILE.iova, iova);
     calls.map++;
-    const result = command.call(this.#context.fd);
+    const result = command.call(this.context.fd);
     command.release();
     return result < 0 ? this.#fail('IOMMU_IOAS_MAP_FILE', result, iova, pages) : 0;
   }
@@ -123,8 +107,8 @@ export class IommufdSpace implements HostSpace {
     this.#unmap.setPages(UNMAP.iova, iova);
     this.#unmap.setPages(UNMAP.length, pages);
     if (pages === PFN_LIMIT) words.fill(-1, UNMAP.length, UNMAP.length + 2); // 2^64 bytes: the kernel's word for all of it
-    this.#context.calls.unmap++;
-    const result = this.#unmap.call(this.#context.fd);
+    this.context.calls.unmap++;
+    const result = this.#unmap.call(this.context.fd);
     if (result < 0) return this.#fail('IOMMU_IOAS_UNMAP', result, iova, pages);
     // Linux up to 6.17 says ENOENT where nothing is mapped, later ones say 0 bytes.
     const nothing = words[UNMAP.length] === 0 && words[UNMAP.length + 1] === 0;
@@ -132,23 +116,22 @@ export class IommufdSpace implements HostSpace {
   }
 
   copy(from: HostSpace, iova: number, pages: number, permission: number): number {
-    if (!(from instanceof IommufdSpace) || from.#context !== this.#context)
-      throw new TypeError('copy: the other space is not of this host');
+    if (!(from instanceof IommufdSpace) || from.context !== this.context) throw new TypeError('copy: the other space is not of this host');
     const { words } = this.#copy;
     words[COPY.flags] = flagsOf[permission & (READ | WRITE)];
     words[COPY.source] = from.id;
     this.#copy.setPages(COPY.length, pages);
     this.#copy.setPages(COPY.destinationIova, iova);
     this.#copy.setPages(COPY.sourceIova, iova);
-    this.#context.calls.copy++;
-    const result = this.#copy.call(this.#context.fd);
+    this.context.calls.copy++;
+    const result = this.#copy.call(this.context.fd);
     return result < 0 ? this.#fail('IOMMU_IOAS_COPY', result, iova, pages) : 0;
   }
 
   attach(device: HostDevice): number {
     const own = this.#own(device);
     const before = own.attachment;
-    this.#context.calls.attach++;
+    this.context.calls.attach++;
     const result = own.attach(this.id, this);
     if (result < 0) {
       const hint = result === -errno.EADDRINUSE ? `${device.name} cannot reach what the space maps or must be able to map` : undefined;
@@ -175,7 +158,7 @@ export class IommufdSpace implements HostSpace {
   }
 
   #undoAttach(device: IommufdDevice, before: object | null): void {
-    this.#context.calls.attach++;
+    this.context.calls.attach++;
     if (before instanceof IommufdSpace) device.attach(before.id, before);
     else device.detach();
   }
@@ -184,7 +167,7 @@ export class IommufdSpace implements HostSpace {
     const own = this.#own(device);
     if (own.attachment !== this)
       return this.#fail('VFIO_DEVICE_DETACH_IOMMUFD_PT', -errno.EINVAL, 0, 0, `${device.name} is not attached to it`);
-    this.#context.calls.attach++;
+    this.context.calls.attach++;
     const result = own.detach();
     return result < 0 ? this.#fail('VFIO_DEVICE_DETACH_IOMMUFD_PT', result, 0, 0) : 0;
   }
@@ -205,7 +188,7 @@ export class IommufdSpace implements HostSpace {
 
   /** Asks anew each time: every attached device may have narrowed it. */
   #ranges(): { readonly apertures: IovaRange[]; readonly alignment: bigint } {
-    const { port, fd, calls } = this.#context;
+    const { port, fd, calls } = this.context;
     for (let room = 64; ; ) {
       const memory = port.allocate(room * 16);
       const command = new Command(port, 'IOMMU_IOAS_IOVA_RANGES', RANGES.bytes);
@@ -244,22 +227,8 @@ export class IommufdSpace implements HostSpace {
     return new HostError(this.#failed, this.#errno, range, this.#hint);
   }
 
-  close(): void {
-    if (this.#closed) return;
-    const { port, fd, calls } = this.#context;
-    calls.control++;
-    callOnce(port, fd, 'IOMMU_DESTROY', 8, (command) => {
-      command.words[1] = this.id;
-    });
-    this.dispose();
-  }
-
-  /** Frees what the driver has; the kernel's part is gone already, or goes with the descriptor. */
-  dispose(): void {
-    if (this.#closed) return;
-    this.#closed = true;
+  protected override release(): void {
     for (const command of [this.#map, this.#unmap, this.#copy]) command.release();
-    this.#onClose(this);
   }
 }
 

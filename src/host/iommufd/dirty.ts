@@ -1,0 +1,52 @@
+import type { Handle, IommufdContext } from './context.ts';
+
+/** struct iommu_hwpt_get_dirty_bitmap */
+const GET = { bytes: 48, hwpt: 1, flags: 2, iova: 4, length: 6, pageSize: 8, data: 10 } as const;
+const NO_CLEAR = 1;
+
+/** Receives [first, last] of written pages. */
+export type DirtyVisitor = (first: number, last: number) => void;
+
+export interface DirtyOptions {
+  /** Only look, as before an unmap. Default false. */
+  readonly keep?: boolean;
+}
+
+/** IOMMU_HWPT_GET_DIRTY_BITMAP at 4 KiB a bit. @throws HostError EINVAL where the range is not mapped or tracking is off. */
+export function readDirty(
+  context: IommufdContext,
+  hwpt: Handle,
+  { first, pages, keep = false }: DirtyOptions & { readonly first: number; readonly pages: number },
+  visit: DirtyVisitor,
+): void {
+  const memory = context.port.allocate(Math.ceil(pages / 64) * 8);
+  try {
+    context.control('IOMMU_HWPT_GET_DIRTY_BITMAP', GET.bytes, (command) => {
+      command.words[GET.hwpt] = hwpt.id;
+      command.words[GET.flags] = keep ? NO_CLEAR : 0;
+      command.setPages(GET.iova, first);
+      command.setPages(GET.length, pages);
+      command.setPages(GET.pageSize, 1);
+      command.set64(GET.data, memory.address);
+    });
+    visitBits(new Uint8Array(memory.buffer), pages, (from, to) => visit(first + from, first + to));
+  } finally {
+    memory.release();
+  }
+}
+
+function visitBits(bitmap: Uint8Array, bits: number, visit: DirtyVisitor): void {
+  let start = -1;
+  for (let bit = 0; bit <= bits; bit++) {
+    if (start < 0 && (bit & 7) === 0 && bitmap[bit >> 3] === 0) {
+      bit += 7;
+      continue;
+    }
+    const set = bit < bits && (bitmap[bit >> 3] & (1 << (bit & 7))) !== 0;
+    if (set && start < 0) start = bit;
+    else if (!set && start >= 0) {
+      visit(start, bit - 1);
+      start = -1;
+    }
+  }
+}

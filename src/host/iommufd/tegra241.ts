@@ -1,0 +1,74 @@
+import type { PortMemory } from '../port.ts';
+
+/**
+ * NVIDIA's CMDQV (Linux, drivers/iommu/arm/arm-smmu-v3/tegra241-cmdqv.c): a command queue that the hardware drains by itself.
+ * An invalidation is four stores and a doorbell; no call to the kernel.
+ */
+
+/** enum iommu_viommu_type, and struct iommu_viommu_tegra241_cmdqv as its data. */
+export const VIOMMU_TEGRA241 = 2;
+export const VIOMMU_TEGRA241_BYTES = 16;
+/** enum iommu_hw_queue_type */
+export const HW_QUEUE_TEGRA241 = 1;
+
+/** 32-bit registers of one queue in page 0 of the VINTF, 128 bytes a queue. */
+const QUEUE_WORDS = 32;
+const CONS = 0;
+const PROD = 1;
+const CONFIG = 2;
+const GERROR = 4;
+const ENABLE = 1;
+
+/** One queue: its ring in memory that the hardware reaches, and its registers in the mapped page. */
+export class CommandQueue {
+  readonly #ring: Int32Array;
+  readonly #registers: Int32Array;
+  readonly #at: number;
+  readonly #entries: number;
+  #produced = 0;
+
+  /** `page`: page 0 of the VINTF. `ring`: the queue's memory, a power of two of bytes. */
+  constructor(page: PortMemory, index: number, ring: Uint8Array) {
+    this.#registers = new Int32Array(page.buffer, 0, page.bytes / 4);
+    this.#at = index * QUEUE_WORDS;
+    this.#ring = new Int32Array(ring.buffer, ring.byteOffset, ring.byteLength / 4);
+    this.#entries = ring.byteLength / 16;
+  }
+
+  enable(): void {
+    Atomics.store(this.#registers, this.#at + CONFIG, ENABLE);
+  }
+
+  /** Adds a command of four words (IHI 0070, chapter 4). False: the queue is full. */
+  add(word0: number, word1: number, word2: number, word3: number): boolean {
+    if (this.#waiting() === this.#entries) return false;
+    const at = (this.#produced & (this.#entries - 1)) * 4;
+    const ring = this.#ring;
+    ring[at] = word0;
+    ring[at + 1] = word1;
+    ring[at + 2] = word2;
+    ring[at + 3] = word3;
+    this.#produced = (this.#produced + 1) & (2 * this.#entries - 1);
+    return true;
+  }
+
+  /** The doorbell: what was added is the hardware's. */
+  ring(): void {
+    Atomics.store(this.#registers, this.#at + PROD, this.#produced);
+  }
+
+  /** The hardware has done all that was handed to it. */
+  get idle(): boolean {
+    return this.#waiting() === 0;
+  }
+
+  /** The hardware has stopped at a command that it does not take; its number stands at the consumer index. */
+  get failed(): boolean {
+    return (Atomics.load(this.#registers, this.#at + GERROR) & 1) !== 0;
+  }
+
+  #waiting(): number {
+    const mask = 2 * this.#entries - 1;
+    return (this.#produced - Atomics.load(this.#registers, this.#at + CONS)) & mask;
+  }
+}
