@@ -22,6 +22,12 @@ import {
   S_UNSUPP,
 } from './protocol.ts';
 
+/** A domain with the endpoints that are in it. */
+export interface DomainMembers {
+  readonly domain: Domain;
+  readonly endpoints: readonly Endpoint[];
+}
+
 /**
  * The domains, and the requests on them: structures of 5.13.6.3 to 5.13.6.6 as they lie in memory, `at` bytes into a view that
  * holds them whole; each answers its status. MAP and UNMAP change what the guest means and note it down; `settle` makes the
@@ -60,10 +66,6 @@ export class Domains {
   /** Mappings in all of them. */
   get mappings(): number {
     return this.#mappings;
-  }
-
-  all(): Iterable<Domain> {
-    return this.#domains.values();
   }
 
   spaceOf(endpoint: Endpoint): AddressSpace | null {
@@ -215,14 +217,32 @@ export class Domains {
     return false;
   }
 
-  /**
-   * All domains go, these come, each with its endpoints. False: the hardware refused to follow for an endpoint, which is blocked
-   * instead (or, should that be refused too, left where it was).
-   */
-  replace(next: readonly { readonly domain: Domain; readonly endpoints: readonly Endpoint[] }[], bypass: boolean): boolean {
+  /** All domains go, these come, each with its endpoints. False: the hardware refused to follow, and nothing has changed. */
+  replace(next: readonly DomainMembers[], bypass: boolean): boolean {
     const endpoints = [...this.endpoints.values()];
-    const before = endpoints.map((endpoint) => this.spaceOf(endpoint));
-    for (const endpoint of endpoints) endpoint.domain?.remove(endpoint);
+    const before = { domains: this.members(), bypass: this.bypass, spaces: endpoints.map((endpoint) => this.spaceOf(endpoint)) };
+    this.#install(next, bypass);
+    const moves = (endpoint: Endpoint, i: number) => this.spaceOf(endpoint) !== before.spaces[i];
+    const refused = endpoints.findIndex((endpoint, i) => moves(endpoint, i) && this.#tell(endpoint.id, this.spaceOf(endpoint)) < 0);
+    if (refused < 0) return true;
+    const moved = endpoints.slice(0, refused).filter(moves);
+    this.#install(before.domains, before.bypass);
+    for (const endpoint of moved) this.#tell(endpoint.id, this.spaceOf(endpoint));
+    return false;
+  }
+
+  /** All domains go, and every endpoint is blocked: what remains when the hardware cannot do better. */
+  block(): void {
+    this.#install([], false);
+    for (const endpoint of this.endpoints.keys()) this.#tell(endpoint, null);
+  }
+
+  members(): DomainMembers[] {
+    return [...this.#domains.values()].map((domain) => ({ domain, endpoints: [...domain.endpoints] }));
+  }
+
+  #install(next: readonly DomainMembers[], bypass: boolean): void {
+    for (const endpoint of this.endpoints.values()) endpoint.domain?.remove(endpoint);
     this.#domains.clear();
     this.#mappings = 0;
     this.bypass = bypass;
@@ -231,14 +251,6 @@ export class Domains {
       this.#domains.set(domain.id, domain);
       this.#mappings += domain.mappings.size;
     }
-    let followed = true;
-    endpoints.forEach((endpoint, i) => {
-      const space = this.spaceOf(endpoint);
-      if (space === before[i] || this.#tell(endpoint.id, space) >= 0) return;
-      this.#tell(endpoint.id, null);
-      followed = false;
-    });
-    return followed;
   }
 
   /** An endpoint is no longer there. */

@@ -1,6 +1,4 @@
-import type { Domain } from './domain.ts';
-import type { Domains } from './domains.ts';
-import type { Endpoint } from './endpoint.ts';
+import type { DomainMembers, Domains } from './domains.ts';
 import { QUEUES } from './protocol.ts';
 import type { VirtioDeviceState } from './virtio-device.ts';
 
@@ -21,17 +19,17 @@ export interface VirtioIommuState {
   readonly domains: readonly SavedDomain[];
 }
 
-export function saveDomain(domain: Domain): SavedDomain {
+export function saveDomain({ domain, endpoints }: DomainMembers): SavedDomain {
   const mappings: number[] = [];
   domain.mappings.intervals(0, Infinity, (first, gpa, pages, permission) => mappings.push(first, pages, gpa, permission) > 0);
-  return { id: domain.id, bypass: domain.bypass, endpoints: [...domain.endpoints].map(({ id }) => id), mappings };
+  return { id: domain.id, bypass: domain.bypass, endpoints: endpoints.map(({ id }) => id), mappings };
 }
 
 /**
  * The domains of a state, whole but not in use: no endpoint knows of them yet.
  * @throws TypeError when the state is not one that `save` made, or names endpoints that are not known here.
  */
-export function domainsOf(state: VirtioIommuState, domains: Domains): { domain: Domain; endpoints: Endpoint[] }[] {
+export function domainsOf(state: VirtioIommuState, domains: Domains): DomainMembers[] {
   const seen = new Set<number>();
   return state.domains.map((saved) => {
     const domain = domains.create(saved.id, saved.bypass);

@@ -96,20 +96,15 @@ export class VirtioDevice {
   }
 
   /**
-   * Enables a queue (`queue_enable` of 4.1.4.3), or takes it out of use (null). Whether its size and addresses are possible.
+   * Enables a queue (`queue_enable` of 4.1.4.3), or takes it out of use (null). Whether its size and addresses are possible; never
+   * before FEATURES_OK, for the features say what a ring is (3.1.1).
    * @throws RangeError when there is no such queue.
    */
   setQueue(index: number, setup: QueueSetup | null): boolean {
     if (!(index in this.#queues)) throw new RangeError(`VirtioDevice: no queue ${index}`);
-    this.#queues[index] = null;
-    if (setup === null) return true;
-    const packed = this.#has(F_RING_PACKED);
-    const possible = Number.isInteger(setup.size) && setup.size >= 1 && setup.size <= this.queueSize;
-    if (!possible || !(packed ? PackedQueue.accepts(setup) : SplitQueue.accepts(setup))) return false;
-    const features = { indirect: this.#has(F_INDIRECT_DESC), eventIdx: this.#has(F_EVENT_IDX) };
-    const ring = packed ? new PackedQueue(this.#memory, setup, features) : new SplitQueue(this.#memory, setup, features);
-    this.#queues[index] = { setup, ring };
-    return true;
+    const queue = setup && (this.#status & STATUS_FEATURES_OK) !== 0 ? this.#open(setup) : null;
+    this.#queues[index] = queue;
+    return queue !== null || setup === null;
   }
 
   /** The queue, while the driver is ready and the device not broken; otherwise null. */
@@ -142,18 +137,34 @@ export class VirtioDevice {
     return { status: this.#status, features: `${this.#features}`, queues };
   }
 
+  /** @throws TypeError when a queue cannot be like that; nothing has changed then. */
   load(state: VirtioDeviceState): void {
+    const features = this.#features;
     this.#features = BigInt(state.features);
+    const queues = state.queues.map((saved) => saved && this.#reopen(saved));
+    if (queues.includes(undefined)) {
+      this.#features = features;
+      throw new TypeError('VirtioDevice: the state has a queue that is not possible');
+    }
     this.#status = state.status;
-    state.queues.forEach((saved, index) => {
-      const addresses = saved && {
-        descriptors: BigInt(saved.descriptors),
-        driver: BigInt(saved.driver),
-        device: BigInt(saved.device),
-      };
-      this.setQueue(index, saved && { size: saved.size, ...addresses! });
-      if (saved) this.#queues[index]?.ring.restore(saved.positions);
+    queues.forEach((queue, index) => {
+      this.#queues[index] = queue ?? null;
     });
+  }
+
+  #open(setup: QueueSetup): LiveQueue | null {
+    const possible = Number.isInteger(setup.size) && setup.size >= 1 && setup.size <= this.queueSize;
+    const Ring = this.#has(F_RING_PACKED) ? PackedQueue : SplitQueue;
+    if (!possible || !Ring.accepts(setup)) return null;
+    const features = { indirect: this.#has(F_INDIRECT_DESC), eventIdx: this.#has(F_EVENT_IDX) };
+    return { setup, ring: new Ring(this.#memory, setup, features) };
+  }
+
+  /** undefined: not a queue that `save` made. */
+  #reopen({ size, descriptors, driver, device, positions }: SavedQueue): LiveQueue | undefined {
+    const setup = { size, descriptors: BigInt(descriptors), driver: BigInt(driver), device: BigInt(device) };
+    const queue = this.#open(setup);
+    return queue?.ring.restore(positions) ? queue : undefined;
   }
 
   #has(feature: bigint): boolean {

@@ -148,10 +148,12 @@ export class VirtioIommu implements Target {
   }
 
   observe(observer: TargetObserver): () => void {
-    if (this.#domains.observer !== null) throw new Error('VirtioIommu: there is an observer already');
+    if (this.#domains.observer !== null) throw new TypeError('VirtioIommu: there is an observer already');
     this.#domains.observer = observer;
+    let observing = true;
     return () => {
-      if (this.#domains.observer === observer) this.#domains.observer = null;
+      if (observing) this.#domains.observer = null;
+      observing = false;
     };
   }
 
@@ -175,11 +177,13 @@ export class VirtioIommu implements Target {
     return lg2 >= 0 ? lg2 : this.#lookup(known, domain, wish, hi, lo);
   }
 
+  /** @throws Error when the host refuses to follow; nothing has changed then. */
   reset(): void {
+    if (!this.#domains.replace([], this.#settings.bootBypass)) throw new Error('VirtioIommu: the host does not follow the reset');
     this.device.clear();
     this.#faults.dropped = 0;
     this.#config.bypass = this.#settings.bootBypass;
-    this.#deviceReset();
+    this.#allow();
   }
 
   save(): VirtioIommuState {
@@ -188,17 +192,24 @@ export class VirtioIommu implements Target {
       bypass: this.#config.bypass,
       dropped: this.#faults.dropped,
       device: this.device.save(),
-      domains: [...this.#domains.all()].map(saveDomain),
+      domains: this.#domains.members().map(saveDomain),
     };
   }
 
+  /** @throws TypeError for what `save` did not make; Error when the host refuses to follow. Nothing has changed then. */
   load(value: unknown): void {
     const state = checkState(value);
     const domains = domainsOf(state, this.#domains);
+    const before = { device: this.device.save(), bypass: this.#config.bypass };
     this.device.load(state.device);
-    this.#faults.dropped = state.dropped;
     this.#config.bypass = state.bypass;
-    this.#replace(domains);
+    if (!this.#domains.replace(domains, this.#bypass)) {
+      this.device.load(before.device);
+      this.#config.bypass = before.bypass;
+      throw new Error('VirtioIommu: the host does not follow the loaded state');
+    }
+    this.#faults.dropped = state.dropped;
+    this.#allow();
   }
 
   /** The features in force. */
@@ -216,14 +227,15 @@ export class VirtioIommu implements Target {
     if (!this.#domains.setBypass(this.#bypass)) this.device.breakDown();
   }
 
-  /** "When the device is reset, endpoints are not attached to any domain" (5.13.5); `bypass` stays as it is (5.13.4.2). */
+  /**
+   * "When the device is reset, endpoints are not attached to any domain" (5.13.5); `bypass` stays as it is (5.13.4.2). When the host
+   * cannot give them what they have then, they are blocked, and the driver sees that the reset did not do.
+   */
   #deviceReset(): void {
-    this.#replace([]);
-  }
-
-  #replace(domains: Parameters<Domains['replace']>[0]): void {
     this.#allow();
-    if (!this.#domains.replace(domains, this.#bypass)) this.device.breakDown();
+    if (this.#domains.replace([], this.#bypass)) return;
+    this.#domains.block();
+    this.device.breakDown();
   }
 
   /** What requests may ask for with the features in force (5.13.3). */

@@ -116,12 +116,15 @@ export class PackedQueue implements Virtqueue {
     return [this.#next, this.#wrap, this.#used, this.#usedWrap];
   }
 
-  restore([next, wrap, used, usedWrap]: readonly number[]): void {
+  restore(positions: readonly number[]): boolean {
+    const [next, wrap, used, usedWrap] = positions;
+    if (positions.length !== 4 || next >= this.#size || used >= this.#size || wrap > 1 || usedWrap > 1) return false;
     this.#next = next;
     this.#wrap = wrap;
     this.#used = used;
     this.#usedWrap = usedWrap;
     this.#fresh = 0;
+    return true;
   }
 
   /** Whether the driver has made the next entry available (2.8.1). */

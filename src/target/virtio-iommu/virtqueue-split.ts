@@ -82,11 +82,14 @@ export class SplitQueue implements Virtqueue {
     return [this.#next, this.#usedIdx];
   }
 
-  restore([next, usedIdx]: readonly number[]): void {
+  restore(positions: readonly number[]): boolean {
+    if (positions.length !== 2 || positions.some((position) => position > 0xffff)) return false;
+    const [next, usedIdx] = positions;
     this.#next = next;
     this.#end = next;
     this.#usedIdx = usedIdx;
     this.#shown = usedIdx;
+    return true;
   }
 
   /** Reads how far the driver has come. Buffers available; negative when that is no RAM or more than the ring holds. */

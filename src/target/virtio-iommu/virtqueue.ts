@@ -36,9 +36,9 @@ export interface Virtqueue {
   publish(): boolean;
   /** Asks the driver to notify when it makes the next buffer available; whether one is available already. */
   rearm(): boolean;
-  /** Positions in the rings, as `restore` of a queue with the same setup takes them. */
+  /** Positions in the rings, as `restore` of a queue with the same setup takes them; false: they cannot be that. */
   save(): readonly number[];
-  restore(positions: readonly number[]): void;
+  restore(positions: readonly number[]): boolean;
 }
 
 /** One area of a ring in guest memory, addressed by byte offset. */

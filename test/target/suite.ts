@@ -1,0 +1,228 @@
+import { fc, test as property } from '@fast-check/vitest';
+import { describe, expect, test } from 'vitest';
+import { READ, READ_WRITE, WRITE } from '../../src/memory/access.ts';
+import { hiOfPfn, loOfPfn, pfnOf, pfnOfHiLo } from '../../src/memory/address.ts';
+import type { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { type AddressSpace, NO_PASID, type Target } from '../../src/target/target.ts';
+import { Hardware, type Run, runsOf } from './hardware.ts';
+
+/*
+ * What every target keeps, whatever architecture it speaks (src/target/target.ts). A target's own tests say what its specification
+ * asks; this body says what paths and machines rely on.
+ */
+
+/** A target with a guest: its memory, and whatever of the guest's state lies outside the target. */
+export interface TargetFixture<Step> {
+  readonly target: Target;
+  readonly memory: GuestMemory;
+  /** Endpoints that the target knows. */
+  readonly endpoints: readonly number[];
+  /** Does one whole guest operation, changes of tables with their invalidations. Answers what the guest is told, to compare. */
+  run(step: Step): unknown;
+}
+
+export interface TargetSubject<Step> {
+  readonly name: string;
+  /** A machine whose guest has set the target up; `like`: the guest and memory of another fixture with a target at power-on. */
+  make(like?: TargetFixture<Step>): TargetFixture<Step>;
+  /** Operations that meet each other, mistakes of a guest among them. */
+  readonly step: fc.Arbitrary<Step>;
+  /** Operations after which the first endpoint reaches at least one page. */
+  readonly mapping: readonly Step[];
+  /** Anything a guest can do at all, as text to show: must not throw. */
+  readonly hostile: fc.Arbitrary<{ readonly what: string; readonly act: (fixture: TargetFixture<Step>) => void }>;
+  /** Runs of each property. Default 40. */
+  readonly numRuns?: number;
+}
+
+/** Pages around whatever is mapped, and some where nothing ever is. */
+function probes(runs: readonly Run[]): number[] {
+  const pages = new Set([0, 1, 0x7ffff, 0xfedff, 2 ** 40, 2 ** 52 - 1]);
+  for (const { iova, pages: count } of runs) {
+    for (const pfn of [iova - 1, iova, iova + Math.floor(count / 2), iova + count - 1, iova + count]) pages.add(pfn);
+  }
+  return [...pages].filter((pfn) => pfn >= 0 && pfn < 2 ** 52);
+}
+
+function inRam(memory: GuestMemory, pfn: number): boolean {
+  return memory.regions.some((region) => {
+    const first = pfnOf(region.gpa);
+    return pfn >= first && pfn < first + (region.bytes ?? region.buffer.byteLength - (region.offset ?? 0)) / 4096;
+  });
+}
+
+/** Guest page, or -1 for a fault; also that the answer holds for the block that it names. */
+function translate({ target }: TargetFixture<unknown>, endpoint: number, pfn: number, access: number): number {
+  const lg2 = target.translate(endpoint, NO_PASID, hiOfPfn(pfn), loOfPfn(pfn) | 0x123, access);
+  if (lg2 < 0) return -1;
+  expect(lg2).toBeGreaterThanOrEqual(12);
+  const [lo, hi] = target.translated;
+  expect(lo & 0xfff).toBe(0x123);
+  return pfnOfHiLo(hi, lo);
+}
+
+/**
+ * Software translation means what the space enumerates. Outside RAM it may know more: doorbells of interrupts, registers of devices
+ * that an endpoint without a domain reaches.
+ */
+function expectTranslateAgrees<Step>(fixture: TargetFixture<Step>): void {
+  for (const endpoint of fixture.endpoints) {
+    const space = fixture.target.spaceOf(endpoint);
+    const runs = space === null ? [] : runsOf(space);
+    for (const pfn of probes(runs)) {
+      const run = runs.find(({ iova, pages }) => pfn >= iova && pfn < iova + pages);
+      for (const access of [READ, WRITE, READ_WRITE]) {
+        const gpa = translate(fixture, endpoint, pfn, access);
+        const expected = run !== undefined && (access & ~run.permission) === 0 ? run.gpa + pfn - run.iova : -1;
+        if (gpa !== expected && (run !== undefined || inRam(fixture.memory, gpa)))
+          expect.fail(`endpoint ${endpoint}, page 0x${pfn.toString(16)}, access ${access}: translated to ${gpa}, enumerated ${expected}`);
+      }
+    }
+  }
+}
+
+function expectWellFormed(space: AddressSpace): void {
+  let before: Run | undefined;
+  for (const run of runsOf(space)) {
+    expect(run.pages).toBeGreaterThan(0);
+    expect(run.permission & READ_WRITE).not.toBe(0);
+    expect(space.apertures.some(({ first, last }) => run.iova >= first && run.iova + run.pages - 1 <= last)).toBe(true);
+    if (before !== undefined) {
+      const end = before.iova + before.pages;
+      expect(run.iova).toBeGreaterThanOrEqual(end);
+      expect(run.iova === end && run.gpa === before.gpa + before.pages && run.permission === before.permission).toBe(false);
+    }
+    before = run;
+  }
+}
+
+function observed<Step>(subject: TargetSubject<Step>, like?: TargetFixture<Step>): { fixture: TargetFixture<Step>; hardware: Hardware } {
+  const fixture = subject.make(like);
+  const hardware = new Hardware(fixture.target, fixture.endpoints);
+  fixture.target.observe(hardware);
+  return { fixture, hardware };
+}
+
+export function targetSuite<Step>(subject: TargetSubject<Step>): void {
+  const numRuns = subject.numRuns ?? 40;
+  const program = fc.array(subject.step, { minLength: 1, maxLength: 30 });
+
+  describe(`${subject.name}: what every target keeps`, () => {
+    test('the mapping operations map something', () => {
+      const fixture = subject.make();
+      for (const step of subject.mapping) fixture.run(step);
+      const space = fixture.target.spaceOf(fixture.endpoints[0]);
+      expect(space && runsOf(space)).not.toEqual([]);
+      expectTranslateAgrees(fixture);
+    });
+
+    property.prop([program], { numRuns })(
+      'after every operation translation agrees with the space, and the observer was told of every difference',
+      (steps) => {
+        const { fixture, hardware } = observed(subject);
+        for (const step of steps) {
+          fixture.run(step);
+          for (const endpoint of fixture.endpoints) {
+            const space = fixture.target.spaceOf(endpoint);
+            if (space !== null) expectWellFormed(space);
+          }
+          expectTranslateAgrees(fixture);
+          hardware.expectAgreement();
+        }
+      },
+    );
+
+    property.prop([program, fc.integer({ min: 1, max: 20 })], { numRuns })(
+      'whichever call the host refuses: the hardware never has what the guest has not',
+      (steps, nth) => {
+        const { fixture, hardware } = observed(subject);
+        hardware.failIn(nth);
+        for (const step of steps) {
+          fixture.run(step);
+          expectTranslateAgrees(fixture);
+          hardware.expectAgreement();
+        }
+      },
+    );
+
+    property.prop([program, fc.nat(29)], { numRuns })(
+      'saved and loaded at any point: the rest is as if nothing had happened',
+      (steps, point) => {
+        const straight = subject.make();
+        let { fixture, hardware } = observed(subject);
+        steps.forEach((step, i) => {
+          if (i === point) {
+            const state = JSON.parse(JSON.stringify(structuredClone(fixture.target.save())));
+            ({ fixture, hardware } = observed(subject, fixture));
+            fixture.target.load(state);
+            expect(fixture.target.save()).toEqual(state);
+            hardware.expectAgreement();
+          }
+          expect(fixture.run(step)).toEqual(straight.run(step));
+          hardware.expectAgreement();
+        });
+        expect(fixture.target.save()).toEqual(straight.target.save());
+        expectTranslateAgrees(fixture);
+      },
+    );
+
+    property.prop([program], { numRuns })('reset is power-on, on both sides', (steps) => {
+      const { fixture, hardware } = observed(subject);
+      for (const step of steps) fixture.run(step);
+      fixture.target.reset();
+      expect(fixture.target.save()).toEqual(subject.make(fixture).target.save());
+      hardware.expectAgreement();
+      expectTranslateAgrees(fixture);
+    });
+
+    property.prop([program, fc.array(subject.hostile, { minLength: 1, maxLength: 20 })], { numRuns })(
+      'a hostile guest: no exception, and nothing of the above is broken',
+      (steps, acts) => {
+        const { fixture, hardware } = observed(subject);
+        for (const step of steps.slice(0, 5)) fixture.run(step);
+        for (const { act } of acts) {
+          act(fixture);
+          hardware.expectNothingStale();
+        }
+        fixture.target.load(JSON.parse(JSON.stringify(fixture.target.save())));
+      },
+    );
+
+    property.prop([fc.array(fc.tuple(fc.integer(), fc.integer(), fc.integer(), fc.integer(), fc.integer()), { maxLength: 50 })], {
+      numRuns,
+    })('any access of any device: an answer', (accesses) => {
+      const fixture = subject.make();
+      for (const step of subject.mapping) fixture.run(step);
+      for (const [endpoint, pasid, hi, lo, access] of accesses) {
+        for (const id of [endpoint, fixture.endpoints[0]]) {
+          for (const process of [pasid, NO_PASID])
+            expect(fixture.target.translate(id, process, hi, lo, access & 15)).toBeLessThanOrEqual(64);
+        }
+      }
+    });
+
+    test.each([undefined, null, 7, 'state', [], {}, { domains: 1 }].map((state) => [state]))(
+      'load(%j): TypeError, and nothing has changed',
+      (state) => {
+        const { fixture, hardware } = observed(subject);
+        for (const step of subject.mapping) fixture.run(step);
+        const before = fixture.target.save();
+        expect(() => fixture.target.load(state)).toThrow(TypeError);
+        expect(fixture.target.save()).toEqual(before);
+        hardware.expectAgreement();
+      },
+    );
+
+    test('one observer at a time; an endpoint that is not known has no space', () => {
+      const { fixture, hardware } = observed(subject);
+      expect(() => fixture.target.observe(hardware)).toThrow(TypeError);
+      expect(fixture.target.spaceOf(0x7fff_fff1)).toBeNull();
+      const { target } = subject.make();
+      const dispose = target.observe({ attach: () => 0, changed: () => undefined, flush: () => 0 });
+      dispose();
+      target.observe(hardware);
+      dispose();
+      expect(() => target.observe(hardware)).toThrow(TypeError);
+    });
+  });
+}
