@@ -6,6 +6,9 @@ export type { SimDevice } from './device.ts';
 export type { CallFailure, CallObserver, SimCall } from './hooks.ts';
 export type { IommuConfig } from './iommu.ts';
 export type { SimDeviceConfig, SimKernel, SimMachine } from './kernel.ts';
+export { type AmdConfig, amd } from './nesting/amd.ts';
+export { type SmmuConfig, smmuv3 } from './nesting/smmuv3.ts';
+export { type VtdConfig, vtd } from './nesting/vtd.ts';
 export { DMA_BLOCKED, DMA_FORBIDDEN, DMA_PENDING, DMA_UNMAPPED } from './translation.ts';
 
 /** One line a kernel interface. */
