@@ -46,7 +46,7 @@ export class DmaWindow {
     this.pages = geometry.pages;
     this.isDefault = isDefault;
     this.table = new TceTable(geometry.pages, budget);
-    this.grain = 2 ** (geometry.pageLg2 - PAGE_LG2);
+    this.grain = 1 << (geometry.pageLg2 - PAGE_LG2);
     this.first = pfnOf(geometry.start);
     this.last = this.first + geometry.pages * this.grain - 1;
     const offset = (1n << BigInt(geometry.pageLg2)) - 1n;

@@ -200,13 +200,14 @@ export class HostBridge implements AddressSpace {
         const stop = Math.min(end, TceTable.chunkLast(index) + 1);
         if (TceTable.isEmpty(chunk)) index = stop;
         for (; index < stop; index++) {
-          const at = TceTable.position(index);
-          const granted = chunk[at] & TCE_PERMISSION;
+          const at = TceTable.placeOf(index);
+          const lo = chunk.lo(at);
+          const granted = lo & TCE_PERMISSION;
           if (granted === 0) continue;
           const page = window.first + index * grain;
           const from = Math.max(first, page);
           const count = Math.min(last, page + grain - 1) - from + 1;
-          const target = window.gpaOfTce(chunk[at + 1], chunk[at]) + from - page;
+          const target = window.gpaOfTce(chunk.hi(at), lo) + from - page;
           if (granted === permission && from === iova + pages && target === gpa + pages) {
             pages += count;
             continue;

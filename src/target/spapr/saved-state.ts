@@ -1,7 +1,6 @@
 import type { DmaWindow } from './dma-window.ts';
 import type { GuestRam } from './guest-ram.ts';
 import { aperturesOf, type HostBridge } from './host-bridge.ts';
-import { TCE_PERMISSION } from './papr.ts';
 import { TceTable } from './tce-table.ts';
 
 /** A window as plain data. */
@@ -29,8 +28,9 @@ function saveTces(window: DmaWindow): number[] {
     const stop = Math.min(window.pages, TceTable.chunkLast(index) + 1);
     if (TceTable.isEmpty(chunk)) index = stop;
     for (; index < stop; index++) {
-      const at = TceTable.position(index);
-      if ((chunk[at] | chunk[at + 1]) !== 0) tces.push(index, chunk[at + 1], chunk[at]);
+      const at = TceTable.placeOf(index);
+      const [hi, lo] = [chunk.hi(at), chunk.lo(at)];
+      if ((hi | lo) !== 0) tces.push(index, hi, lo);
     }
   }
   return tces;
@@ -65,12 +65,10 @@ function loadTces(window: DmaWindow, tces: unknown, ram: GuestRam): void {
     const [index, hi, lo]: unknown[] = [tces[i], tces[i + 1], tces[i + 2]];
     expect(isInt32(index) && isInt32(hi) && isInt32(lo), 'a TCE is not made of int32');
     expect(index > before && index < window.pages, `TCE ${index} is out of place`);
-    expect((lo & TCE_PERMISSION) === 0 || ram.holds(window.gpaOfTce(hi, lo), window.grain), `TCE ${index} names no guest RAM`);
+    expect(ram.allows(hi, lo, window.pageLg2), `TCE ${index} names no guest RAM`);
     const chunk = window.table.writable(index);
     expect(chunk !== null, 'more TCEs than the storage limit allows');
-    const at = TceTable.position(index);
-    chunk[at] = lo;
-    chunk[at + 1] = hi;
+    chunk.set(TceTable.placeOf(index), hi, lo);
     before = index;
   }
 }

@@ -1,4 +1,4 @@
-import { pfnOfHiLo } from '../../memory/address.ts';
+import { PAGE_BYTES, pfnOfHiLo } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { type AddressSpace, NO_PASID, type Target, type TargetObserver } from '../target.ts';
 import type { DmaWindow } from './dma-window.ts';
@@ -21,7 +21,7 @@ import {
 } from './papr.ts';
 import { callRtas, type DmaWindowCall, type WindowKeeper } from './rtas.ts';
 import { loadBridge, type SavedBridge, saveBridge } from './saved-state.ts';
-import { TceBudget, TceTable } from './tce-table.ts';
+import { TceArray, TceBudget, TceTable } from './tce-table.ts';
 
 /** Why `translate` of this target found nothing. The endpoint is none of a bridge's, or the request carries a PASID. */
 export const FAULT_ENDPOINT = -1;
@@ -49,6 +49,14 @@ const R5 = 10;
 const R6 = 12;
 const R7 = 14;
 
+/**
+ * The return code when the host does not follow: for a mapping what Linux unwinds its own work on (14.12.3.3.1), for a clearing what
+ * every hypercall may answer (14.5.3 R1-12). `lo`: the low halves of the TCEs, ORed.
+ */
+function refusal(lo: number): number {
+  return (lo & TCE_PERMISSION) === 0 ? H_HARDWARE : H_NOT_ENOUGH_RESOURCES;
+}
+
 /** The IOMMU of a pseries guest: TCE tables that the guest fills by hypercalls (LoPAR 14.5.4.2), windows by RTAS (7.3.27). */
 export class SpaprIommu implements Target {
   readonly name = 'spapr';
@@ -67,9 +75,9 @@ export class SpaprIommu implements Target {
   #liobn = 0;
   #bridge: HostBridge | null = null;
   #endpoint = -1;
-  /** The TCEs that a hypercall is about to store, and those that they replace: [lo, hi] pairs. */
-  readonly #next = new Int32Array(2 * TCES_PER_CALL);
-  readonly #old = new Int32Array(2 * TCES_PER_CALL);
+  /** The TCEs that a hypercall is about to store, copied out of the guest's reach, and those that they replace. */
+  readonly #tces = new TceArray(TCES_PER_CALL);
+  readonly #old = new TceArray(TCES_PER_CALL);
 
   /** @throws RangeError when options contradict themselves, or two bridges share a BUID, a LIOBN or an endpoint. */
   constructor({ memory, bridges, tableBytes = 2 ** 28 }: SpaprIommuOptions) {
@@ -150,12 +158,12 @@ export class SpaprIommu implements Target {
       const index = window.indexOfPfn(pfn);
       if (index < 0) continue;
       const chunk = window.table.chunk(index);
-      const at = TceTable.position(index);
-      const tce = chunk[at];
+      const at = TceTable.placeOf(index);
+      const tce = chunk.lo(at);
       if ((tce & TCE_PERMISSION) === 0) return FAULT_PAGE;
       if ((access & TCE_PERMISSION & ~tce) !== 0) return FAULT_PERMISSION;
       this.translated[0] = (tce & ~window.offsetLo) | (lo & window.offsetLo);
-      this.translated[1] = (chunk[at + 1] & ~window.offsetHi) | (hi & window.offsetHi);
+      this.translated[1] = (chunk.hi(at) & ~window.offsetHi) | (hi & window.offsetHi);
       return window.pageLg2;
     }
     return FAULT_EXTENT;
@@ -183,10 +191,21 @@ export class SpaprIommu implements Target {
     const window = this.#findWindow(r[R4 + 1], r[R4]);
     if (window === null) return H_PARAMETER;
     const index = window.indexOfIoba(r[R5 + 1], r[R5]);
-    if (index < 0 || !this.#allows(window, r[R6 + 1], r[R6])) return H_PARAMETER;
-    this.#next[0] = r[R6];
-    this.#next[1] = r[R6 + 1];
-    return this.#store(window, index, 1, r[R6]);
+    const lo = r[R6];
+    const hi = r[R6 + 1];
+    if (index < 0 || !this.#ram.allows(hi, lo, window.pageLg2)) return H_PARAMETER;
+    const at = TceTable.placeOf(index);
+    const now = window.table.chunk(index);
+    const oldHi = now.hi(at);
+    const oldLo = now.lo(at);
+    if (hi === oldHi && lo === oldLo) return H_SUCCESS;
+    const chunk = window.table.writable(index);
+    if (chunk === null) return H_NOT_ENOUGH_RESOURCES;
+    chunk.set(at, hi, lo);
+    if (this.#tell(window, index, index)) return H_SUCCESS;
+    chunk.set(at, oldHi, oldLo);
+    this.#tell(window, index, index);
+    return refusal(lo);
   }
 
   /** 14.5.4.2.4, without the Multi-TCE-Table option: a negative LIOBN is H_FUNCTION. Every TCE is read once, and checked before any is stored. */
@@ -198,23 +217,8 @@ export class SpaprIommu implements Target {
     if (window === null) return H_PARAMETER;
     const index = window.indexOfIoba(r[R5 + 1], r[R5]);
     if (index < 0 || index + count > window.pages) return H_PARAMETER;
-    const listHi = r[R6 + 1];
-    const listLo = r[R6];
-    if ((listLo & 0xfff) !== 0 || !this.#ram.holds(pfnOfHiLo(listHi, listLo), 1)) return H_PARAMETER;
-    const memory = this.#memory;
-    const word = memory.word;
-    const next = this.#next;
-    let granted = 0;
-    for (let i = 0; i < count; i++) {
-      memory.load64BE(listHi, listLo + 8 * i);
-      const lo = word[0];
-      const hi = word[1];
-      if (!this.#allows(window, hi, lo)) return H_PARAMETER;
-      next[2 * i] = lo;
-      next[2 * i + 1] = hi;
-      granted |= lo;
-    }
-    return this.#store(window, index, count, granted);
+    if ((r[R6] & 0xfff) !== 0 || this.#memory.read(r[R6 + 1], r[R6], this.#tces.bytes, 0, PAGE_BYTES) < 0) return H_PARAMETER;
+    return this.#ram.allowsAll(this.#tces, count, window.pageLg2) ? this.#store(window, index, count) : H_PARAMETER;
   }
 
   /** 14.5.4.2.3. */
@@ -225,13 +229,9 @@ export class SpaprIommu implements Target {
     if (index < 0) return H_PARAMETER;
     const count = r[R7] >>> 0;
     if (r[R7 + 1] !== 0 || count > TCES_PER_CALL) return H_P4;
-    if (index + count > window.pages || !this.#allows(window, r[R6 + 1], r[R6])) return H_PARAMETER;
-    const next = this.#next;
-    for (let i = 0; i < count; i++) {
-      next[2 * i] = r[R6];
-      next[2 * i + 1] = r[R6 + 1];
-    }
-    return this.#store(window, index, count, r[R6]);
+    if (index + count > window.pages || !this.#ram.allows(r[R6 + 1], r[R6], window.pageLg2)) return H_PARAMETER;
+    for (let i = 0; i < count; i++) this.#tces.set(i, r[R6 + 1], r[R6]);
+    return this.#store(window, index, count);
   }
 
   /** 14.5.4.2.1. H_PARTIAL cannot be: every page that a TCE names is the guest's own. */
@@ -241,9 +241,9 @@ export class SpaprIommu implements Target {
     const index = window.indexOfIoba(r[R5 + 1], r[R5]);
     if (index < 0) return H_PARAMETER;
     const chunk = window.table.chunk(index);
-    const at = TceTable.position(index);
-    r[R4] = chunk[at];
-    r[R4 + 1] = chunk[at + 1];
+    const at = TceTable.placeOf(index);
+    r[R4] = chunk.lo(at);
+    r[R4 + 1] = chunk.hi(at);
     return H_SUCCESS;
   }
 
@@ -265,67 +265,22 @@ export class SpaprIommu implements Target {
     return bridge;
   }
 
-  /** A TCE that grants an access names an I/O page that is all guest RAM; any other may hold anything (14.5.4.2.2). */
-  #allows(window: DmaWindow, hi: number, lo: number): boolean {
-    return (lo & TCE_PERMISSION) === 0 || this.#ram.holds(window.gpaOfTce(hi, lo), window.grain);
-  }
-
-  /**
-   * Stores the first `count` TCEs of `#next` from `index` on, tells the observer what changed, and takes all of it back when
-   * the host does not follow. `granted`: the low halves of all of them, ORed.
-   */
-  #store(window: DmaWindow, index: number, count: number, granted: number): number {
-    if (!this.#reserve(window, index, count)) return H_NOT_ENOUGH_RESOURCES;
-    const next = this.#next;
-    const old = this.#old;
+  /** Stores the first `count` of `#tces` from `index` on, those at either end that stand there already left out. */
+  #store(window: DmaWindow, index: number, count: number): number {
     const { table } = window;
-    let first = -1;
-    let last = -1;
-    for (let done = 0; done < count; ) {
-      const chunk = table.chunk(index + done);
-      const stop = Math.min(count, TceTable.chunkLast(index + done) + 1 - index);
-      if (TceTable.isEmpty(chunk)) {
-        done = stop;
-        continue;
-      }
-      for (let at = TceTable.position(index + done); done < stop; done++, at += 2) {
-        const lo = next[2 * done];
-        const hi = next[2 * done + 1];
-        const oldLo = chunk[at];
-        const oldHi = chunk[at + 1];
-        old[2 * done] = oldLo;
-        old[2 * done + 1] = oldHi;
-        if (lo === oldLo && hi === oldHi) continue;
-        chunk[at] = lo;
-        chunk[at + 1] = hi;
-        last = done;
-        if (first < 0) first = done;
-      }
-    }
-    if (first < 0 || this.#tell(window, index + first, index + last)) return H_SUCCESS;
-    for (let i = first; i <= last; i++) {
-      const chunk = table.chunk(index + i);
-      const at = TceTable.position(index + i);
-      chunk[at] = old[2 * i];
-      chunk[at + 1] = old[2 * i + 1];
-    }
+    const tces = this.#tces;
+    const first = table.firstDifference(index, tces, count);
+    if (first === count) return H_SUCCESS;
+    const last = table.lastDifference(index, tces, count);
+    if (!table.reserve(index, tces, first, last + 1)) return H_NOT_ENOUGH_RESOURCES;
+    table.read(index, this.#old, first, last + 1);
+    table.write(index, tces, first, last + 1);
+    if (this.#tell(window, index + first, index + last)) return H_SUCCESS;
+    table.write(index, this.#old, first, last + 1);
     this.#tell(window, index + first, index + last);
-    return (granted & TCE_PERMISSION) === 0 ? H_HARDWARE : H_NOT_ENOUGH_RESOURCES;
-  }
-
-  /** Makes room for what `#next` holds other than 0, in the one or two chunks that it goes to. False: the storage limit is reached. */
-  #reserve(window: DmaWindow, index: number, count: number): boolean {
-    const { table } = window;
-    for (let done = 0; done < count; ) {
-      const stop = Math.min(count, TceTable.chunkLast(index + done) + 1 - index);
-      if (TceTable.isEmpty(table.chunk(index + done))) {
-        let bits = 0;
-        for (let i = 2 * done; i < 2 * stop; i++) bits |= this.#next[i];
-        if (bits !== 0 && table.writable(index + done) === null) return false;
-      }
-      done = stop;
-    }
-    return true;
+    let granted = 0;
+    for (let i = 0; i < count; i++) granted |= tces.lo(i);
+    return refusal(granted);
   }
 
   /** Says that the meaning of a window's TCEs may be another one, and whether the host followed. */
