@@ -11,7 +11,7 @@ export class IdentitySpace implements AddressSpace {
   /** Guest RAM; regions that touch are one. */
   readonly apertures: readonly PfnRange[];
 
-  constructor(memory: GuestMemory) {
+  constructor(memory: Pick<GuestMemory, 'regions'>) {
     const ranges: { first: number; last: number }[] = [];
     for (const region of [...memory.regions].sort((a, b) => (a.gpa < b.gpa ? -1 : 1))) {
       const bytes = region.bytes ?? region.buffer.byteLength - (region.offset ?? 0);

@@ -1,0 +1,78 @@
+import { stat } from 'node:fs/promises';
+import { parseArgs } from 'node:util';
+import { type Command, EXIT_OK, EXIT_WRONG, type Output, UsageError } from '../command.ts';
+import { progressOf } from '../progress.ts';
+import { recordedLines } from '../recording.ts';
+import { RiscvReplay, type TestResult } from './riscv-replay.ts';
+
+export const conformanceCommand: Command = {
+  name: 'conformance',
+  usage: 'conformance riscv FILE [--json]',
+  summary: "replays a recording of a specification's reference model and compares every outcome",
+  run: conformance,
+};
+
+/** What `--json` prints. */
+export interface ConformanceResult {
+  readonly tests: readonly { n: number; name: string; checked: number; wrong: number; excused: number }[];
+  readonly passed: number;
+  readonly failed: number;
+}
+
+/** Resolves to the exit status: EXIT_WRONG when any comparison fails without an excuse. */
+export async function conformance(args: readonly string[], output: Output): Promise<number> {
+  const { values, positionals } = parseArgs({
+    args: [...args],
+    allowPositionals: true,
+    options: { json: { type: 'boolean', default: false } },
+  });
+  const [target, file] = positionals;
+  if (positionals.length !== 2 || target !== 'riscv') throw new UsageError('conformance takes riscv and one FILE');
+  const tests = await replayed(file, output);
+  const result = summary(tests);
+  if (values.json) output.out(JSON.stringify(result));
+  else describe(tests, result, output);
+  return result.failed === 0 ? EXIT_OK : EXIT_WRONG;
+}
+
+async function replayed(file: string, output: Output): Promise<readonly TestResult[]> {
+  const replay = new RiscvReplay();
+  let lines = 0;
+  const draw = progressOf(output, `conformance ${file}`, await bytesOf(file));
+  for await (const line of recordedLines(file, (read) => draw?.(read, lines))) {
+    replay.feed(line);
+    lines++;
+  }
+  replay.finish();
+  output.progress?.('');
+  return replay.tests;
+}
+
+async function bytesOf(file: string): Promise<number> {
+  try {
+    return (await stat(file)).size;
+  } catch (error) {
+    throw new UsageError(`${file} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}
+
+function summary(tests: readonly TestResult[]): ConformanceResult {
+  const rows = tests.map(({ n, name, checked, differences }) => {
+    const excused = differences.filter(({ excuse }) => excuse !== null).length;
+    return { n, name, checked, wrong: differences.length - excused, excused };
+  });
+  const failed = rows.filter(({ wrong }) => wrong > 0).length;
+  return { tests: rows, passed: rows.length - failed, failed };
+}
+
+function describe(tests: readonly TestResult[], { tests: rows, passed, failed }: ConformanceResult, output: Output): void {
+  for (const { n, name, checked, wrong, excused } of rows)
+    output.out(`${String(n).padStart(2)} ${name.padEnd(40)} ${String(checked).padStart(6)} compared  ${wrong} wrong  ${excused} excused`);
+  const reasons = new Map<string, number[]>();
+  for (const { line, expected, got, excuse } of tests.flatMap(({ differences }) => differences)) {
+    if (excuse === null) output.out(`line ${line}: expected ${expected}, got ${got}`);
+    else reasons.set(excuse, [...(reasons.get(excuse) ?? []), line]);
+  }
+  for (const [reason, lines] of reasons) output.out(`excused, line ${[...new Set(lines)].join(', ')}: ${reason}`);
+  output.out(`${passed} passed, ${failed} failed`);
+}

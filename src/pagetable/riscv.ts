@@ -1,0 +1,367 @@
+import { EXECUTE, PRIVILEGED, READ, WRITE } from '../memory/access.ts';
+import { hiOfPfn, loOfPfn } from '../memory/address.ts';
+import {
+  type Description,
+  FAULT_ACCESS_FLAG,
+  FAULT_INPUT_SIZE,
+  FAULT_NOT_PRESENT,
+  FAULT_PERMISSION,
+  FAULT_RESERVED,
+  FAULT_TABLE_ACCESS,
+  faultCode,
+  OUT_HI,
+  OUT_LENGTH,
+  OUT_LO,
+  OUT_PERMISSION,
+  OUT_TYPE,
+  type TableMemory,
+} from './page-table.ts';
+import { ABSENT, type Entry, LEAF, MALFORMED, type RadixConfig, RadixTable, TABLE } from './radix.ts';
+
+/*
+ * RISC-V page tables: The RISC-V Instruction Set Manual, Volume II: Privileged Architecture (20240411), chapters
+ * "Supervisor-Level ISA" (Sv32 11.3, Sv39 11.4, Sv48 11.5, Sv57 11.6), "Svnapot", "Svpbmt", "Svadu", and "Two-Stage Address
+ * Translation" (18.5) for the x4 second stages; Svrsw60t59b: bits 60 and 59 belong to software.
+ *
+ *   mode   levels  entry  index bits           page sizes
+ *   Sv32   2       4      10 (root of x4: 12)  4 KiB, 4 MiB
+ *   Sv39   3       8      9 (root of x4: 11)   4 KiB, 64 KiB (NAPOT), 2 MiB, 1 GiB
+ *   Sv48   4       8      9 (root of x4: 11)   and 512 GiB
+ *   Sv57   5       8      9 (root of x4: 11)   and 256 TiB
+ */
+
+/** Entry bits, low half (11.4.1, "Addressing and Memory Protection"). */
+export const PTE_V = 1;
+export const PTE_R = 1 << 1;
+export const PTE_W = 1 << 2;
+export const PTE_X = 1 << 3;
+export const PTE_U = 1 << 4;
+export const PTE_G = 1 << 5;
+export const PTE_A = 1 << 6;
+export const PTE_D = 1 << 7;
+/** Entry bits, high half: PPN above bit 31 of the entry, Svrsw60t59b, Svpbmt, Svnapot. */
+const PPN_HI = 0x3f_ffff;
+const RESERVED_HI = 0x07c0_0000;
+const RSW_HI = 0x1800_0000;
+const PBMT_HI = 0x6000_0000;
+const PBMT_SHIFT = 29;
+const N_HI = 0x8000_0000 | 0;
+
+/** PBMT values (chapter "Svpbmt"), what a walk leaves in OUT_TYPE. */
+export const PBMT_PMA = 0;
+
+/** Index into `out`, after OUT_TYPE: the low eight bits of the leaf (PTE_*) as the walk found them, G that of the whole path. */
+export const OUT_LEAF = OUT_LENGTH;
+
+/** A wish: permissions that lack are answered in OUT_PERMISSION, not faulted (PCIe ATS translation requests). */
+export const PROBE = 1 << 8;
+/** A wish: a leaf that grants writing is marked dirty (18.5.1: an implicit access may, ahead of an update of the first stage's entry). */
+export const MARK_DIRTY = 1 << 9;
+
+export type RiscvMode = 'sv32' | 'sv39' | 'sv48' | 'sv57';
+
+export interface RiscvTableConfig extends RadixConfig {
+  readonly mode: RiscvMode;
+  /** The x4 format of a second stage: two more input bits in a 16 KiB root, and every access is a user's. */
+  readonly secondStage?: boolean;
+  readonly memory: TableMemory;
+  readonly bigEndian?: boolean;
+  readonly svpbmt?: boolean;
+  readonly svrsw60t59b?: boolean;
+  /** Sets A and D instead of faulting where they are clear (Svadu; the IOMMU's DC.tc.SADE and GADE). */
+  readonly updateAccessedDirty?: boolean;
+  /** sstatus.SUM: privileged accesses reach user pages, fetches excepted. */
+  readonly sum?: boolean;
+}
+
+const LEVELS: Readonly<Record<RiscvMode, number>> = { sv32: 2, sv39: 3, sv48: 4, sv57: 5 };
+const INPUT_BITS: Readonly<Record<RiscvMode, number>> = { sv32: 32, sv39: 39, sv48: 48, sv57: 57 };
+
+/** How often a walk starts a level again because somebody else changed the entry meanwhile. */
+const RETRIES = 16;
+
+const READ_EXECUTE = READ | EXECUTE;
+/** W without R is reserved (11.3.1). */
+const PERMISSIONS: readonly number[] = [READ, EXECUTE, READ | WRITE, READ_EXECUTE, READ | WRITE | EXECUTE];
+
+function describe({ mode, secondStage = false, svpbmt = false }: RiscvTableConfig): Description {
+  const count = LEVELS[mode];
+  const narrow = mode === 'sv32';
+  const bits = narrow ? 10 : 9;
+  const levels = Array.from({ length: count }, (_, level) => ({
+    shift: 12 + level * bits,
+    bits: bits + (secondStage && level === count - 1 ? 2 : 0),
+    leaf: true,
+  }));
+  const shifts = levels.map(({ shift }) => shift);
+  return {
+    format: `riscv-${mode}${secondStage ? 'x4' : ''}`,
+    specification: `RISC-V Privileged Architecture 20240411, ${secondStage ? '18.5 Two-Stage Address Translation' : SECTIONS[mode]}`,
+    levels,
+    inputBits: INPUT_BITS[mode] + (secondStage ? 2 : 0),
+    canonical: !secondStage && !narrow,
+    outputBits: narrow ? 34 : 56,
+    pageLg2s: narrow ? shifts : [12, 16, ...shifts.slice(1)],
+    permissions: PERMISSIONS,
+    fields: {
+      V: [0, 0],
+      R: [1, 1],
+      W: [2, 2],
+      X: [3, 3],
+      U: [4, 4],
+      G: [5, 5],
+      A: [6, 6],
+      D: [7, 7],
+      PPN: narrow ? [10, 31] : [10, 53],
+      ...(!narrow && { N: [63, 63] }),
+      ...(!narrow && svpbmt && { PBMT: [61, 62] }),
+    },
+  };
+}
+
+const SECTIONS: Readonly<Record<RiscvMode, string>> = { sv32: '11.3', sv39: '11.4', sv48: '11.5', sv57: '11.6' };
+
+/** One table; see the head of this file for its levels. */
+export class RiscvTable extends RadixTable {
+  override readonly out = new Int32Array(OUT_LENGTH + 1);
+  /** Accessed, dirty, global, memory type. */
+  protected readonly kept: readonly [number, number] = [PTE_A | PTE_D | PTE_G, PBMT_HI];
+  /** Entries read so far, those read again to be updated included: what an IOMMU's performance counters count. Wraps. */
+  reads = 0;
+  readonly #memory: TableMemory;
+  readonly #word: Int32Array;
+  readonly #rootHi: number;
+  readonly #rootLo: number;
+  readonly #top: number;
+  readonly #indexBits: number;
+  readonly #indexMask: number;
+  readonly #rootMask: number;
+  readonly #narrow: boolean;
+  readonly #bigEndian: boolean;
+  readonly #secondStage: boolean;
+  readonly #signExtended: boolean;
+  /** Bits of the high half that lie above the input's width. */
+  readonly #excess: number;
+  readonly #reserved: number;
+  readonly #update: boolean;
+  readonly #sum: boolean;
+  /** The leaf entry in hand: where it lies, and the G bits above it. */
+  #entryHi = 0;
+  #entryLo = 0;
+  #global = 0;
+
+  constructor(config: RiscvTableConfig) {
+    const { mode, memory, secondStage = false } = config;
+    super(memory, config, describe(config), mode === 'sv32' ? 4 : 8);
+    this.#memory = memory;
+    this.#word = memory.word;
+    this.#rootHi = hiOfPfn(config.root);
+    this.#rootLo = loOfPfn(config.root);
+    this.#top = LEVELS[mode] - 1;
+    this.#narrow = mode === 'sv32';
+    this.#indexBits = this.#narrow ? 10 : 9;
+    this.#indexMask = (1 << this.#indexBits) - 1;
+    this.#rootMask = secondStage ? this.#indexMask * 4 + 3 : this.#indexMask;
+    this.#bigEndian = config.bigEndian ?? false;
+    this.#secondStage = secondStage;
+    this.#signExtended = !secondStage && !this.#narrow;
+    this.#excess = 64 - INPUT_BITS[mode] - (secondStage ? 2 : 0);
+    this.#reserved = RESERVED_HI | (config.svrsw60t59b ? 0 : RSW_HI) | (config.svpbmt ? 0 : PBMT_HI);
+    this.#update = config.updateAccessedDirty ?? false;
+    this.#sum = config.sum ?? false;
+  }
+
+  /**
+   * The steps of 11.3.2, "Virtual Address Translation Process". Returns lg2 of the page's bytes or a fault code; see
+   * PageTable.walk. PROBE and MARK_DIRTY are understood beside the wishes of src/memory/access.ts.
+   */
+  walk(hi: number, lo: number, access: number): number {
+    const word = this.#word;
+    let level = this.#top;
+    // Step 1, and 11.4.1: the bits above the input's width equal its highest bit; for Sv32 and the second stages they are zero.
+    const excess = this.#excess;
+    if (this.#signExtended ? (hi << excess) >> excess !== hi : excess === 32 ? hi !== 0 : hi >>> (32 - excess) !== 0)
+      return faultCode(FAULT_INPUT_SIZE, level);
+    let tableHi = this.#rootHi;
+    let tableLo = this.#rootLo;
+    let global = 0;
+    let mask = this.#rootMask;
+    let retries = RETRIES;
+    for (;;) {
+      // Step 2: read the entry.
+      const shift = 12 + level * this.#indexBits;
+      const index = (shift < 32 ? (lo >>> shift) | (hi << (32 - shift)) : hi >>> (shift - 32)) & mask;
+      const entryLo = tableLo | (this.#narrow ? index << 2 : index << 3);
+      this.reads = (this.reads + 1) | 0;
+      if (this.load(tableHi, entryLo) < 0) return faultCode(FAULT_TABLE_ACCESS, level);
+      const pteLo = word[0];
+      const pteHi = word[1];
+      // Step 3: valid, and nothing reserved set; PBMT 3 is reserved (Svpbmt).
+      if ((pteLo & PTE_V) === 0) return faultCode(FAULT_NOT_PRESENT, level);
+      if ((pteLo & (PTE_R | PTE_W)) === PTE_W || (pteHi & this.#reserved) !== 0 || (pteHi & PBMT_HI) === PBMT_HI)
+        return faultCode(FAULT_RESERVED, level);
+      // Svnapot: N is reserved above the leaf level.
+      if (pteHi < 0 && level !== 0) return faultCode(FAULT_RESERVED, level);
+      if ((pteLo & (PTE_R | PTE_X)) !== 0) {
+        this.#entryHi = tableHi;
+        this.#entryLo = entryLo;
+        this.#global = global;
+        const result = this.#leaf(hi, lo, access, level);
+        if (result !== 0) return result;
+        // Step 7: the entry changed meanwhile; look again.
+        if (--retries === 0) return faultCode(FAULT_TABLE_ACCESS, level);
+        continue;
+      }
+      // Step 4: a pointer to the next level; D, A, U, PBMT and N are reserved in it (11.4.1).
+      if (level === 0) return faultCode(FAULT_NOT_PRESENT, 0);
+      if ((pteLo & (PTE_D | PTE_A | PTE_U)) !== 0 || (pteHi & (PBMT_HI | N_HI)) !== 0) return faultCode(FAULT_RESERVED, level);
+      global |= pteLo & PTE_G;
+      tableHi = ((pteHi & PPN_HI) << 2) | (pteLo >>> 30);
+      tableLo = (pteLo & ~0x3ff) << 2;
+      mask = this.#indexMask;
+      level--;
+    }
+  }
+
+  /** Steps 5 to 8 on the leaf in `word`. Returns lg2 of the page, a fault code, or 0: the entry changed meanwhile. */
+  #leaf(hi: number, lo: number, access: number, level: number): number {
+    const pteLo = this.#word[0];
+    const pteHi = this.#word[1];
+    const permission = (pteLo >>> 1) & (READ | WRITE | EXECUTE);
+    // Step 5: R, W, X; then U against the privilege.
+    if ((access & PROBE) === 0 && (access & (READ | WRITE | EXECUTE) & ~permission) !== 0) return faultCode(FAULT_PERMISSION, level);
+    if ((pteLo & PTE_U) === 0) {
+      if (this.#secondStage || (access & PRIVILEGED) === 0) return faultCode(FAULT_PERMISSION, level);
+    } else if ((access & PRIVILEGED) !== 0 && !this.#secondStage && ((access & EXECUTE) !== 0 || !this.#sum)) {
+      return faultCode(FAULT_PERMISSION, level);
+    }
+    let ppnHi = ((pteHi & PPN_HI) << 2) | (pteLo >>> 30);
+    let ppnLo = (pteLo & ~0x3ff) << 2;
+    const shift = 12 + level * this.#indexBits;
+    let lg2 = shift;
+    // Step 6: a large page is aligned to its size.
+    if (level !== 0) {
+      if (shift < 32 ? (ppnLo & ((1 << shift) - 1)) !== 0 : ppnLo !== 0 || (ppnHi & ((1 << (shift - 32)) - 1)) !== 0)
+        return faultCode(FAULT_RESERVED, level);
+    } else if (pteHi < 0) {
+      // Svnapot: 64 KiB is the one size, coded as 1000 in the low bits of PPN.
+      if ((ppnLo & 0xf000) !== 0x8000) return faultCode(FAULT_RESERVED, level);
+      ppnLo &= ~0xffff;
+      lg2 = 16;
+    }
+    // Step 7: A, and D for a write that the page permits.
+    const dirty = (access & (WRITE | MARK_DIRTY)) !== 0 && (permission & WRITE) !== 0 ? PTE_D : 0;
+    const needed = (PTE_A | dirty) & ~pteLo;
+    if (needed !== 0) {
+      if (!this.#update) return faultCode(FAULT_ACCESS_FLAG, level);
+      this.reads = (this.reads + 1) | 0;
+      const done = this.#replace(pteHi, pteLo, pteLo | needed);
+      if (done < 0) return faultCode(FAULT_TABLE_ACCESS, level);
+      if (done === 0) return 0;
+    }
+    // Step 8.
+    if (lg2 < 32) {
+      const offset = (1 << lg2) - 1;
+      ppnLo = (ppnLo & ~offset) | (lo & offset);
+    } else {
+      const offset = (1 << (lg2 - 32)) - 1;
+      ppnHi = (ppnHi & ~offset) | (hi & offset);
+      ppnLo = lo;
+    }
+    const out = this.out;
+    out[OUT_LO] = ppnLo;
+    out[OUT_HI] = ppnHi;
+    out[OUT_PERMISSION] = permission;
+    out[OUT_TYPE] = (pteHi & PBMT_HI) >>> PBMT_SHIFT;
+    out[OUT_LEAF] = (pteLo & 0xff) | this.#global;
+    return lg2;
+  }
+
+  protected override load(hi: number, lo: number): number {
+    const memory = this.#memory;
+    if (this.#narrow) return this.#bigEndian ? memory.load32BE(hi, lo) : memory.load32(hi, lo);
+    return this.#bigEndian ? memory.load64BE(hi, lo) : memory.load64(hi, lo);
+  }
+
+  protected override store(hi: number, lo: number, valueHi: number, valueLo: number): number {
+    const memory = this.#memory;
+    if (this.#narrow) return this.#bigEndian ? memory.store32BE(hi, lo, valueLo) : memory.store32(hi, lo, valueLo);
+    return this.#bigEndian ? memory.store64BE(hi, lo, valueHi, valueLo) : memory.store64(hi, lo, valueHi, valueLo);
+  }
+
+  /** Steps 3 to 7 without an access: what an unprivileged one would be granted. */
+  protected decode(level: number, hi: number, lo: number, into: Entry): number {
+    if ((lo & PTE_V) === 0) return ABSENT;
+    if ((lo & (PTE_R | PTE_W)) === PTE_W || (hi & this.#reserved) !== 0 || (hi & PBMT_HI) === PBMT_HI) return MALFORMED;
+    const address = (hi & PPN_HI) * 2 ** 34 + (lo >>> 10) * 4096;
+    const lg2 = hi < 0 ? 16 : 12 + level * this.#indexBits;
+    if ((lo & (PTE_R | PTE_X)) === 0) {
+      if (level === 0 || (lo & (PTE_D | PTE_A | PTE_U)) !== 0 || (hi & (PBMT_HI | N_HI)) !== 0) return MALFORMED;
+      into.address = address;
+      into.next = level - 1;
+      into.permission = -1;
+      return TABLE;
+    }
+    if (hi < 0 && (level !== 0 || (lo & (0xf << 10)) !== 8 << 10)) return MALFORMED;
+    const base = hi < 0 ? address - 0x8000 : address;
+    if (base % 2 ** lg2 !== 0) return MALFORMED;
+    into.address = base;
+    into.lg2 = lg2;
+    into.permission = this.#granted(lo);
+    return LEAF;
+  }
+
+  #granted(lo: number): number {
+    if ((lo & PTE_U) === 0) return 0;
+    const permission = (lo >>> 1) & (READ | WRITE | EXECUTE);
+    if (this.#update) return permission;
+    return (lo & PTE_A) === 0 ? 0 : (lo & PTE_D) === 0 ? permission & READ_EXECUTE : permission;
+  }
+
+  protected encodeTable(_level: number, address: number): void {
+    this.#encode(address, PTE_V);
+  }
+
+  /** A user's page, accessed and dirty: nobody reads these bits in tables of ours. Every entry of a NAPOT mapping has the same PPN. */
+  protected encodeLeaf(level: number, lg2: number, address: number, permission: number): void {
+    const napot = !this.#narrow && level === 0 && lg2 === 16;
+    this.#encode(napot ? address - (address % 0x1_0000) + 0x8000 : address, (permission << 1) | PTE_V | PTE_U | PTE_A | PTE_D);
+    if (napot) this.made[1] |= N_HI;
+  }
+
+  #encode(address: number, bits: number): void {
+    const ppn = address / 4096;
+    this.made[0] = ((ppn % 0x40_0000) << 10) | bits;
+    this.made[1] = Math.floor(ppn / 0x40_0000);
+  }
+
+  /** Replaces the entry's low half if the entry is still the same: 1, 0 when it is not, negative when memory refuses. */
+  #replace(pteHi: number, pteLo: number, newLo: number): number {
+    const memory = this.#memory;
+    const hi = this.#entryHi;
+    const lo = this.#entryLo;
+    if (this.#narrow) return this.#replaceHalf(pteLo, newLo);
+    if (this.#bigEndian) return memory.compareExchange64(hi, lo, swap32(pteLo), swap32(pteHi), swap32(newLo), swap32(pteHi));
+    return memory.compareExchange64(hi, lo, pteHi, pteLo, pteHi, newLo);
+  }
+
+  /** A four-byte entry is one half of an aligned doubleword, whose other half must not change either. */
+  #replaceHalf(pte: number, newPte: number): number {
+    const memory = this.#memory;
+    const hi = this.#entryHi;
+    const base = this.#entryLo & ~7;
+    const old = this.#bigEndian ? swap32(pte) : pte;
+    const wanted = this.#bigEndian ? swap32(newPte) : newPte;
+    const upper = (this.#entryLo & 4) !== 0;
+    const loaded = memory.load64(hi, base);
+    if (loaded < 0) return loaded;
+    const low = this.#word[0];
+    const high = this.#word[1];
+    if ((upper ? high : low) !== old) return 0;
+    return memory.compareExchange64(hi, base, high, low, upper ? wanted : high, upper ? low : wanted);
+  }
+}
+
+function swap32(value: number): number {
+  return (value >>> 24) | ((value >>> 8) & 0xff00) | ((value << 8) & 0xff0000) | (value << 24) | 0;
+}

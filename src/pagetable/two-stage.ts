@@ -1,0 +1,259 @@
+import { READ, WRITE } from '../memory/access.ts';
+import { MEM_FAULT } from '../memory/guest-memory.ts';
+import { OUT_HI, OUT_LENGTH, OUT_LO, OUT_PERMISSION, OUT_TYPE, type PageTable, type TableMemory, type TableVisitor } from './page-table.ts';
+import { Runs } from './runs.ts';
+
+/*
+ * Two-stage translation, for all architectures that nest: the first stage's output, and the address of each of its table
+ * entries, are guest-physical addresses that the second stage translates (RISC-V Privileged Architecture, "Two-Stage
+ * Address Translation"; VT-d 4.1 3.8; Arm DDI 0487 D8.2; AMD I/O Virtualization 2.2.3). A fault belongs to one of the
+ * stages, and one of the second stage to one kind of access: architectures report both.
+ */
+
+/** A stage as this file needs it. */
+export type WalkingStage = Pick<PageTable, 'walk' | 'out'>;
+export type EnumeratingStage = Pick<PageTable, 'walk' | 'out' | 'enumerate'>;
+
+/** Who ended a walk: the first stage's own tables; */
+export const BY_FIRST_STAGE = 0;
+/** the second stage, asked for a table entry of the first to be read, */
+export const BY_TABLE_READ = 1;
+/** or to be updated; */
+export const BY_TABLE_WRITE = 2;
+/** the second stage, asked for the address that the first stage gave. */
+export const BY_OUTPUT = 3;
+export type FaultOrigin = 0 | 1 | 2 | 3;
+
+/** Which wishes the implicit accesses to first-stage tables carry into the second stage. */
+export interface ImplicitAccess {
+  readonly read: number;
+  readonly write: number;
+}
+export const IMPLICIT_USER_ACCESS: ImplicitAccess = { read: READ, write: WRITE };
+
+/** Memory as a first stage sees it: behind the second. A refusal leaves its story in `origin`, `code`, `gpaHi` and `gpaLo`. */
+export class SecondStageMemory implements TableMemory {
+  readonly word: Int32Array;
+  /** BY_FIRST_STAGE: the second stage refused nothing since `origin` was last set so. */
+  origin: FaultOrigin = BY_FIRST_STAGE;
+  /** The second stage's fault code, and the guest-physical address that it refused. */
+  code = 0;
+  gpaHi = 0;
+  gpaLo = 0;
+  readonly #memory: TableMemory;
+  readonly #second: WalkingStage;
+  readonly #out: Int32Array;
+  readonly #read: number;
+  readonly #write: number;
+
+  constructor(memory: TableMemory, second: WalkingStage, implicit: ImplicitAccess) {
+    this.word = memory.word;
+    this.#memory = memory;
+    this.#second = second;
+    this.#out = second.out;
+    this.#read = implicit.read;
+    this.#write = implicit.write;
+  }
+
+  load64(hi: number, lo: number): number {
+    const code = this.#second.walk(hi, lo, this.#read);
+    if (code < 0) return this.#refuse(hi, lo, BY_TABLE_READ, code);
+    return this.#memory.load64(this.#out[OUT_HI], this.#out[OUT_LO]);
+  }
+  load64BE(hi: number, lo: number): number {
+    const code = this.#second.walk(hi, lo, this.#read);
+    if (code < 0) return this.#refuse(hi, lo, BY_TABLE_READ, code);
+    return this.#memory.load64BE(this.#out[OUT_HI], this.#out[OUT_LO]);
+  }
+  load32(hi: number, lo: number): number {
+    const code = this.#second.walk(hi, lo, this.#read);
+    if (code < 0) return this.#refuse(hi, lo, BY_TABLE_READ, code);
+    return this.#memory.load32(this.#out[OUT_HI], this.#out[OUT_LO]);
+  }
+  load32BE(hi: number, lo: number): number {
+    const code = this.#second.walk(hi, lo, this.#read);
+    if (code < 0) return this.#refuse(hi, lo, BY_TABLE_READ, code);
+    return this.#memory.load32BE(this.#out[OUT_HI], this.#out[OUT_LO]);
+  }
+  store64(hi: number, lo: number, valueHi: number, valueLo: number): number {
+    const code = this.#second.walk(hi, lo, this.#write);
+    if (code < 0) return this.#refuse(hi, lo, BY_TABLE_WRITE, code);
+    return this.#memory.store64(this.#out[OUT_HI], this.#out[OUT_LO], valueHi, valueLo);
+  }
+  store64BE(hi: number, lo: number, valueHi: number, valueLo: number): number {
+    const code = this.#second.walk(hi, lo, this.#write);
+    if (code < 0) return this.#refuse(hi, lo, BY_TABLE_WRITE, code);
+    return this.#memory.store64BE(this.#out[OUT_HI], this.#out[OUT_LO], valueHi, valueLo);
+  }
+  store32(hi: number, lo: number, value: number): number {
+    const code = this.#second.walk(hi, lo, this.#write);
+    if (code < 0) return this.#refuse(hi, lo, BY_TABLE_WRITE, code);
+    return this.#memory.store32(this.#out[OUT_HI], this.#out[OUT_LO], value);
+  }
+  store32BE(hi: number, lo: number, value: number): number {
+    const code = this.#second.walk(hi, lo, this.#write);
+    if (code < 0) return this.#refuse(hi, lo, BY_TABLE_WRITE, code);
+    return this.#memory.store32BE(this.#out[OUT_HI], this.#out[OUT_LO], value);
+  }
+  compareExchange64(hi: number, lo: number, oldHi: number, oldLo: number, newHi: number, newLo: number): number {
+    const code = this.#second.walk(hi, lo, this.#write);
+    if (code < 0) return this.#refuse(hi, lo, BY_TABLE_WRITE, code);
+    return this.#memory.compareExchange64(this.#out[OUT_HI], this.#out[OUT_LO], oldHi, oldLo, newHi, newLo);
+  }
+
+  #refuse(hi: number, lo: number, origin: FaultOrigin, code: number): number {
+    this.origin = origin;
+    this.code = code;
+    this.gpaHi = hi;
+    this.gpaLo = lo;
+    return MEM_FAULT;
+  }
+}
+
+export interface TwoStageConfig {
+  readonly memory: TableMemory;
+  readonly second: WalkingStage;
+  /** Makes the first stage over the memory that it must read its tables through. */
+  first(memory: TableMemory): WalkingStage;
+  /** Default: reads and writes of a user. */
+  readonly implicit?: ImplicitAccess;
+}
+
+/** A first stage over a second. After a fault, `origin` says whose it was, and `gpaHi`, `gpaLo` which address the second stage refused. */
+export class TwoStage implements WalkingStage {
+  /** The address behind both stages, the permissions that both grant, the smaller page, and the first stage's memory type. */
+  readonly out = new Int32Array(OUT_LENGTH);
+  readonly first: WalkingStage;
+  readonly second: WalkingStage;
+  origin: FaultOrigin = BY_FIRST_STAGE;
+  gpaHi = 0;
+  gpaLo = 0;
+  readonly #tables: SecondStageMemory;
+
+  constructor(config: TwoStageConfig) {
+    this.second = config.second;
+    this.#tables = new SecondStageMemory(config.memory, config.second, config.implicit ?? IMPLICIT_USER_ACCESS);
+    this.first = config.first(this.#tables);
+  }
+
+  /** The first stage alone: lg2 of its page, the guest-physical address in `first.out`; or a fault code and its `origin`. */
+  walkFirst(hi: number, lo: number, access: number): number {
+    const tables = this.#tables;
+    tables.origin = BY_FIRST_STAGE;
+    const lg2 = this.first.walk(hi, lo, access);
+    if (lg2 >= 0) return lg2;
+    this.origin = tables.origin;
+    if (tables.origin === BY_FIRST_STAGE) return lg2;
+    this.gpaHi = tables.gpaHi;
+    this.gpaLo = tables.gpaLo;
+    return tables.code;
+  }
+
+  /** Both stages: lg2 of the smaller page or a fault code, of the stage that `origin` names. */
+  walk(hi: number, lo: number, access: number): number {
+    const firstLg2 = this.walkFirst(hi, lo, access);
+    if (firstLg2 < 0) return firstLg2;
+    const gpa = this.first.out;
+    const secondLg2 = this.second.walk(gpa[OUT_HI], gpa[OUT_LO], access);
+    if (secondLg2 < 0) {
+      this.origin = BY_OUTPUT;
+      this.gpaHi = gpa[OUT_HI];
+      this.gpaLo = gpa[OUT_LO];
+      return secondLg2;
+    }
+    const spa = this.second.out;
+    const out = this.out;
+    out[OUT_LO] = spa[OUT_LO];
+    out[OUT_HI] = spa[OUT_HI];
+    out[OUT_PERMISSION] = gpa[OUT_PERMISSION] & spa[OUT_PERMISSION];
+    out[OUT_TYPE] = gpa[OUT_TYPE];
+    return firstLg2 < secondLg2 ? firstLg2 : secondLg2;
+  }
+}
+
+/** Counts what is loaded, so that an enumeration knows what it has spent. */
+class CountedMemory implements TableMemory {
+  readonly word: Int32Array;
+  loads = 0;
+  readonly #memory: TableMemory;
+
+  constructor(memory: TableMemory) {
+    this.word = memory.word;
+    this.#memory = memory;
+  }
+
+  load64(hi: number, lo: number): number {
+    this.loads++;
+    return this.#memory.load64(hi, lo);
+  }
+  load64BE(hi: number, lo: number): number {
+    this.loads++;
+    return this.#memory.load64BE(hi, lo);
+  }
+  load32(hi: number, lo: number): number {
+    this.loads++;
+    return this.#memory.load32(hi, lo);
+  }
+  load32BE(hi: number, lo: number): number {
+    this.loads++;
+    return this.#memory.load32BE(hi, lo);
+  }
+  store64(hi: number, lo: number, valueHi: number, valueLo: number): number {
+    return this.#memory.store64(hi, lo, valueHi, valueLo);
+  }
+  store64BE(hi: number, lo: number, valueHi: number, valueLo: number): number {
+    return this.#memory.store64BE(hi, lo, valueHi, valueLo);
+  }
+  store32(hi: number, lo: number, value: number): number {
+    return this.#memory.store32(hi, lo, value);
+  }
+  store32BE(hi: number, lo: number, value: number): number {
+    return this.#memory.store32BE(hi, lo, value);
+  }
+  compareExchange64(hi: number, lo: number, oldHi: number, oldLo: number, newHi: number, newLo: number): number {
+    return this.#memory.compareExchange64(hi, lo, oldHi, oldLo, newHi, newLo);
+  }
+}
+
+export interface TwoStageTables {
+  readonly memory: TableMemory;
+  first(memory: TableMemory): EnumeratingStage;
+  second(memory: TableMemory): EnumeratingStage;
+}
+
+/** A second stage gets at least as many entries as it has levels, or it would never get on. */
+const SECOND_LEVELS_AT_MOST = 8;
+
+/**
+ * PageTable.enumerate through both stages: runs from input to second-stage output with the permissions that both grant.
+ * Spends at most `budget` loads on the second stage's tables and `budget` entries of the first, whose loads cost a walk each.
+ */
+export function enumerateTwoStage(tables: TwoStageTables, first: number, last: number, visit: TableVisitor, budget: number): number {
+  const memory = new CountedMemory(tables.memory);
+  const second = tables.second(memory);
+  const upper = tables.first(new SecondStageMemory(memory, second, IMPLICIT_USER_ACCESS));
+  const runs = new Runs(visit);
+  let stopped = -1;
+  let ended = false;
+  const reached = upper.enumerate(
+    first,
+    last,
+    (iova, gpa, pages, granted) => {
+      const left = Math.max(budget - memory.loads, SECOND_LEVELS_AT_MOST);
+      const done = second.enumerate(
+        gpa,
+        gpa + pages - 1,
+        (at, output, count, permission) => {
+          if ((granted & permission) !== 0) ended = !runs.add(iova + (at - gpa), output, count, granted & permission);
+          return !ended;
+        },
+        left,
+      );
+      if (!ended && done < gpa + pages) stopped = iova + (done - gpa);
+      return !ended && stopped < 0;
+    },
+    budget,
+  );
+  if (ended || !runs.flush()) return runs.visitedEnd;
+  return stopped < 0 ? reached : stopped;
+}

@@ -1,0 +1,212 @@
+import { NO_CONTEXT } from '../../memory/iotlb.ts';
+import type { TableMemory } from '../../pagetable/page-table.ts';
+import { RiscvTable } from '../../pagetable/riscv.ts';
+import { TwoStage } from '../../pagetable/two-stage.ts';
+import { NO_PASID } from '../target.ts';
+import { coversProcess, type DeviceContext, type DeviceDirectory, firstStageMode, PdtMode, type StageFormat } from './device-context.ts';
+import { Cause } from './fault-queue.ts';
+import { PDT_GUEST_PAGE_FAULT, type ProcessDirectory } from './process-context.ts';
+import { Cap, type Registers } from './registers.ts';
+import type { IommuMemory } from './surroundings.ts';
+
+/** The translation of one process of one device, or of the device's requests without process_id. */
+export interface Stages {
+  readonly device: DeviceContext;
+  /** Requests of supervisor privilege are allowed (PC.ta.ENS). */
+  readonly supervisor: boolean;
+  readonly sum: boolean;
+  /** null: Bare. */
+  readonly firstStage: StageFormat | null;
+  /** PSCID, -1: none, as the first stage is Bare. */
+  readonly pscid: number;
+  /** Tags in the IOTLB. */
+  readonly space: number;
+  readonly context: number;
+  /** Tables of the first stage, behind the second where there is one; null: Bare. */
+  readonly first: RiscvTable | null;
+  readonly nested: TwoStage | null;
+}
+
+/** IOTLB tags: host address spaces, whose second stage is Bare, come after the GSCIDs; SUM is part of the context. */
+export const HOST_SPACE = 0x1_0000;
+export const CONTEXT_OF_SUM = 1 << 20;
+
+interface CachedDevice {
+  readonly context: DeviceContext;
+  readonly stages: Map<number, Stages>;
+}
+
+/** Key of the translation that T2GPA makes of translated requests: the second stage alone. */
+const SECOND_ONLY = -2;
+
+/** The directory caches ("Caching in-memory data structures") and steps 3 to 16 of "Process to translate an IOVA". */
+export class Contexts {
+  /** Why `find` found none; PDT_GUEST_PAGE_FAULT: see the process directory. */
+  cause = 0;
+  /** DC.tc.DTF of the device that was looked up last; false where there was no context. */
+  quiet = false;
+  readonly #registers: Registers;
+  readonly #memory: IommuMemory;
+  readonly #devices: DeviceDirectory;
+  readonly #processes: ProcessDirectory;
+  /** Contexts kept at most, of devices and, for each, of processes. */
+  readonly #limit: number;
+  readonly #cache = new Map<number, CachedDevice>();
+
+  constructor(registers: Registers, memory: IommuMemory, devices: DeviceDirectory, processes: ProcessDirectory, limit: number) {
+    this.#registers = registers;
+    this.#memory = memory;
+    this.#devices = devices;
+    this.#processes = processes;
+    this.#limit = limit;
+  }
+
+  /** Steps 5 and 6. null: `cause` says why. */
+  device(device: number): DeviceContext | null {
+    return this.#device(device)?.context ?? null;
+  }
+
+  #device(device: number): CachedDevice | null {
+    this.quiet = false;
+    if (!this.#devices.covers(device)) return this.#refuse(Cause.typeDisallowed);
+    const known = this.#cache.get(device);
+    if (known !== undefined) {
+      this.quiet = known.context.quiet;
+      return known;
+    }
+    const context = this.#devices.locate(device);
+    if (context === null) return this.#refuse(this.#devices.cause);
+    this.quiet = context.quiet;
+    return keep(this.#cache, device, { context, stages: new Map() }, this.#limit);
+  }
+
+  /** Steps 5 to 16, for a request with a process_id or NO_PASID. `ats`: a translation request or a translated one. */
+  find(device: number, process: number, ats: boolean, privileged: boolean): Stages | null {
+    const found = this.#device(device);
+    if (found === null) return null;
+    const { context } = found;
+    // 7. Transactions that the context does not allow.
+    if (ats && !context.ats) return this.#refuse(Cause.typeDisallowed);
+    if (process !== NO_PASID && (!context.pdtv || !coversProcess(context.fscMode, process))) return this.#refuse(Cause.typeDisallowed);
+    const stages = found.stages.get(process) ?? this.#build(found, process);
+    // 15. Supervisor privilege wants PC.ta.ENS.
+    if (stages !== null && privileged && process !== NO_PASID && !stages.supervisor) return this.#refuse(Cause.typeDisallowed);
+    return stages;
+  }
+
+  /** 9. A translated request with T2GPA: the address is guest-physical, the first stage Bare. */
+  secondOnly(stages: Stages): Stages {
+    const found = this.#cache.get(stages.device.device);
+    const known = found?.stages.get(SECOND_ONLY);
+    if (known !== undefined) return known;
+    const made = this.#bare(stages.device, false);
+    return found === undefined ? made : keep(found.stages, SECOND_ONLY, made, this.#limit);
+  }
+
+  #build(found: CachedDevice, process: number): Stages | null {
+    const { context } = found;
+    let made: Stages | null;
+    // 10. Without a process directory the device-context holds the first stage.
+    if (!context.pdtv) {
+      made = this.#make(context, { mode: context.fscMode, root: context.fscRoot, pscid: context.pscid, ens: true, sum: false });
+    } else if ((process === NO_PASID && !context.dpe) || context.fscMode === PdtMode.bare) {
+      // 12. and 13.
+      made = this.#bare(context, process !== NO_PASID || context.dpe);
+    } else {
+      // 11. and 14.
+      const located = this.#processes.locate(context, process === NO_PASID ? 0 : process);
+      if (located === null) return this.#refuse(this.#processes.cause);
+      made = this.#make(context, located);
+    }
+    return keep(found.stages, process, made, this.#limit);
+  }
+
+  #bare(context: DeviceContext, sum: boolean): Stages {
+    return this.#make(context, { mode: 0, root: 0, pscid: 0, ens: true, sum });
+  }
+
+  #make(
+    device: DeviceContext,
+    of: { readonly mode: number; readonly root: number; readonly pscid: number; readonly ens: boolean; readonly sum: boolean },
+  ): Stages {
+    const mode = firstStageMode(this.#registers, of.mode, device.sxl) ?? null;
+    const firstStage = mode === null ? null : { mode, root: of.root };
+    const table = (memory: TableMemory) => this.firstTable(device, firstStage!, of.sum, memory);
+    const nested =
+      firstStage !== null && device.second !== null
+        ? new TwoStage({ memory: this.#memory, second: device.second, first: table, implicit: device.implicit })
+        : null;
+    return {
+      device,
+      supervisor: of.ens,
+      sum: of.sum,
+      firstStage,
+      pscid: mode === null ? -1 : of.pscid,
+      space: device.secondStage === null ? HOST_SPACE : device.gscid,
+      context: mode === null ? NO_CONTEXT : of.pscid + (of.sum ? CONTEXT_OF_SUM : 0),
+      first: nested === null ? firstStage && table(this.#memory) : (nested.first as RiscvTable),
+      nested,
+    };
+  }
+
+  /** A first stage's tables, whose byte order is DC.tc.SBE. */
+  firstTable(device: DeviceContext, format: StageFormat, sum: boolean, memory: TableMemory): RiscvTable {
+    return new RiscvTable({
+      mode: format.mode,
+      root: format.root,
+      memory,
+      bigEndian: device.sbe,
+      updateAccessedDirty: device.sade,
+      sum,
+      ...this.#devices.formats,
+    });
+  }
+
+  /** Address that the second stage refused, after PDT_GUEST_PAGE_FAULT: [hi, lo]. */
+  get refusedGpa(): readonly [number, number] {
+    return [this.#processes.gpaHi, this.#processes.gpaLo];
+  }
+
+  /**
+   * lg2 of the page that a Bare stage is said to have ("PCIe ATS translation request handling" recommends 2 MiB or 1 GiB):
+   * one that the widest table format of the stage has.
+   */
+  bareFirstLg2({ sxl }: DeviceContext): number {
+    const registers = this.#registers;
+    return registers.can(Cap.sv57 | Cap.sv48) || (!sxl && registers.can(Cap.sv39)) ? 30 : 21;
+  }
+  bareSecondLg2(): number {
+    const registers = this.#registers;
+    return registers.can(Cap.sv57x4 | Cap.sv48x4) || (!registers.guest32 && registers.can(Cap.sv39x4)) ? 30 : 21;
+  }
+
+  /** IODIR.INVAL_DDT; null: all devices. */
+  forgetDevice(device: number | null): void {
+    if (device === null) this.#cache.clear();
+    else this.#cache.delete(device);
+  }
+
+  /** IODIR.INVAL_PDT. The requests without process_id may use process 0 (DPE). */
+  forgetProcess(device: number, process: number): void {
+    const stages = this.#cache.get(device)?.stages;
+    stages?.delete(process);
+    if (process === 0) stages?.delete(NO_PASID);
+  }
+
+  #refuse(cause: number): null {
+    this.cause = cause;
+    return null;
+  }
+}
+
+export { PDT_GUEST_PAGE_FAULT };
+
+/** Adds to a bounded cache; the oldest entry makes room. */
+function keep<T>(cache: Map<number, T>, key: number, value: T, limit: number): T {
+  if (cache.size >= limit) {
+    const [oldest] = cache.keys();
+    cache.delete(oldest);
+  }
+  cache.set(key, value);
+  return value;
+}

@@ -1,0 +1,6 @@
+export type { AtsCompletion, AtsRequest } from './ats.ts';
+export { Cause } from './fault-queue.ts';
+export { Registers } from './registers.ts';
+export { RiscvIommu, type RiscvIommuConfig } from './riscv-iommu.ts';
+export { AtsCode, type AtsMessage, type IommuMemory, type RiscvIommuSurroundings } from './surroundings.ts';
+export { type Answer, Kind, type RequestKind } from './translate.ts';

@@ -1,0 +1,123 @@
+import type { DeviceContext } from './device-context.ts';
+import { Cause } from './fault-queue.ts';
+import { Cap, type Registers } from './registers.ts';
+import type { Structures } from './structures.ts';
+
+/** Outcomes of MsiTables.translate besides a negative cause. */
+export const MSI_BASIC = 1;
+export const MSI_MRIF = 2;
+
+/** "MSI page table" entries, low half: V 0, M 2:1, C 63. */
+const MSIPTE_V = 1;
+const M_MRIF = 1;
+const M_BASIC = 3;
+
+/** "Process to translate addresses of MSIs": flat tables, basic translation and memory-resident interrupt files. */
+export class MsiTables {
+  /** Where the interrupt file is (basic), or where the notice MSI goes (MRIF): a page's address. */
+  pageHi = 0;
+  pageLo = 0;
+  /** MRIF: address of the file in memory, and the data of the notice MSI. */
+  mrifHi = 0;
+  mrifLo = 0;
+  notice = 0;
+  readonly #registers: Registers;
+  readonly #structures: Structures;
+
+  constructor(registers: Registers, structures: Structures) {
+    this.#registers = registers;
+    this.#structures = structures;
+  }
+
+  /** Translates a guest-physical address that `isInterruptFile`. Returns MSI_BASIC, MSI_MRIF or a negative cause. */
+  translate(context: DeviceContext, hi: number, lo: number): number {
+    const { words } = this.#structures;
+    // 5. and 6.: the file's number, and the entry's address m | (I x 16).
+    const file = fileNumber(context, hi, lo);
+    const page = context.msiRoot;
+    const entryHi = Math.floor(page / 2 ** 20) | Math.floor(file / 2 ** 28);
+    const entryLo = ((page % 2 ** 20) << 12) | ((file % 2 ** 28) << 4);
+    // 7. and 8.
+    if (!this.#structures.read(entryHi, entryLo, 2, this.#registers.bigEndian))
+      return -(this.#structures.poisoned ? Cause.msiCorruption : Cause.msiAccessFault);
+    const low = words[0];
+    const high = words[1];
+    // 9. to 12.: no custom interpretation of C is provided.
+    if ((low & MSIPTE_V) === 0) return -Cause.msiNotValid;
+    const mode = (low >>> 1) & 3;
+    if (high < 0 || (mode !== M_BASIC && mode !== M_MRIF)) return -Cause.msiMisconfigured;
+    return mode === M_BASIC ? this.#basic(low, high) : this.#mrif(low, high);
+  }
+
+  /** 13. Basic translate mode: reserved 9:3, PPN 53:10, reserved 62:54, and the second doubleword reserved. */
+  #basic(low: number, high: number): number {
+    const { words } = this.#structures;
+    if ((low & 0x3f8) !== 0 || high >>> 22 !== 0 || (words[2] | words[3]) !== 0) return -Cause.msiMisconfigured;
+    this.pageHi = (high << 2) | (low >>> 30);
+    this.pageLo = (low & ~0x3ff) << 2;
+    return MSI_BASIC;
+  }
+
+  /** 14. MRIF mode: address 55:9 in bits 53:7; notice page in 53:10 of the second doubleword, N90 in 9:0, N10 in 60. */
+  #mrif(low: number, high: number): number {
+    const { words } = this.#structures;
+    const noticeLo = words[2];
+    const noticeHi = words[3];
+    if (!this.#registers.can(Cap.msiMrif)) return -Cause.msiMisconfigured;
+    if ((low & 0x78) !== 0 || high >>> 22 !== 0 || (noticeHi & 0xefc0_0000) !== 0) return -Cause.msiMisconfigured;
+    this.mrifHi = (high << 2) | (low >>> 30);
+    this.mrifLo = (low & ~0x7f) << 2;
+    this.pageHi = ((noticeHi & 0x3f_ffff) << 2) | (noticeLo >>> 30);
+    this.pageLo = (noticeLo & ~0x3ff) << 2;
+    this.notice = (((noticeHi >>> 28) & 1) << 10) | (noticeLo & 0x3ff);
+    return MSI_MRIF;
+  }
+}
+
+/** "MSI address mask and pattern": whether the page is a virtual interrupt file's. */
+export function isInterruptFile(context: DeviceContext, hi: number, lo: number): boolean {
+  return context.msi && agrees(context, hi, lo, 0, 0);
+}
+
+/** Whether any page in the 2^lg2 bytes around the address is a virtual interrupt file's. */
+export function holdsInterruptFile(context: DeviceContext, hi: number, lo: number, lg2: number): boolean {
+  const bits = lg2 - 12;
+  return context.msi && agrees(context, hi, lo, bits > 32 ? (1 << (bits - 32)) - 1 : 0, bits >= 32 ? -1 : (1 << bits) - 1);
+}
+
+/** Whether the page agrees with the pattern in all bits but those that the context and the caller ignore. */
+function agrees({ msiIgnored, msiPattern }: DeviceContext, hi: number, lo: number, ignoreHi: number, ignoreLo: number): boolean {
+  const pageHi = hi >>> 12;
+  const pageLo = (hi << 20) | (lo >>> 12);
+  return ((pageLo ^ msiPattern[0]) & ~msiIgnored[0] & ~ignoreLo) === 0 && ((pageHi ^ msiPattern[1]) & ~msiIgnored[1] & ~ignoreHi) === 0;
+}
+
+/** extract(A >> 12, mask): the bits of the page number where the mask has ones, packed. */
+function fileNumber({ msiMask }: DeviceContext, hi: number, lo: number): number {
+  const page = [(hi << 20) | (lo >>> 12), hi >>> 12];
+  let file = 0;
+  let weight = 1;
+  for (let bit = 0; bit < 52; bit++) {
+    if (((msiMask[bit >>> 5] >>> (bit & 31)) & 1) === 0) continue;
+    if (((page[bit >>> 5] >>> (bit & 31)) & 1) !== 0) file += weight;
+    weight *= 2;
+  }
+  return file;
+}
+
+/** First page, from `from` on, that is a virtual interrupt file's; -1: none. */
+export function nextInterruptFile({ msi, msiMask, msiPattern }: DeviceContext, from: number): number {
+  if (!msi) return -1;
+  const mask = BigInt(msiMask[1] >>> 0) * 2n ** 32n + BigInt(msiMask[0] >>> 0);
+  const pattern = (BigInt(msiPattern[1] >>> 0) * 2n ** 32n + BigInt(msiPattern[0] >>> 0)) & ~mask;
+  const start = BigInt(from);
+  if ((start & ~mask) === pattern) return from;
+  // The answer keeps the bits of `from` above some bit, has that bit set where `from` has it clear, and is least below it.
+  for (let bit = 0n; bit < 52n; bit++) {
+    const above = (start >> (bit + 1n)) << (bit + 1n);
+    if (((start >> bit) & 1n) !== 0n) continue;
+    const found = above | (1n << bit) | (pattern & ((1n << bit) - 1n));
+    if ((found & ~mask) === pattern) return Number(found);
+  }
+  return -1;
+}

@@ -1,0 +1,123 @@
+import { hiOf, loOf } from '../../memory/address.ts';
+import type { InvalidationTags } from './ats.ts';
+import type { Contexts } from './contexts.ts';
+import { Cause, type FaultQueue, TransactionType } from './fault-queue.ts';
+import type { Interrupts } from './interrupts.ts';
+import { Queue } from './queue.ts';
+import { Csr, DdtMode, Interrupt, PQB, PQCSR, PQH, PQT, type Registers } from './registers.ts';
+import type { Structures } from './structures.ts';
+import { AtsCode, type AtsMessage } from './surroundings.ts';
+
+const RECORD_LG2 = 4;
+
+/** Response codes of a page request group response (PCI Express Base Specification 6.0, 10.4.2.1). */
+const Response = { success: 0, invalidRequest: 1, failure: 0xf } as const;
+/** The message was queued: no response of ours. */
+const QUEUED = -1;
+
+/** "Page-Request-Queue" and "PCIe ATS Page Request handling". */
+export class PageRequestQueue {
+  readonly queue: Queue;
+  readonly #registers: Registers;
+  readonly #structures: Structures;
+  readonly #interrupts: Interrupts;
+  readonly #contexts: Contexts;
+  readonly #faults: FaultQueue;
+  readonly #tags: InvalidationTags;
+
+  constructor(
+    registers: Registers,
+    structures: Structures,
+    parts: { readonly interrupts: Interrupts; readonly contexts: Contexts; readonly faults: FaultQueue; readonly tags: InvalidationTags },
+  ) {
+    this.queue = new Queue(registers, {
+      base: PQB,
+      software: PQH,
+      device: PQT,
+      csr: PQCSR,
+      entryLg2: RECORD_LG2,
+      clearable: Csr.memoryFault | Csr.overflow,
+    });
+    this.#registers = registers;
+    this.#structures = structures;
+    this.#interrupts = parts.interrupts;
+    this.#contexts = parts.contexts;
+    this.#faults = parts.faults;
+    this.#tags = parts.tags;
+  }
+
+  /** A page request or stop marker from a device. */
+  receive(message: AtsMessage): void {
+    const device = message.requester | ((message.segment ?? 0) << 16);
+    const pasidRequired = { value: false };
+    const response = this.#queueFor(message, device, pasidRequired);
+    if (response !== QUEUED) this.#respond(message, response, pasidRequired.value);
+  }
+
+  #queueFor(message: AtsMessage, device: number, pasidRequired: { value: boolean }): number {
+    const { mode } = this.#registers;
+    if (mode === DdtMode.off) return this.#refuse(message, device, Cause.allDisallowed, false);
+    if (mode === DdtMode.bare) return this.#refuse(message, device, Cause.typeDisallowed, false);
+    const context = this.#contexts.device(device);
+    if (context === null) return this.#refuse(message, device, this.#contexts.cause, false);
+    pasidRequired.value = context.prpr;
+    if (!context.pri) return this.#refuse(message, device, Cause.typeDisallowed, context.quiet);
+    return this.#append(message, device);
+  }
+
+  /** The fault is logged; the response is Invalid Request for cause 260, otherwise Response Failure. */
+  #refuse(message: AtsMessage, device: number, cause: number, suppressed: boolean): number {
+    this.#faults.report({
+      cause,
+      type: TransactionType.message,
+      device,
+      process: message.pasid,
+      privileged: message.privileged,
+      suppressed,
+      iotvalHi: 0,
+      iotvalLo: AtsCode.pageRequest,
+      iotval2Hi: 0,
+      iotval2Lo: 0,
+    });
+    return cause === Cause.typeDisallowed ? Response.invalidRequest : Response.failure;
+  }
+
+  /** "Page-request-queue record": PID 31:12, PV 32, PRIV 33, EXEC 34, DID 63:40, PAYLOAD. */
+  #append(message: AtsMessage, device: number): number {
+    const { queue } = this;
+    const { words } = this.#structures;
+    if (!queue.isOn || queue.has(Csr.memoryFault)) return Response.failure;
+    if (queue.has(Csr.overflow)) return Response.success;
+    if (queue.isFull) {
+      queue.setBits(Csr.overflow);
+      this.#interrupts.raise(Interrupt.page);
+      return Response.success;
+    }
+    const valid = message.pasid !== null;
+    words[0] = (message.pasid ?? 0) << 12;
+    words[1] = (valid ? 1 : 0) | (valid && message.privileged ? 2 : 0) | (valid && message.execute ? 4 : 0) | (device << 8);
+    words[2] = loOf(message.payload);
+    words[3] = hiOf(message.payload);
+    queue.locate();
+    const written = this.#structures.write(queue.entryHi, queue.entryLo, 2, this.#registers.bigEndian);
+    if (written) queue.advance();
+    else queue.setBits(Csr.memoryFault);
+    this.#interrupts.raise(Interrupt.page);
+    return written ? QUEUED : Response.failure;
+  }
+
+  /** Requests that are not the last of their group, and stop markers (L without R and W), get no response. */
+  #respond(message: AtsMessage, response: number, pasidRequired: boolean): void {
+    const low = loOf(message.payload);
+    if ((low & 4) === 0 || (low & 3) === 0) return;
+    const group = BigInt((low >>> 3) & 0x1ff);
+    const payload = (BigInt(message.requester) << 48n) | (BigInt(response) << 44n) | (group << 32n);
+    const pasid = response === Response.failure || pasidRequired ? message.pasid : null;
+    this.#tags.respond(message.requester, message.segment, pasid, payload);
+  }
+
+  writeCsr(value: number): void {
+    this.queue.writeCsr(value);
+    this.#interrupts.recheck(Interrupt.page);
+  }
+}

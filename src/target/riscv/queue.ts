@@ -1,0 +1,104 @@
+import { Csr, type Registers } from './registers.ts';
+
+/** Where the registers of a queue are. */
+interface QueueLayout {
+  readonly base: number;
+  /** The index that software writes: cqt, fqh, pqh. */
+  readonly software: number;
+  /** The index that the IOMMU advances: cqh, fqt, pqt. */
+  readonly device: number;
+  readonly csr: number;
+  /** lg2 of an entry's bytes. */
+  readonly entryLg2: number;
+  /** Bits of the csr that software clears by writing 1. */
+  readonly clearable: number;
+}
+
+/** "In-memory queue interface": what command, fault and page-request queue have in common. */
+export class Queue {
+  /** Address of the entry that `locate` computed. */
+  entryHi = 0;
+  entryLo = 0;
+  readonly #registers: Registers;
+  readonly #layout: QueueLayout;
+
+  constructor(registers: Registers, layout: QueueLayout) {
+    this.#registers = registers;
+    this.#layout = layout;
+  }
+
+  /** 2^LOG2SZ - 1; the field holds LOG2SZ - 1 and can say 32. */
+  get mask(): number {
+    const lg2 = (this.#registers.get(this.#layout.base) & 0x1f) + 1;
+    return lg2 === 32 ? -1 : (1 << lg2) - 1;
+  }
+  get software(): number {
+    return this.#registers.get(this.#layout.software);
+  }
+  get device(): number {
+    return this.#registers.get(this.#layout.device);
+  }
+  get isOn(): boolean {
+    return this.#registers.has(this.#layout.csr, Csr.on) && this.#registers.has(this.#layout.csr, Csr.enable);
+  }
+  /** Full, for a queue that the IOMMU fills: one entry always stays free. */
+  get isFull(): boolean {
+    return ((this.device + 1) & this.mask) === this.software;
+  }
+
+  has(bits: number): boolean {
+    return this.#registers.has(this.#layout.csr, bits);
+  }
+  setBits(bits: number): void {
+    this.#registers.setBits(this.#layout.csr, bits);
+  }
+
+  /** Computes the address of the entry at the device's index. */
+  locate(): void {
+    const { base, entryLg2 } = this.#layout;
+    const low = this.#registers.get(base);
+    const index = this.device;
+    this.entryHi = ((this.#registers.get(base + 4) & 0x3f_ffff) << 2) | (low >>> 30) | (index >>> (32 - entryLg2));
+    this.entryLo = ((low & ~0x3ff) << 2) | (index << entryLg2);
+  }
+  advance(): void {
+    this.#registers.set(this.#layout.device, (this.device + 1) & this.mask);
+  }
+
+  /** cqb, fqb, pqb: PPN in 53:10, LOG2SZ-1 in 4:0. Written while the queue is on, the behaviour is unspecified: ignored. */
+  writeBase(hi: number, lo: number): void {
+    const registers = this.#registers;
+    const { base, csr, software } = this.#layout;
+    if (registers.has(csr, Csr.on | Csr.busy)) return;
+    const ppn = ppnMask(registers);
+    registers.set(base, (lo & ppn.lo) | (lo & 0x1f));
+    registers.set(base + 4, hi & ppn.hi);
+    registers.set(software, 0);
+  }
+
+  /** Only the low LOG2SZ bits can be written. */
+  writeIndex(value: number): void {
+    this.#registers.set(this.#layout.software, value & this.mask);
+  }
+
+  /** Turns the queue on (a fresh start) or off, stores the interrupt enable, clears errors. Ignored while busy. */
+  writeCsr(value: number): void {
+    const registers = this.#registers;
+    const { csr, device, clearable } = this.#layout;
+    if (registers.has(csr, Csr.busy)) return;
+    const enable = (value & Csr.enable) !== 0;
+    if (enable && !registers.has(csr, Csr.enable)) {
+      registers.set(device, 0);
+      registers.clearBits(csr, clearable);
+    }
+    const kept = registers.get(csr) & clearable & ~value;
+    registers.set(csr, kept | (enable ? Csr.enable | Csr.on : 0) | (value & Csr.interruptEnable));
+  }
+}
+
+/** Which bits of a register's PPN field (53:10) can be set: capabilities.PAS bounds the address. */
+export function ppnMask(registers: Registers): { readonly hi: number; readonly lo: number } {
+  const hi = registers.addressHiMask;
+  const lo = registers.addressLoMask;
+  return { hi: (hi >>> 2) & 0x3f_ffff, lo: ((lo >>> 2) | (hi << 30)) & ~0x3ff };
+}

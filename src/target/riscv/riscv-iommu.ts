@@ -1,0 +1,313 @@
+import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
+import type { AddressSpace, Target, TargetObserver } from '../target.ts';
+import { type AtsCompletion, type AtsRequest, completeTranslation, InvalidationTags } from './ats.ts';
+import { CommandQueue } from './command-queue.ts';
+import { Contexts } from './contexts.ts';
+import { DebugTranslation } from './debug.ts';
+import { DeviceDirectory } from './device-context.ts';
+import { Cause, FaultQueue, TransactionType } from './fault-queue.ts';
+import { Hpm } from './hpm.ts';
+import { Interrupts } from './interrupts.ts';
+import { MsiTables } from './msi.ts';
+import { PageRequestQueue } from './page-request.ts';
+import { ProcessDirectory } from './process-context.ts';
+import { RegisterWrites } from './register-writes.ts';
+import { CAPABILITIES, DDTP, FCTL, IOCOUNTOVF, IOHPMCYCLES, IPSR, PAGE_OF_REGISTERS, Registers, widthAt } from './registers.ts';
+import { checkedState, type RiscvIommuState } from './saved-state.ts';
+import { Spaces } from './spaces.ts';
+import { Structures } from './structures.ts';
+import type { AtsMessage, RiscvIommuSurroundings } from './surroundings.ts';
+import { type RequestKind, Translator } from './translate.ts';
+
+/** What an implementation may choose. */
+export interface RiscvIommuConfig {
+  /** The capabilities register. */
+  readonly capabilities: bigint;
+  /** fctl at reset. Default: 0, or WSI where only wires are supported. */
+  readonly fctl?: number;
+  /** fctl.GXL can be written. Default: no. */
+  readonly gxlWritable?: boolean;
+  /** DC.tc.SBE may differ from fctl.BE. Default: with capabilities.END. */
+  readonly sbeFree?: boolean;
+  /** ddtp.iommu_mode at reset: 0 (Off) or 1 (Bare), and the highest that can be written. Default: 0 and 4 (3LVL). */
+  readonly resetMode?: 0 | 1;
+  readonly maxMode?: number;
+  /** Widest device_id, 6 to 24 bits. Default: 24. */
+  readonly deviceIdBits?: number;
+  /** Performance counters, iohpmcycles included, 2 to 32; width of the event counters; highest eventID. Default: 32, 64, 8. */
+  readonly counters?: number;
+  readonly counterBits?: number;
+  readonly eventLimit?: number;
+  /** Writable bits of each field of icvec, 0 to 4. Default: 4. */
+  readonly vectorBits?: number;
+  /** Widths of RCID and MCID. Default: 12 each. */
+  readonly rcidBits?: number;
+  readonly mcidBits?: number;
+  /** ATS invalidations under way at most, 1 to 32. Default: 32. */
+  readonly invalidationTags?: number;
+  /** Translations cached at most: a power of two from 16 on. Default: 65536. */
+  readonly iotlbEntries?: number;
+  /** Device-contexts cached at most, and process-contexts of each. Default: 1024. */
+  readonly directoryEntries?: number;
+  /** Commands wait for `processCommands` instead of being processed when cqt is written. */
+  readonly deferCommands?: boolean;
+}
+
+/** Commands processed for one register access at most; what is left goes on at the next. */
+const COMMANDS_PER_ACCESS = 1 << 14;
+
+/**
+ * The RISC-V IOMMU (RISC-V IOMMU Architecture Specification 1.0 and its ratified extensions). Registers are accessed with
+ * `read` and `write`, in any size at any offset; endpoints are device_ids.
+ */
+export class RiscvIommu implements Target {
+  readonly name = 'riscv';
+  readonly translated: Int32Array;
+  readonly #registers: Registers;
+  readonly #config: RiscvIommuConfig;
+  readonly #interrupts: Interrupts;
+  readonly #hpm: Hpm;
+  readonly #contexts: Contexts;
+  readonly #translator: Translator;
+  readonly #tags: InvalidationTags;
+  readonly #spaces: Spaces;
+  readonly #commands: CommandQueue;
+  readonly #pages: PageRequestQueue;
+  readonly #writes: RegisterWrites;
+  readonly msi: MsiTables;
+
+  /**
+   * The register file may be handed in by somebody who looks at it behind the programming interface (inspectors, replays).
+   * @throws RangeError when the configuration is not one that the specification allows
+   */
+  constructor(config: RiscvIommuConfig, surroundings: RiscvIommuSurroundings, registers = new Registers()) {
+    checkConfig(config);
+    this.#config = config;
+    this.#registers = registers;
+    const { memory } = surroundings;
+    const structures = new Structures(surroundings, registers);
+    const faults: FaultQueue = new FaultQueue(registers, structures, () => this.#interrupts);
+    this.#interrupts = new Interrupts(registers, structures, surroundings, (iotvalHi, iotvalLo) =>
+      faults.report({
+        cause: Cause.msiWriteFault,
+        type: TransactionType.none,
+        device: 0,
+        process: null,
+        privileged: false,
+        suppressed: false,
+        iotvalHi,
+        iotvalLo,
+        iotval2Hi: 0,
+        iotval2Lo: 0,
+      }),
+    );
+    const { counters = 32, counterBits = 64, eventLimit = 8, rcidBits = 12, mcidBits = 12 } = config;
+    this.#hpm = new Hpm(registers, this.#interrupts, { counters, counterBits, eventLimit }, surroundings.cycles);
+    const directory = new DeviceDirectory(registers, structures, memory, this.#hpm, {
+      gxlWritable: config.gxlWritable ?? false,
+      beWritable: config.sbeFree ?? true,
+      rcidMask: (1 << rcidBits) - 1,
+      mcidMask: (1 << mcidBits) - 1,
+      deviceIdBits: config.deviceIdBits ?? 24,
+    });
+    const processes = new ProcessDirectory(registers, structures, this.#hpm);
+    this.#contexts = new Contexts(registers, memory, directory, processes, config.directoryEntries ?? 1024);
+    this.msi = new MsiTables(registers, structures);
+    const parts = { registers, structures, contexts: this.#contexts, msi: this.msi, faults, hpm: this.#hpm };
+    this.#translator = new Translator(parts, config.iotlbEntries ?? 65536);
+    this.translated = this.#translator.translated;
+    this.#tags = new InvalidationTags(config.invalidationTags ?? 32, surroundings);
+    this.#spaces = new Spaces({ memory, registers, contexts: this.#contexts, directory });
+    const shared = { registers, structures, interrupts: this.#interrupts, contexts: this.#contexts, translator: this.#translator };
+    this.#commands = new CommandQueue({ ...shared, directory, spaces: this.#spaces, tags: this.#tags, surroundings });
+    this.#pages = new PageRequestQueue(registers, structures, {
+      interrupts: this.#interrupts,
+      contexts: this.#contexts,
+      faults,
+      tags: this.#tags,
+    });
+    this.#writes = new RegisterWrites(registers, config, {
+      commands: this.#commands,
+      faults,
+      pages: this.#pages,
+      interrupts: this.#interrupts,
+      hpm: this.#hpm,
+      debug: new DebugTranslation(registers, this.#translator),
+      configured: () => this.#configured(),
+    });
+    this.reset();
+  }
+
+  /** Tells of a device behind the IOMMU. An observer hears what the device reaches from now on. */
+  addEndpoint(device: number): void {
+    if (!Number.isInteger(device) || device < 0 || device > 0xff_ffff) throw new RangeError(`RiscvIommu: ${device} is not a device_id`);
+    this.#spaces.add(device);
+  }
+
+  removeEndpoint(device: number): void {
+    this.#spaces.remove(device);
+  }
+
+  /** A register read of 4 or 8 bytes; any other size, place or alignment reads 0. */
+  read(offset: number, bytes: number): bigint {
+    if (!isAccess(offset, bytes)) return 0n;
+    const word = offset & ~3;
+    if (word === IOCOUNTOVF || word === IPSR || (word & ~7) === IOHPMCYCLES) this.#hpm.tick();
+    if (!this.#config.deferCommands) this.#runCommands();
+    if (word === IOCOUNTOVF) return BigInt(this.#hpm.overflows() >>> 0);
+    const low = this.#registers.get(offset);
+    return bytes === 4 ? BigInt(low >>> 0) : joinHiLo(this.#registers.get(offset + 4), low);
+  }
+
+  /** A register write of 4 or 8 bytes; any other size, place or alignment is ignored. */
+  write(offset: number, bytes: number, value: bigint): void {
+    if (!isAccess(offset, bytes)) return;
+    if (bytes === 4) this.#writes.write(offset, loOf(value));
+    else this.#writes.writeWide(offset, hiOf(value), loOf(value));
+    if (!this.#config.deferCommands) this.#runCommands();
+  }
+
+  #runCommands(): void {
+    if (this.#commands.isRunnable) this.#commands.run(COMMANDS_PER_ACCESS);
+  }
+
+  /** Processes up to `limit` commands: for embedders that set `deferCommands`. */
+  processCommands(limit: number): void {
+    this.#commands.run(limit);
+  }
+
+  /** ddtp or fctl changed. */
+  #configured(): void {
+    this.#contexts.forgetDevice(null);
+    this.#translator.forgetLast();
+    this.#spaces.refreshAll();
+  }
+
+  observe(observer: TargetObserver): () => void {
+    return this.#spaces.observe(observer);
+  }
+
+  spaceOf(endpoint: number): AddressSpace | null {
+    return this.#spaces.spaceOf(endpoint);
+  }
+
+  translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
+    return this.#translator.translate(endpoint, pasid, hi, lo, access);
+  }
+
+  /** A request of any kind, for bridges that know more than `translate` asks: `answer` has what `translated` has not. */
+  request(kind: RequestKind, device: number, pasid: number, iova: bigint, access: number): number {
+    return this.#translator.request(kind, device, pasid, hiOf(iova), loOf(iova), access);
+  }
+
+  get answer(): Translator['answer'] {
+    return this.#translator.answer;
+  }
+
+  /** Completes a PCIe ATS translation request. */
+  translationRequest(request: AtsRequest): AtsCompletion {
+    const t2gpa = () => this.#contexts.device(request.device)?.t2gpa ?? false;
+    return completeTranslation(this.#translator, t2gpa, request);
+  }
+
+  /** A page request or stop marker from a device. */
+  pageRequest(message: AtsMessage): void {
+    this.#pages.receive(message);
+  }
+
+  /** An invalidation completion from a device. False: nobody waits for it. */
+  invalidationCompletion(message: AtsMessage): boolean {
+    const expected = this.#tags.complete(message);
+    if (expected) this.#resume();
+    return expected;
+  }
+
+  /** Invalidation requests, by a vector of ITags, were not completed within the protocol's time. */
+  invalidationTimeout(tags: number): void {
+    this.#tags.expire(tags);
+    this.#resume();
+  }
+
+  #resume(): void {
+    this.#commands.resume();
+    if (!this.#config.deferCommands) this.#runCommands();
+  }
+
+  reset(): void {
+    const registers = this.#registers;
+    registers.words.fill(0);
+    registers.set(CAPABILITIES, loOf(this.#config.capabilities));
+    registers.set(CAPABILITIES + 4, hiOf(this.#config.capabilities));
+    registers.set(FCTL, this.#config.fctl ?? defaultFctl(this.#config.capabilities));
+    registers.set(DDTP, this.#config.resetMode ?? 0);
+    this.#tags.reset();
+    this.#commands.reset();
+    this.#interrupts.reset();
+    this.#forgetAll();
+  }
+
+  #forgetAll(): void {
+    this.#translator.iotlb.invalidateAll();
+    this.#hpm.rearm();
+    this.#configured();
+    this.#spaces.flush();
+  }
+
+  save(): RiscvIommuState {
+    this.#hpm.tick();
+    return {
+      target: this.name,
+      registers: Array.from(this.#registers.words.subarray(0, 256)),
+      heldMessages: this.#interrupts.held,
+      tags: this.#tags.tags.map((tag) => ({ ...tag })),
+      timedOut: this.#tags.timedOut,
+      fence: this.#commands.fence === null ? null : [...this.#commands.fence],
+      stalled:
+        this.#commands.stalled === null ? null : { ...this.#commands.stalled, payload: `0x${this.#commands.stalled.payload.toString(16)}` },
+    };
+  }
+
+  /** Registers and commands under way, capabilities included; caches start empty, which the specification always allows. */
+  load(state: unknown): void {
+    const { registers, heldMessages, tags, timedOut, fence, stalled } = checkedState(state, this.#tags.tags.length);
+    this.#registers.words.fill(0);
+    this.#registers.words.set(registers);
+    for (const [i, tag] of tags.entries()) Object.assign(this.#tags.tags[i], tag);
+    this.#tags.timedOut = timedOut;
+    this.#commands.fence = fence;
+    this.#commands.stalled = stalled === null ? null : { ...stalled, payload: BigInt(stalled.payload) };
+    this.#interrupts.restore(heldMessages);
+    this.#forgetAll();
+  }
+}
+
+function isAccess(offset: number, bytes: number): boolean {
+  if ((bytes !== 4 && bytes !== 8) || !Number.isInteger(offset) || offset < 0 || offset + bytes > PAGE_OF_REGISTERS) return false;
+  return offset % bytes === 0 && widthAt(offset) >= bytes;
+}
+
+/** "IOMMU capabilities", IGS: 1 is wires only. */
+function defaultFctl(capabilities: bigint): number {
+  return ((capabilities >> 28n) & 3n) === 1n ? 2 : 0;
+}
+
+function checkConfig(config: RiscvIommuConfig): void {
+  const within = (name: keyof RiscvIommuConfig, low: number, high: number) => {
+    const value = config[name];
+    if (value !== undefined && (!Number.isInteger(value) || Number(value) < low || Number(value) > high))
+      throw new RangeError(`RiscvIommu: ${name} ${value} is not in ${low}..${high}`);
+  };
+  const pas = Number((config.capabilities >> 32n) & 0x3fn);
+  if (pas < 32 || pas > 56) throw new RangeError(`RiscvIommu: capabilities.PAS ${pas} is not in 32..56`);
+  within('resetMode', 0, 1);
+  within('maxMode', 1, 4);
+  within('deviceIdBits', 6, 24);
+  within('counters', 2, 32);
+  within('counterBits', 32, 64);
+  within('eventLimit', 0, 0x7fff);
+  within('vectorBits', 0, 4);
+  within('rcidBits', 0, 12);
+  within('mcidBits', 0, 12);
+  within('invalidationTags', 1, 32);
+  within('directoryEntries', 1, 2 ** 24);
+}

@@ -1,0 +1,205 @@
+import { PFN_LIMIT } from '../../memory/address.ts';
+import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { TableMemory } from '../../pagetable/page-table.ts';
+import { type EnumeratingStage, enumerateTwoStage } from '../../pagetable/two-stage.ts';
+import { IdentitySpace } from '../identity-space.ts';
+import { type AddressSpace, NO_PASID, type PfnRange, type RunVisitor, type TargetObserver } from '../target.ts';
+import type { Contexts, Stages } from './contexts.ts';
+import type { DeviceContext, DeviceDirectory } from './device-context.ts';
+import { nextInterruptFile } from './msi.ts';
+import { DdtMode, type Registers } from './registers.ts';
+
+/** Table entries that one enumeration reads at most, of each stage. */
+const ENTRY_BUDGET = 1 << 21;
+/** Virtual interrupt files that one enumeration steps over at most; a virtual machine has one for each hart. */
+const INTERRUPT_FILES = 1 << 14;
+
+/** What the guest's tables mean to the requests of a device that carry no process_id. */
+class TableSpace implements AddressSpace {
+  readonly name: string;
+  readonly owner = 'guest';
+  readonly granuleLg2 = 12;
+  readonly apertures: readonly PfnRange[];
+  readonly stages: Stages;
+  readonly #parts: SpaceParts;
+
+  constructor(name: string, stages: Stages, parts: SpaceParts) {
+    this.name = name;
+    this.stages = stages;
+    this.#parts = parts;
+    this.apertures = aperturesOf(stages);
+  }
+
+  /** Reads at most ENTRY_BUDGET entries of each stage. Virtual interrupt files are no memory and are left out. */
+  enumerate(first: number, last: number, visit: RunVisitor): number {
+    const { device, firstStage, sum } = this.stages;
+    const { memory, contexts, directory } = this.#parts;
+    const { secondStage, gade } = device;
+    if (secondStage === null) return this.stages.first!.enumerate(first, last, visit, ENTRY_BUDGET);
+    const second = (over: TableMemory) => withoutInterruptFiles(directory.secondTable(secondStage, gade, over), device);
+    if (firstStage === null) return second(memory).enumerate(first, last, visit, ENTRY_BUDGET);
+    const tables = { memory, second, first: (over: TableMemory) => contexts.firstTable(device, firstStage, sum, over) };
+    return enumerateTwoStage(tables, first, last, visit, ENTRY_BUDGET);
+  }
+}
+
+function aperturesOf({ first, device }: Stages): readonly PfnRange[] {
+  const { inputBits, canonical } = (first ?? device.second)!.description;
+  const pages = 2 ** (inputBits - 12);
+  if (!canonical) return [{ first: 0, last: pages - 1 }];
+  return [
+    { first: 0, last: pages / 2 - 1 },
+    { first: PFN_LIMIT - pages / 2, last: PFN_LIMIT - 1 },
+  ];
+}
+
+/** A second stage whose runs leave out the pages that MSI address translation takes ("Process to translate an IOVA", step 18). */
+function withoutInterruptFiles(stage: EnumeratingStage, device: DeviceContext): EnumeratingStage {
+  if (!device.msi) return stage;
+  const enumerate: EnumeratingStage['enumerate'] = (first, last, visit, budget) => {
+    let files = INTERRUPT_FILES;
+    const split: RunVisitor = (gpa, output, pages, permission) => {
+      const end = gpa + pages;
+      for (let at = gpa; at < end && files > 0; files--) {
+        const file = nextInterruptFile(device, at);
+        const stop = file < 0 || file > end ? end : file;
+        if (stop > at && !visit(at, output + (at - gpa), stop - at, permission)) return false;
+        at = stop + 1;
+      }
+      return true;
+    };
+    return stage.enumerate(first, last, split, budget);
+  };
+  return { walk: (hi, lo, access) => stage.walk(hi, lo, access), out: stage.out, enumerate };
+}
+
+export interface SpaceParts {
+  readonly memory: TableMemory & { readonly regions?: GuestMemory['regions'] };
+  readonly registers: Registers;
+  readonly contexts: Contexts;
+  readonly directory: DeviceDirectory;
+}
+
+/** Address spaces of the endpoints that somebody backs with hardware, and what the observer has been told of them. */
+export class Spaces {
+  readonly #parts: SpaceParts;
+  readonly #identity: AddressSpace;
+  readonly #endpoints = new Set<number>();
+  /** By what identifies a space: endpoints with equal contexts share one. */
+  readonly #spaces = new Map<string, TableSpace>();
+  readonly #attached = new Map<number, AddressSpace | null>();
+  #observer: TargetObserver | null = null;
+  /** A change was announced since the last flush. */
+  #announced = false;
+
+  constructor(parts: SpaceParts) {
+    this.#parts = parts;
+    this.#identity = new IdentitySpace({ regions: parts.memory.regions ?? [] });
+  }
+
+  add(endpoint: number): void {
+    this.#endpoints.add(endpoint);
+    this.refresh(endpoint);
+  }
+
+  remove(endpoint: number): void {
+    if (this.#attached.get(endpoint)) this.#observer?.attach(endpoint, null);
+    this.#attached.delete(endpoint);
+    this.#endpoints.delete(endpoint);
+  }
+
+  observe(observer: TargetObserver): () => void {
+    if (this.#observer !== null) throw new TypeError('RiscvIommu: it has an observer already');
+    this.#observer = observer;
+    this.refreshAll();
+    return () => {
+      if (this.#observer !== observer) return;
+      this.#observer = null;
+      this.#attached.clear();
+      this.#spaces.clear();
+    };
+  }
+
+  /** What a device's requests without process_id reach; null: they are blocked. */
+  spaceOf(endpoint: number): AddressSpace | null {
+    const { registers, contexts } = this.#parts;
+    if (registers.mode === DdtMode.off) return null;
+    if (registers.mode === DdtMode.bare) return this.#identity;
+    const stages = contexts.find(endpoint, NO_PASID, false, false);
+    if (stages === null) return null;
+    if (stages.first === null && stages.device.second === null) return this.#identity;
+    const key = keyOf(stages);
+    const known = this.#spaces.get(key);
+    if (known !== undefined) return known;
+    const space = new TableSpace(nameOf(stages), stages, this.#parts);
+    this.#spaces.set(key, space);
+    return space;
+  }
+
+  /** The endpoint's context may be another one: the observer is told when its space is. */
+  refresh(endpoint: number): void {
+    if (this.#observer === null || !this.#endpoints.has(endpoint)) return;
+    const space = this.spaceOf(endpoint);
+    if (this.#attached.get(endpoint) === space) return;
+    // Refused: it stands where it stood, and is asked for again when the guest invalidates its context again.
+    if (this.#observer.attach(endpoint, space) < 0) return;
+    this.#attached.set(endpoint, space);
+  }
+
+  refreshAll(): void {
+    for (const endpoint of this.#endpoints) this.refresh(endpoint);
+    this.#dropUnused();
+  }
+
+  #dropUnused(): void {
+    const used = new Set(this.#attached.values());
+    for (const [key, space] of this.#spaces) if (!used.has(space)) this.#spaces.delete(key);
+  }
+
+  /** IOTINVAL.VMA: [first, last] of the spaces that the operands select. -1: any GSCID (host spaces), any PSCID. */
+  changedFirst(gscid: number, pscid: number, first: number, last: number): void {
+    this.#announce(first, last, (stages) => gscidOf(stages) === gscid && (pscid < 0 || stages.pscid === pscid));
+  }
+
+  /** IOTINVAL.GVMA: guest-physical pages [first, last] of a GSCID, -1: of all. Behind a first stage any page may have changed. */
+  changedSecond(gscid: number, first: number, last: number): void {
+    const selected = (stages: Stages) => stages.device.second !== null && (gscid < 0 || gscidOf(stages) === gscid);
+    this.#announce(first, last, (stages) => selected(stages) && stages.first === null);
+    this.#announce(0, PFN_LIMIT - 1, (stages) => selected(stages) && stages.first !== null);
+  }
+
+  #announce(first: number, last: number, selected: (stages: Stages) => boolean): void {
+    if (this.#observer === null) return;
+    for (const space of new Set(this.#attached.values())) {
+      if (!(space instanceof TableSpace) || !selected(space.stages)) continue;
+      this.#observer.changed(space, first, last);
+      this.#announced = true;
+    }
+  }
+
+  /** Before the guest can see that its commands are done. */
+  flush(): void {
+    if (!this.#announced) return;
+    this.#announced = false;
+    // The mappings are the guest's: where the host refuses some, they are not there for the hardware, and its requests fault.
+    this.#observer?.flush();
+  }
+}
+
+function gscidOf(stages: Stages): number {
+  return stages.device.second === null ? -1 : stages.device.gscid;
+}
+
+/** All that decides what the tables mean and which invalidations select them. */
+function keyOf(stages: Stages): string {
+  const { device, firstStage, sum, pscid } = stages;
+  const { secondStage, gscid, sade, gade, sbe, sxl, msi, msiRoot, msiMask, msiPattern } = device;
+  const second = secondStage && [secondStage, gscid, gade, msi && [msiRoot, msiMask, msiPattern]];
+  return JSON.stringify([firstStage && [firstStage, pscid, sum, sade, sbe, sxl], second]);
+}
+
+function nameOf({ device, firstStage, pscid }: Stages): string {
+  const second = device.secondStage && `GSCID ${device.gscid} (${device.secondStage.mode}x4)`;
+  const first = firstStage && `PSCID ${pscid} (${firstStage.mode})`;
+  return [second, first].filter((part) => part !== null).join(', ');
+}

@@ -1,0 +1,370 @@
+import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../memory/access.ts';
+import { Iotlb } from '../../memory/iotlb.ts';
+import { FAULT_TABLE_ACCESS, faultKind, OUT_HI, OUT_LENGTH, OUT_LO, OUT_PERMISSION, OUT_TYPE } from '../../pagetable/page-table.ts';
+import { OUT_LEAF, PBMT_PMA, PROBE, PTE_D, PTE_G, PTE_U } from '../../pagetable/riscv.ts';
+import { BY_FIRST_STAGE, BY_TABLE_WRITE } from '../../pagetable/two-stage.ts';
+import { NO_PASID } from '../target.ts';
+import { type Contexts, PDT_GUEST_PAGE_FAULT, type Stages } from './contexts.ts';
+import { Cause, type FaultQueue, TransactionType } from './fault-queue.ts';
+import { Event, type Hpm } from './hpm.ts';
+import { holdsInterruptFile, isInterruptFile, MSI_MRIF, type MsiTables } from './msi.ts';
+import { DdtMode, type Registers } from './registers.ts';
+import type { Structures } from './structures.ts';
+
+/** Kinds of request; the numbers are PCIe's AT field. */
+export const Kind = { untranslated: 0, ats: 1, translated: 2 } as const;
+export type RequestKind = (typeof Kind)[keyof typeof Kind];
+
+/** Permission bits in the IOTLB beside READ, WRITE and EXECUTE: who may, and whether the page is an interrupt file. */
+const BY_USER = 1 << 3;
+const BY_SUPERVISOR = 1 << 4;
+const FETCH_BY_SUPERVISOR = 1 << 5;
+const INTERRUPT_FILE = 1 << 6;
+
+/** Global translations have a context of their own beside each context: IOTINVAL.VMA with PSCV leaves them alone. */
+const GLOBAL = 1 << 21;
+
+const RWX = READ | WRITE | EXECUTE;
+const NO_STAGES = { device: -1, process: NO_PASID, space: -1, context: -1 };
+
+/** What a request that succeeded got, beside the address in `translated`. */
+export interface Answer {
+  /** READ, WRITE and EXECUTE that both stages grant; WRITE only where both are dirty. */
+  permission: number;
+  /** Svpbmt's memory type, as the stages resolve it. */
+  pbmt: number;
+  global: boolean;
+  interruptFile: boolean;
+  /** The interrupt file lies in memory: see MsiTables. */
+  mrif: boolean;
+  /** T2GPA: the guest-physical address, [hi, lo]. */
+  gpaHi: number;
+  gpaLo: number;
+}
+
+export interface TranslatorParts {
+  readonly registers: Registers;
+  readonly structures: Structures;
+  readonly contexts: Contexts;
+  readonly msi: MsiTables;
+  readonly faults: FaultQueue;
+  readonly hpm: Hpm;
+}
+
+/** "Process to translate an IOVA", with the IOTLB in front of it. */
+export class Translator {
+  readonly translated = new Int32Array(2);
+  readonly answer: Answer = {
+    permission: 0,
+    pbmt: PBMT_PMA,
+    global: false,
+    interruptFile: false,
+    mrif: false,
+    gpaHi: 0,
+    gpaLo: 0,
+  };
+  readonly iotlb: Iotlb;
+  readonly #parts: TranslatorParts;
+  readonly #fill = new Int32Array(OUT_LENGTH);
+  /** Whose request was translated last: most come in a row. */
+  #last: { readonly device: number; readonly process: number; readonly space: number; readonly context: number } = NO_STAGES;
+  #iotval2Hi = 0;
+  #iotval2Lo = 0;
+  #debugging = false;
+
+  constructor(parts: TranslatorParts, iotlbEntries: number) {
+    this.#parts = parts;
+    this.iotlb = new Iotlb(iotlbEntries);
+  }
+
+  /**
+   * One access of an untranslated request: lg2 of the bytes around the address for which `translated` holds, or the negative
+   * cause, which is in the fault queue then.
+   */
+  translate(device: number, process: number, hi: number, lo: number, access: number): number {
+    const last = this.#last;
+    if (last.device === device && last.process === process && !this.#parts.hpm.counts(Event.untranslated)) {
+      const lg2 = this.iotlb.lookup(last.space, last.context, hi, lo, wishOf(access, process));
+      if (lg2 >= 0) {
+        const { out } = this.iotlb;
+        this.translated[0] = out[OUT_LO];
+        this.translated[1] = out[OUT_HI];
+        return lg2;
+      }
+    }
+    return this.request(Kind.untranslated, device, process, hi, lo, access);
+  }
+
+  /** What was looked up may no longer be so. */
+  forgetLast(): void {
+    this.#last = NO_STAGES;
+  }
+
+  /** A request of the debug registers: untranslated, but an interrupt file in memory is not an address ("Debug support"). */
+  debug(device: number, process: number, hi: number, lo: number, access: number): number {
+    this.#debugging = true;
+    const result = this.request(Kind.untranslated, device, process, hi, lo, access);
+    this.#debugging = false;
+    return result;
+  }
+
+  /** Any request; the answer in `translated` and `answer`. Faults are reported as its kind asks. */
+  request(kind: RequestKind, device: number, process: number, hi: number, lo: number, access: number): number {
+    const { hpm } = this.#parts;
+    hpm.ids.device = device;
+    hpm.ids.process = process;
+    hpm.ids.gscid = -1;
+    hpm.ids.pscid = -1;
+    hpm.count(kind === Kind.untranslated ? Event.untranslated : kind === Kind.ats ? Event.atsTranslation : Event.translated);
+    this.#iotval2Hi = 0;
+    this.#iotval2Lo = 0;
+    this.#parts.contexts.quiet = false;
+    const effective = process === NO_PASID ? access & ~PRIVILEGED : access;
+    const result = this.#process(kind, device, process, hi, lo, effective);
+    if (result < 0 && isReported(kind, -result)) this.#report(kind, -result, device, process, hi, lo, access);
+    return result;
+  }
+
+  /** The numbered steps of the process. */
+  #process(kind: RequestKind, device: number, process: number, hi: number, lo: number, access: number): number {
+    const { registers, contexts, hpm } = this.#parts;
+    const ats = kind !== Kind.untranslated;
+    // 1.
+    if (registers.mode === DdtMode.off) return -Cause.allDisallowed;
+    // 2.
+    if (registers.mode === DdtMode.bare) return ats ? -Cause.typeDisallowed : this.#pass(hi, lo);
+    // 3. to 16.
+    let stages = contexts.find(device, process, ats, (access & PRIVILEGED) !== 0);
+    if (stages === null) return this.#contextFault(access);
+    if (kind === Kind.translated) {
+      // 8. and 9.
+      if (!stages.device.t2gpa) return this.#pass(hi, lo);
+      stages = contexts.secondOnly(stages);
+    }
+    if (process === NO_PASID && stages.device.dpe) hpm.ids.process = 0;
+    hpm.ids.pscid = stages.pscid;
+    hpm.ids.gscid = stages.device.secondStage === null ? -1 : stages.device.gscid;
+    if (kind === Kind.untranslated) this.#last = { device, process, space: stages.space, context: stages.context };
+    if (kind !== Kind.ats) {
+      const lg2 = this.#cached(stages, process, hi, lo, access);
+      if (lg2 >= 0) return lg2;
+    }
+    hpm.count(Event.tlbMiss);
+    return this.#walk(kind, stages, hi, lo, access);
+  }
+
+  #cached(stages: Stages, process: number, hi: number, lo: number, access: number): number {
+    const wish = wishOf(access, process);
+    let lg2 = this.iotlb.lookup(stages.space, stages.context, hi, lo, wish);
+    if (lg2 < 0 && stages.context >= 0) lg2 = this.iotlb.lookup(stages.space, stages.context | GLOBAL, hi, lo, wish);
+    if (lg2 < 0) return lg2;
+    const { out } = this.iotlb;
+    this.#set(out[OUT_HI], out[OUT_LO], out[OUT_PERMISSION] & RWX, out[OUT_TYPE]);
+    this.answer.interruptFile = (out[OUT_PERMISSION] & INTERRUPT_FILE) !== 0;
+    return lg2;
+  }
+
+  /** 20. The address is translated as it stands, a page at a time. */
+  #pass(hi: number, lo: number): number {
+    this.#set(hi, lo, RWX, PBMT_PMA);
+    return 12;
+  }
+
+  #set(hi: number, lo: number, permission: number, pbmt: number): void {
+    const { translated, answer } = this;
+    translated[0] = lo;
+    translated[1] = hi;
+    answer.permission = permission;
+    answer.pbmt = pbmt;
+    answer.global = false;
+    answer.interruptFile = false;
+    answer.mrif = false;
+  }
+
+  /** 17. to 19. */
+  #walk(kind: RequestKind, stages: Stages, hi: number, lo: number, access: number): number {
+    const { first, device } = stages;
+    const { contexts } = this.#parts;
+    const wanted = kind === Kind.ats ? access | PROBE : access;
+    const { answer } = this;
+    let leaf = PTE_D | PTE_U;
+    let lg2 = contexts.bareFirstLg2(device);
+    let permission = RWX;
+    let pbmt = PBMT_PMA;
+    let gpaHi = hi;
+    let gpaLo = lo;
+    // 17. The first stage.
+    if (first !== null) {
+      lg2 = this.#walkFirst(stages, hi, lo, wanted);
+      if (lg2 < 0) return this.#firstFault(stages, lg2, access);
+      const { out } = first;
+      gpaHi = out[OUT_HI];
+      gpaLo = out[OUT_LO];
+      permission = out[OUT_PERMISSION];
+      pbmt = out[OUT_TYPE];
+      leaf = out[OUT_LEAF];
+    }
+    answer.gpaHi = gpaHi;
+    answer.gpaLo = gpaLo;
+    // 18. MSIs.
+    if (isInterruptFile(device, gpaHi, gpaLo)) return this.#interruptFile(kind, stages, hi, lo, access, permission, leaf);
+    // 19. The second stage.
+    const { second } = device;
+    let spaHi = gpaHi;
+    let spaLo = gpaLo;
+    let dirty = leaf & PTE_D;
+    if (second === null) {
+      lg2 = Math.min(lg2, contexts.bareSecondLg2());
+    } else {
+      const before = second.reads;
+      const result = second.walk(gpaHi, gpaLo, wanted & ~PRIVILEGED);
+      this.#parts.hpm.count(Event.secondStageWalk, second.reads - before);
+      if (result < 0) return this.#secondFault(result, access, gpaHi, gpaLo, 0);
+      const { out } = second;
+      spaHi = out[OUT_HI];
+      spaLo = out[OUT_LO];
+      permission &= out[OUT_PERMISSION];
+      // Svpbmt: the first stage's type overrides unless it is PMA.
+      if (pbmt === PBMT_PMA) pbmt = out[OUT_TYPE];
+      dirty &= out[OUT_LEAF];
+      let secondLg2 = result;
+      while (secondLg2 > 12 && holdsInterruptFile(device, gpaHi, gpaLo, secondLg2)) secondLg2 = smaller(secondLg2);
+      lg2 = Math.min(lg2, secondLg2);
+    }
+    // Writing is granted, and cached, where the pages were dirty before: the first write comes back to the tables.
+    if (dirty === 0) permission &= ~WRITE;
+    this.#set(spaHi, spaLo, permission, pbmt);
+    answer.global = (leaf & PTE_G) !== 0;
+    if (kind !== Kind.ats) this.#cache(stages, hi, lo, lg2, leaf, 0);
+    return lg2;
+  }
+
+  #walkFirst(stages: Stages, hi: number, lo: number, wanted: number): number {
+    const { hpm } = this.#parts;
+    const first = stages.first!;
+    const { second } = stages.device;
+    const firstReads = first.reads;
+    const secondReads = second === null ? 0 : second.reads;
+    const lg2 = stages.nested === null ? first.walk(hi, lo, wanted) : stages.nested.walkFirst(hi, lo, wanted);
+    hpm.count(Event.firstStageWalk, first.reads - firstReads);
+    if (second !== null) hpm.count(Event.secondStageWalk, second.reads - secondReads);
+    return lg2;
+  }
+
+  /** 18.: the page is a virtual interrupt file's; permissions are those of a second-stage entry with R = W = U = 1, X = 0. */
+  #interruptFile(kind: RequestKind, stages: Stages, hi: number, lo: number, access: number, permission: number, leaf: number): number {
+    const { msi } = this.#parts;
+    const { answer } = this;
+    const outcome = msi.translate(stages.device, answer.gpaHi, answer.gpaLo);
+    if (outcome < 0) return outcome;
+    if (outcome === MSI_MRIF && this.#debugging) return -Cause.typeDisallowed;
+    if (kind !== Kind.ats && (access & EXECUTE) !== 0) return -Cause.instructionAccessFault;
+    const granted = permission & (READ | ((leaf & PTE_D) !== 0 ? WRITE : 0));
+    this.#set(msi.pageHi, msi.pageLo | (lo & 0xfff), granted, PBMT_PMA);
+    answer.interruptFile = true;
+    answer.mrif = outcome === MSI_MRIF;
+    // What to do for an MRIF is more than a translation: it is not cached.
+    if (!answer.mrif && kind !== Kind.ats) this.#cache(stages, hi, lo, 12, leaf, INTERRUPT_FILE);
+    return 12;
+  }
+
+  #cache(stages: Stages, hi: number, lo: number, lg2: number, leaf: number, flags: number): void {
+    const { answer, translated } = this;
+    const fill = this.#fill;
+    let who = BY_USER | BY_SUPERVISOR | FETCH_BY_SUPERVISOR;
+    if (stages.first !== null) {
+      if ((leaf & PTE_U) === 0) who = BY_SUPERVISOR | FETCH_BY_SUPERVISOR;
+      else who = stages.sum ? BY_USER | BY_SUPERVISOR : BY_USER;
+    }
+    fill[OUT_LO] = translated[0];
+    fill[OUT_HI] = translated[1];
+    fill[OUT_PERMISSION] = answer.permission | who | flags;
+    fill[OUT_TYPE] = answer.pbmt;
+    this.iotlb.fill(stages.space, answer.global ? stages.context | GLOBAL : stages.context, hi, lo, lg2, fill);
+  }
+
+  #contextFault(access: number): number {
+    const { contexts } = this.#parts;
+    if (contexts.cause !== PDT_GUEST_PAGE_FAULT) return -contexts.cause;
+    // "Process to locate the Process-context": the read is implicit, the cause that of the original access.
+    const [hi, lo] = contexts.refusedGpa;
+    this.#iotval2Hi = hi;
+    this.#iotval2Lo = (lo & ~3) | 1;
+    return -byAccess(access, Cause.instructionGuestPageFault);
+  }
+
+  #firstFault(stages: Stages, code: number, access: number): number {
+    const { nested } = stages;
+    if (nested === null || nested.origin === BY_FIRST_STAGE) {
+      return faultKind(code) === FAULT_TABLE_ACCESS ? this.#tableFault(access) : -byAccess(access, Cause.instructionPageFault);
+    }
+    // The page offset of the entry's address may be reported as 0 ("Fault/Event-Queue", note on iotval2).
+    const flags = nested.origin === BY_TABLE_WRITE ? 3 : 1;
+    return this.#secondFault(code, access, nested.gpaHi, nested.gpaLo & ~0xfff, flags);
+  }
+
+  /** A guest-page fault, or an access fault of the second stage. `flags`: iotval2 bits 1:0, the implicit access. */
+  #secondFault(code: number, access: number, gpaHi: number, gpaLo: number, flags: number): number {
+    if (faultKind(code) === FAULT_TABLE_ACCESS) return this.#tableFault(access);
+    this.#iotval2Hi = gpaHi;
+    this.#iotval2Lo = (gpaLo & ~3) | flags;
+    return -byAccess(access, Cause.instructionGuestPageFault);
+  }
+
+  #tableFault(access: number): number {
+    return this.#parts.structures.poisoned ? -Cause.tableCorruption : -byAccess(access, Cause.instructionAccessFault);
+  }
+
+  #report(kind: RequestKind, cause: number, device: number, process: number, hi: number, lo: number, access: number): void {
+    this.#parts.faults.report({
+      cause,
+      type: typeOf(kind, access, process),
+      device,
+      process: process === NO_PASID ? null : process,
+      privileged: (access & PRIVILEGED) !== 0,
+      suppressed: this.#parts.contexts.quiet,
+      iotvalHi: hi,
+      iotvalLo: lo,
+      iotval2Hi: this.#iotval2Hi,
+      iotval2Lo: this.#iotval2Lo,
+    });
+  }
+}
+
+/** Permission bits that a cached translation must have for the access. */
+function wishOf(access: number, process: number): number {
+  if ((access & PRIVILEGED) === 0 || process === NO_PASID) return (access & RWX) | BY_USER;
+  return (access & RWX) | ((access & EXECUTE) !== 0 ? FETCH_BY_SUPERVISOR : BY_SUPERVISOR);
+}
+
+/** The cause of a family (page, guest-page, access fault) by the original access: fetch, read, write are 0, 1 and 3 apart; access faults 0, 4 and 6. */
+function byAccess(access: number, instruction: number): number {
+  if ((access & EXECUTE) !== 0) return instruction;
+  if (instruction === Cause.instructionAccessFault) return (access & READ) !== 0 ? Cause.readAccessFault : Cause.writeAccessFault;
+  return instruction + ((access & READ) !== 0 ? 1 : 3);
+}
+
+/** "Fault record TTYP field encodings". */
+function typeOf(kind: RequestKind, access: number, process: number): number {
+  if (kind === Kind.ats) return TransactionType.atsTranslation;
+  const base = kind === Kind.untranslated ? TransactionType.untranslatedExecute : TransactionType.translatedExecute;
+  if ((access & WRITE) !== 0) return base + 2;
+  return (access & EXECUTE) !== 0 && (kind === Kind.untranslated || process !== NO_PASID) ? base : base + 1;
+}
+
+/** Causes that an ATS translation request answers with success and no permission: not reported ("PCIe ATS translation request handling"). */
+const ANSWERED: ReadonlySet<number> = new Set([12, 13, 15, 20, 21, 23, 262, 266]);
+
+/** Whether an ATS translation request that ends so is answered with success and no permission. */
+export function isAnswered(cause: number): boolean {
+  return ANSWERED.has(cause);
+}
+
+function isReported(kind: RequestKind, cause: number): boolean {
+  return kind !== Kind.ats || !isAnswered(cause);
+}
+
+/** The next smaller size that superpages come in. */
+function smaller(lg2: number): number {
+  return lg2 <= 21 ? 12 : lg2 - 9;
+}
