@@ -15,26 +15,35 @@ import { PAGE_LG2, PFN_LIMIT } from './address.ts';
  *
  * Where a command selects an address in every context of a space, the space is invalidated: a cache may always forget more.
  *
+ * The two are interned as one number, the tag, which a translation carries. An invalidated context or space gets another
+ * tag, so nothing that carries the old one is found again; tags only grow, so a space need not know its contexts: it
+ * remembers the tag up to which all of its are old.
+ *
  * A translation lies in one of WAYS neighbouring places, the first of which its page number gives; so pages in a row stand
  * in a row, and a hit is nearly always in the first place looked at.
  */
 const WAYS = 4;
 
-/** Ints of an entry; half a cache line. */
+/** Ints of an entry; half a cache line. Entries begin at multiples of it, so a field is `at | FIELD`: no overflow to check. */
 const ENTRY_LG2 = 3;
+/** Says the same to the compiler of an entry's index, and that it is not negative. */
+const ENTRY_MASK = 0x7fff_fff8;
 /** Low 32 bits of address >> lg2. */
 const KEY_LO = 0;
-/** The rest of it (20 bits), and lg2 from bit 24 on. Never 0 in an entry that was filled. */
+/** The rest of it (20 bits), and lg2 from bit 24 on. */
 const KEY_HI = 1;
-const SPACE = 2;
-const CONTEXT = 3;
-/** What `#stampOf` said of the tags when the entry was filled: another number since, and the entry is no longer valid. */
-const STAMP = 4;
+/** 0: the entry is free. */
+const TAG = 2;
+/** Index of the tag in `#tags`, which knows whether it is old. */
+const TAG_AT = 3;
 /** Input XOR output address, so that one XOR translates whatever the page's size is. */
-const DELTA_LO = 5;
-const DELTA_HI = 6;
+const DELTA_LO = 4;
+const DELTA_HI = 5;
 /** Permission in bits 7:0, the walker's memory type above. */
-const INFO = 7;
+const INFO = 6;
+
+/** PAGE_LG2, here because the compiler folds a module's own constants only: an imported one is loaded each time. */
+const SMALL_LG2 = 12;
 
 /** `out`, as in src/pagetable/page-table.ts. */
 const OUT_LO = 0;
@@ -42,13 +51,17 @@ const OUT_HI = 1;
 const OUT_PERMISSION = 2;
 const OUT_TYPE = 3;
 
-/** Generations kept. Tags that share one are invalidated together: never too little. */
+/** Contexts known at one time, in sets of WAYS: one more takes the place, and the translations, of another. */
+const TAGS = 4096;
+/** Ints of a known context: space, context, tag, one unused. */
+const KNOWN_LG2 = 2;
+const KNOWN_TAG = 2;
+/** Spaces whose low bits are equal are invalidated together. */
 const SPACES = 1024;
-const CONTEXTS = 4096;
 /** An address range of more pages than this of one size invalidates the context instead: work per command is bounded. */
 const RANGE_PAGES = 4096;
-/** Stamps are int32 sums of counters: before they could come round, the cache is emptied. */
-const STAMPS = 2 ** 31;
+/** Before tags could come round, everything is forgotten. */
+const LAST_TAG = 0x7fffffff;
 
 /** The context of translations that have none. */
 export const NO_CONTEXT = -1;
@@ -58,30 +71,35 @@ export class Iotlb {
   readonly capacity: number;
   /** Where `lookup` leaves its result, as a walker does: OUT_LO, OUT_HI, OUT_PERMISSION and OUT_TYPE of src/pagetable/page-table.ts. */
   readonly out = new Int32Array(4);
-  readonly #entries: Int32Array;
-  readonly #lg2: number;
-  readonly #foldLg2: number;
-  readonly #mask: number;
-  readonly #spaces = new Int32Array(SPACES);
-  readonly #contexts = new Int32Array(CONTEXTS);
-  #all = 0;
-  #bumps = 0;
-  /** lg2 of the page sizes that may be in the cache; the one that was hit last comes first. Never 0 there: no empty entry matches. */
-  readonly #sizes = new Int32Array(64).fill(PAGE_LG2);
-  #sizeCount = 0;
-  #victim = 0;
-  /** 1: a global translation of the space may be in the cache. */
+  // Set once more in the constructor: from here the compiler learns what they are, which `undefined` would not tell it.
+  readonly #entries: Int32Array = new Int32Array(0);
+  readonly #mask: number = 0;
+  readonly #tags = new Int32Array(TAGS << KNOWN_LG2);
+  /** By space: tags up to this one are old. */
+  readonly #oldTags = new Int32Array(SPACES);
+  /** By space: 1 when a global translation may be in the cache. */
   readonly #globals = new Uint8Array(SPACES);
+  #lastTag = 0;
+  /** The tags of the last lookup, fill or range; `#tag` is never old. */
+  #space = 0;
+  #context = 0;
+  #tag = 0;
+  #tagAt = 0;
+  #salt = 0;
+  /** lg2 of the page sizes that may be in the cache, and of the one that was hit last: it is tried first. */
+  readonly #sizes = new Int32Array(64);
+  #sizeCount = 0;
+  #firstSize = PAGE_LG2;
+  #victim = 0;
 
   /** @throws RangeError when the capacity is not a power of two from 16 to 2^24. */
   constructor(capacity: number) {
     const lg2 = 31 - Math.clz32(capacity);
     if (capacity !== 2 ** lg2 || lg2 < 4 || lg2 > 24) throw new RangeError(`Iotlb: capacity ${capacity} is not a power of two in 16..2^24`);
     this.capacity = capacity;
-    this.#lg2 = lg2;
-    this.#foldLg2 = Math.min(2 * lg2, 31);
     this.#mask = capacity - 1;
     this.#entries = new Int32Array(capacity << ENTRY_LG2);
+    this.#select(0, 0);
   }
 
   /**
@@ -89,22 +107,30 @@ export class Iotlb {
    * output address in `out`. -1: not cached, or not with this permission, and the tables must be walked.
    */
   lookup(space: number, context: number, hi: number, lo: number, wish: number): number {
+    if (space !== this.#space || context !== this.#context) this.#select(space, context);
     const entries = this.#entries;
-    const lg2 = this.#sizes[0];
-    const low = keyLo(hi, lo, lg2);
-    const high = keyHi(hi, lg2);
-    const at = this.#home(space, context, high, low) << ENTRY_LG2;
-    if (
-      entries[at + KEY_LO] === low &&
-      entries[at + KEY_HI] === high &&
-      entries[at + SPACE] === space &&
-      entries[at + CONTEXT] === context &&
-      entries[at + STAMP] === this.#stampOf(space, context)
-    ) {
-      const info = entries[at + INFO];
-      if ((info & wish) === wish) return this.#answer(at, hi, lo);
+    const lg2 = this.#firstSize;
+    let low: number;
+    let high: number;
+    if (lg2 === SMALL_LG2) {
+      // The size that nearly all pages have: shifts by a constant.
+      low = (lo >>> SMALL_LG2) | (hi << (32 - SMALL_LG2));
+      high = (hi >>> SMALL_LG2) | (SMALL_LG2 << 24);
+    } else {
+      low = keyLo(hi, lo, lg2);
+      high = keyHi(hi, lg2);
     }
-    return this.#lookupElsewhere(space, context, hi, lo, wish);
+    const at = (this.#home(high, low) << ENTRY_LG2) & ENTRY_MASK;
+    const info = entries[at | INFO];
+    if (entries[at | KEY_LO] === low && entries[at | KEY_HI] === high && entries[at | TAG] === this.#tag && (info & wish) === wish) {
+      const out = this.out;
+      out[OUT_LO] = lo ^ entries[at | DELTA_LO];
+      out[OUT_HI] = hi ^ entries[at | DELTA_HI];
+      out[OUT_PERMISSION] = info & 0xff;
+      out[OUT_TYPE] = info >> 8;
+      return lg2;
+    }
+    return this.#lookupElsewhere(hi, lo, wish);
   }
 
   /**
@@ -112,46 +138,48 @@ export class Iotlb {
    * `out`, says that the address goes. `global`: the tables say that it is the same in every context of the space.
    */
   fill(space: number, context: number, hi: number, lo: number, lg2: number, out: Int32Array, global = false): void {
+    if (space !== this.#space || context !== this.#context) this.#select(space, context);
     const high = keyHi(hi, lg2);
     const low = keyLo(hi, lo, lg2);
-    const at = this.#place(space, context, high, low);
+    const at = this.#place(high, low);
     const entries = this.#entries;
-    entries[at + KEY_LO] = low;
-    entries[at + KEY_HI] = high;
-    entries[at + SPACE] = space;
-    entries[at + CONTEXT] = context;
-    entries[at + STAMP] = this.#stampOf(space, context);
-    entries[at + DELTA_LO] = lo ^ out[OUT_LO];
-    entries[at + DELTA_HI] = hi ^ out[OUT_HI];
-    entries[at + INFO] = (out[OUT_PERMISSION] & 0xff) | (out[OUT_TYPE] << 8);
+    entries[at | KEY_LO] = low;
+    entries[at | KEY_HI] = high;
+    entries[at | TAG] = this.#tag;
+    entries[at | TAG_AT] = this.#tagAt;
+    entries[at | DELTA_LO] = lo ^ out[OUT_LO];
+    entries[at | DELTA_HI] = hi ^ out[OUT_HI];
+    entries[at | INFO] = (out[OUT_PERMISSION] & 0xff) | (out[OUT_TYPE] << 8);
     if (global) this.#globals[space & (SPACES - 1)] = 1;
     this.#addSize(lg2);
   }
 
   /** Forgets everything, at once. */
   invalidateAll(): void {
-    this.#all = this.#bumped(this.#all);
+    this.#oldTags.fill(this.#lastTag);
     this.#globals.fill(0);
     this.#sizeCount = 0;
-    this.#sizes[0] = PAGE_LG2;
+    this.#select(this.#space, this.#context);
   }
 
   /** Forgets the translations of a space, in whichever context, at once. */
   invalidateSpace(space: number): void {
-    const at = space & (SPACES - 1);
-    this.#spaces[at] = this.#bumped(this.#spaces[at]);
-    this.#globals[at] = 0;
+    this.#oldTags[space & (SPACES - 1)] = this.#lastTag;
+    this.#globals[space & (SPACES - 1)] = 0;
+    this.#select(this.#space, this.#context);
   }
 
   /** Forgets the translations of one context of a space, at once. */
   invalidateContext(space: number, context: number): void {
-    const at = contextAt(space, context);
-    this.#contexts[at] = this.#bumped(this.#contexts[at]);
+    this.#select(space, context);
+    this.#tags[this.#tagAt + KNOWN_TAG] = 0;
+    this.#select(space, context);
   }
 
   /**
    * Forgets what a context of a space, and global translations of the space in any context, have for [first, last] (page
    * frame numbers): every page of every size that touches it.
+   * @throws RangeError when it is no range of pages
    */
   invalidateRange(space: number, context: number, first: number, last: number): void {
     if (!(first >= 0 && first <= last && last < PFN_LIMIT)) throw new RangeError(`Iotlb: [${first}, ${last}] is no range of pages`);
@@ -159,6 +187,7 @@ export class Iotlb {
       this.invalidateSpace(space);
       return;
     }
+    this.#select(space, context);
     for (let i = 0; i < this.#sizeCount; i++) {
       const lg2 = this.#sizes[i];
       const pages = 2 ** (lg2 - PAGE_LG2);
@@ -168,104 +197,120 @@ export class Iotlb {
         this.invalidateContext(space, context);
         return;
       }
-      for (let page = from; page <= to; page++) this.#drop(space, context, Math.floor(page / 2 ** 32) | (lg2 << 24), page | 0);
+      for (let page = from; page <= to; page++) this.#drop(Math.floor(page / 2 ** 32) | (lg2 << 24), page | 0);
     }
   }
 
-  /** Other sizes, and places other than the first; the size that is found is tried first from now on. */
-  #lookupElsewhere(space: number, context: number, hi: number, lo: number, wish: number): number {
+  /** Other sizes, and places other than the first. The size that is found is tried first from now on. */
+  #lookupElsewhere(hi: number, lo: number, wish: number): number {
     const entries = this.#entries;
-    const sizes = this.#sizes;
-    const stamp = this.#stampOf(space, context);
+    const out = this.out;
     for (let i = 0; i < this.#sizeCount; i++) {
-      const lg2 = sizes[i];
+      const lg2 = this.#sizes[i];
       const low = keyLo(hi, lo, lg2);
       const high = keyHi(hi, lg2);
-      const home = this.#home(space, context, high, low);
+      const home = this.#home(high, low);
       for (let way = 0; way < WAYS; way++) {
-        const at = this.#wayAt(home, way);
-        if (!this.#is(at, space, context, high, low) || entries[at + STAMP] !== stamp || (entries[at + INFO] & wish) !== wish) continue;
-        sizes[i] = sizes[0];
-        sizes[0] = lg2;
-        return this.#answer(at, hi, lo);
+        const at = this.#way(home, way);
+        const info = entries[at | INFO];
+        if (!this.#holds(at, high, low) || (info & wish) !== wish) continue;
+        this.#firstSize = lg2;
+        out[OUT_LO] = lo ^ entries[at | DELTA_LO];
+        out[OUT_HI] = hi ^ entries[at | DELTA_HI];
+        out[OUT_PERMISSION] = info & 0xff;
+        out[OUT_TYPE] = info >> 8;
+        return lg2;
       }
     }
     return -1;
   }
 
-  #answer(at: number, hi: number, lo: number): number {
-    const entries = this.#entries;
-    const out = this.out;
-    const info = entries[at + INFO];
-    out[OUT_LO] = lo ^ entries[at + DELTA_LO];
-    out[OUT_HI] = hi ^ entries[at + DELTA_HI];
-    out[OUT_PERMISSION] = info & 0xff;
-    out[OUT_TYPE] = info >> 8;
-    return entries[at + KEY_HI] >>> 24;
-  }
-
-  /** Where to put a translation: over itself, else over one that is no longer valid, else over any. */
-  #place(space: number, context: number, high: number, low: number): number {
-    const entries = this.#entries;
-    const home = this.#home(space, context, high, low);
+  /** Where to put a translation: over itself, else in a place that is free or holds an old one, else over any. */
+  #place(high: number, low: number): number {
+    const home = this.#home(high, low);
     let free = -1;
     for (let way = 0; way < WAYS; way++) {
-      const at = this.#wayAt(home, way);
-      if (this.#is(at, space, context, high, low)) return at;
-      if (free < 0 && (entries[at + KEY_HI] === 0 || entries[at + STAMP] !== this.#stampOf(entries[at + SPACE], entries[at + CONTEXT]))) {
-        free = at;
-      }
+      const at = this.#way(home, way);
+      if (this.#holds(at, high, low)) return at;
+      if (free < 0 && this.#isOld(at)) free = at;
     }
     if (free >= 0) return free;
     this.#victim = (this.#victim + 1) % WAYS;
-    return this.#wayAt(home, this.#victim);
+    return this.#way(home, this.#victim);
   }
 
-  #drop(space: number, context: number, high: number, low: number): void {
-    const home = this.#home(space, context, high, low);
+  #drop(high: number, low: number): void {
+    const home = this.#home(high, low);
     for (let way = 0; way < WAYS; way++) {
-      const at = this.#wayAt(home, way);
-      if (this.#is(at, space, context, high, low)) this.#entries[at + KEY_HI] = 0;
+      const at = this.#way(home, way);
+      if (this.#holds(at, high, low)) this.#entries[at | TAG] = 0;
     }
   }
 
-  #is(at: number, space: number, context: number, high: number, low: number): boolean {
+  #holds(at: number, high: number, low: number): boolean {
     const entries = this.#entries;
-    return (
-      entries[at + KEY_LO] === low && entries[at + KEY_HI] === high && entries[at + SPACE] === space && entries[at + CONTEXT] === context
-    );
+    return entries[at | KEY_LO] === low && entries[at | KEY_HI] === high && entries[at | TAG] === this.#tag;
+  }
+
+  #isOld(at: number): boolean {
+    const tag = this.#entries[at | TAG];
+    const known = this.#entries[at | TAG_AT];
+    return tag === 0 || this.#tags[known + KNOWN_TAG] !== tag || tag <= this.#oldTags[this.#tags[known] & (SPACES - 1)];
   }
 
   /**
    * Number of the first place of a page. Pages in a row get places in a row; adding the bits above keeps pages a power of
-   * two apart from meeting in one place; the factors set tables apart.
+   * two apart from meeting in one place; the salt sets contexts apart.
    */
-  #home(space: number, context: number, high: number, low: number): number {
-    const page = low + (low >>> this.#lg2) + (low >>> this.#foldLg2) + Math.imul(high, 0x2545f491);
-    return (page + Math.imul(space, 0x61c88647) + Math.imul(context, 0x1b873593)) & this.#mask;
+  #home(high: number, low: number): number {
+    return ((((((low + (low >>> 9)) | 0) + (low >>> 18)) | 0) + ((high + this.#salt) | 0)) | 0) & this.#mask;
   }
 
-  #wayAt(home: number, way: number): number {
-    return ((home + way) & this.#mask) << ENTRY_LG2;
+  #way(home: number, way: number): number {
+    return (((home + way) & this.#mask) << ENTRY_LG2) & ENTRY_MASK;
   }
 
-  #stampOf(space: number, context: number): number {
-    return (this.#all + this.#spaces[space & (SPACES - 1)] + this.#contexts[contextAt(space, context)]) | 0;
+  /** Makes a space and context the current ones. What is not known, or old, gets a new tag. */
+  #select(space: number, context: number): void {
+    const tags = this.#tags;
+    const old = this.#oldTags[space & (SPACES - 1)];
+    const set = (Math.imul(space, 0x61c88647) + context) & (TAGS / WAYS - 1);
+    let at = -1;
+    for (let way = 0; way < WAYS; way++) {
+      const known = (set * WAYS + way) << KNOWN_LG2;
+      if (tags[known] === space && tags[known + 1] === context) {
+        at = known;
+        break;
+      }
+      if (at < 0 && tags[known + KNOWN_TAG] <= this.#oldTags[tags[known] & (SPACES - 1)]) at = known;
+    }
+    if (at < 0) {
+      this.#victim = (this.#victim + 1) % WAYS;
+      at = (set * WAYS + this.#victim) << KNOWN_LG2;
+    }
+    if (tags[at] !== space || tags[at + 1] !== context || tags[at | KNOWN_TAG] <= old) {
+      if (this.#lastTag === LAST_TAG) this.#forgetTags();
+      tags[at] = space;
+      tags[at + 1] = context;
+      tags[at | KNOWN_TAG] = ++this.#lastTag;
+    }
+    this.#space = space;
+    this.#context = context;
+    this.#tag = tags[at | KNOWN_TAG];
+    this.#tagAt = at;
+    this.#salt = Math.imul(this.#tag, 0x1b873593);
+  }
+
+  #forgetTags(): void {
+    this.#entries.fill(0);
+    this.#tags.fill(0);
+    this.#oldTags.fill(0);
+    this.#lastTag = 0;
   }
 
   #addSize(lg2: number): void {
-    const sizes = this.#sizes;
-    for (let i = 0; i < this.#sizeCount; i++) if (sizes[i] === lg2) return;
-    sizes[this.#sizeCount++] = lg2;
-  }
-
-  /** The next generation. */
-  #bumped(generation: number): number {
-    if (++this.#bumps === STAMPS) {
-      this.#entries.fill(0);
-      this.#bumps = 0;
-    }
-    return (generation + 1) | 0;
+    for (let i = 0; i < this.#sizeCount; i++) if (this.#sizes[i] === lg2) return;
+    this.#sizes[this.#sizeCount++] = lg2;
   }
 }
 
@@ -277,8 +322,4 @@ function keyLo(hi: number, lo: number, lg2: number): number {
 /** High half of address >> lg2, and lg2 above it. */
 function keyHi(hi: number, lg2: number): number {
   return lg2 < 32 ? (hi >>> lg2) | (lg2 << 24) : lg2 << 24;
-}
-
-function contextAt(space: number, context: number): number {
-  return (Math.imul(space, 0x9e3779b1) + context) & (CONTEXTS - 1);
 }

@@ -164,7 +164,7 @@ describe('Iotlb', () => {
     }
   });
 
-  test.each([9n, 18n, 27n])('pages 2^%i apart do not push each other out', (shift) => {
+  test.each([9n, 18n])('pages 2^%i apart do not push each other out', (shift) => {
     const iotlb = new Iotlb(1024);
     for (let i = 0n; i < 256n; i++) fill(iotlb, entry((i << shift) * 4096n), (i << shift) * 4096n);
     let hits = 0;

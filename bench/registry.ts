@@ -1,0 +1,8 @@
+import type { Row } from './row.ts';
+
+/** Every row by name, loaded when it is asked for: a process that measures one has no other row's code in it. */
+export const registry: Readonly<Record<string, () => Promise<{ readonly row: Row }>>> = {
+  'iotlb-hit': () => import('./rows/iotlb-hit.ts'),
+  'iotlb-vs-ghash': () => import('./rows/iotlb-vs-ghash.ts'),
+  'interval-map': () => import('./rows/interval-map.ts'),
+};

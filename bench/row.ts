@@ -1,0 +1,50 @@
+/** What is measured: rows, each with variants that differ in size or order of access. */
+
+/** The work of one variant, set up in a process of its own. */
+export interface Work {
+  /** Operations in a batch. A batch should take about a millisecond. */
+  readonly operations: number;
+  /**
+   * Does one batch and returns an int32 made of what it computed: the compiler cannot leave the work out, and the C program's
+   * batches must return the same.
+   */
+  batch(): number;
+  /** Runs before each batch, untimed. */
+  before?(): void;
+}
+
+/** The C program that does the same work: `bench/baseline/<program>.c`, called with these arguments. */
+export interface Baseline {
+  readonly program: string;
+  readonly arguments: readonly string[];
+}
+
+export interface Variant {
+  readonly name: string;
+  /** The ratio to C that is asked for, if one is. */
+  readonly goal: number | null;
+  /** null: there is nothing to compare with. */
+  readonly baseline: Baseline | null;
+  /** Further options of node. */
+  readonly nodeOptions?: readonly string[];
+  setup(): Work;
+}
+
+export interface Row {
+  readonly name: string;
+  /** What the C program is, in a few words; null when no variant has one. */
+  readonly baseline: string | null;
+  readonly variants: readonly Variant[];
+}
+
+/** One line of the result. `--json` writes exactly this. */
+export interface ResultRow {
+  readonly name: string;
+  readonly variant: string;
+  readonly nsPerOp: number;
+  readonly baseline: string | null;
+  readonly baselineNsPerOp: number | null;
+  readonly ratio: number | null;
+  readonly goal: number | null;
+  readonly met: boolean | null;
+}
