@@ -76,22 +76,28 @@ export class DmaCheck {
     // The marker must not leave the page that was recorded.
     const iova = dma.iova & ~0x7n;
     const gpa = dma.gpa & ~0x7n;
-    if (dma.allowed & READ) {
-      this.#newMarker();
-      const stored = this.#memory.write(hiOf(gpa), loOf(gpa), this.#marker, 0, MARKER_BYTES);
-      const right = stored === 0 && engine.read(iova, this.#read) && this.#same();
-      this.hardware.check(right, () => `${where}: the device does not read what is at ${hex(gpa)}`);
-    } else if (dma.forbidden & READ) {
-      this.hardware.check(!engine.read(iova, this.#read), () => `${where}: the device reads what it must not`);
-    }
+    if (engine.read !== null) this.#checkRead(dma, engine.read, iova, gpa, where);
     if (dma.allowed & WRITE) {
       this.#newMarker();
+      // A device with a pattern of its own may have left it there before.
+      this.#memory.write(hiOf(gpa), loOf(gpa), this.#read, 0, MARKER_BYTES);
       const right =
         engine.write(iova, this.#marker) && this.#memory.read(hiOf(gpa), loOf(gpa), this.#read, 0, MARKER_BYTES) === 0 && this.#same();
       this.hardware.check(right, () => `${where}: what the device writes does not arrive at ${hex(gpa)}`);
     } else if (dma.forbidden & WRITE) {
       this.#newMarker();
       this.hardware.check(!engine.write(iova, this.#marker), () => `${where}: the device writes where it must not`);
+    }
+  }
+
+  #checkRead(dma: ExpectedDma, read: NonNullable<DmaEngine['read']>, iova: bigint, gpa: bigint, where: string): void {
+    if (dma.allowed & READ) {
+      this.#newMarker();
+      const stored = this.#memory.write(hiOf(gpa), loOf(gpa), this.#marker, 0, MARKER_BYTES);
+      const right = stored === 0 && read(iova, this.#read) && this.#same();
+      this.hardware.check(right, () => `${where}: the device does not read what is at ${hex(gpa)}`);
+    } else if (dma.forbidden & READ) {
+      this.hardware.check(!read(iova, this.#read), () => `${where}: the device reads what it must not`);
     }
   }
 

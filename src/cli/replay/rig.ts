@@ -5,7 +5,9 @@ import type { RecordedRam } from './replayer.ts';
 
 /** The DMA of one passed-through device, done for real: false when the hardware refused it. */
 export interface DmaEngine {
-  read(iova: bigint, into: Uint8Array): boolean;
+  /** null: the device can only write. */
+  readonly read: ((iova: bigint, into: Uint8Array) => boolean) | null;
+  /** Writes `from`; a device that has a pattern of its own writes as much of it, and puts it into `from`. */
   write(iova: bigint, from: Uint8Array): boolean;
 }
 
