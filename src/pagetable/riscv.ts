@@ -1,4 +1,4 @@
-import { EXECUTE, PRIVILEGED, READ, WRITE } from '../memory/access.ts';
+import { EXECUTE, PRIVILEGED, READ, READ_WRITE, WRITE } from '../memory/access.ts';
 import { hiOfPfn, loOfPfn } from '../memory/address.ts';
 import {
   type Description,
@@ -213,7 +213,7 @@ export class RiscvTable extends RadixTable {
         continue;
       }
       // Step 4: a pointer to the next level; D, A, U, PBMT and N are reserved in it (11.4.1).
-      if (level === 0) return faultCode(FAULT_NOT_PRESENT, 0);
+      if (level === 0) return faultCode(FAULT_RESERVED, 0);
       if ((pteLo & (PTE_D | PTE_A | PTE_U)) !== 0 || (pteHi & (PBMT_HI | N_HI)) !== 0) return faultCode(FAULT_RESERVED, level);
       global |= pteLo & PTE_G;
       tableHi = ((pteHi & PPN_HI) << 2) | (pteLo >>> 30);
@@ -227,14 +227,6 @@ export class RiscvTable extends RadixTable {
   #leaf(hi: number, lo: number, access: number, level: number): number {
     const pteLo = this.#word[0];
     const pteHi = this.#word[1];
-    const permission = (pteLo >>> 1) & (READ | WRITE | EXECUTE);
-    // Step 5: R, W, X; then U against the privilege.
-    if ((access & PROBE) === 0 && (access & (READ | WRITE | EXECUTE) & ~permission) !== 0) return faultCode(FAULT_PERMISSION, level);
-    if ((pteLo & PTE_U) === 0) {
-      if (this.#secondStage || (access & PRIVILEGED) === 0) return faultCode(FAULT_PERMISSION, level);
-    } else if ((access & PRIVILEGED) !== 0 && !this.#secondStage && ((access & EXECUTE) !== 0 || !this.#sum)) {
-      return faultCode(FAULT_PERMISSION, level);
-    }
     let ppnHi = ((pteHi & PPN_HI) << 2) | (pteLo >>> 30);
     let ppnLo = (pteLo & ~0x3ff) << 2;
     const shift = 12 + level * this.#indexBits;
@@ -249,8 +241,14 @@ export class RiscvTable extends RadixTable {
       ppnLo &= ~0xffff;
       lg2 = 16;
     }
-    // Step 7: A, and D for a write that the page permits.
+    // Step 5, after the checks of the entry itself, as both end in the same fault.
+    let permission = this.#granted(pteLo, access);
     const dirty = (access & (WRITE | MARK_DIRTY)) !== 0 && (permission & WRITE) !== 0 ? PTE_D : 0;
+    // Where nobody sets D, a clean page is as good as read-only.
+    if (!this.#update && (pteLo & PTE_D) === 0 && permission > 0) permission &= ~WRITE;
+    if (permission < 0 || ((access & PROBE) === 0 && (access & (READ | WRITE | EXECUTE) & ~permission) !== 0))
+      return faultCode(FAULT_PERMISSION, level);
+    // Step 7: A, and D for a write that the page permits.
     const needed = (PTE_A | dirty) & ~pteLo;
     if (needed !== 0) {
       if (!this.#update) return faultCode(FAULT_ACCESS_FLAG, level);
@@ -275,6 +273,16 @@ export class RiscvTable extends RadixTable {
     out[OUT_TYPE] = (pteHi & PBMT_HI) >>> PBMT_SHIFT;
     out[OUT_LEAF] = (pteLo & 0xff) | this.#global;
     return lg2;
+  }
+
+  /** Step 5: R, W and X, as U lets the access's privilege have them; -1: a probe of a page that it must not touch. */
+  #granted(pteLo: number, access: number): number {
+    const permission = (pteLo >>> 1) & (READ | WRITE | EXECUTE);
+    const user = (pteLo & PTE_U) !== 0;
+    if (this.#secondStage || (access & PRIVILEGED) === 0) return user ? permission : (access & PROBE) !== 0 ? -1 : 0;
+    if (!user) return permission;
+    if ((access & PROBE) !== 0 && (!this.#sum || (access & EXECUTE) !== 0)) return -1;
+    return this.#sum ? permission & READ_WRITE : 0;
   }
 
   protected override load(hi: number, lo: number): number {
@@ -307,11 +315,12 @@ export class RiscvTable extends RadixTable {
     if (base % 2 ** lg2 !== 0) return MALFORMED;
     into.address = base;
     into.lg2 = lg2;
-    into.permission = this.#granted(lo);
+    into.permission = this.#grantedToUser(lo);
     return LEAF;
   }
 
-  #granted(lo: number): number {
+  /** What an unprivileged access is granted now. */
+  #grantedToUser(lo: number): number {
     if ((lo & PTE_U) === 0) return 0;
     const permission = (lo >>> 1) & (READ | WRITE | EXECUTE);
     if (this.#update) return permission;
