@@ -1,0 +1,10 @@
+export { type AmdV1Config, AmdV1Table } from './amd-v1.ts';
+export { ArmTable, type ArmTableConfig } from './arm.ts';
+export * from './page-table.ts';
+export { createTable, type TableConfigs, type TableFormat, tableFormats } from './registry.ts';
+export { RiscvTable, type RiscvTableConfig } from './riscv.ts';
+export { S390Table, type S390TableConfig } from './s390.ts';
+export { TceTable, type TceTableConfig } from './tce.ts';
+export * from './two-stage.ts';
+export { type VtdSecondStageConfig, VtdSecondStageTable } from './vtd-second-stage.ts';
+export { type X86Config, X86Table } from './x86.ts';
