@@ -1,36 +1,7 @@
 import type { ArmTableConfig } from '../../src/pagetable/arm.ts';
 import type { Level } from '../../src/pagetable/page-table.ts';
+import type { Random } from './random.ts';
 import { DATA_BASE, RAM_BASE, RAM_BYTES, TABLES_BASE } from './smmuv3.ts';
-
-/** Random Arm tables and input addresses, mostly well-formed, from a seed (mulberry32). */
-export class Random {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed >>> 0;
-  }
-
-  #next(): number {
-    this.#state = (this.#state + 0x6d2b79f5) | 0;
-    let t = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return (t ^ (t >>> 14)) >>> 0;
-  }
-  /** 0 to `limit` - 1. */
-  below(limit: number): number {
-    return this.#next() % limit;
-  }
-  chance(percent: number): boolean {
-    return this.below(100) < percent;
-  }
-  pick<T>(values: readonly T[]): T {
-    return values[this.below(values.length)];
-  }
-  bits(count: number): bigint {
-    const value = (BigInt(this.#next()) << 32n) | BigInt(this.#next());
-    return value & ((1n << BigInt(count)) - 1n);
-  }
-}
 
 /** What lies nowhere in the machine. */
 const HOLE = 0x6000_0000n;
@@ -41,6 +12,7 @@ function noiseBits(granuleLg2: number): number[] {
   return [...low, 48, 49, 50, 51, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63];
 }
 
+/** Random Arm tables and input addresses, mostly well-formed. */
 export class ArmProgram {
   /** Address and value of each entry that is not zero. */
   readonly entries = new Map<number, bigint>();

@@ -14,7 +14,8 @@ export const RAM_BYTES = 0x1000_0000;
 export const TABLES_BASE = 0x4100_0000;
 export const DATA_BASE = 0x4200_0000;
 const STREAM_TABLE = 0x4001_0000;
-const CONTEXT = 0x4002_0000;
+/** The context descriptor; with both stages its address is the first's output too. */
+export const CONTEXT = 0x4002_0000;
 const COMMANDS = 0x4003_0000;
 const EVENTS = 0x4004_0000;
 const BOUNCE = 0x4005_0000;
@@ -30,6 +31,9 @@ const CMDQ_BASE = 0x90;
 const CMDQ_PROD = 0x98;
 const CMDQ_CONS = 0x9c;
 const EVENTQ_BASE = 0xa0;
+/** In page 1. */
+const EVENTQ_PROD = 0x1_00a8;
+const EVENTQ_CONS = 0x1_00ac;
 /** SMMUEN, EVENTQEN, CMDQEN. */
 const CR0_ENABLE = 0b1101;
 /** Both queues have 256 entries, the stream table one entry for each function of bus 0. */
@@ -55,15 +59,19 @@ const TG1 = { 12: 2, 14: 1, 16: 3 };
 const TESTDEV = bdf(0, 4, 0);
 const EDU = bdf(0, 5, 0);
 
-/** A stream table entry as words (5.2): V, Config, S1ContextPtr; S2VMID, S2T0SZ, S2SL0, S2TG, S2PS, S2AA64, S2AFFD, S2R, S2TTB. */
-function streamTableEntry(config: ArmTableConfig): number[] {
-  const { granuleLg2, inputBits, outputBits, root } = config;
-  if (config.stage === 1) return [1 | (0b101 << 1) | CONTEXT];
-  const sl0 = (granuleLg2 === 12 ? 2 : 3) - (config.startLevel ?? 4 - Math.ceil((inputBits - granuleLg2) / (granuleLg2 - 3)));
+/**
+ * A stream table entry as words (5.2) for stage 1, stage 2 or both: V, Config, S1ContextPtr; S2VMID, S2T0SZ, S2SL0, S2TG,
+ * S2PS, S2AA64, S2AFFD, S2R, S2TTB.
+ */
+function streamTableEntry(first: ArmTableConfig | null, second: ArmTableConfig | null): number[] {
+  const start = first === null ? [1 | (0b110 << 1)] : [1 | ((second === null ? 0b101 : 0b111) << 1) | CONTEXT];
+  if (second === null) return start;
+  const { granuleLg2, inputBits, outputBits, root } = second;
+  const sl0 = (granuleLg2 === 12 ? 2 : 3) - (second.startLevel ?? 4 - Math.ceil((inputBits - granuleLg2) / (granuleLg2 - 3)));
   const size = OUTPUT_SIZES.indexOf(outputBits);
-  const affd = config.accessFlag === 'ignore' ? 1 : 0;
+  const affd = second.accessFlag === 'ignore' ? 1 : 0;
   const s2 = (64 - inputBits) | (sl0 << 6) | (TG0[granuleLg2] << 14) | (size << 16) | (1 << 19) | (affd << 21) | (1 << 26);
-  return [1 | (0b110 << 1), 0, 0, 0, 1, s2, Number(root & 0xffff_ffffn), Number(root >> 32n)];
+  return [...start, 0, 0, 0, 1, s2, Number(root & 0xffff_ffffn), Number(root >> 32n)];
 }
 
 /** A context descriptor as words (5.4): TnSZ, TGn, EPDn, V; IPS, AFFD, TBI, AA64, R, A, ASID; TTBn with HADn. */
@@ -84,6 +92,8 @@ function contextDescriptor(config: ArmTableConfig): number[] {
 export interface PeerAnswer {
   /** Type of the event that the access recorded, or 0. */
   readonly event: number;
+  /** The event is of the second stage. */
+  readonly second: boolean;
   readonly landed: boolean;
 }
 
@@ -140,12 +150,12 @@ export class Smmuv3 {
     this.#command(CFGI_ALL, 0, CFGI_ALL_RANGE);
   }
 
-  /** Puts the table before both devices. @throws Error when QEMU did not take a command before. */
-  async use(config: ArmTableConfig): Promise<void> {
+  /** Puts one or both stages before both devices. @throws Error when QEMU did not take a command before. */
+  async use(first: ArmTableConfig | null, second: ArmTableConfig | null): Promise<void> {
     const consumer = await this.qemu.readl(SMMU + CMDQ_CONS);
     if (consumer !== this.#commands) throw new Error(`SMMUv3: a command was refused, CMDQ_CONS is 0x${consumer.toString(16)}`);
-    if (config.stage === 1) this.#writeWords(CONTEXT, [...contextDescriptor(config), ...new Array(8).fill(0)]);
-    this.#entry = streamTableEntry(config);
+    if (first !== null) this.#writeWords(CONTEXT, [...contextDescriptor(first), ...new Array(8).fill(0)]);
+    this.#entry = streamTableEntry(first, second);
     this.#setEntry(this.#entry);
   }
 
@@ -154,7 +164,7 @@ export class Smmuv3 {
     this.#command(TLBI_NSNH_ALL);
     this.qemu.writel(expected, 0);
     const result: DmaResult = await this.#testdev.write(iova, expected);
-    return { event: await this.#event(), landed: result === 'done' };
+    return { ...(await this.#event()), landed: result === 'done' };
   }
 
   /** A device reads eight bytes from `iova`; `expected`: where they should come from. */
@@ -164,20 +174,22 @@ export class Smmuv3 {
     this.qemu.writeq(expected, tag);
     await this.#edu.fetch(iova, 8);
     const event = await this.#event();
-    if (event !== 0) return { event, landed: false };
+    if (event.event !== 0) return { ...event, landed: false };
     // What edu holds comes back past the tables: Config says bypass meanwhile.
     this.#setEntry([1 | (0b100 << 1)]);
     this.#edu.store(BOUNCE, 8);
     this.#setEntry(this.#entry);
-    return { event, landed: (await this.qemu.readq(BOUNCE)) === BigInt.asUintN(64, tag) };
+    return { ...event, landed: (await this.qemu.readq(BOUNCE)) === BigInt.asUintN(64, tag) };
   }
 
-  /** Type of the oldest event since the last call, 0 when there is none; all of them are taken off the queue. */
-  async #event(): Promise<number> {
-    const [cons, prod] = [this.#events, await this.qemu.readl(SMMU + 0x1_0000 + 0xa8)];
-    if (prod === cons) return 0;
+  /** The oldest event since the last call; all of them are taken off the queue (7.3: type in bits 7:0, S2 in bit 103). */
+  async #event(): Promise<{ event: number; second: boolean }> {
+    const [cons, prod] = [this.#events, await this.qemu.readl(SMMU + EVENTQ_PROD)];
+    if (prod === cons) return { event: 0, second: false };
     this.#events = prod;
-    this.qemu.writel(SMMU + 0x1_0000 + 0xac, prod);
-    return (await this.qemu.readl(EVENTS + (cons % 2 ** QUEUE_LG2) * 32)) & 0xff;
+    this.qemu.writel(SMMU + EVENTQ_CONS, prod);
+    const at = EVENTS + (cons % 2 ** QUEUE_LG2) * 32;
+    const [type, details] = await Promise.all([this.qemu.readl(at), this.qemu.readl(at + 12)]);
+    return { event: type & 0xff, second: (details & 0x80) !== 0 };
   }
 }
