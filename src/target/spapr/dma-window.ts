@@ -17,7 +17,7 @@ export interface DmaWindowGeometry {
 export const MAX_PAGE_LG2 = 34;
 export const MAX_WINDOW_PAGES = 2 ** 31;
 
-/** One DMA window with its TCEs. Address arithmetic is on int32 and on exact doubles, without a branch where it can be. */
+/** One DMA window with its TCEs. Places are found on exact doubles: borrowing between int32 halves takes a third longer. */
 export class DmaWindow {
   /** The bridge's address space, of which it is a part. */
   readonly space: AddressSpace;
@@ -39,28 +39,29 @@ export class DmaWindow {
   readonly #scale: number;
 
   constructor(space: AddressSpace, geometry: DmaWindowGeometry, isDefault: boolean, budget: TceBudget) {
+    const { liobn, start, pageLg2, pages } = geometry;
     this.space = space;
-    this.liobn = geometry.liobn;
-    this.start = geometry.start;
-    this.pageLg2 = geometry.pageLg2;
-    this.pages = geometry.pages;
+    this.liobn = liobn;
+    this.start = start;
+    this.pageLg2 = pageLg2;
+    this.pages = pages;
     this.isDefault = isDefault;
-    this.table = new TceTable(geometry.pages, budget);
-    this.grain = 1 << (geometry.pageLg2 - PAGE_LG2);
-    this.first = pfnOf(geometry.start);
-    this.last = this.first + geometry.pages * this.grain - 1;
-    const offset = (1n << BigInt(geometry.pageLg2)) - 1n;
+    this.table = new TceTable(pages, budget);
+    this.grain = 1 << (pageLg2 - PAGE_LG2);
+    this.first = pfnOf(start);
+    this.last = this.first + pages * this.grain - 1;
+    const offset = (1n << BigInt(pageLg2)) - 1n;
     this.offsetHi = hiOf(offset);
     this.offsetLo = loOf(offset);
     this.#scale = 1 / this.grain;
   }
 
-  /** Index of the TCE that translates a bus page, or -1 when it lies outside. */
+  /** Index of the TCE that translates a page of the bus, or -1 when it lies outside. */
   indexOfPfn(pfn: number): number {
     return pfn < this.first || pfn > this.last ? -1 : ((pfn - this.first) * this.#scale) | 0;
   }
 
-  /** Index of the TCE for an I/O bus address of a hypercall, or -1: outside, or not the first byte of an I/O page. */
+  /** The same for an I/O bus address that a hypercall names: it must be the first byte of an I/O page too. */
   indexOfIoba(hi: number, lo: number): number {
     return ((hi & this.offsetHi) | (lo & this.offsetLo)) !== 0 ? -1 : this.indexOfPfn(pfnOfHiLo(hi, lo));
   }

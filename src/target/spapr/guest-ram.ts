@@ -1,5 +1,6 @@
 import { PAGE_BYTES, PAGE_LG2, pfnOf, pfnOfHiLo } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { DmaWindow } from './dma-window.ts';
 import { TCE_PERMISSION } from './papr.ts';
 import type { TceArray } from './tce-table.ts';
 
@@ -31,29 +32,29 @@ export class GuestRam {
     this.#ends = Float64Array.from(stretches, (stretch) => stretch.end);
   }
 
-  /** Whether a TCE may stand: one that grants an access names an I/O page of 2^`pageLg2` bytes that is all RAM (14.5.4.2.2). */
-  allows(hi: number, lo: number, pageLg2: number): boolean {
-    return (lo & TCE_PERMISSION) === 0 || this.#holds(hi & keepHi(pageLg2), lo & keepLo(pageLg2), 1 << (pageLg2 - PAGE_LG2));
+  /** Whether a TCE may stand in a window: one that grants an access names an I/O page that is all RAM (14.5.4.2.2). */
+  allows(window: DmaWindow, hi: number, lo: number): boolean {
+    return (lo & TCE_PERMISSION) === 0 || this.#holds(hi & ~window.offsetHi, lo & ~window.offsetLo, window.grain);
   }
 
   /** The same of the first `count` TCEs of an array; the frame and the limits stay in registers meanwhile. */
-  allowsAll(tces: TceArray, count: number, pageLg2: number): boolean {
+  allowsAll(window: DmaWindow, tces: TceArray, count: number): boolean {
     const { view } = tces;
-    const pages = 1 << (pageLg2 - PAGE_LG2);
-    const highs = keepHi(pageLg2);
-    const lows = keepLo(pageLg2);
+    const { grain } = window;
+    const highs = ~window.offsetHi;
+    const lows = ~window.offsetLo;
     let frame = this.#frame;
     let from = this.#from;
-    let places = Math.max(this.#to - from - pages + 1, 0);
+    let places = Math.max(this.#to - from - grain + 1, 0);
     for (let at = 0; at < 8 * count; at += 8) {
       const lo = view.getInt32(at + 4);
       if ((lo & TCE_PERMISSION) === 0) continue;
       const hi = view.getInt32(at) & highs;
       if (hi === frame && (((lo & lows) >>> PAGE_LG2) - from) >>> 0 < places) continue;
-      if (!this.#holds(hi, lo & lows, pages)) return false;
+      if (!this.#holds(hi, lo & lows, grain)) return false;
       frame = this.#frame;
       from = this.#from;
-      places = Math.max(this.#to - from - pages + 1, 0);
+      places = Math.max(this.#to - from - grain + 1, 0);
     }
     return true;
   }
@@ -78,14 +79,4 @@ export class GuestRam {
     }
     return false;
   }
-}
-
-/** Bits of the upper half of an address that number an I/O page. */
-function keepHi(pageLg2: number): number {
-  return pageLg2 > 32 ? -1 << (pageLg2 - 32) : -1;
-}
-
-/** The same of the lower half. */
-function keepLo(pageLg2: number): number {
-  return pageLg2 >= 32 ? 0 : -1 << pageLg2;
 }

@@ -2,13 +2,13 @@
  * Values of the Linux on Power Architecture Reference (LoPAR), revision 2.9; the same in LoPAPR 1.1 and PAPR+ 2.7.
  */
 
-/** Hypercall opcodes: table "hcall() Names and Opcodes", 14.5.4 (hcall-tce, hcall-multi-tce). */
+/** Hypercall opcodes: "Hypervisor Call Function Table", 14.5.4 (hcall-tce, hcall-multi-tce). */
 export const H_GET_TCE = 0x1c;
 export const H_PUT_TCE = 0x20;
 export const H_STUFF_TCE = 0x138;
 export const H_PUT_TCE_INDIRECT = 0x13c;
 
-/** Return codes: table "Hypervisor Call Return Code Values (R3)", 14.5.3. */
+/** Return codes: "Hypervisor Call Return Code Table", 14.5.3. */
 export const H_SUCCESS = 0;
 /** Requirement R1-13 there: partial changes are backed out, the partition's state appears not to change. */
 export const H_HARDWARE = -1;

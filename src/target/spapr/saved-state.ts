@@ -65,7 +65,7 @@ function loadTces(window: DmaWindow, tces: unknown, ram: GuestRam): void {
     const [index, hi, lo]: unknown[] = [tces[i], tces[i + 1], tces[i + 2]];
     expect(isInt32(index) && isInt32(hi) && isInt32(lo), 'a TCE is not made of int32');
     expect(index > before && index < window.pages, `TCE ${index} is out of place`);
-    expect(ram.allows(hi, lo, window.pageLg2), `TCE ${index} names no guest RAM`);
+    expect(ram.allows(window, hi, lo), `TCE ${index} names no guest RAM`);
     const chunk = window.table.writable(index);
     expect(chunk !== null, 'more TCEs than the storage limit allows');
     chunk.set(TceTable.placeOf(index), hi, lo);

@@ -193,7 +193,7 @@ export class SpaprIommu implements Target {
     const index = window.indexOfIoba(r[R5 + 1], r[R5]);
     const lo = r[R6];
     const hi = r[R6 + 1];
-    if (index < 0 || !this.#ram.allows(hi, lo, window.pageLg2)) return H_PARAMETER;
+    if (index < 0 || !this.#ram.allows(window, hi, lo)) return H_PARAMETER;
     const at = TceTable.placeOf(index);
     const now = window.table.chunk(index);
     const oldHi = now.hi(at);
@@ -218,7 +218,7 @@ export class SpaprIommu implements Target {
     const index = window.indexOfIoba(r[R5 + 1], r[R5]);
     if (index < 0 || index + count > window.pages) return H_PARAMETER;
     if ((r[R6] & 0xfff) !== 0 || this.#memory.read(r[R6 + 1], r[R6], this.#tces.bytes, 0, PAGE_BYTES) < 0) return H_PARAMETER;
-    return this.#ram.allowsAll(this.#tces, count, window.pageLg2) ? this.#store(window, index, count) : H_PARAMETER;
+    return this.#ram.allowsAll(window, this.#tces, count) ? this.#store(window, index, count) : H_PARAMETER;
   }
 
   /** 14.5.4.2.3. */
@@ -229,7 +229,7 @@ export class SpaprIommu implements Target {
     if (index < 0) return H_PARAMETER;
     const count = r[R7] >>> 0;
     if (r[R7 + 1] !== 0 || count > TCES_PER_CALL) return H_P4;
-    if (index + count > window.pages || !this.#ram.allows(r[R6 + 1], r[R6], window.pageLg2)) return H_PARAMETER;
+    if (index + count > window.pages || !this.#ram.allows(window, r[R6 + 1], r[R6])) return H_PARAMETER;
     for (let i = 0; i < count; i++) this.#tces.set(i, r[R6 + 1], r[R6]);
     return this.#store(window, index, count);
   }
