@@ -29,10 +29,11 @@ const Tc = {
 const MODE_SHIFT = 28;
 const FSC_RESERVED = 0xffff << 12;
 const PPN_HI = 0xfff;
+const DEVICE_ID_BITS = 24;
 
 /** "Encodings of pdtp.MODE field": bits of process_id that each mode knows. */
 export const PdtMode = { bare: 0, pd8: 1, pd17: 2, pd20: 3 } as const;
-const PROCESS_BITS = [0, 8, 17, 20] as const;
+const PROCESS_BITS = [20, 8, 17, 20] as const;
 
 /** Tables of a GPA-to-SPA translation as a context says them. */
 export interface StageFormat {
@@ -127,7 +128,7 @@ export class DeviceDirectory {
   covers(device: number): boolean {
     const leafBits = this.#registers.can(Cap.msiFlat) ? 6 : 7;
     const levels = this.#registers.mode - DdtMode.bare;
-    return levels > 2 || device >>> (leafBits + 9 * (levels - 1)) === 0;
+    return device >>> (levels > 2 ? DEVICE_ID_BITS : leafBits + 9 * (levels - 1)) === 0;
   }
 
   /** Whether a DID operand names a device that the mode has, or could have where it has no directory ("IODIR commands"). */
@@ -313,5 +314,5 @@ export function ppn(words: Int32Array, at: number): number {
 
 /** Whether pdtp.MODE knows process_ids as wide. */
 export function coversProcess(mode: number, process: number): boolean {
-  return mode === PdtMode.bare || process < 2 ** PROCESS_BITS[mode as 1 | 2 | 3];
+  return process >>> PROCESS_BITS[mode as 0 | 1 | 2 | 3] === 0;
 }

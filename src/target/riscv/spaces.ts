@@ -88,6 +88,8 @@ export class Spaces {
   /** By what identifies a space: endpoints with equal contexts share one. */
   readonly #spaces = new Map<string, TableSpace>();
   readonly #attached = new Map<number, AddressSpace | null>();
+  /** Endpoints that the observer refused to attach. */
+  readonly #owed = new Set<number>();
   #observer: TargetObserver | null = null;
   /** A change was announced since the last flush. */
   #announced = false;
@@ -105,6 +107,7 @@ export class Spaces {
   remove(endpoint: number): void {
     if (this.#attached.get(endpoint)) this.#observer?.attach(endpoint, null);
     this.#attached.delete(endpoint);
+    this.#owed.delete(endpoint);
     this.#endpoints.delete(endpoint);
   }
 
@@ -116,6 +119,7 @@ export class Spaces {
       if (this.#observer !== observer) return;
       this.#observer = null;
       this.#attached.clear();
+      this.#owed.clear();
       this.#spaces.clear();
     };
   }
@@ -123,7 +127,7 @@ export class Spaces {
   /** What a device's requests without process_id reach; null: they are blocked. */
   spaceOf(endpoint: number): AddressSpace | null {
     const { registers, contexts } = this.#parts;
-    if (registers.mode === DdtMode.off) return null;
+    if (registers.mode === DdtMode.off || !this.#endpoints.has(endpoint)) return null;
     if (registers.mode === DdtMode.bare) return this.#identity;
     const stages = contexts.find(endpoint, NO_PASID, false, false);
     if (stages === null) return null;
@@ -131,6 +135,7 @@ export class Spaces {
     const key = keyOf(stages);
     const known = this.#spaces.get(key);
     if (known !== undefined) return known;
+    if (this.#spaces.size > 2 * this.#endpoints.size) this.#dropUnused();
     const space = new TableSpace(nameOf(stages), stages, this.#parts);
     this.#spaces.set(key, space);
     return space;
@@ -140,10 +145,15 @@ export class Spaces {
   refresh(endpoint: number): void {
     if (this.#observer === null || !this.#endpoints.has(endpoint)) return;
     const space = this.spaceOf(endpoint);
+    this.#owed.delete(endpoint);
     if (this.#attached.get(endpoint) === space) return;
-    // Refused: it stands where it stood, and is asked for again when the guest invalidates its context again.
-    if (this.#observer.attach(endpoint, space) < 0) return;
-    this.#attached.set(endpoint, space);
+    if (this.#observer.attach(endpoint, space) >= 0) {
+      this.#attached.set(endpoint, space);
+      return;
+    }
+    // Refused: it must not go on reaching what the guest took away. Blocked, it waits for the next flush.
+    this.#owed.add(endpoint);
+    if (this.#observer.attach(endpoint, null) >= 0) this.#attached.set(endpoint, null);
   }
 
   refreshAll(): void {
@@ -179,10 +189,10 @@ export class Spaces {
 
   /** Before the guest can see that its commands are done. */
   flush(): void {
-    if (!this.#announced) return;
-    this.#announced = false;
-    // The mappings are the guest's: where the host refuses some, they are not there for the hardware, and its requests fault.
-    this.#observer?.flush();
+    for (const endpoint of [...this.#owed]) this.refresh(endpoint);
+    if (!this.#announced || this.#observer === null) return;
+    // The mappings are the guest's: what the host refuses is not there for the hardware, whose requests fault. The next flush tries again.
+    this.#announced = this.#observer.flush() < 0;
   }
 }
 

@@ -1,0 +1,4 @@
+import { targetSuite } from '../suite.ts';
+import { riscvSubject } from './subject.ts';
+
+targetSuite(riscvSubject);
