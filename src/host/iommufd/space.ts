@@ -110,7 +110,7 @@ export class IommufdSpace extends KernelObject implements HostSpace {
     this.context.calls.unmap++;
     const result = this.#unmap.call(this.context.fd);
     if (result < 0) return this.#fail('IOMMU_IOAS_UNMAP', result, iova, pages);
-    // Linux up to 6.17 says ENOENT where nothing is mapped, later ones say 0 bytes.
+    // Of the whole space the kernel says 0 bytes where nothing is mapped; of a range ENOENT, or (some versions) the same.
     const nothing = words[UNMAP.length] === 0 && words[UNMAP.length + 1] === 0;
     return nothing ? this.#fail('IOMMU_IOAS_UNMAP', -errno.ENOENT, iova, pages) : 0;
   }

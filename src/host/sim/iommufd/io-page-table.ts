@@ -17,8 +17,8 @@ const HUGE_PAGE = 0x20_0000n;
 export interface Source {
   /** It is a file, not memory of the process. */
   readonly file?: boolean;
-  /** Frames and offset in them of [start, start + bytes), or null: EFAULT. */
-  resolve(start: bigint, bytes: bigint, write: boolean): { readonly frames: Frames; readonly offset: number } | null;
+  /** Frames and offset in them of [start, start + bytes), or a negative errno. */
+  resolve(start: bigint, bytes: bigint, write: boolean): { readonly frames: Frames; readonly offset: number } | number;
 }
 
 /** Memory that one map call named; copies share it, so that it is pinned once (struct iopt_pages). */
@@ -154,7 +154,7 @@ export class IoPageTable {
   #pin(area: Area): number {
     const { pages } = area;
     const found = pages.source.resolve(pages.start + area.offset, area.last - area.first + 1n, pages.writable);
-    if (found === null) return -errno.EFAULT;
+    if (typeof found === 'number') return found;
     const refused = pages.pin();
     if (refused < 0) return refused;
     this.#kernel.physical.hold(found.frames);
@@ -321,7 +321,7 @@ export class IoPageTable {
   /** Combining pages can be forbidden only while no domain has combined any. 0 or a negative errno. */
   setHugePages(on: boolean): number {
     if (on === this.hugePages) return 0;
-    if (!on && this.#domains.length > 0) return -errno.EINVAL;
+    if (!on && this.#domains.length > 0 && this.#areas.size > 0) return -errno.EINVAL;
     const before = this.hugePages;
     this.hugePages = on;
     const failed = this.setAlignment();

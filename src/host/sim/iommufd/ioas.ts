@@ -2,7 +2,7 @@ import { READ, WRITE } from '../../../memory/access.ts';
 import { PAGE_BYTES } from '../../../memory/address.ts';
 import { errno } from '../../errno.ts';
 import { MAP_FIXED_IOVA, MAP_READABLE, MAP_WRITEABLE } from '../../iommufd/uapi.ts';
-import { SharedFile } from '../files.ts';
+import { SharedFile, type SimFile } from '../files.ts';
 import type { Span } from '../spans.ts';
 import { handler, type IoctlHandler, type IommufdContext, type KernelObject } from './context.ts';
 import { IOVA_MAX, IoPageTable, Pages, type Slice, type Source } from './io-page-table.ts';
@@ -61,17 +61,19 @@ function processSource(context: IommufdContext): Source {
   return {
     resolve(start, bytes, write) {
       const vma = context.kernel.process.find(Number(start));
-      if (vma === undefined || Number(start + bytes) - 1 > vma.last || (write && !vma.writable)) return null;
+      if (vma === undefined || Number(start + bytes) - 1 > vma.last || (write && !vma.writable)) return -errno.EFAULT;
       return { frames: vma.frames, offset: vma.offset + (Number(start) - vma.first) };
     },
   };
 }
 
-function fileSource(file: SharedFile): Source {
+/** Whether a file can be mapped is seen when a domain wants its pages: only shared memory can. */
+function fileSource(file: SimFile): Source {
   return {
     file: true,
     resolve(start, bytes) {
-      return start + bytes > BigInt(file.frames.buffer.byteLength) ? null : { frames: file.frames, offset: Number(start) };
+      if (!(file instanceof SharedFile)) return -errno.EINVAL;
+      return start + bytes > BigInt(file.frames.buffer.byteLength) ? -errno.EINVAL : { frames: file.frames, offset: Number(start) };
     },
   };
 }
@@ -111,7 +113,6 @@ const mapFile = handler('IOMMU_IOAS_MAP_FILE', iommuIoasMapFile, 'iova', (contex
   if (ioas === undefined) return -errno.ENOENT;
   const file = context.kernel.file(fd);
   if (file === undefined) return -errno.EBADF;
-  if (!(file instanceof SharedFile)) return -errno.EINVAL;
   const pages = pagesOf(context, fileSource(file), start, length, (flags & MAP_WRITEABLE) !== 0);
   const placed = mapSlices(ioas, whole(pages), flags, iova);
   return placed < 0n ? Number(placed) : command.respond({ iova: placed });
@@ -143,6 +144,7 @@ const unmap = handler('IOMMU_IOAS_UNMAP', iommuIoasUnmap, 'length', (context, co
   const last = all ? IOVA_MAX : iova + length - 1n;
   if (last > IOVA_MAX) return -errno.EOVERFLOW;
   const { bytes, error } = ioas.table.unmap(iova, last);
+  if (error === 0 && bytes === 0n && !all) return -errno.ENOENT;
   return error < 0 ? error : command.respond({ length: bytes });
 });
 

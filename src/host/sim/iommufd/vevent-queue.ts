@@ -69,7 +69,7 @@ export class VeventQueue implements EventSource {
   }
 }
 
-const alloc = handler('IOMMU_VEVENTQ_ALLOC', iommuVeventqAlloc, 'reserved', (context, command) => {
+const alloc = handler('IOMMU_VEVENTQ_ALLOC', iommuVeventqAlloc, 'out_veventq_fd', (context, command) => {
   const { flags, viommu_id, type, veventq_depth, reserved } = command.in;
   if (flags !== 0 || reserved !== 0 || type === 0) return -errno.EOPNOTSUPP;
   if (veventq_depth === 0) return -errno.EINVAL;
