@@ -180,6 +180,8 @@ export class SplitDriver extends Driver {
 
 /** 2.8. */
 export class PackedDriver extends Driver {
+  /** Reads the length of a used descriptor without the WRITE flag too, which 2.8.4 reserves. */
+  trustsLength = false;
   #next = 0;
   #wrap = 1;
   #used = 0;
@@ -217,7 +219,7 @@ export class PackedDriver extends Driver {
       this.#used -= this.size;
       this.#usedWrap ^= 1;
     }
-    return { id: this.load16(at + 12), written: (flags & WRITE) !== 0 ? this.load32(at + 8) : 0 };
+    return { id: this.load16(at + 12), written: this.trustsLength || (flags & WRITE) !== 0 ? this.load32(at + 8) : 0 };
   }
 
   wantsNotification(eventIdx: boolean): boolean {
