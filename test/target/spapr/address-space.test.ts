@@ -5,8 +5,11 @@ import {
   FAULT_EXTENT,
   FAULT_PAGE,
   FAULT_PERMISSION,
+  H_PARAMETER,
   H_PUT_TCE,
+  H_PUT_TCE_INDIRECT,
   H_STUFF_TCE,
+  H_SUCCESS,
   type HostBridgeOptions,
   SpaprIommu,
 } from '../../../src/target/spapr/index.ts';
@@ -58,12 +61,20 @@ describe('translation (LoPAR 2.9, 3.2.2.2)', () => {
     // No machine has that much RAM to test with: the buffer is 4 KiB long as far as anyone reads it.
     const buffer = new ArrayBuffer(0);
     Object.defineProperty(buffer, 'byteLength', { value: 2 ** 35 });
-    const memory = { regions: [{ gpa: 0n, buffer }] } as never;
+    const list = new DataView(new ArrayBuffer(4096));
+    const read = (_hi: number, _lo: number, to: Uint8Array) => to.set(new Uint8Array(list.buffer)) ?? 0;
+    const memory = { regions: [{ gpa: 0n, buffer }], read } as never;
     const bridge = { buid: 1n, endpoints: [0], windows: [{ liobn: 1, start: 1n << 40n, pageLg2: 34, pages: 4 }] };
     const machine = new TestMachine({ memory, bridges: [bridge] });
     machine.call(H_PUT_TCE, 1n, (1n << 40n) + (1n << 34n), (1n << 34n) | 0x3_1234_5001n);
     expect(machine.translate(0, (1n << 40n) + (1n << 34n) + 0x2_3456_789an, READ)).toEqual([(1n << 34n) + 0x2_3456_789an, 34]);
     expect(runsOf(machine.iommu.spaceOf(0)!)).toEqual([{ iova: 2 ** 28 + 2 ** 22, gpa: 2 ** 22, pages: 2 ** 22, permission: 1 }]);
+    list.setBigUint64(0, 3n);
+    list.setBigUint64(8, (1n << 34n) | 3n);
+    list.setBigUint64(16, (1n << 35n) | 3n);
+    expect(machine.call(H_PUT_TCE_INDIRECT, 1n, 1n << 40n, 0n, 3n)).toBe(H_PARAMETER);
+    expect(machine.call(H_PUT_TCE_INDIRECT, 1n, 1n << 40n, 0n, 2n)).toBe(H_SUCCESS);
+    expect(runsOf(machine.iommu.spaceOf(0)!)).toEqual([{ iova: 2 ** 28, gpa: 0, pages: 2 ** 23, permission: 3 }]);
   });
 });
 
