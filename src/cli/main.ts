@@ -3,12 +3,13 @@ import { realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { HostError } from '../host/errno.ts';
 import { type Command, EXIT_MISUSE, EXIT_OK, EXIT_WRONG, type Output, UsageError } from './command.ts';
+import { conformanceCommand } from './conformance/riscv.ts';
 import { processOutput } from './output.ts';
 import { RecordingError } from './recording.ts';
 import { replayCommand } from './replay/index.ts';
 
 /** One line a command. */
-const commands: readonly Command[] = [replayCommand];
+const commands: readonly Command[] = [replayCommand, conformanceCommand];
 
 /** Runs the command line; resolves to the exit status. */
 export async function main(args: readonly string[], output: Output): Promise<number> {
