@@ -42,7 +42,7 @@ import { ABSENT, type Entry, LEAF, MALFORMED, RadixTable, TABLE } from './radix.
 const VALID = 1;
 /** A table above the leaf level, a page on it; clear: a block. */
 const TABLE_OR_PAGE = 1 << 1;
-/** AP[2] (1: read-only) of stage 1, S2AP[1] (1: writable) of stage 2: what hardware changes to mark a page dirty (D8.5.5). */
+/** AP[2] (1: read-only) of stage 1, S2AP[1] (1: writable) of stage 2: what hardware changes to mark a page dirty (D8.5.2). */
 const DIRTY_STATE = 1 << 7;
 const AF = 1 << 10;
 const NOT_GLOBAL = 1 << 11;
@@ -53,7 +53,7 @@ const CONTIGUOUS = 1 << 20;
 const XN_SHIFT = 21;
 const UXN = 1 << 22;
 const PXN = 1 << 21;
-/** PXNTable, UXNTable, APTable[1:0] of a stage 1 table descriptor (D8.4.2.1, "Hierarchical permissions"). */
+/** PXNTable, UXNTable, APTable[1:0] of a stage 1 table descriptor (D8.4, "Hierarchical control of data access Direct permissions"). */
 const HIERARCHY = 0x7800_0000;
 const HIERARCHY_SHIFT = 27;
 /** Bits of the index into `grants` that APTable[1] and XNTable set, and that APTable[0] clears. */
@@ -202,7 +202,7 @@ export class ArmTable extends RadixTable {
         continue;
       }
       if ((~entryLo & this.#faultBit) !== 0) return faultCode(FAULT_ACCESS_FLAG, level);
-      // With DBM, hardware turns the page dirty, so that it is as good as writable (D8.5.5).
+      // With DBM, hardware turns the page dirty, so that it is as good as writable (D8.5.2).
       const isClean = this.#dirty && (entryHi & DBM) !== 0 && (entryLo & DIRTY_STATE) !== this.#writable;
       const dirtied = isClean ? entryLo ^ DIRTY_STATE : entryLo;
       const permission = this.#grant(dirtied, entryHi, hierarchy, access);
@@ -214,7 +214,7 @@ export class ArmTable extends RadixTable {
         tries++;
         if (done === 0) continue;
       }
-      const lg2 = (entryHi & CONTIGUOUS) === 0 ? shift : shift + this.#joined[level];
+      const lg2 = (entryHi & CONTIGUOUS) === 0 ? shift : this.#joinedShift(level, shift, index, outHi, entryLo);
       const { out } = this;
       if (lg2 < 32) {
         const offset = (1 << lg2) - 1;
@@ -230,6 +230,16 @@ export class ArmTable extends RadixTable {
       return lg2;
     }
     return faultCode(FAULT_TABLE_ACCESS, level);
+  }
+
+  /**
+   * The run of entries that this one says it is part of, or the entry alone: where it leads elsewhere than the run would
+   * (misprogrammed), translating by the entry's own address is always right (D8.7.1.1).
+   */
+  #joinedShift(level: number, shift: number, index: number, outHi: number, outLo: number): number {
+    const joined = this.#joined[level];
+    const part = (outLo >>> shift) | (outHi << (32 - shift));
+    return ((part ^ index) & ((1 << joined) - 1)) === 0 ? shift + joined : shift;
   }
 
   #grant(entryLo: number, entryHi: number, hierarchy: number, access: number): number {
@@ -250,7 +260,8 @@ export class ArmTable extends RadixTable {
       return TABLE;
     }
     if (level > this.#topBlock || (level === 0 && (lo & TABLE_OR_PAGE) === 0)) return MALFORMED;
-    into.lg2 = this.description.levels[level].shift + ((hi & CONTIGUOUS) === 0 ? 0 : this.#joined[level]);
+    const { shift } = this.description.levels[level];
+    into.lg2 = (hi & CONTIGUOUS) === 0 ? shift : this.#joinedShift(level, shift, into.index, outHi, lo);
     into.address -= into.address % 2 ** into.lg2;
     const dirtied = this.#dirty && (hi & DBM) !== 0 ? (lo & ~DIRTY_STATE) | this.#writable : lo;
     into.permission = (~lo & this.#faultBit) !== 0 ? 0 : this.#grant(dirtied, hi, 0, 0);
@@ -276,7 +287,7 @@ export class ArmTable extends RadixTable {
   }
 }
 
-/** Whether blocks exist (D8.3.1, "Block descriptor and Page descriptor formats"): with 52-bit addresses one level higher. */
+/** Whether blocks exist (D8.3.1.2, tables D8-52 and D8-53): with 52-bit addresses one level higher. */
 function isLeafLevel(granuleLg2: number, level: number, wide: boolean): boolean {
   return level <= (granuleLg2 === 12 ? 2 : 1) + (wide ? 1 : 0);
 }
@@ -287,7 +298,7 @@ function joinedLg2(granuleLg2: number, level: number, bits: number): number {
   return lg2 !== undefined && lg2 <= bits ? lg2 : 0;
 }
 
-/** D8.4.1, "Direct permissions", stage 1 of a regime with two privileges. */
+/** D8.4, "Stage 1 data accesses using Direct permissions" of a regime with two privileges. */
 function stage1Grants(): Uint8Array {
   return Uint8Array.from({ length: 32 }, (_, i) => {
     const readOnly = (i & 8) !== 0;
@@ -298,7 +309,7 @@ function stage1Grants(): Uint8Array {
   });
 }
 
-/** D8.4.1, stage 2; XN[1:0] with FEAT_XNX: execution by all, by the unprivileged, by none, by the privileged. */
+/** The same of stage 2; XN[1:0] with FEAT_XNX: execution by all, by the unprivileged, by none, by the privileged. */
 function stage2Grants(xnx: boolean): Uint8Array {
   return Uint8Array.from({ length: 32 }, (_, i) => {
     const xn = i & 3;

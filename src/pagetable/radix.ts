@@ -10,6 +10,8 @@ export const MALFORMED = 3;
 
 /** Where `decode` leaves what it found. Addresses are bytes, exact as a number: multiples of 2 KiB below 2^64. */
 export interface Entry {
+  /** Given to `decode`: which entry of its table it is. */
+  index: number;
   /** TABLE: the next table. LEAF: the block of 2^lg2 bytes that the entry is part of. */
   address: number;
   /** TABLE: the level of the next table. */
@@ -83,7 +85,7 @@ export abstract class RadixTable implements PageTable {
   readonly #entries: readonly number[];
   readonly #sizes: readonly (readonly number[])[];
   readonly #entryBytes: number;
-  readonly #found: Entry = { address: 0, next: 0, lg2: 0, permission: 0 };
+  readonly #found: Entry = { index: 0, address: 0, next: 0, lg2: 0, permission: 0 };
 
   constructor(memory: TableMemory, config: RadixConfig, description: Description, entryBytes = 8) {
     this.memory = memory;
@@ -334,6 +336,7 @@ export abstract class RadixTable implements PageTable {
 
   #decodeAt(table: number, index: number, level: number): number {
     if (this.#loadEntry(table, index) !== MEM_OK) return MALFORMED;
+    this.#found.index = index;
     return this.decode(level, this.memory.word[1], this.memory.word[0], this.#found);
   }
 

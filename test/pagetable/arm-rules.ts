@@ -21,7 +21,7 @@ function armRules(variant: ArmVariant): Rules {
     const lowest = granuleLg2 + level * stride;
     return [level === 3 - start ? inputBits - 1 : lowest + stride - 1, lowest] as const;
   });
-  // D8.3.1: where a block may stand, by granule and Arm's level.
+  // D8.3.1.2: where a block may stand, by granule and Arm's level.
   const blocks = { 12: wide ? [0, 1, 2] : [1, 2], 14: wide ? [1, 2] : [2], 16: wide ? [1, 2] : [2] }[granuleLg2];
   const joined: Record<string, number> = { '12.1': 16, '12.2': 16, '12.3': 16, '14.2': 32, '14.3': 128, '16.2': 32, '16.3': 32 };
   const address = (entry: bigint): bigint => {
@@ -41,18 +41,20 @@ function armRules(variant: ArmVariant): Rules {
       const ones = field(2n ** 64n - 1n, variant.topByteIgnored ? 55 : 63, inputBits);
       return above === (variant.upper ? ones : 0n) ? 0 : FAULT_INPUT_SIZE;
     },
-    read: (level, entry) => {
+    read: (level, entry, input) => {
       if (!bit(entry, 0)) return { is: 'fault', fault: FAULT_NOT_PRESENT };
       const table = level > 0 && bit(entry, 1);
       if (!table && (level === 0 ? !bit(entry, 1) : !blocks.includes(3 - level))) return { is: 'fault', fault: FAULT_RESERVED };
       const out = address(entry);
       if (out >> BigInt(outputBits) !== 0n) return { is: 'fault', fault: FAULT_OUTPUT_SIZE };
       if (table) return { is: 'table', address: out, next: level - 1 };
-      // An Access flag fault comes before a Permission fault (D8.15, "MMU fault prioritization").
+      // An Access flag fault comes before a Permission fault (D8.15.5).
       if (!bit(entry, 10) && accessFlag === 'fault') return { is: 'fault', fault: FAULT_ACCESS_FLAG };
       const [highest, lowest] = index[level];
       const run = joined[`${granuleLg2}.${3 - level}`] ?? 1;
-      const lg2 = lowest + (bit(entry, 52) && run <= 2 ** (highest - lowest + 1) ? Math.log2(run) : 0);
+      // D8.7.1.1: a misprogrammed run may be translated by each entry alone.
+      const fits = run <= 2 ** (highest - lowest + 1) && (out >> BigInt(lowest)) % BigInt(run) === (input >> BigInt(lowest)) % BigInt(run);
+      const lg2 = lowest + (bit(entry, 52) && fits ? Math.log2(run) : 0);
       const sh = wide && granuleLg2 < 16 ? 0n : field(entry, 9, 8) << 8n;
       return {
         is: 'leaf',

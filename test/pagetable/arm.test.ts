@@ -53,7 +53,7 @@ describe('an Arm root table of a few entries', () => {
 
 describe('a split of an Arm block', () => {
   it.each([
-    // Stage 1: DBM with AP[2] set is clean (D8.5.5); AttrIndx 5, outer shareable.
+    // Stage 1: DBM with AP[2] set is clean (D8.5.2); AttrIndx 5, outer shareable.
     { stage: 1 as const, marks: (1n << 51n) | (1n << 7n) | (5n << 2n) | (2n << 8n), memoryType: 0 },
     { stage: 2 as const, marks: (1n << 51n) | (1n << 7n) | (5n << 2n) | (2n << 8n), memoryType: 0 },
   ])('keeps dirty state and memory type: stage $stage', ({ stage, marks, memoryType }) => {

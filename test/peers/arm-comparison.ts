@@ -76,12 +76,12 @@ interface Difference {
 /** Where QEMU 11.1 is not what the specification asks for. */
 export const DIFFERENCES: readonly Difference[] = [
   {
-    section: 'DDI 0487, D8.3.1, block descriptors',
+    section: 'DDI 0487, D8.3.1.2, tables D8-52 and D8-53',
     what: 'blocks on a level where the granule has none (4K: level 0; 16K and 64K: level 1) are invalid; QEMU takes them as blocks',
     explains: ({ code }) => faultKind(code) === FAULT_RESERVED && faultLevel(code) > 0,
   },
   {
-    section: 'DDI 0487, D8, "MMU fault prioritization from a single address translation stage"',
+    section: 'DDI 0487, D8.15.5, "MMU fault prioritization from a single address translation stage"',
     what: 'APTable limits what the leaf grants, after everything else was checked; QEMU faults at the table descriptor',
     explains: ({ translation: { config }, access, path, code, peer }) =>
       config.stage === 1 &&
@@ -98,7 +98,7 @@ export const DIFFERENCES: readonly Difference[] = [
     explains: ({ code, path }) => faultKind(code) === FAULT_OUTPUT_SIZE && faultLevel(code) > 0 && (path[path.length - 1] & 2n) !== 0n,
   },
   {
-    section: 'DDI 0487, D8, "MMU fault prioritization from a single address translation stage"',
+    section: 'DDI 0487, D8.15.5, "MMU fault prioritization from a single address translation stage"',
     what: 'Address size comes before Access flag and Permission; QEMU has it last',
     explains: ({ code, peer }) => faultKind(code) === FAULT_OUTPUT_SIZE && (peer.event === F_ACCESS || peer.event === F_PERMISSION),
   },

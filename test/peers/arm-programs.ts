@@ -6,10 +6,10 @@ import { DATA_BASE, RAM_BASE, RAM_BYTES, TABLES_BASE } from './smmuv3.ts';
 /** What lies nowhere in the machine. */
 const HOLE = 0x6000_0000n;
 
-/** Bits that are flipped: all but the address, and Contiguous, which is planted for whole runs only. */
+/** Bits that are flipped: all but the address. */
 function noiseBits(granuleLg2: number): number[] {
   const low = Array.from({ length: granuleLg2 }, (_, bit) => bit);
-  return [...low, 48, 49, 50, 51, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63];
+  return [...low, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63];
 }
 
 /** Random Arm tables and input addresses, mostly well-formed. */
