@@ -240,8 +240,9 @@ export class PackedDriver extends Driver {
       this.store16(driver + 2, count > 0 ? 0 : 1);
       return;
     }
+    // Buffers that are still to be added take an entry each.
     let at = this.#used;
-    for (let i = 0; i + 1 < count; i++) at += this.waiting[i].descriptors;
+    for (let i = 0; i + 1 < count; i++) at += this.waiting[i]?.descriptors ?? 1;
     const wrap = at >= this.size ? this.#usedWrap ^ 1 : this.#usedWrap;
     this.store16(driver, (at % this.size) | (wrap << 15));
     this.store16(driver + 2, 2);
