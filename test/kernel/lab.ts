@@ -50,9 +50,35 @@ export interface VmOptions {
   readonly seconds?: number;
 }
 
-/** edu takes any address; type1 and iommufd take IOMMUs that remap no interrupts. */
-const qemuArguments = '-global edu.dma_mask=0xffffffffffffffff';
+export interface BootOptions {
+  readonly iommu: Iommu;
+  /** Runs in the VM as root; must lie in this machine's files, not in /tmp. */
+  readonly script: string;
+  /** The folder that the VM sees as /mnt and can write to. */
+  readonly out: string;
+  readonly seconds: number;
+  readonly qemuArguments?: string;
+}
+
+/** type1 takes IOMMUs that remap no interrupts; lab-vm says the same for iommufd. */
 const kernelArguments = 'vfio_iommu_type1.allow_unsafe_interrupts=1';
+
+/** Boots the VM and runs a script in it. Returns what it printed; how it ended is for what it left in `out` to say. */
+export async function bootVm(lab: string, { iommu, script, out, seconds, qemuArguments }: BootOptions): Promise<string> {
+  const extra = qemuArguments === undefined ? [] : ['-x', qemuArguments];
+  const arguments_ = ['-v', iommu, '-T', `${seconds}`, '-a', kernelArguments, ...extra, script];
+  return run(join(lab, 'lab-vm'), arguments_, { env: { ...process.env, LAB_OUT: out }, maxBuffer: 1 << 26 }).then(
+    ({ stdout, stderr }) => stdout + stderr,
+    (error) => `${error.message}\n${error.stdout}\n${error.stderr}`,
+  );
+}
+
+export interface VmOptions {
+  readonly iommu: Iommu;
+  /** Names of the files `test/kernel/vm/NAME.vm.ts`. */
+  readonly files: readonly string[];
+  readonly seconds?: number;
+}
 
 /** Runs files of test/kernel/vm in the VM. @throws Error with the VM's output when it gave no results. */
 export async function runInVm(lab: string, { iommu, files, seconds = 150 }: VmOptions): Promise<VmFile[]> {
@@ -61,12 +87,9 @@ export async function runInVm(lab: string, { iommu, files, seconds = 150 }: VmOp
   try {
     await Promise.all(devices.map((device) => device.listen()));
     writeFileSync(join(out, 'job.json'), JSON.stringify({ files }));
-    const extra = [qemuArguments, ...devices.map((device) => device.qemuArguments)].join(' ');
-    const arguments_ = ['-v', iommu, '-T', `${seconds}`, '-a', kernelArguments, '-x', extra, join(root, 'test/kernel/vm/run.sh')];
-    const output = await run(join(lab, 'lab-vm'), arguments_, { env: { ...process.env, LAB_OUT: out }, maxBuffer: 1 << 26 }).then(
-      ({ stdout, stderr }) => stdout + stderr,
-      (error) => `${error.message}\n${error.stdout}\n${error.stderr}`,
-    );
+    // edu takes 28 bits of address unless it is told otherwise.
+    const qemuArguments = ['-global edu.dma_mask=0xffffffffffffffff', ...devices.map((device) => device.qemuArguments)].join(' ');
+    const output = await bootVm(lab, { iommu, script: join(root, 'test/kernel/vm/run.sh'), out, seconds, qemuArguments });
     const results = join(out, 'results.json');
     if (!existsSync(results)) throw new Error(`the VM (${iommu}) gave no results:\n${output.slice(-3000)}`);
     return decode(JSON.parse(readFileSync(results, 'utf8')));
