@@ -1,7 +1,19 @@
+import { test as fcTest } from '@fast-check/vitest';
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { errno } from '../../src/host/errno.ts';
 import { amdGuest, CommandQueue, IommufdHost, smmuv3Stage1, type Viommu, vtdStage1 } from '../../src/host/iommufd/index.ts';
-import { amd, DMA_BLOCKED, DMA_PENDING, DMA_UNMAPPED, type IommuConfig, simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
+import {
+  amd,
+  DMA_BLOCKED,
+  DMA_FORBIDDEN,
+  DMA_PENDING,
+  DMA_UNMAPPED,
+  type IommuConfig,
+  simKernel,
+  smmuv3,
+  vtd,
+} from '../../src/host/sim/index.ts';
 import { READ, READ_WRITE, WRITE } from '../../src/memory/access.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { ArmTable } from '../../src/pagetable/arm.ts';
@@ -72,13 +84,81 @@ describe('VT-d first stage', () => {
   });
 
   test('the first stage’s permission counts, and so does the second’s', () => {
-    const { table, stage, device, sim, space, host } = nested();
+    const { table, stage, device, sim, space, host, memory } = nested();
+    table.map(IOVA, DATA, 1, READ);
+    table.map(IOVA + 1, DATA + 1, 1, READ_WRITE);
+    // The data’s second page, and that alone, is read-only to the kernel’s tables.
     expect(space.unmap(0, GUEST_PAGES)).toBe(0);
+    expect(space.map(0, memory.hostPfn(0), DATA + 1, READ_WRITE)).toBe(0);
+    expect(space.map(DATA + 1, memory.hostPfn(DATA + 1), 1, READ)).toBe(0);
     expect(stage.attach(device)).toBe(0);
-    expect(sim.dmaRead(BigInt(IOVA) << 12n, new Uint8Array(1))).toBe(DMA_UNMAPPED);
-    expect(table.map(IOVA, DATA, 1, READ)).toBe(1);
+    const write = (page: number) => sim.dmaWrite(BigInt(page) << 12n, Uint8Array.of(1));
+    expect(write(IOVA)).toBe(DMA_FORBIDDEN);
+    expect(write(IOVA + 1)).toBe(DMA_FORBIDDEN);
+    expect(sim.dmaRead(BigInt(IOVA) << 12n, new Uint8Array(8192))).toBe(0);
     host.close();
   });
+
+  test('tables that the kernel no longer maps translate nothing', () => {
+    const { table, stage, device, byte, space, host } = nested();
+    table.map(IOVA, DATA, 1, READ);
+    stage.attach(device);
+    expect(space.unmap(0, GUEST_PAGES)).toBe(0);
+    expect(byte(IOVA)).toBeNull();
+    host.close();
+  });
+
+  /** What a device sees: what it has looked at stays until it is invalidated, and the second stage is always the newest. */
+  const step = fc.oneof(
+    fc.record({ kind: fc.constant('map' as const), page: fc.nat(7), to: fc.nat(7) }),
+    fc.record({ kind: fc.constant('unmap' as const), page: fc.nat(7), to: fc.constant(0) }),
+    fc.record({ kind: fc.constant('access' as const), page: fc.nat(7), to: fc.constant(0) }),
+    fc.record({ kind: fc.constant('invalidate' as const), page: fc.nat(7), to: fc.nat(3) }),
+    fc.record({ kind: fc.constant('second' as const), page: fc.constant(0), to: fc.nat(7) }),
+  );
+
+  fcTest.prop([fc.array(step, { maxLength: 60 })], { numRuns: 100 })(
+    'random tables and invalidations are what the model remembers',
+    (program) => {
+      const { table, stage, device, sim, space, host, memory } = nested();
+      stage.attach(device);
+      // The data lie in 8 mappings of their own, so that the second stage can lose one of them.
+      space.unmap(0, GUEST_PAGES);
+      space.map(0, memory.hostPfn(0), DATA, READ_WRITE);
+      for (let page = 0; page < 8; page++) space.map(DATA + page, memory.hostPfn(DATA + page), 1, READ_WRITE);
+      const entries = new Map<number, number>();
+      const remembered = new Map<number, number>();
+      const second = new Set([0, 1, 2, 3, 4, 5, 6, 7]);
+      const invalidations = host.createVtdInvalidations(stage);
+      for (const { kind, page, to } of program) {
+        if (kind === 'map' || kind === 'unmap') {
+          table.unmap(IOVA + page, 1);
+          entries.delete(page);
+        }
+        if (kind === 'map') {
+          table.map(IOVA + page, DATA + to, 1, READ);
+          entries.set(page, to);
+        } else if (kind === 'invalidate') {
+          invalidations.addPages(IOVA + page, to + 1, true);
+          expect(invalidations.flush()).toBe(0);
+          for (let at = page; at <= page + to; at++) remembered.delete(at);
+        } else if (kind === 'second') {
+          if (second.delete(to)) expect(space.unmap(DATA + to, 1)).toBe(0);
+          else {
+            second.add(to);
+            expect(space.map(DATA + to, memory.hostPfn(DATA + to), 1, READ_WRITE)).toBe(0);
+          }
+        } else if (kind === 'access') {
+          const guest = remembered.get(page) ?? entries.get(page);
+          if (guest !== undefined) remembered.set(page, guest);
+          const expected = guest === undefined || !second.has(guest) ? DMA_UNMAPPED : memory.hostPfn(DATA + guest);
+          expect(sim.hostPfn(IOVA + page, READ)).toBe(expected);
+          expect(sim.dmaRead(BigInt(IOVA + page) << 12n, new Uint8Array(1))).toBe(Math.min(expected, 0));
+        }
+      }
+      host.close();
+    },
+  );
 
   test('a changed entry is not seen until it is invalidated, and then it is', () => {
     const { table, stage, device, byte, host } = nested();

@@ -2,6 +2,7 @@ import { errno, HostError } from '../errno.ts';
 import type { HostDevice } from '../host.ts';
 import type { Port } from '../port.ts';
 import { Command } from './command.ts';
+import type { Handle } from './context.ts';
 
 /** struct vfio_device_bind_iommufd up to `out_devid`: argsz, flags, iommufd, out_devid. */
 const BIND_BYTES = 16;
@@ -27,8 +28,8 @@ export class IommufdDevice implements HostDevice {
   readonly id: number;
   /** Its VFIO descriptor, for regions and interrupts. */
   readonly fd: number;
-  /** What it is attached to, as its spaces keep it. */
-  attachment: object | null = null;
+  /** The space or page table that it is attached to. */
+  attachment: Handle | null = null;
   readonly #port: Port;
   readonly #attach: Command;
   readonly #detach: Command;
@@ -57,8 +58,8 @@ export class IommufdDevice implements HostDevice {
   }
 
   /** Attaches to an IOAS or HWPT, or replaces what was attached, with no moment in between. Returns 0 or a negative errno. */
-  attach(id: number, to: object): number {
-    this.#attach.words[2] = id;
+  attach(to: Handle): number {
+    this.#attach.words[2] = to.id;
     const result = this.#attach.call(this.fd);
     if (result < 0) return result;
     this.attachment = to;
@@ -73,10 +74,10 @@ export class IommufdDevice implements HostDevice {
   }
 
   /** Attaches one PASID of the device to an IOAS or HWPT, or replaces what it was attached to. Returns 0 or a negative errno. */
-  attachPasid(pasid: number, id: number): number {
+  attachPasid(pasid: number, to: Handle): number {
     const command = new Command(this.#port, 'VFIO_DEVICE_ATTACH_IOMMUFD_PT', ATTACH_PASID_BYTES);
     command.words[1] = WITH_PASID;
-    command.words[2] = id;
+    command.words[2] = to.id;
     command.words[3] = pasid;
     const result = command.call(this.fd);
     command.release();

@@ -69,14 +69,14 @@ abstract class PageTable extends KernelObject {
   /** Attaches the device, or replaces what it was attached to with no moment in between. Returns 0 or a negative errno. */
   attach(device: IommufdDevice): number {
     this.context.calls.attach++;
-    const result = device.attach(this.id, this);
+    const result = device.attach(this);
     return result < 0 ? this.#last.set('VFIO_DEVICE_ATTACH_IOMMUFD_PT', result) : 0;
   }
 
   /** The same for one PASID of the device. */
   attachPasid(device: IommufdDevice, pasid: number): number {
     this.context.calls.attach++;
-    const result = device.attachPasid(pasid, this.id);
+    const result = device.attachPasid(pasid, this);
     return result < 0 ? this.#last.set('VFIO_DEVICE_ATTACH_IOMMUFD_PT', result) : 0;
   }
 

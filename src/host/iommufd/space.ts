@@ -3,7 +3,7 @@ import { PFN_LIMIT } from '../../memory/address.ts';
 import { errno, HostError } from '../errno.ts';
 import type { HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
 import { Command } from './command.ts';
-import { type IommufdContext, KernelObject } from './context.ts';
+import { type Handle, type IommufdContext, KernelObject } from './context.ts';
 import { IommufdDevice } from './device.ts';
 import { type IoctlName, MAP_FIXED_IOVA, MAP_READABLE, MAP_WRITEABLE } from './uapi.ts';
 
@@ -132,7 +132,7 @@ export class IommufdSpace extends KernelObject implements HostSpace {
     const own = this.#own(device);
     const before = own.attachment;
     this.context.calls.attach++;
-    const result = own.attach(this.id, this);
+    const result = own.attach(this);
     if (result < 0) {
       const hint = result === -errno.EADDRINUSE ? `${device.name} cannot reach what the space maps or must be able to map` : undefined;
       return this.#fail('VFIO_DEVICE_ATTACH_IOMMUFD_PT', result, 0, 0, hint);
@@ -157,9 +157,9 @@ export class IommufdSpace extends KernelObject implements HostSpace {
     }
   }
 
-  #undoAttach(device: IommufdDevice, before: object | null): void {
+  #undoAttach(device: IommufdDevice, before: Handle | null): void {
     this.context.calls.attach++;
-    if (before instanceof IommufdSpace) device.attach(before.id, before);
+    if (before !== null) device.attach(before);
     else device.detach();
   }
 

@@ -6,59 +6,13 @@ import type { SimKernel } from '../kernel.ts';
 import type { Frames } from '../memory.ts';
 import type { PagingDomain } from '../paging-domain.ts';
 import { type Span, SpanList } from '../spans.ts';
+import type { Pages, Slice } from './pages.ts';
 
 /** Highest IOVA; as an argument it is refused where the kernel's unsigned long could overflow. */
 export const IOVA_MAX = 0xffff_ffff_ffff_ffffn;
 const PAGE = BigInt(PAGE_BYTES);
 /** Alignment beyond which automatic placement does not go: the size of a huge page. */
 const HUGE_PAGE = 0x20_0000n;
-
-/** Where the bytes of a mapping come from; resolved only when a domain wants them, as the kernel pins lazily. */
-export interface Source {
-  /** It is a file, not memory of the process. */
-  readonly file?: boolean;
-  /** Frames and offset in them of [start, start + bytes), or a negative errno. */
-  resolve(start: bigint, bytes: bigint, write: boolean): { readonly frames: Frames; readonly offset: number } | number;
-}
-
-/** Memory that one map call named; copies share it, so that it is pinned once (struct iopt_pages). */
-export class Pages {
-  readonly source: Source;
-  /** First byte, of the process or of the file. */
-  readonly start: bigint;
-  readonly bytes: bigint;
-  readonly writable: boolean;
-  readonly #kernel: SimKernel;
-  #areas = 0;
-
-  constructor(kernel: SimKernel, source: Source, start: bigint, bytes: bigint, writable: boolean) {
-    this.#kernel = kernel;
-    this.source = source;
-    this.start = start;
-    this.bytes = bytes;
-    this.writable = writable;
-  }
-
-  get #pinned(): number {
-    const first = this.start / PAGE;
-    const last = (this.start + this.bytes - 1n) / PAGE;
-    return Number(last - first + 1n) * PAGE_BYTES;
-  }
-
-  /** One more area of it is in a domain. 0 or -ENOMEM. */
-  pin(): number {
-    if (this.#areas === 0) {
-      const refused = this.#kernel.pin(this.#pinned);
-      if (refused < 0) return refused;
-    }
-    this.#areas++;
-    return 0;
-  }
-
-  unpin(): void {
-    if (--this.#areas === 0) this.#kernel.unpin(this.#pinned);
-  }
-}
 
 /** A mapping of an IOAS (struct iopt_area). */
 interface Area extends Span<bigint> {
@@ -71,13 +25,6 @@ interface Area extends Span<bigint> {
   physical: number;
   /** Hardware reads it by its physical address: it cannot be unmapped (EBUSY). */
   locks: number;
-}
-
-/** A part of another mapping, to be mapped again (IOAS_COPY). */
-export interface Slice {
-  readonly pages: Pages;
-  readonly offset: bigint;
-  readonly bytes: bigint;
 }
 
 interface Reserved extends ReservedRange {

@@ -5,7 +5,8 @@ import { MAP_FIXED_IOVA, MAP_READABLE, MAP_WRITEABLE } from '../../iommufd/uapi.
 import { SharedFile, type SimFile } from '../files.ts';
 import type { Span } from '../spans.ts';
 import { handler, type IoctlHandler, type IommufdContext, type KernelObject } from './context.ts';
-import { IOVA_MAX, IoPageTable, Pages, type Slice, type Source } from './io-page-table.ts';
+import { IOVA_MAX, IoPageTable } from './io-page-table.ts';
+import { Pages, type Slice, type Source } from './pages.ts';
 import {
   iommuDestroy,
   iommuIoasAlloc,
