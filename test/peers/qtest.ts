@@ -33,7 +33,7 @@ const versions = new Map<Arch, string>();
  * First line of `qemu-system-ARCH --version`; installs QEMU with the lab's script where it is not installed yet (minutes).
  * @throws Error when there is no lab, or it cannot be set up.
  */
-export function qemuVersion(arch: Arch): string {
+function qemuVersion(arch: Arch): string {
   const known = versions.get(arch);
   if (known !== undefined) return known;
   const script = join(lab, 'qemu');

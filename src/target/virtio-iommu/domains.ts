@@ -271,7 +271,8 @@ export class Domains {
     if (result < 0) {
       to?.remove(endpoint);
       from?.add(endpoint);
-      return statusOf(result);
+      // 5.13.6.3.2: the endpoint is not compatible with the domain.
+      return to !== null && (result === EINVAL || result === ERANGE) ? S_UNSUPP : statusOf(result);
     }
     if (from !== null) this.#dropIfEmpty(from);
     if (to !== null) this.#domains.set(to.id, to);
@@ -292,10 +293,13 @@ export class Domains {
 
 const ENOMEM = -12;
 const EFAULT = -14;
+const EINVAL = -22;
 const ENOSPC = -28;
+const ERANGE = -34;
 
 /** How a host's errno is said in 5.13.6's words. */
 function statusOf(result: number): number {
   if (result === ENOMEM || result === ENOSPC) return S_NOMEM;
-  return result === EFAULT ? S_FAULT : S_DEVERR;
+  if (result === EFAULT) return S_FAULT;
+  return result === ERANGE ? S_RANGE : S_DEVERR;
 }

@@ -34,8 +34,8 @@ export const UNMAP_BYTES = 28;
 export const PROBE_BYTES = 72;
 export const HEAD_BYTES = 4;
 export const TAIL_BYTES = 4;
-/** Of all requests; what a request has beyond its own length is not read. */
-export const REQUEST_BYTES = PROBE_BYTES;
+/** Of the longest, PROBE; what a request has beyond its own length is not read. */
+export const REQUEST_BYTES = 72;
 
 /** Status codes (5.13.6). */
 export const S_OK = 0;

@@ -12,6 +12,7 @@ import {
   REQUEST_QUEUE,
   S_DEVERR,
   S_OK,
+  S_UNSUPP,
   STATUS_DRIVER_OK,
   STATUS_FEATURES_OK,
   STATUS_NEEDS_RESET,
@@ -245,7 +246,7 @@ describe('status, features and queues (2.1 to 2.4, 3.1)', () => {
     expect(isIdentity(iommu)).toBe(true);
   });
 
-  test('an ATTACH or DETACH that the host refuses: DEVERR, and the endpoint stands where it stood', () => {
+  test('an ATTACH that the host cannot do for this endpoint: UNSUPP; a DETACH that it refuses: DEVERR; the endpoint stands where it stood', () => {
     const iommu = make();
     iommu.negotiate();
     iommu.attach(1, EP);
@@ -253,7 +254,7 @@ describe('status, features and queues (2.1 to 2.4, 3.1)', () => {
     const host = new PickyHost();
     iommu.observe(host);
     host.refuses = () => true;
-    expect(iommu.attach(2, EP)).toBe(S_DEVERR);
+    expect(iommu.attach(2, EP)).toBe(S_UNSUPP);
     expect(iommu.detach(1, EP)).toBe(S_DEVERR);
     expect(iommu.counts).toMatchObject({ domains: 1, mappings: 1 });
     expect(translate(iommu)).toBe(12);

@@ -19,7 +19,7 @@ export const ringKinds: readonly (RingKind & { readonly name: string })[] = [fal
 export const EP = 8;
 export const OTHER = 16;
 export const MSI = { kind: 'msi', start: 0xfee0_0000n, last: 0xfeef_ffffn } as const;
-export const RAM_BYTES = 0x20_0000;
+const RAM_BYTES = 0x20_0000;
 
 /** A device with two endpoints, and a driver that has set up both queues. */
 export interface Fixture {
