@@ -5,6 +5,7 @@ import type { Host, HostDevice, HostSpace } from '../../src/host/host.ts';
 import type { Port, PortMemory } from '../../src/host/port.ts';
 import { READ, READ_WRITE, WRITE } from '../../src/memory/access.ts';
 import { PAGE_BYTES, PFN_LIMIT, pfnOf } from '../../src/memory/address.ts';
+import { compareWithModel, operation } from './model.ts';
 
 /**
  * What every host promises (src/host/host.ts), in cases that run alike on the simulated kernel and on the real one: they see
@@ -26,6 +27,8 @@ export interface HostFixture {
   /** VFIO nodes of devices that share no IOMMU group, at least one, as `openDevice` wants them. */
   readonly devices: readonly string[];
   readonly dma: DmaOracle;
+  /** Makes the next kernel call fail, where that can be done. Ends it, and says whether there was such a call. */
+  failNext?(errno: number): () => boolean;
   /** Closes the host. @throws when something of the case is still alive in the kernel. */
   close(): void | Promise<void>;
 }
@@ -326,148 +329,12 @@ export function hostContract(name: string, create: () => HostFixture | Promise<H
     it('random programs do what the model does', async () => {
       const device = fixture.host.openDevice(fixture.devices[0]);
       await fc.assert(
-        fc.asyncProperty(fc.array(operation, { maxLength: 24 }), (program) =>
-          compareWithModel(fixture, device, hostPfn, program, options.unmapsAllOrNothing),
-        ),
+        fc.asyncProperty(fc.array(operation, { maxLength: 24 }), (program) => {
+          const { unmapsAllOrNothing = false } = options;
+          return compareWithModel(fixture, device, { base: BASE, hostPfn, unmapsAllOrNothing }, program);
+        }),
         { numRuns: options.programs ?? 60 },
       );
     });
   });
-}
-
-/** Two spaces over 8 IOVA pages; `from` counts pages of `ram`. */
-type Operation =
-  | {
-      readonly kind: 'map';
-      readonly space: number;
-      readonly page: number;
-      readonly pages: number;
-      readonly from: number;
-      readonly permission: number;
-    }
-  | { readonly kind: 'unmap'; readonly space: number; readonly page: number; readonly pages: number }
-  | { readonly kind: 'copy'; readonly space: number; readonly page: number; readonly pages: number; readonly permission: number }
-  | { readonly kind: 'attach'; readonly space: number }
-  | { readonly kind: 'detach'; readonly space: number };
-
-const space = fc.integer({ min: 0, max: 1 });
-const page = fc.integer({ min: 0, max: 7 });
-const pages = fc.integer({ min: 1, max: 4 });
-const permission = fc.constantFrom(READ, READ_WRITE);
-const operation: fc.Arbitrary<Operation> = fc.oneof(
-  { weight: 4, arbitrary: fc.record({ kind: fc.constant('map' as const), space, page, pages, from: page, permission }) },
-  { weight: 3, arbitrary: fc.record({ kind: fc.constant('unmap' as const), space, page, pages }) },
-  { weight: 2, arbitrary: fc.record({ kind: fc.constant('copy' as const), space, page, pages, permission }) },
-  { weight: 2, arbitrary: fc.record({ kind: fc.constant('attach' as const), space }) },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant('detach' as const), space }) },
-);
-
-interface ModelMapping {
-  readonly page: number;
-  readonly pages: number;
-  readonly from: number;
-  /** Of the map call that named the memory: copies cannot go beyond it, though they may differ from each other. */
-  readonly writable: boolean;
-}
-
-/** The naive model: a list of mappings a space. */
-class Model {
-  readonly spaces: ModelMapping[][] = [[], []];
-  readonly #allOrNothing: boolean;
-  attached = -1;
-
-  constructor(allOrNothing: boolean) {
-    this.#allOrNothing = allOrNothing;
-  }
-
-  overlapping(space: number, page: number, pages: number): ModelMapping[] {
-    return this.spaces[space]
-      .filter((mapping) => mapping.page < page + pages && page < mapping.page + mapping.pages)
-      .sort((a, b) => a.page - b.page);
-  }
-
-  run(operation: Operation): number {
-    if (operation.kind === 'attach') {
-      this.attached = operation.space;
-      return 0;
-    }
-    if (operation.kind === 'detach') {
-      if (this.attached !== operation.space) return -errno.EINVAL;
-      this.attached = -1;
-      return 0;
-    }
-    const { space, page, pages } = operation;
-    const found = this.overlapping(space, page, pages);
-    if (operation.kind === 'unmap') return this.#unmap(space, page, pages, found);
-    const write = (operation.permission & WRITE) !== 0;
-    const parts = operation.kind === 'map' ? [{ page, pages, from: operation.from, writable: write }] : this.#parts(1 - space, page, pages);
-    if (parts === null) return -errno.ENOENT;
-    if (found.length > 0) return -errno.EEXIST;
-    if (write && parts.some(({ writable }) => !writable)) return -errno.EPERM;
-    this.spaces[space].push(...parts);
-    return 0;
-  }
-
-  /** Lowest first, up to one that sticks out. */
-  #unmap(space: number, page: number, pages: number, found: ModelMapping[]): number {
-    if (found.length === 0) return -errno.ENOENT;
-    const sticksOut = (mapping: ModelMapping) => mapping.page < page || mapping.page + mapping.pages > page + pages;
-    if (this.#allOrNothing && found.some(sticksOut)) return -errno.ENOENT;
-    for (const mapping of found) {
-      if (sticksOut(mapping)) return -errno.ENOENT;
-      this.spaces[space].splice(this.spaces[space].indexOf(mapping), 1);
-    }
-    return 0;
-  }
-
-  /** What copying the range makes: a mapping for each that it crosses; null where it has a hole. */
-  #parts(space: number, page: number, pages: number): ModelMapping[] | null {
-    const parts: ModelMapping[] = [];
-    let at = page;
-    for (const mapping of this.overlapping(space, page, pages)) {
-      if (mapping.page > at) return null;
-      const end = Math.min(mapping.page + mapping.pages, page + pages);
-      parts.push({ page: at, pages: end - at, from: mapping.from + (at - mapping.page), writable: mapping.writable });
-      at = end;
-    }
-    return at === page + pages ? parts : null;
-  }
-}
-
-function run(spaces: readonly HostSpace[], device: HostDevice, hostPfn: number, operation: Operation): number {
-  const target = spaces[operation.space];
-  switch (operation.kind) {
-    case 'map':
-      return target.map(BASE + operation.page, hostPfn + operation.from, operation.pages, operation.permission);
-    case 'unmap':
-      return target.unmap(BASE + operation.page, operation.pages);
-    case 'copy':
-      return target.copy(spaces[1 - operation.space], BASE + operation.page, operation.pages, operation.permission);
-    case 'attach':
-      return target.attach(device);
-    case 'detach':
-      return target.detach(device);
-  }
-}
-
-async function compareWithModel(
-  fixture: HostFixture,
-  device: HostDevice,
-  hostPfn: number,
-  program: readonly Operation[],
-  allOrNothing = false,
-): Promise<void> {
-  const spaces = [fixture.host.createSpace(), fixture.host.createSpace()];
-  const model = new Model(allOrNothing);
-  for (const operation of program) {
-    if (operation.kind === 'copy' && !fixture.host.capabilities.copy) continue;
-    expect(run(spaces, device, hostPfn, operation), JSON.stringify(operation)).toBe(model.run(operation));
-  }
-  for (let page = 0; page < 12; page++) {
-    const mapping = model.attached < 0 ? undefined : model.overlapping(model.attached, page, 1)[0];
-    const bytes = await fixture.dma.read(device, BigInt(BASE + page) << 12n);
-    expect(bytes?.[0] ?? null, `page ${page}`).toBe(mapping === undefined ? null : mapping.from + (page - mapping.page) + 1);
-  }
-  if (model.attached >= 0) spaces[model.attached].detach(device);
-  for (const space of spaces) space.close();
 }

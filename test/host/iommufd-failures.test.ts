@@ -189,7 +189,7 @@ const machines: readonly [string, Scenario, IommuConfig][] = [
   ['AMD', onAmd, { nesting: amd(), dirtyTracking: true }],
 ];
 
-/** Kernel calls that do what they do even when they report an error (close(2)). */
+/** Does what it does even when it reports an error (close(2)), so that nobody has to hear of it. */
 const NEVER_FAIL = 'close';
 
 /** Runs the steps up to the first that fails, and sees that it failed as the call did, and changed nothing. Returns the calls by kind. */

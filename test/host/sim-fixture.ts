@@ -37,6 +37,18 @@ export function simFixture(
   };
 }
 
+/** HostFixture.failNext, for drivers whose every operation is one call. */
+export function failNext(kernel: SimKernel): (errno: number) => () => boolean {
+  return (errno) => {
+    const before = kernel.hooks.total;
+    const off = kernel.hooks.fail({ nth: 1, errno });
+    return () => {
+      off();
+      return kernel.hooks.total > before;
+    };
+  };
+}
+
 /** Devices as the group interface names them. */
 export function groupPaths(kernel: SimKernel): string[] {
   return kernel.devices.map(({ group, name }) => `/dev/vfio/${group.number}#${name}`);

@@ -108,14 +108,13 @@ export class SimKernel implements Port {
     });
   }
 
+  /** The descriptor is gone even when an error is reported, as Linux does it. */
   close(fd: number): number {
-    return this.hooks.call('close', fd, () => {
-      const file = this.#files.get(fd);
-      if (file === undefined) return -errno.EBADF;
-      this.#files.delete(fd);
-      file.close();
-      return 0;
-    });
+    const file = this.#files.get(fd);
+    const result = this.hooks.call('close', fd, () => (file === undefined ? -errno.EBADF : 0));
+    this.#files.delete(fd);
+    file?.close();
+    return result;
   }
 
   ioctl(fd: number, request: number, argument: PortMemory | number): number {
