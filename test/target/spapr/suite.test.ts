@@ -1,0 +1,4 @@
+import { targetSuite } from '../suite.ts';
+import { spaprSubject } from './subject.ts';
+
+targetSuite(spaprSubject);
