@@ -1,7 +1,7 @@
 import type { QueueSetup } from '../../src/target/virtio-iommu/index.ts';
 import { bdf, PciFunction, portConfig } from './pci.ts';
 import { Qtest } from './qtest.ts';
-import { IommuTestdev } from './testdev.ts';
+import { Edu, IommuTestdev } from './testdev.ts';
 
 /** struct virtio_pci_common_cfg (virtio 1.3, 4.1.4.3), at the start of BAR4 as QEMU lays it out. */
 const DEVICE_FEATURE_SELECT = 0x00;
@@ -20,18 +20,19 @@ const NOTIFY = 0x3000;
 const NOTIFY_MULTIPLIER = 4;
 
 const BAR = 0xe000_0000;
-const DMA_BARS = [0xe010_0000, 0xe020_0000];
-/** The devices that do DMA sit in these slots of bus 0; their requester IDs are the endpoints. */
-const DMA_SLOTS = [1, 2];
+const WRITER_BAR = 0xe010_0000;
+const EDU_BAR = 0xe020_0000;
 
-/** QEMU's virtio-iommu-pci on q35 with two devices behind it that write memory. */
+/** QEMU's virtio-iommu-pci on q35 with two devices behind it, whose requester IDs are the endpoints: 1.0 writes, 2.0 reads and writes. */
 export class VirtioIommuPci {
   readonly qemu: Qtest;
-  /** By endpoint. */
-  readonly dma = new Map<number, IommuTestdev>();
+  /** Endpoint 8. */
+  readonly writer: IommuTestdev;
+  /** Endpoint 16. */
+  readonly edu: Edu;
 
   static async start(options: string): Promise<VirtioIommuPci> {
-    const devices = DMA_SLOTS.flatMap((slot) => ['-device', `iommu-testdev,addr=${slot}.0`]);
+    const devices = ['-device', 'iommu-testdev,addr=1.0', '-device', 'edu,addr=2.0,dma_mask=0xffffffffffffffff'];
     const machine = ['-machine', 'q35', '-m', '256M', '-device', `virtio-iommu-pci,addr=3.0${options}`, ...devices];
     const device = new VirtioIommuPci(await Qtest.start('x86_64', machine));
     await device.#setUp();
@@ -40,6 +41,8 @@ export class VirtioIommuPci {
 
   private constructor(qemu: Qtest) {
     this.qemu = qemu;
+    this.writer = new IommuTestdev(qemu, WRITER_BAR);
+    this.edu = new Edu(qemu, EDU_BAR);
   }
 
   async #setUp(): Promise<void> {
@@ -47,11 +50,8 @@ export class VirtioIommuPci {
     const fn = await PciFunction.find(config, bdf(0, 3, 0));
     await fn.mapBar(4, BAR);
     await fn.enable();
-    for (const [i, slot] of DMA_SLOTS.entries()) {
-      const dma = new IommuTestdev(this.qemu, DMA_BARS[i]);
-      await dma.setUp(await PciFunction.find(config, bdf(0, slot, 0)));
-      this.dma.set(bdf(0, slot, 0), dma);
-    }
+    await this.writer.setUp(await PciFunction.find(config, bdf(0, 1, 0)));
+    await this.edu.setUp(await PciFunction.find(config, bdf(0, 2, 0)));
   }
 
   async offeredFeatures(): Promise<bigint> {
