@@ -4,5 +4,9 @@ import type { Row } from './row.ts';
 export const registry: Readonly<Record<string, () => Promise<{ readonly row: Row }>>> = {
   'iotlb-hit': () => import('./rows/iotlb-hit.ts'),
   'iotlb-vs-ghash': () => import('./rows/iotlb-vs-ghash.ts'),
+  walk4: async () => ({ row: (await import('./rows/walk.ts')).walk4 }),
+  walk5: async () => ({ row: (await import('./rows/walk.ts')).walk5 }),
+  'walk-nested': async () => ({ row: (await import('./rows/walk.ts')).walkNested }),
   'interval-map': () => import('./rows/interval-map.ts'),
+  'virtio-map': () => import('./rows/virtio-map.ts'),
 };

@@ -19,6 +19,9 @@ export interface GuestRegion {
 /** What every accessor of guest memory answers: the access was done, or it left guest RAM and nothing was done. */
 export const MEM_OK = 0;
 export const MEM_FAULT = -1;
+// The same for this file: the compiler folds a constant only within its module, and only if it is not exported.
+const OK = 0;
+const FAULT = -1;
 
 /**
  * A chunk lies within one 4 GiB frame of guest-physical addresses, so that one compare of `hi` and one unsigned
@@ -30,6 +33,7 @@ class Chunk {
   readonly bytes: number;
   readonly u8: Uint8Array;
   readonly u64: BigUint64Array;
+  readonly i32: Int32Array;
   readonly view: DataView;
   /** Host virtual page of the first byte, or -1. */
   readonly hostPfn: number;
@@ -39,11 +43,15 @@ class Chunk {
     this.lo = lo;
     this.bytes = bytes;
     this.u8 = new Uint8Array(buffer, offset, bytes);
-    this.u64 = new BigUint64Array(buffer, offset, bytes >>> 3);
+    this.u64 = new BigUint64Array(buffer, offset, bytes / 8);
+    this.i32 = new Int32Array(buffer, offset, bytes / 4);
     this.view = new DataView(buffer, offset, bytes);
     this.hostPfn = hostPfn;
   }
 }
+
+/** Stands for a chunk where there is none: no byte is in it, and no aligned access begins at address 1. */
+const NO_CHUNK = new Chunk(0, 1, new ArrayBuffer(0), 0, 0, -1);
 
 const FRAME_BYTES = 0x1_0000_0000;
 
@@ -81,16 +89,23 @@ function chunksOf(region: GuestRegion): Chunk[] {
 export class GuestMemory {
   readonly regions: readonly GuestRegion[];
   /** The last value loaded: word[0] its low half, word[1] its high half. */
-  readonly word: Int32Array;
-  readonly #word64: BigUint64Array;
+  readonly word: Int32Array = new Int32Array(2);
+  // Fields that begin as what they are stay typed for the compiler; one that begins undefined is checked at each use.
+  readonly #word64 = new BigUint64Array(this.word.buffer);
+  readonly #wordView = new DataView(this.word.buffer);
   readonly #chunks: readonly Chunk[];
-  #last: Chunk;
+  /** The chunk that was found last; what aligned accesses need of it lies here, as int32, so that they are a few machine instructions. */
+  #chunk: Chunk = NO_CHUNK;
+  #hi = 0;
+  #lo = 0;
+  /** Offset of the chunk's last byte, unsigned. */
+  #lastByte = 0;
+  #u64: BigUint64Array = NO_CHUNK.u64;
+  #i32: Int32Array = NO_CHUNK.i32;
 
   /** @throws RangeError when a region is not page-aligned, does not fit its buffer, or overlaps another. */
   constructor(regions: readonly GuestRegion[]) {
     this.regions = regions;
-    this.#word64 = new BigUint64Array(1);
-    this.word = new Int32Array(this.#word64.buffer);
     const chunks = regions.flatMap(chunksOf).sort((a, b) => a.hi - b.hi || a.lo - b.lo);
     for (let i = 1; i < chunks.length; i++) {
       const before = chunks[i - 1];
@@ -99,7 +114,7 @@ export class GuestMemory {
       }
     }
     this.#chunks = chunks;
-    this.#last = chunks[0] ?? new Chunk(0, 0, new ArrayBuffer(0), 0, 0, -1);
+    this.#enter(chunks[0] ?? NO_CHUNK);
   }
 
   /** RAM of one SharedArrayBuffer at guest-physical 0, for tests and small machines. */
@@ -107,89 +122,106 @@ export class GuestMemory {
     return new GuestMemory([{ gpa: 0n, buffer: new SharedArrayBuffer(bytes), ...(hostAddress !== undefined && { hostAddress }) }]);
   }
 
-  /** Makes `#last` the chunk that holds [address, address + bytes) and returns the offset in it, or -1. */
-  #find(hi: number, lo: number, bytes: number): number {
-    const last = this.#last;
-    const low = lo >>> 0;
-    if (hi === last.hi && low >= last.lo && low - last.lo <= last.bytes - bytes) return low - last.lo;
-    return this.#search(hi >>> 0, low, bytes);
+  #enter(chunk: Chunk): void {
+    this.#chunk = chunk;
+    this.#hi = chunk.hi;
+    this.#lo = chunk.lo | 0;
+    this.#lastByte = Math.max(chunk.bytes - 1, 0) | 0;
+    this.#u64 = chunk.u64;
+    this.#i32 = chunk.i32;
   }
 
-  #search(hi: number, lo: number, bytes: number): number {
+  /** Whether the current chunk, or one that becomes the current, holds the byte; and so all of what is aligned and begins with it. */
+  #holds(hi: number, lo: number): boolean {
+    return (hi === this.#hi && (lo - this.#lo) >>> 0 <= this.#lastByte >>> 0) || this.#search(hi, lo);
+  }
+
+  #search(hi: number, lo: number): boolean {
     const chunks = this.#chunks;
-    let low = 0;
-    let high = chunks.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
+    const low = lo >>> 0;
+    let first = 0;
+    let end = chunks.length;
+    while (first < end) {
+      const middle = (first + end) >>> 1;
       const chunk = chunks[middle];
-      if (chunk.hi < hi || (chunk.hi === hi && chunk.lo + chunk.bytes <= lo)) low = middle + 1;
-      else high = middle;
+      if (chunk.hi < hi || (chunk.hi === hi && chunk.lo + chunk.bytes <= low)) first = middle + 1;
+      else end = middle;
     }
-    const chunk = chunks[low];
-    if (chunk === undefined || chunk.hi !== hi || lo < chunk.lo || lo - chunk.lo + bytes > chunk.bytes) return -1;
-    this.#last = chunk;
-    return lo - chunk.lo;
+    const chunk = chunks[first];
+    if (hi < 0 || chunk === undefined || chunk.hi !== hi || low < chunk.lo) return false;
+    this.#enter(chunk);
+    return true;
+  }
+
+  /** Makes the chunk that holds [address, address + bytes) the current one and returns the offset in it, or -1. */
+  #find(hi: number, lo: number, bytes: number): number {
+    if (!this.#holds(hi, lo)) return -1;
+    const offset = (lo >>> 0) - this.#chunk.lo;
+    return offset + bytes <= this.#chunk.bytes ? offset : -1;
   }
 
   /** Loads 64 bits into `word`. An unaligned load may tear. */
   load64(hi: number, lo: number): number {
-    const offset = this.#find(hi, lo, 8);
-    if (offset < 0) return MEM_FAULT;
-    if ((offset & 7) === 0) {
-      this.#word64[0] = this.#last.u64[offset >>> 3];
-    } else {
-      this.word[0] = this.#last.view.getInt32(offset, true);
-      this.word[1] = this.#last.view.getInt32(offset + 4, true);
-    }
-    return MEM_OK;
+    if ((lo & 7) !== 0) return this.#loadUnaligned64(hi, lo);
+    if (!this.#holds(hi, lo)) return FAULT;
+    this.#word64[0] = this.#u64[(lo - this.#lo) >>> 3];
+    return OK;
   }
 
   load64BE(hi: number, lo: number): number {
-    if (this.load64(hi, lo) < 0) return MEM_FAULT;
-    const word = this.word;
-    const low = swap32(word[1]);
-    word[1] = swap32(word[0]);
-    word[0] = low;
-    return MEM_OK;
+    if (this.load64(hi, lo) < 0) return FAULT;
+    const high = this.#wordView.getInt32(0);
+    this.word[0] = this.#wordView.getInt32(4);
+    this.word[1] = high;
+    return OK;
   }
 
   load32(hi: number, lo: number): number {
-    const offset = this.#find(hi, lo, 4);
-    if (offset < 0) return MEM_FAULT;
-    this.word[0] = this.#last.view.getInt32(offset, true);
+    if ((lo & 3) !== 0) return this.#loadUnaligned32(hi, lo);
+    if (!this.#holds(hi, lo)) return FAULT;
+    this.word[0] = this.#i32[(lo - this.#lo) >>> 2];
     this.word[1] = 0;
-    return MEM_OK;
+    return OK;
   }
 
   load32BE(hi: number, lo: number): number {
-    const offset = this.#find(hi, lo, 4);
-    if (offset < 0) return MEM_FAULT;
-    this.word[0] = this.#last.view.getInt32(offset, false);
-    this.word[1] = 0;
-    return MEM_OK;
+    if (this.load32(hi, lo) < 0) return FAULT;
+    this.word[0] = this.#wordView.getInt32(0);
+    return OK;
   }
 
   load16(hi: number, lo: number): number {
     const offset = this.#find(hi, lo, 2);
-    if (offset < 0) return MEM_FAULT;
-    this.word[0] = this.#last.view.getUint16(offset, true);
+    if (offset < 0) return FAULT;
+    this.word[0] = this.#chunk.view.getUint16(offset, true);
     this.word[1] = 0;
-    return MEM_OK;
+    return OK;
+  }
+
+  #loadUnaligned64(hi: number, lo: number): number {
+    const offset = this.#find(hi, lo, 8);
+    if (offset < 0) return FAULT;
+    this.word[0] = this.#chunk.view.getInt32(offset, true);
+    this.word[1] = this.#chunk.view.getInt32(offset + 4, true);
+    return OK;
+  }
+
+  #loadUnaligned32(hi: number, lo: number): number {
+    const offset = this.#find(hi, lo, 4);
+    if (offset < 0) return FAULT;
+    this.word[0] = this.#chunk.view.getInt32(offset, true);
+    this.word[1] = 0;
+    return OK;
   }
 
   /** Stores the 64-bit value (valueHi, valueLo). An unaligned store may tear. */
   store64(hi: number, lo: number, valueHi: number, valueLo: number): number {
-    const offset = this.#find(hi, lo, 8);
-    if (offset < 0) return MEM_FAULT;
-    if ((offset & 7) === 0) {
-      this.word[0] = valueLo;
-      this.word[1] = valueHi;
-      this.#last.u64[offset >>> 3] = this.#word64[0];
-    } else {
-      this.#last.view.setInt32(offset, valueLo, true);
-      this.#last.view.setInt32(offset + 4, valueHi, true);
-    }
-    return MEM_OK;
+    if ((lo & 7) !== 0) return this.#storeUnaligned64(hi, lo, valueHi, valueLo);
+    if (!this.#holds(hi, lo)) return FAULT;
+    this.word[0] = valueLo;
+    this.word[1] = valueHi;
+    this.#u64[(lo - this.#lo) >>> 3] = this.#word64[0];
+    return OK;
   }
 
   store64BE(hi: number, lo: number, valueHi: number, valueLo: number): number {
@@ -197,24 +229,36 @@ export class GuestMemory {
   }
 
   store32(hi: number, lo: number, value: number): number {
-    const offset = this.#find(hi, lo, 4);
-    if (offset < 0) return MEM_FAULT;
-    this.#last.view.setInt32(offset, value, true);
-    return MEM_OK;
+    if ((lo & 3) !== 0) return this.#storeUnaligned32(hi, lo, value);
+    if (!this.#holds(hi, lo)) return FAULT;
+    this.#i32[(lo - this.#lo) >>> 2] = value;
+    return OK;
   }
 
   store32BE(hi: number, lo: number, value: number): number {
-    const offset = this.#find(hi, lo, 4);
-    if (offset < 0) return MEM_FAULT;
-    this.#last.view.setInt32(offset, value, false);
-    return MEM_OK;
+    return this.store32(hi, lo, swap32(value));
   }
 
   store16(hi: number, lo: number, value: number): number {
     const offset = this.#find(hi, lo, 2);
-    if (offset < 0) return MEM_FAULT;
-    this.#last.view.setUint16(offset, value, true);
-    return MEM_OK;
+    if (offset < 0) return FAULT;
+    this.#chunk.view.setUint16(offset, value, true);
+    return OK;
+  }
+
+  #storeUnaligned64(hi: number, lo: number, valueHi: number, valueLo: number): number {
+    const offset = this.#find(hi, lo, 8);
+    if (offset < 0) return FAULT;
+    this.#chunk.view.setInt32(offset, valueLo, true);
+    this.#chunk.view.setInt32(offset + 4, valueHi, true);
+    return OK;
+  }
+
+  #storeUnaligned32(hi: number, lo: number, value: number): number {
+    const offset = this.#find(hi, lo, 4);
+    if (offset < 0) return FAULT;
+    this.#chunk.view.setInt32(offset, value, true);
+    return OK;
   }
 
   /**
@@ -222,23 +266,22 @@ export class GuestMemory {
    * For accessed and dirty bits, which race with the guest; the BigInts that Atomics want are paid for on that path only.
    */
   compareExchange64(hi: number, lo: number, oldHi: number, oldLo: number, newHi: number, newLo: number): number {
-    const offset = this.#find(hi, lo, 8);
-    if (offset < 0 || (offset & 7) !== 0) return MEM_FAULT;
+    if ((lo & 7) !== 0 || !this.#holds(hi, lo)) return FAULT;
     const old = joinHiLo(oldHi, oldLo);
-    return Atomics.compareExchange(this.#last.u64, offset >>> 3, old, joinHiLo(newHi, newLo)) === old ? 1 : 0;
+    return Atomics.compareExchange(this.#u64, (lo - this.#lo) >>> 3, old, joinHiLo(newHi, newLo)) === old ? 1 : 0;
   }
 
   /** Copies guest memory into `to[at, at + bytes)`. All of it is RAM, or nothing is copied. */
   read(hi: number, lo: number, to: Uint8Array, at: number, bytes: number): number {
     const offset = this.#find(hi, lo, bytes);
-    if (offset >= 0) return copyOut(this.#last.u8, offset, to, at, bytes);
+    if (offset >= 0) return copyOut(this.#chunk.u8, offset, to, at, bytes);
     return this.#pieces(hi, lo, bytes, (chunk, from, done, size) => copyOut(chunk.u8, from, to, at + done, size));
   }
 
   /** Copies `from[at, at + bytes)` into guest memory. All of it is RAM, or nothing is copied. */
   write(hi: number, lo: number, from: Uint8Array, at: number, bytes: number): number {
     const offset = this.#find(hi, lo, bytes);
-    if (offset >= 0) return copyOut(from, at, this.#last.u8, offset, bytes);
+    if (offset >= 0) return copyOut(from, at, this.#chunk.u8, offset, bytes);
     return this.#pieces(hi, lo, bytes, (chunk, to, done, size) => copyOut(from, at + done, chunk.u8, to, size));
   }
 
@@ -249,22 +292,22 @@ export class GuestMemory {
       for (let done = 0; done < bytes; ) {
         const at = start + done;
         // No RAM ends above 2^53; from there on `at` is not exact, and would come round to address 0.
-        if (at > Number.MAX_SAFE_INTEGER) return MEM_FAULT;
+        if (at > Number.MAX_SAFE_INTEGER) return FAULT;
         const offset = this.#find(Math.floor(at / FRAME_BYTES) | 0, (at % FRAME_BYTES) | 0, 1);
-        if (offset < 0) return MEM_FAULT;
-        const chunk = this.#last;
+        if (offset < 0) return FAULT;
+        const chunk = this.#chunk;
         const size = Math.min(bytes - done, chunk.bytes - offset);
         if (act) piece(chunk, offset, done, size);
         done += size;
       }
     }
-    return MEM_OK;
+    return OK;
   }
 
   /** Host virtual page that holds a guest page, or -1: no RAM there, or RAM that has no host address. */
   hostPfn(pfn: number): number {
     const offset = this.#find(Math.floor(pfn / 0x100000) | 0, (pfn % 0x100000) << PAGE_LG2, PAGE_BYTES);
-    const host = this.#last.hostPfn;
+    const host = this.#chunk.hostPfn;
     return offset < 0 || host < 0 ? -1 : host + offset / PAGE_BYTES;
   }
 
@@ -283,7 +326,7 @@ export class GuestMemory {
     if (host < 0) return 0;
     let pages = 0;
     while (pages < limit && this.hostPfn(pfn + pages) === host + pages) {
-      const chunk = this.#last;
+      const chunk = this.#chunk;
       const first = chunk.hi * 0x100000 + chunk.lo / PAGE_BYTES;
       pages += first + chunk.bytes / PAGE_BYTES - (pfn + pages);
     }
@@ -299,5 +342,5 @@ function swap32(value: number): number {
 function copyOut(from: Uint8Array, at: number, to: Uint8Array, offset: number, bytes: number): number {
   if (bytes <= 64) for (let i = 0; i < bytes; i++) to[offset + i] = from[at + i];
   else to.set(from.subarray(at, at + bytes), offset);
-  return MEM_OK;
+  return OK;
 }
