@@ -47,8 +47,8 @@ class ShadowPath implements Path {
   readonly #splits = { count: 0, grain: Number.POSITIVE_INFINITY };
   /** Largest size, and alignment, of a new mapping in pages: after a split, what the guest unmaps at once. */
   #grain = Number.POSITIVE_INFINITY;
-  /** The apertures last seen to fit the host's. */
-  #fitting: AddressSpace['apertures'] | null = null;
+  /** The apertures that the host covers. */
+  #covered: AddressSpace['apertures'] | null = null;
   #populated = false;
   /** A stale mapping could not be taken away: until it is, no device is attached. */
   #quarantined = false;
@@ -69,15 +69,17 @@ class ShadowPath implements Path {
   }
 
   attach(device: HostDevice): number {
-    const populated = this.#populated ? 0 : this.#populate();
-    if (populated < 0) return populated;
-    const answer = this.#quarantined ? 0 : this.#now.hostSpace.attach(device);
-    if (answer < 0) return this.#hostFailed(answer);
+    let result = this.#populated ? 0 : this.#populate();
+    // Before, so that a host with windows has them when the mappings come in; afterwards, because devices narrow what a host can map.
+    if (result === 0) result = this.#coverApertures();
+    if (result < 0) return result;
+    result = this.#quarantined ? 0 : this.#now.hostSpace.attach(device);
+    if (result < 0) return this.#hostFailed(result);
     this.#devices.add(device);
-    // A host's apertures are those of its devices: only now is it known whether the guest's windows fit.
-    const fits = this.#checkApertures();
-    if (fits < 0) this.detach(device);
-    return fits;
+    this.#covered = null;
+    result = this.#coverApertures();
+    if (result < 0) this.detach(device);
+    return result;
   }
 
   detach(device: HostDevice): number {
@@ -98,8 +100,8 @@ class ShadowPath implements Path {
   flush(): number {
     if (this.#changed.count === 0 && this.#owed.count === 0) return 0;
     this.counters.flushes++;
-    const fits = this.#checkApertures();
-    const result = fits < 0 ? fits : this.#reconcile(this.#changed);
+    const covered = this.#coverApertures();
+    const result = covered < 0 ? covered : this.#reconcile(this.#changed);
     if (result < 0) this.#owed.addAll(this.#changed);
     // An earlier operation's debt: whether it can be paid now does not decide what this operation answers.
     else if (this.#owed.count > 0 && this.#reconcile(this.#owed) === 0) this.#owed.clear();
@@ -135,24 +137,15 @@ class ShadowPath implements Path {
   }
 
   /**
-   * Each window that the target promised the guest has to lie between the host's lowest and highest IOVA; holes in between answer
-   * for themselves when mapped. A guest's own tables promise nothing: they may reach further than the guest ever maps.
+   * Each window that the target promised the guest has to be one that the host can map in. A guest's own tables promise nothing:
+   * they may reach further than the guest ever maps.
    */
-  #checkApertures(): number {
+  #coverApertures(): number {
     const wanted = this.#space.apertures;
-    if (wanted === this.#fitting || this.#devices.size === 0 || this.#space.owner === 'guest') return 0;
-    try {
-      const usable = this.#now.hostSpace.apertures();
-      const lowest = usable[0]?.first ?? 0;
-      const highest = usable[usable.length - 1]?.last ?? -1;
-      const outside = wanted.find(({ first, last }) => first < lowest || last > highest);
-      if (outside !== undefined)
-        throw new HostError(`window of ${this.#space.name}`, errno.ERANGE, outside, 'outside what the host can map');
-    } catch (error) {
-      if (!(error instanceof HostError)) throw error;
-      return this.#failed(-error.errno, error);
-    }
-    this.#fitting = wanted;
+    if (wanted === this.#covered) return 0;
+    const answer = this.#now.hostSpace.cover(wanted);
+    if (answer < 0 && this.#space.owner === 'target') return this.#hostFailed(answer);
+    this.#covered = wanted;
     return 0;
   }
 

@@ -38,6 +38,11 @@ export interface HostDevice {
 export interface HostSpace {
   /** Where mappings are possible now, reserved ranges taken out; attaching a device can shrink it. */
   apertures(): readonly IovaRange[];
+  /**
+   * Makes it possible to map in these ranges too, now and for devices that come later: a host with DMA windows creates them. 0, or a
+   * negative errno when one begins or ends outside what the host can reach; reserved ranges in between are no reason.
+   */
+  cover(ranges: readonly IovaRange[]): number;
   /** lg2 of the alignment of iova, host address and length, in bytes: 12 or more. */
   readonly granuleLg2: number;
   /** Mappings that can stand at one time; Infinity when only memory limits them. */

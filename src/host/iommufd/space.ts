@@ -2,6 +2,7 @@ import { READ, WRITE } from '../../memory/access.ts';
 import { PFN_LIMIT } from '../../memory/address.ts';
 import { errno, HostError } from '../errno.ts';
 import type { HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
+import { outOfReach } from '../reach.ts';
 import { Command } from './command.ts';
 import { type Handle, type IommufdContext, KernelObject } from './context.ts';
 import { IommufdDevice } from './device.ts';
@@ -179,6 +180,18 @@ export class IommufdSpace extends KernelObject implements HostSpace {
 
   apertures(): readonly IovaRange[] {
     return this.#ranges().apertures;
+  }
+
+  cover(ranges: readonly IovaRange[]): number {
+    try {
+      const outside = outOfReach(this.apertures(), ranges);
+      if (outside === undefined) return 0;
+      const { first, last } = outside;
+      return this.#fail('IOMMU_IOAS_IOVA_RANGES', -errno.ERANGE, first, last - first + 1, 'outside what the host can map');
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      return this.#fail('IOMMU_IOAS_IOVA_RANGES', -error.errno, 0, 0);
+    }
   }
 
   get granuleLg2(): number {

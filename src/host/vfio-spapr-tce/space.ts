@@ -43,7 +43,7 @@ export class TceSpace extends VfioSpace {
       const result = this.#create(wish, info);
       if (result < 0) return result;
     }
-    return this.#cover(this.requirements.apertures ?? [], info);
+    return this.#cover(this.covered, info);
   }
 
   protected emptied(): void {
@@ -68,24 +68,60 @@ export class TceSpace extends VfioSpace {
     return this.fail('VFIO_IOMMU_SPAPR_TCE_CREATE', window, 0, 0, `${JSON.stringify(wish)}; the platform has ${sizes}`);
   }
 
-  /**
-   * Creates windows for apertures that no window covers. Where a window begins is the platform's choice, so the first one
-   * tells, and if it is too short a longer one takes its place. What cannot be covered is refused by the caller.
-   */
-  #cover(apertures: readonly IovaRange[], info: TceInfo): number {
-    const granule = this.requirements.granuleLg2;
-    for (const { first, last } of apertures) {
-      if (this.#windows.some((window) => window.first <= first && window.last >= last)) continue;
-      const wish = (pages: number) => ({ sizeLg2: PAGE_LG2 + Math.ceil(Math.log2(pages)), ...this.#pageWish(granule, info) });
-      let result = this.#create(wish(last - first + 1), info);
-      if (result < 0) return result;
-      const window = this.#windows[this.#windows.length - 1];
-      if (window.first > first || window.last >= last) continue;
-      result = this.removeWindow(window);
-      if (result >= 0) result = this.#create(wish(last - window.first + 1), info);
+  protected override coverNow(ranges: readonly IovaRange[]): number {
+    const info = this.#version === 2 ? this.#calls.info() : null;
+    if (typeof info === 'number') return this.fail('VFIO_IOMMU_SPAPR_TCE_GET_INFO', info);
+    const result = info === null ? 0 : this.#cover(ranges, info);
+    return result < 0 ? result : super.coverNow(ranges);
+  }
+
+  /** Takes away windows that nothing is wanted of and nothing is mapped in, and creates those that are missing. */
+  #cover(wanted: readonly IovaRange[], info: TceInfo): number {
+    const stretches = stretchesOf(wanted);
+    if (stretches.length > 0 && this.#windows.length >= info.windowsMax) {
+      const unwanted = this.#windows.filter((window) => this.#isEmpty(window) && !stretches.some((stretch) => meet(window, stretch)));
+      for (const window of unwanted) this.removeWindow(window);
+    }
+    for (const stretch of stretches) {
+      const result = this.#windows.some((window) => contains(window, stretch)) ? 0 : this.#createFor(stretch, info);
       if (result < 0) return result;
     }
     return 0;
+  }
+
+  /**
+   * A window that contains the stretch. Where it begins is the platform's choice: if it is elsewhere, an empty window in the
+   * way gives way; if it is too short, a longer one takes its place.
+   */
+  #createFor({ first, last }: IovaRange, info: TceInfo): number {
+    const wish = (pages: number) => ({
+      sizeLg2: PAGE_LG2 + Math.ceil(Math.log2(pages)),
+      ...this.#pageWish(this.requirements.granuleLg2, info),
+    });
+    const inTheWay = this.#windows.find((window) => meet(window, { first, last }) && this.#isEmpty(window));
+    if (inTheWay !== undefined) {
+      const removed = this.removeWindow(inTheWay);
+      if (removed < 0) return removed;
+    }
+    let result = this.#create(wish(last - first + 1), info);
+    if (result < 0) return result;
+    const window = this.#windows[this.#windows.length - 1];
+    if (contains(window, { first, last })) return 0;
+    result = this.removeWindow(window);
+    if (result < 0) return result;
+    if (window.first <= first && this.#create(wish(last - window.first + 1), info) === 0) return 0;
+    return this.fail(
+      'VFIO_IOMMU_SPAPR_TCE_CREATE',
+      errno.ERANGE,
+      first,
+      last - first + 1,
+      'where the platform puts windows none reaches it',
+    );
+  }
+
+  #isEmpty({ first, last }: TceWindow): boolean {
+    const slot = this.mappings.seek(first);
+    return slot < 0 || this.mappings.firstOf(slot) > last;
   }
 
   #pageWish(granuleLg2: number | undefined, info: TceInfo): WindowWish {
@@ -214,4 +250,23 @@ function failed(result: number): number {
 
 function notContained(window: TceWindow): string {
   return `the memory's own pages are smaller than the window's, 2^${window.pageLg2} bytes`;
+}
+
+function contains(window: TceWindow, { first, last }: IovaRange): boolean {
+  return window.first <= first && window.last >= last;
+}
+
+function meet(window: TceWindow, { first, last }: IovaRange): boolean {
+  return window.first <= last && window.last >= first;
+}
+
+/** Ranges that one window serves as well as two: a gap no larger than what lies before it costs less than a window. */
+function stretchesOf(ranges: readonly IovaRange[]): IovaRange[] {
+  const stretches: { first: number; last: number }[] = [];
+  for (const { first, last } of [...ranges].sort((a, b) => a.first - b.first)) {
+    const before = stretches.at(-1);
+    if (before !== undefined && first - before.last <= before.last - before.first + 1) before.last = Math.max(before.last, last);
+    else stretches.push({ first, last });
+  }
+  return stretches;
 }

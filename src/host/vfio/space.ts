@@ -4,6 +4,7 @@ import { INTERVAL_OVERLAP, IntervalMap } from '../../memory/interval-map.ts';
 import { errno, HostError } from '../errno.ts';
 import type { HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
 import type { PortMemory } from '../port.ts';
+import { outOfReach } from '../reach.ts';
 import { VfioDevice, type VfioGroup } from './group.ts';
 import type { VfioHost } from './host.ts';
 import * as uapi from './uapi.ts';
@@ -29,6 +30,7 @@ export abstract class VfioSpace implements HostSpace {
   readonly #mapInts: Int32Array;
   readonly #unmapStruct: PortMemory;
   readonly #unmapInts: Int32Array;
+  #covered: readonly IovaRange[] = [];
   #error: HostError | null = null;
   #open = true;
 
@@ -67,6 +69,30 @@ export abstract class VfioSpace implements HostSpace {
 
   apertures(): readonly IovaRange[] {
     return this.live ? this.kernelApertures() : WHOLE;
+  }
+
+  cover(ranges: readonly IovaRange[]): number {
+    this.#covered = ranges;
+    return this.live ? this.coverNow(ranges) : 0;
+  }
+
+  /** What `cover` was asked for last, and what is required. */
+  protected get covered(): readonly IovaRange[] {
+    return [...(this.requirements.apertures ?? []), ...this.#covered];
+  }
+
+  /** As `cover`, while a group is in the container. */
+  protected coverNow(ranges: readonly IovaRange[]): number {
+    const outside = outOfReach(this.kernelApertures(), ranges);
+    if (outside === undefined) return 0;
+    const { first, last } = outside;
+    return this.fail(
+      'VFIO_IOMMU_GET_INFO',
+      errno.ERANGE,
+      first,
+      last - first + 1,
+      `the host can map only ${rangesText(this.kernelApertures())}`,
+    );
   }
 
   get granuleLg2(): number {
