@@ -1,0 +1,78 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { conformance } from '../../../src/cli/conformance/riscv.ts';
+import { RecordingError } from '../../../src/cli/recording.ts';
+import { folder, recording, traces } from '../../cli/recordings.ts';
+
+/** The specification's own reference model running its own tests, recorded; beside the repository. */
+const RECORDING = join(traces, '../conformance/riscv-iommu-reference-model.ndjson.gz');
+
+async function run(...args: string[]): Promise<{ status: number; out: string[] }> {
+  const out: string[] = [];
+  const status = await conformance(args, { out: (line) => out.push(line), err: () => undefined, progress: null });
+  return { status, out };
+}
+
+const RESET = {
+  op: 'reset',
+  numHpm: 8,
+  hpmctrBits: 40,
+  eventIdLimit: 255,
+  numVecBits: 3,
+  resetIommuMode: 0,
+  maxIommuMode: 4,
+  gxlWriteable: 0,
+  fctlBeWriteable: 0,
+  capabilities: '0x1f2c7ee4e10',
+  fctl: '0x0',
+};
+const TEST = { op: 'test', n: 1, name: 'one' };
+
+test.runIf(existsSync(RECORDING))(
+  'the 30 tests of the reference model: none wrong, five comparisons excused',
+  async () => {
+    const { status, out } = await run('riscv', RECORDING, '--json');
+    const result = JSON.parse(out[0]);
+    expect(result).toMatchObject({ passed: 30, failed: 0 });
+    const sum = (field: 'checked' | 'wrong' | 'excused') =>
+      result.tests.reduce((total: number, row: Record<string, number>) => total + row[field], 0);
+    expect([sum('wrong'), sum('excused')]).toEqual([0, 5]);
+    expect(sum('checked')).toBeGreaterThan(30_000);
+    expect(status).toBe(0);
+  },
+  60_000,
+);
+
+test('a wrong register, a fault record that is not there, and one that is not expected are each wrong', async () => {
+  const lines = [
+    RESET,
+    TEST,
+    { op: 'regr', off: 0, size: 8, val: '0x1f2c7ee4e10' },
+    { op: 'regr', off: 8, size: 4, val: '0x7' },
+    { op: 'memout', addr: '0x4000', hex: '0001000008452301' },
+    { op: 'regw', off: 40, size: 8, val: '0x1009' },
+    { op: 'regw', off: 76, size: 4, val: '0x3' },
+    { op: 'xlate', did: 1, pv: 0, pid: 0, noWrite: 0, exec: 0, priv: 0, cxl: 0, at: 0, iova: '0x1000', len: 4, write: 0, status: 1 },
+  ];
+  const { status, out } = await run('riscv', recording(lines), '--json');
+  // The fault record has two doublewords that are not zero.
+  expect(JSON.parse(out[0]).tests).toEqual([{ n: 1, name: 'one', checked: 6, wrong: 4, excused: 0 }]);
+  expect(status).toBe(1);
+});
+
+test.each([
+  ['an unknown operation', [RESET, { op: 'frobnicate' }], 2],
+  ['a field of the wrong kind', [RESET, TEST, { op: 'regr', off: 'zero', size: 4, val: '0x0' }], 3],
+  ['no reset', [TEST, { op: 'processCommands' }], 2],
+  ['what is no line at all', [RESET, 'nonsense'], 2],
+])('%s is refused with file and line', async (_, lines, line) => {
+  const file = recording(lines as (object | string)[]);
+  await expect(run('riscv', file)).rejects.toThrow(RecordingError);
+  await expect(run('riscv', file)).rejects.toThrow(`${file}:${line}:`);
+});
+
+test('misuse', async () => {
+  await expect(run('riscv')).rejects.toThrow('conformance takes riscv and one FILE');
+  await expect(run('riscv', join(folder, 'nothing'))).rejects.toThrow('cannot be read: ENOENT');
+});

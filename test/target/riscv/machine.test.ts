@@ -1,0 +1,98 @@
+import { describe, expect, test } from 'vitest';
+import { openHost } from '../../../src/host/registry.ts';
+import { simKernel } from '../../../src/host/sim/index.ts';
+import { READ, WRITE } from '../../../src/memory/access.ts';
+import { pfnOf } from '../../../src/memory/address.ts';
+import { GuestMemory } from '../../../src/memory/guest-memory.ts';
+import { Machine } from '../../../src/vmm/machine.ts';
+import { FENCE, fence, Guest, invalDdt, invalGvma, invalVma, invalVmaRange } from './guest.ts';
+
+const RAM_PAGES = 4096;
+const DEVICE = 8;
+const PSCID = 5;
+
+/** A device behind the IOMMU, passed through to the simulated kernel, shadowed. */
+function passed() {
+  const kernel = simKernel({ devices: [{ name: 'vfio0' }] });
+  const ram = kernel.allocate(RAM_PAGES * 4096);
+  const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
+  const guest = new Guest({}, RAM_PAGES, {}, memory);
+  guest.iommu.addEndpoint(DEVICE);
+  const host = openHost('iommufd', kernel);
+  const machine = new Machine({ memory, target: guest.iommu, host });
+  machine.passThrough(DEVICE, kernel.devices[0].path);
+  guest.start();
+  const hostPfn = (pfn: number, access: number) => {
+    const found = kernel.devices[0].hostPfn(pfn, access);
+    return found < 0 ? -1 : found - pfnOf(ram.address);
+  };
+  const calls = (action: () => void) => {
+    const before = { map: host.calls.map, unmap: host.calls.unmap };
+    action();
+    return { map: host.calls.map - before.map, unmap: host.calls.unmap - before.unmap };
+  };
+  return { guest, hostPfn, calls };
+}
+
+describe('host calls on the shadow path', () => {
+  test.each([
+    ['one IOTINVAL.VMA of the range', [invalVmaRange({ pscid: PSCID, pfn: 0x400, pages: 512 })]],
+    ['one of everything', [invalVma({})]],
+    ['one of the process', [invalVma({ pscid: PSCID })]],
+    ['512 of a page each', Array.from({ length: 250 }, (_, i) => invalVmaRange({ pscid: PSCID, pfn: 0x400 + 4 * i, pages: 4 }))],
+  ])('512 × 4 KiB contiguous, %s: 1 map; cleared: 1 unmap; the same again: none', (_, invalidations) => {
+    const { guest, hostPfn, calls } = passed();
+    const { table, root } = guest.table('sv39');
+    guest.setContext(DEVICE, { first: { mode: 8, root, pscid: PSCID } });
+    guest.command(invalDdt(DEVICE), fence());
+    for (let page = 0; page < 512; page++) table.map(0x400 + page, 0xc03 + page, 1, READ | WRITE);
+    expect(calls(() => guest.command(...invalidations, fence()))).toEqual({ map: 1, unmap: 0 });
+    expect([hostPfn(0x400, WRITE), hostPfn(0x5ff, READ), hostPfn(0x600, READ)]).toEqual([0xc03, 0xe02, -1]);
+    expect(calls(() => guest.command(...invalidations, fence()))).toEqual({ map: 0, unmap: 0 });
+    table.unmap(0x400, 512);
+    expect(calls(() => guest.command(...invalidations, fence()))).toEqual({ map: 0, unmap: 1 });
+    expect(hostPfn(0x400, READ)).toBe(-1);
+  });
+});
+
+test('the hardware agrees before IOFENCE.C writes its data ("IOMMU Command-queue Fence commands")', () => {
+  const { guest, hostPfn } = passed();
+  const { table, root } = guest.table('sv39');
+  guest.setContext(DEVICE, { first: { mode: 8, root, pscid: PSCID } });
+  guest.command(invalDdt(DEVICE), fence());
+  const seen: (number | bigint)[] = [];
+  const { memory } = guest;
+  const store32 = memory.store32.bind(memory);
+  memory.store32 = (hi, lo, value) => {
+    if (lo === FENCE * 4096) seen.push(hostPfn(0x10, READ), value);
+    return store32(hi, lo, value);
+  };
+  table.map(0x10, 0x20, 1, READ);
+  guest.command(invalVma({ pscid: PSCID, pfn: 0x10 }), fence(7));
+  table.unmap(0x10, 1);
+  guest.command(invalVma({ pscid: PSCID, pfn: 0x10 }), fence(8));
+  expect(seen).toEqual([0x20, 7, -1, 8]);
+});
+
+test('two stages: what both map, and an invalidation of either', () => {
+  const { guest, hostPfn, calls } = passed();
+  const first = guest.table('sv48');
+  const second = guest.table('sv39', true);
+  // The first stage's tables, one to one; its outputs elsewhere.
+  second.table.map(0, 0, 0x800, READ | WRITE);
+  second.table.map(0x10000, 0xd00, 64, READ | WRITE);
+  first.table.map(0x7000, 0x10000, 32, READ | WRITE);
+  guest.setContext(DEVICE, { first: { mode: 9, root: first.root, pscid: PSCID }, second: { mode: 8, root: second.root, gscid: 3 } });
+  expect(calls(() => guest.command(invalDdt(DEVICE), fence()))).toEqual({ map: 1, unmap: 0 });
+  expect([hostPfn(0x7000, WRITE), hostPfn(0x701f, WRITE), hostPfn(0x7020, READ)]).toEqual([0xd00, 0xd1f, -1]);
+  second.table.unmap(0x10000, 8);
+  guest.command(invalGvma(3), fence());
+  expect([hostPfn(0x7007, READ), hostPfn(0x7008, READ)]).toEqual([-1, 0xd08]);
+  first.table.unmap(0x7008, 8);
+  guest.command(
+    invalVma({ gscid: 3, pscid: PSCID, pfn: 0x7008 }),
+    invalVmaRange({ gscid: 3, pscid: PSCID, pfn: 0x7008, pages: 8 }),
+    fence(),
+  );
+  expect([hostPfn(0x7008, READ), hostPfn(0x7010, READ)]).toEqual([-1, 0xd10]);
+});
