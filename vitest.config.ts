@@ -12,13 +12,12 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/peers/**', 'test/kernel/**', 'test/guests/**'],
+          exclude: ['test/peers/**', 'test/kernel/**'],
           testTimeout: 60_000,
         },
       },
       slow('peers', 600),
       slow('kernel', 600),
-      slow('guests', 600),
     ],
   },
 });
