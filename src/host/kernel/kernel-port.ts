@@ -21,6 +21,12 @@ const MAP_PRIVATE_ANONYMOUS = 2 | 0x20;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const POLLIN = 1;
 
+/**
+ * _IO(type, number) has no direction, which is 0 in asm-generic/ioctl.h, as drivers write it, and 1 << 29 in PowerPC's own
+ * (arch/powerpc/include/uapi/asm/ioctl.h).
+ */
+const NO_DIRECTION = process.arch === 'ppc64' ? 0x2000_0000 : 0;
+
 /** koffi.view aborts the process above this. */
 const VIEW_LIMIT = 2 ** 32;
 
@@ -102,7 +108,10 @@ export async function openKernelPort(): Promise<Port> {
     },
     close: (fd) => (sys.close(fd) < 0 ? errnoOf() : 0),
     ioctl: (fd, request, argument) => {
-      const value: number = typeof argument === 'number' ? sys.ioctlValue(fd, request, argument) : sys.ioctl(fd, request, argument.address);
+      const value: number =
+        typeof argument === 'number'
+          ? sys.ioctlValue(fd, request | NO_DIRECTION, argument)
+          : sys.ioctl(fd, request | NO_DIRECTION, argument.address);
       return value < 0 ? errnoOf() : value;
     },
     allocate,

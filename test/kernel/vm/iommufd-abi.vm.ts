@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { openKernelPort } from '../../../src/host/kernel/index.ts';
 import { iommufdAbi } from '../../host/iommufd-abi.ts';
 import { bindToVfio } from './pci.ts';
@@ -9,4 +9,7 @@ const { cdev } = bindToVfio('0000:00:07.0');
 const file = '/tmp/abi';
 writeFileSync(file, new Uint8Array(0x1_0000));
 
-iommufdAbi('the real kernel', () => ({ port, device: cdev, file, close: () => {} }));
+const drivers = readdirSync('/sys/class/iommu').join(' ');
+const iommu = { describes: /dmar|ivhd/.test(drivers), virtual: drivers.includes('ivhd') };
+
+iommufdAbi('the real kernel', () => ({ port, device: cdev, file, iommu, close: () => {} }));
