@@ -177,7 +177,9 @@ const onSmmu = nested(function* ({ host, device }, parent) {
 });
 
 const onAmd = nested(function* ({ host, device }, parent) {
-  const stage = host.createStageOne(device, parent, amdGuest([1n, 0n, 0n, 0n]));
+  const viommu = host.createViommu(device, parent, 1);
+  yield;
+  const stage = host.createStageOne(device, viommu, amdGuest([1n, 0n, 0n, 0n]));
   yield;
   return stage;
 });

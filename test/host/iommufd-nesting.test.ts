@@ -473,7 +473,10 @@ describe('AMD device table entry', () => {
     const address = BigInt(gcr3) << 12n;
     const dte = [V | GV | GIOV | (((address >> 12n) & 7n) << 58n), ((address >> 15n) & 0xffffn) << 16n, 0n, 0n];
     const parent = host.createPageTable(device, space, { nestParent: true });
-    expect(host.createStageOne(device, parent, amdGuest(dte)).attach(device)).toBe(0);
+    expect(() => host.createStageOne(device, parent, amdGuest(dte))).toThrow(/EOPNOTSUPP/);
+    const viommu = host.createViommu(device, parent, 1);
+    const stage = host.createStageOne(device, viommu, amdGuest(dte));
+    expect(stage.attach(device)).toBe(0);
     expect(byte(IOVA)).toBe(0x5a);
     expect(sim.dmaRead(BigInt(IOVA) << 12n, new Uint8Array(1), 3)).toBe(0);
     expect(sim.dmaRead(BigInt(IOVA) << 12n, new Uint8Array(1), 4)).toBe(DMA_BLOCKED);
@@ -483,7 +486,7 @@ describe('AMD device table entry', () => {
       [V, 0n, 2n << 54n, 0n],
       [V | (3n << 56n), 0n, 0n, 0n],
     ]) {
-      expect(() => host.createStageOne(device, parent, amdGuest(wrong))).toThrow(/EINVAL/);
+      expect(() => host.createStageOne(device, viommu, amdGuest(wrong))).toThrow(/EINVAL/);
     }
     host.close();
   });

@@ -25,7 +25,10 @@ function readUser(context: IommufdContext, { address, bytes }: UserData): Buffer
 
 function allocPaging(context: IommufdContext, ioas: Ioas, device: DeviceObject, flags: number, data: UserData): PagingHwpt | number {
   const { dirtyTracking, pasidLog2, nesting } = device.device.iommu.config;
-  const nests = nesting?.nest !== undefined || nesting?.virtual !== undefined;
+  const nests = nesting?.nestParent ?? (nesting?.nest !== undefined || nesting?.virtual !== undefined);
+  // A driver as virtio's, which makes one kind of page table and knows no flags.
+  const simple = nesting === null && !dirtyTracking && pasidLog2 === 0;
+  if (flags !== 0 && simple) return -errno.EOPNOTSUPP;
   if ((flags & ~(NEST_PARENT | DIRTY_TRACKING | FAULT_ID_VALID | FOR_PASID)) !== 0) return -errno.EOPNOTSUPP;
   if ((flags & FAULT_ID_VALID) !== 0 && (flags & NEST_PARENT) !== 0) return -errno.EOPNOTSUPP;
   if ((flags & DIRTY_TRACKING) !== 0 && !dirtyTracking) return -errno.EOPNOTSUPP;
@@ -97,8 +100,8 @@ const hwInfo = handler('IOMMU_GET_HW_INFO', iommuHwInfo, 'reserved2', (context, 
   const device = context.get(dev_id, DeviceObject);
   if (device === undefined) return -errno.ENOENT;
   const { nesting, dirtyTracking, pasidLog2 } = device.device.iommu.config;
-  const wanted = (flags & INPUT_TYPE) !== 0 ? data_type : 0;
-  const info = nesting === null ? (wanted === 0 ? Buffer.alloc(0) : null) : nesting.info(wanted);
+  const wanted = (flags & INPUT_TYPE) !== 0 && nesting !== null ? data_type : 0;
+  const info = nesting === null ? Buffer.alloc(0) : nesting.info(wanted);
   if (info === null) return -errno.EOPNOTSUPP;
   const room = context.kernel.process.view(data_uptr, data_len);
   if (room === null) return -errno.EFAULT;

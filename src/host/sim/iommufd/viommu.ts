@@ -69,8 +69,7 @@ const alloc = handler('IOMMU_VIOMMU_ALLOC', iommuViommuAlloc, 'out_viommu_id', (
   const device = context.get(dev_id, DeviceObject);
   if (device === undefined) return -errno.ENOENT;
   const { nesting } = device.device.iommu.config;
-  const knows = nesting?.virtualTypes?.includes(type) ?? false;
-  if (!knows || nesting?.virtual === undefined) return -errno.EOPNOTSUPP;
+  if (nesting?.virtual === undefined || nesting.virtualTypes?.includes(type) === false) return -errno.EOPNOTSUPP;
   const parent = context.get(hwpt_id, PagingHwpt);
   if (parent === undefined) return -errno.ENOENT;
   if ((parent.flags & NEST_PARENT) === 0 || parent.domain.iommu !== device.device.iommu) return -errno.EINVAL;

@@ -11,9 +11,9 @@ import { behind, type NestedDomain, type NestingModel, StageOneCache, type Table
 import { userStruct } from './user-struct.ts';
 
 /**
- * AMD IOMMU (48882, 2.2.3): guest page tables by the GCR3 table of a guest's device table entry. The header names the data
- * type; Linux up to 7.3 has no way to a first stage of it yet, so the checks here are those of its drivers/iommu/amd/nested.c.
- * There is no invalidation in the interface, and so nothing is remembered from one access to the next.
+ * AMD IOMMU (48882, 2.2.3): guest page tables by the GCR3 table of a guest's device table entry. Linux 7.3 makes vIOMMUs on it
+ * (of any type), but no first stage on those yet, though its header names the data; the checks here are those of its
+ * drivers/iommu/amd/nested.c. There is no invalidation in the interface, and so nothing is remembered from one access to the next.
  */
 
 const INFO_AMD = 4;
@@ -52,12 +52,15 @@ export function amd(config: AmdConfig = {}): NestingModel {
       hwInfoAmd.encode(data, { efr, efr2: config.efr2 ?? 0n });
       return data;
     },
-    nest(parent, physical, type, data) {
-      if ((efr & EFR_GT) === 0n || type !== DATA_AMD_GUEST) return -errno.EOPNOTSUPP;
-      const dte = userStruct(hwptAmdGuest, 'dte3', data);
-      if (typeof dte === 'number') return dte;
-      return check(dte, efr) || new AmdStageOne(parent, physical, dte);
-    },
+    nestParent: (efr & EFR_GT) !== 0n,
+    virtual: (parent, physical) => ({
+      nest(type, data) {
+        if (type !== DATA_AMD_GUEST) return -errno.EOPNOTSUPP;
+        const dte = userStruct(hwptAmdGuest, 'dte3', data);
+        if (typeof dte === 'number') return dte;
+        return check(dte, efr) || new AmdStageOne(parent, physical, dte);
+      },
+    }),
   };
 }
 

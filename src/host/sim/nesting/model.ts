@@ -73,7 +73,9 @@ export interface NestingModel {
   info(type: number): Buffer | null;
   /** A first stage right on a nesting parent, or a negative errno. Absent: it wants a vIOMMU. */
   nest?(parent: PagingDomain, physical: PhysicalMemory, type: number, data: Buffer): NestedDomain | number;
-  /** enum iommu_viommu_type, those that it has. */
+  /** It walks two stages. Default: it has `nest` or `virtual`. */
+  readonly nestParent?: boolean;
+  /** enum iommu_viommu_type, those that it has; default: any, where it has `virtual`. */
   readonly virtualTypes?: readonly number[];
   /** A vIOMMU of one of its types, or a negative errno. `answer`: the caller's data, to be filled. */
   virtual?(parent: PagingDomain, physical: PhysicalMemory, type: number, answer: Buffer | null): VirtualIommu | number;

@@ -57,11 +57,13 @@ export function vtd(config: VtdConfig = {}): NestingModel {
       hwInfoVtd.encode(data, { cap_reg: cap, ecap_reg: ecap });
       return data;
     },
-    nest(parent, physical, type, data) {
-      if ((ecap & ECAP_NEST) === 0n || type !== DATA_VTD_S1) return -errno.EOPNOTSUPP;
-      const stage = userStruct(hwptVtdS1, 'reserved', data);
-      return typeof stage === 'number' ? stage : new VtdStageOne(parent, physical, stage, cap, ecap);
-    },
+    ...((ecap & ECAP_NEST) !== 0n && {
+      nest: (parent: PagingDomain, physical: PhysicalMemory, type: number, data: Buffer) => {
+        if (type !== DATA_VTD_S1) return -errno.EOPNOTSUPP;
+        const stage = userStruct(hwptVtdS1, 'reserved', data);
+        return typeof stage === 'number' ? stage : new VtdStageOne(parent, physical, stage, cap, ecap);
+      },
+    }),
   };
 }
 
