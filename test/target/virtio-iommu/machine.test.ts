@@ -8,7 +8,7 @@ import { READ, WRITE } from '../../../src/memory/access.ts';
 import { pfnOf, pfnOfHiLo } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
-import { REQUEST_QUEUE, S_FAULT, S_INVAL, S_NOMEM, S_OK } from '../../../src/target/virtio-iommu/protocol.ts';
+import { REQUEST_QUEUE, S_DEVERR, S_FAULT, S_INVAL, S_NOMEM, S_OK } from '../../../src/target/virtio-iommu/protocol.ts';
 import { Machine } from '../../../src/vmm/machine.ts';
 import { arbitraryRequest, PAGES } from './arbitrary.ts';
 import type { Buffer } from './driver.ts';
@@ -154,6 +154,20 @@ describe('virtio-iommu with passed-through endpoints', () => {
     passed.kernel.hooks.fail({ kind: 'IOMMU_IOAS_MAP', nth: 3, errno: errno.ENOMEM });
     expect(passed.kick(unmap(1, ...pages(0, 1)), map(1, ...pages(4, 1), 0x8000n))).toEqual([S_OK, S_NOMEM]);
     passed.expectAgreement();
+  });
+
+  test('an UNMAP over many mappings that the host refuses: DEVERR, and all are as they were', () => {
+    const passed = new Passed();
+    const all = Array.from({ length: 100 }, (_, i) => map(1, ...pages(2 * i, 1), BigInt(3 * i) << 12n));
+    passed.kick(attach(1, EP));
+    passed.kick(...all.slice(0, 60));
+    passed.kick(...all.slice(60));
+    passed.kernel.hooks.fail({ kind: 'IOMMU_IOAS_UNMAP', nth: 1, errno: errno.EIO });
+    expect(passed.kick(unmap(1, ...pages(0, 300)))).toEqual([S_DEVERR]);
+    expect(passed.fixture.iommu.counts.mappings).toBe(100);
+    for (let i = 0; i < 100; i++) expect(passed.hardware(passed.kernel.devices[0], 2 * i)).toBe(`${3 * i}/3`);
+    expect(passed.kick(unmap(1, ...pages(0, 300)))).toEqual([S_OK]);
+    expect(passed.fixture.iommu.counts.mappings).toBe(0);
   });
 
   test('MMIO mappings reach no RAM on the hardware', () => {

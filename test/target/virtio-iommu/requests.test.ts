@@ -115,6 +115,35 @@ describe('ATTACH and DETACH (5.13.6.3, 5.13.6.4)', () => {
   });
 });
 
+describe('apertures', () => {
+  test('are the input range without what is reserved for any endpoint of the domain, the same until one comes or goes', () => {
+    const iommu = new VirtioIommu({ memory: GuestMemory.ofBytes(4096), inputRange: { start: 0x1000n, last: 0xffff_ffffn } });
+    const reserved = (start: bigint, last: bigint) => ({ kind: 'reserved', start, last }) as const;
+    iommu.addEndpoint(1, [reserved(0xfee0_0000n, 0xfeef_ffffn)]);
+    iommu.addEndpoint(2, [reserved(0x1000n, 0x1fffn), reserved(0xfeef_0000n, 0xfeff_ffffn), reserved(2n ** 40n, 2n ** 41n - 1n)]);
+    iommu.addEndpoint(3, [reserved(0n, 0xffffn), reserved(0xffff_0000n, 0x1_0000_ffffn)]);
+    iommu.negotiate();
+    const apertures = (endpoint: number) => iommu.spaceOf(endpoint)!.apertures.map(({ first, last }) => [first, last]);
+    iommu.attach(7, 1);
+    expect(apertures(1)).toEqual([
+      [1, 0xfedff],
+      [0xfef00, 0xfffff],
+    ]);
+    expect(iommu.spaceOf(1)!.apertures).toBe(iommu.spaceOf(1)!.apertures);
+    iommu.attach(7, 2);
+    expect(apertures(1)).toEqual([
+      [2, 0xfedff],
+      [0xff000, 0xfffff],
+    ]);
+    iommu.detach(7, 1);
+    iommu.attach(7, 3);
+    expect(apertures(3)).toEqual([
+      [0x10, 0xfeeef],
+      [0xff000, 0xfffef],
+    ]);
+  });
+});
+
 describe('MAP (5.13.6.5)', () => {
   test('PA = VA - virt_start + phys_start, within the range and its permissions', () => {
     const iommu = attached();
