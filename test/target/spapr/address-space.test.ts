@@ -13,7 +13,8 @@ import {
   type HostBridgeOptions,
   SpaprIommu,
 } from '../../../src/target/spapr/index.ts';
-import { bridges, Hardware, runsOf, TestMachine } from './machine.ts';
+import { runsOf } from '../hardware.ts';
+import { bridges, Hardware, TestMachine } from './machine.ts';
 
 const LIOBN = 0x80000000n;
 

@@ -8,11 +8,12 @@ import {
   type SpaprIommuOptions,
 } from '../../../src/target/spapr/index.ts';
 import { type AddressSpace, NO_PASID, type TargetObserver } from '../../../src/target/target.ts';
+import { type Run, runsOf } from '../hardware.ts';
 
-/** 4 MiB at 0, a hole, 1 MiB and a page at 8 MiB, and 2 MiB at 4 GiB. */
+/** 4 MiB at 0, a hole, 1 MiB at 8 MiB with a page more at either end, and 2 MiB at 4 GiB. */
 export const ram: readonly (readonly [start: bigint, bytes: number])[] = [
   [0n, 0x400000],
-  [0x800000n, 0x101000],
+  [0x7ff000n, 0x102000],
   [0x1_0000_0000n, 0x200000],
 ];
 
@@ -67,22 +68,6 @@ export class TestMachine {
 /** The three cells that name a PE: LoPAR 7.3.27. */
 export function unit(buid: bigint, configAddress = 0): number[] {
   return [configAddress, Number(buid >> 32n), Number(buid & 0xffffffffn)];
-}
-
-export interface Run {
-  readonly iova: number;
-  readonly gpa: number;
-  readonly pages: number;
-  readonly permission: number;
-}
-
-export function runsOf(space: AddressSpace, first = 0, last = 2 ** 52 - 1): Run[] {
-  const runs: Run[] = [];
-  space.enumerate(first, last, (iova, gpa, pages, permission) => {
-    runs.push({ iova, gpa, pages, permission });
-    return true;
-  });
-  return runs;
 }
 
 /**

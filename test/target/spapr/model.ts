@@ -6,7 +6,8 @@ import {
   H_PUT_TCE_INDIRECT,
   H_STUFF_TCE,
 } from '../../../src/target/spapr/index.ts';
-import { bridges, type Run, ram } from './machine.ts';
+import type { Run } from '../hardware.ts';
+import { bridges, ram } from './machine.ts';
 
 /** A window and its TCEs as LoPAR 14.5.4.2 speaks of them: a map from index to TCE, on `bigint`. */
 export interface ModelWindow {

@@ -3,7 +3,8 @@ import { describe, expect } from 'vitest';
 import { READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
 import { hiOf, hiOfPfn, joinHiLo, loOf, loOfPfn, pfnOfHiLo } from '../../../src/memory/address.ts';
 import { H_GET_TCE, H_PUT_TCE_INDIRECT, RTAS_HARDWARE_ERROR, RTAS_PARAMETER_ERROR, RTAS_SUCCESS } from '../../../src/target/spapr/index.ts';
-import { bridges, Hardware, runsOf, TestMachine, unit } from './machine.ts';
+import { runsOf } from '../hardware.ts';
+import { bridges, Hardware, TestMachine, unit } from './machine.ts';
 import { coalesce, Model } from './model.ts';
 import { buid, program, type Step } from './programs.ts';
 

@@ -10,7 +10,8 @@ import {
   RTAS_PARAMETER_ERROR,
   RTAS_SUCCESS,
 } from '../../../src/target/spapr/index.ts';
-import { bridges, Hardware, runsOf, TestMachine, unit } from './machine.ts';
+import { runsOf } from '../hardware.ts';
+import { bridges, Hardware, TestMachine, unit } from './machine.ts';
 
 /** LoPAR 2.9, 7.3.27: DMA Window Manipulation Calls. */
 const [{ buid }, { buid: buidWithoutDdw }] = bridges;

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { H_GET_TCE, H_PUT_TCE, H_STUFF_TCE } from '../../../src/target/spapr/index.ts';
-import { bridges, Hardware, runsOf, TestMachine, unit } from './machine.ts';
+import { runsOf } from '../hardware.ts';
+import { bridges, Hardware, TestMachine, unit } from './machine.ts';
 
 const [{ buid }] = bridges;
 
