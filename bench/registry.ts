@@ -7,6 +7,11 @@ export const registry: Readonly<Record<string, () => Promise<{ readonly row: Row
   walk4: async () => ({ row: (await import('./rows/walk.ts')).walk4 }),
   walk5: async () => ({ row: (await import('./rows/walk.ts')).walk5 }),
   'walk-nested': async () => ({ row: (await import('./rows/walk.ts')).walkNested }),
+  'map-range': async () => ({ row: (await import('./rows/range.ts')).mapRange }),
+  'unmap-range': async () => ({ row: (await import('./rows/range.ts')).unmapRange }),
   'interval-map': () => import('./rows/interval-map.ts'),
+  'riscv-translate-hit': async () => ({ row: (await import('./rows/riscv.ts')).translateHit }),
+  'riscv-translate-miss': async () => ({ row: (await import('./rows/riscv.ts')).translateMiss }),
+  'riscv-commands': async () => ({ row: (await import('./rows/riscv.ts')).commands }),
   'virtio-map': () => import('./rows/virtio-map.ts'),
 };

@@ -1,0 +1,279 @@
+/*
+ * What bench/rows/riscv.ts does, in C: a RISC-V IOMMU's translation of untranslated requests through a cache of 4-way sets and
+ * Sv48 tables (RISC-V Privileged Architecture, 11.5), and its command queue (RISC-V IOMMU, "Command-Queue").
+ * Arguments: hit, miss or commands; for the first two the pages that are mapped.
+ */
+#include "memory.h"
+
+#define READ 1
+#define BY_USER 8
+#define V 1ull
+#define R 2ull
+#define W 4ull
+#define X 8ull
+#define U 16ull
+#define G 32ull
+#define A 64ull
+#define D 128ull
+#define N (1ull << 63)
+#define PBMT (3ull << 61)
+#define RESERVED (0x1full << 54)
+#define PPN 0x003ffffffffffc00ull
+
+#define WAYS 4
+#define BASE 0x3412ull /* upper half of the addresses */
+#define TABLE_PAGES 4096
+#define FIRST_PAGE 0x200000ull
+
+/* The cache. */
+struct entry {
+	uint64_t key, delta;
+	uint32_t space, context, stamp, info;
+};
+static struct entry *entries;
+static uint32_t mask, all_stamp, space_stamp[1024], context_stamp[4096], victim;
+static int sizes[8], size_count;
+
+static inline uint32_t stamp_of(uint32_t space, uint32_t context)
+{
+	return all_stamp + space_stamp[space & 1023] + context_stamp[(space * 0x9e3779b1u + context) & 4095] + 1;
+}
+
+static inline uint64_t key_of(uint64_t address, int lg2)
+{
+	return address >> lg2 | (uint64_t)lg2 << 56;
+}
+
+static inline uint32_t home(uint64_t key, uint32_t space, uint32_t context)
+{
+	uint32_t low = key;
+	return (low + (low >> 9) + (low >> 18) + (uint32_t)(key >> 32) + space * 0x61c88647u + context * 0x1b873593u) & mask;
+}
+
+static struct {
+	uint64_t address;
+	uint32_t permission, type;
+} out;
+
+static inline int lookup(uint32_t space, uint32_t context, uint64_t address, uint32_t wish)
+{
+	uint32_t stamp = stamp_of(space, context);
+	for (int i = 0; i < size_count; i++) {
+		uint64_t key = key_of(address, sizes[i]);
+		uint32_t first = home(key, space, context);
+		for (int way = 0; way < WAYS; way++) {
+			struct entry *e = &entries[(first + way) & mask];
+			if (e->key != key || e->space != space || e->context != context || e->stamp != stamp || (e->info & wish) != wish)
+				continue;
+			out.address = address ^ e->delta;
+			out.permission = e->info & 0xff;
+			out.type = e->info >> 8;
+			return sizes[i];
+		}
+	}
+	return -1;
+}
+
+static __attribute__((noinline)) void fill(uint32_t space, uint32_t context, uint64_t address, int lg2, uint64_t to, uint32_t info)
+{
+	uint64_t key = key_of(address, lg2);
+	uint32_t first = home(key, space, context), stamp = stamp_of(space, context);
+	struct entry *at = 0;
+	for (int way = 0; way < WAYS && !at; way++) {
+		struct entry *e = &entries[(first + way) & mask];
+		if (!e->key || e->key == key || e->stamp != stamp_of(e->space, e->context))
+			at = e;
+	}
+	if (!at)
+		at = &entries[(first + (victim = (victim + 1) % WAYS)) & mask];
+	*at = (struct entry){ key, address ^ to, space, context, stamp, info };
+	for (int i = 0; i < size_count; i++)
+		if (sizes[i] == lg2)
+			return;
+	sizes[size_count++] = lg2;
+}
+
+static void invalidate_pages(uint32_t space, uint32_t context, uint64_t first, uint64_t last)
+{
+	for (int i = 0; i < size_count; i++) {
+		int up = sizes[i] - 12;
+		for (uint64_t page = first >> up; page <= last >> up; page++) {
+			uint64_t key = page | (uint64_t)sizes[i] << 56;
+			uint32_t at = home(key, space, context);
+			for (int way = 0; way < WAYS; way++)
+				if (entries[(at + way) & mask].key == key)
+					entries[(at + way) & mask].key = 0;
+		}
+	}
+}
+
+/* The context in use. */
+static struct {
+	uint32_t device, process, space, context, events;
+	uint64_t root;
+	int update;
+} current;
+
+static __attribute__((noinline)) int walk(uint64_t address, uint32_t access, uint64_t *to, uint32_t *permission, uint32_t *type)
+{
+	if ((uint64_t)((int64_t)(address << 16) >> 16) != address)
+		return -4;
+	uint64_t table = current.root;
+	for (int level = 3;; level--) {
+		uint64_t at = table + (address >> (12 + 9 * level) & 511) * 8, pte;
+		if (load64(at, &pte) < 0)
+			return -6;
+		if (!(pte & V))
+			return -1;
+		if ((pte & (R | W)) == W || pte & RESERVED || (pte & PBMT) == PBMT || (pte & N && level))
+			return -3;
+		if (!(pte & (R | X))) {
+			if (!level || pte & (D | A | U | PBMT | N))
+				return -3;
+			table = (pte & PPN) << 2;
+			continue;
+		}
+		uint64_t page = (pte & PPN) << 2, in_page = (1ull << (12 + 9 * level)) - 1;
+		if (page & in_page || pte & N)
+			return -3;
+		uint32_t granted = pte & U ? pte >> 1 & 7 : 0;
+		if (!(pte & D))
+			granted &= ~2u;
+		if (access & 7 & ~granted)
+			return -2;
+		if (!(pte & A) && !(current.update && compare_exchange64(at, pte, pte | A)))
+			return -7;
+		*to = page | (address & in_page);
+		*permission = granted;
+		*type = pte >> 61 & 3;
+		return 12 + 9 * level;
+	}
+}
+
+static inline int translate(uint32_t device, uint32_t process, uint64_t address, uint32_t access)
+{
+	if (device != current.device || process != current.process || current.events)
+		abort(); /* this benchmark has one device, and counts nothing */
+	int lg2 = lookup(current.space, current.context, address, access | BY_USER);
+	if (lg2 >= 0)
+		return lg2;
+	lg2 = walk(address, access, &out.address, &out.permission, &out.type);
+	if (lg2 >= 0)
+		fill(current.space, current.context, address, lg2, out.address, out.permission | BY_USER | out.type << 8);
+	return lg2;
+}
+
+static int is_commands;
+static uint32_t *order, order_length, at;
+
+static uint64_t output_of(uint32_t page)
+{
+	return FIRST_PAGE + (page ^ 0x155);
+}
+
+static void map(uint64_t address, uint64_t page)
+{
+	uint64_t table = current.root, pte;
+	for (int level = 3; level; level--) {
+		uint64_t slot = table + (address >> (12 + 9 * level) & 511) * 8;
+		load64(slot, &pte);
+		if (!pte)
+			store64(slot, pte = allocate_page() << 10 | V);
+		table = (pte & PPN) << 2;
+	}
+	store64(table + (address >> 12 & 511) * 8, page << 10 | V | R | W | U | A | D);
+}
+
+#define QUEUE 0x100000ull
+#define COMMANDS 2048
+
+/* A queue of IOTINVAL.VMA, each of a page of a process. */
+static void setup_commands(void)
+{
+	operations = COMMANDS - 1;
+	make_ram(QUEUE + COMMANDS * 16);
+	entries = allocate(65536 * sizeof(struct entry));
+	mask = 65535;
+	for (uint64_t i = 0; i < COMMANDS; i++) {
+		store64(QUEUE + i * 16, 1 | 1 << 10 | (i & 15) << 12 | 1ull << 32);
+		store64(QUEUE + i * 16 + 8, (i * 7) << 10);
+	}
+}
+
+static uint32_t head;
+
+static uint32_t run_commands(void)
+{
+	uint32_t tail = (head + COMMANDS - 1) % COMMANDS;
+	for (; head != tail; head = (head + 1) % COMMANDS) {
+		uint64_t low, high;
+		if (load64(QUEUE + head * 16ull, &low) < 0 || load64(QUEUE + head * 16ull + 8, &high) < 0)
+			abort();
+		if ((low & 0x3ff) != 1 || low & 0xf0000ff800000800ull || high & 0xc0000000000001ffull)
+			abort();
+		uint32_t space = low >> 33 & 1 ? low >> 44 & 0xffff : 0x10000, process = low >> 12 & 0xfffff;
+		uint64_t first = high >> 10, last = first;
+		if (high >> 9 & 1) {
+			uint64_t pages = 2;
+			while (first & (pages / 2))
+				pages *= 2;
+			first &= ~(pages - 1);
+			last = first + pages - 1;
+		}
+		if (!(low >> 32 & 1)) {
+			space_stamp[space & 1023]++;
+		} else if (!(low >> 10 & 1)) {
+			context_stamp[(space * 0x9e3779b1u + process) & 4095]++;
+		} else {
+			invalidate_pages(space, process, first, last);
+			invalidate_pages(space, process | 1 << 20, first, last);
+		}
+	}
+	return head;
+}
+
+static void setup(int argc, char **argv)
+{
+	if (argc < 1)
+		exit(2);
+	is_commands = !strcmp(argv[0], "commands");
+	if (is_commands) {
+		setup_commands();
+		return;
+	}
+	uint32_t pages = atoi(argv[1]);
+	int is_hit = !strcmp(argv[0], "hit");
+	operations = 1 << 13;
+	make_ram(TABLE_PAGES * 4096ull);
+	make_pages(2, TABLE_PAGES);
+	current.device = 8;
+	current.process = -1;
+	current.space = 0x10000;
+	current.context = 5;
+	current.root = allocate_page() << 12;
+	entries = allocate((is_hit ? 2 * pages : 16) * sizeof(struct entry));
+	mask = (is_hit ? 2 * pages : 16) - 1;
+	for (uint32_t page = 0; page < pages; page++)
+		map(BASE << 32 | (uint64_t)page << 12, output_of(page));
+	order_length = pages > operations ? pages : operations;
+	order = allocate(order_length * sizeof(*order));
+	for (uint32_t i = 0; i < order_length; i++)
+		order[i] = random32() & (pages - 1);
+}
+
+static void before(void)
+{
+}
+
+static uint32_t batch(void)
+{
+	uint32_t sum = 0;
+	if (is_commands)
+		return run_commands();
+	for (uint32_t i = at; i < at + operations; i++) {
+		int lg2 = translate(8, -1, BASE << 32 | (uint64_t)order[i] << 12, READ);
+		sum += lg2 + (uint32_t)out.address + (uint32_t)(out.address >> 32);
+	}
+	at = at + operations == order_length ? 0 : at + operations;
+	return sum;
+}
