@@ -1,0 +1,188 @@
+import { errno } from '../../src/host/errno.ts';
+import { IommufdHost } from '../../src/host/iommufd/index.ts';
+import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
+import type { Frames, PhysicalMemory } from '../../src/host/sim/memory.ts';
+import type { HardwareQueues, Invalidation, NestedDomain, NestingModel, VirtualIommu } from '../../src/host/sim/nesting/model.ts';
+import type { PagingDomain } from '../../src/host/sim/paging-domain.ts';
+import { DMA_UNMAPPED } from '../../src/host/sim/translation.ts';
+import { WRITE } from '../../src/memory/access.ts';
+import { iommufdObjects, SELFTEST } from './iommufd-objects.ts';
+
+/** The mock IOMMU of the kernel's selftests as a nesting model: caches with four entries that only invalidations change. */
+
+const ENTRIES = 4;
+const FLAG_ALL = 1;
+
+/** Clears one entry or all: 0, -EOPNOTSUPP for an unknown flag, -EINVAL for an entry that there is not. */
+function clear(cache: number[], flags: number, index: number): number {
+  if ((flags & ~FLAG_ALL) !== 0) return -errno.EOPNOTSUPP;
+  if (index >= ENTRIES) return -errno.EINVAL;
+  if ((flags & FLAG_ALL) !== 0) cache.fill(0);
+  else cache[index] = 0;
+  return 0;
+}
+
+/** The struct's words, by the rule of copy_struct_from_user with all of it required, or a negative errno. */
+function words(entry: Buffer, count: number): number[] | number {
+  if (entry.length < 4 * count) return -errno.EINVAL;
+  if (entry.subarray(4 * count).some((byte) => byte !== 0)) return -errno.E2BIG;
+  return Array.from({ length: count }, (_, index) => entry.readUInt32LE(4 * index));
+}
+
+class MockStage implements NestedDomain {
+  readonly parent: PagingDomain;
+  readonly iotlb: number[];
+  readonly invalidation: Invalidation = {
+    type: SELFTEST.hwptInvalidate,
+    run: (entry) => {
+      const fields = words(entry, 2);
+      return typeof fields === 'number' ? fields : clear(this.iotlb, fields[0], fields[1]);
+    },
+  };
+
+  constructor(parent: PagingDomain, value: number) {
+    this.parent = parent;
+    this.iotlb = new Array(ENTRIES).fill(value);
+  }
+
+  accepts(): number {
+    return 0;
+  }
+
+  translate(): number {
+    return DMA_UNMAPPED;
+  }
+
+  free(): void {}
+}
+
+/** What the newest of each has in it. */
+interface Newest {
+  stage: MockStage | null;
+  caches: Map<bigint, number[]>;
+}
+
+function makeStage(newest: Newest, parent: PagingDomain, type: number, data: Buffer): MockStage | number {
+  if (type !== SELFTEST.hwptData) return -errno.EOPNOTSUPP;
+  if (data.length < 4) return -errno.EINVAL;
+  if (data.subarray(8).some((byte) => byte !== 0)) return -errno.E2BIG;
+  newest.stage = new MockStage(parent, data.readUInt32LE(0));
+  return newest.stage;
+}
+
+class MockQueues implements HardwareQueues {
+  readonly type = SELFTEST.hwQueue;
+  readonly page: { readonly frames: Frames };
+  readonly #made: boolean[] = [];
+
+  constructor(physical: PhysicalMemory) {
+    this.page = { frames: physical.allocate(4096) };
+  }
+
+  add(index: number): number {
+    if (index >= 2) return -errno.EINVAL;
+    if (this.#made[index]) return -errno.EEXIST;
+    if (index > 0 && !this.#made[index - 1]) return -errno.EIO;
+    this.#made[index] = true;
+    return 0;
+  }
+
+  remove(index: number): void {
+    this.#made[index] = false;
+  }
+
+  run(): void {}
+}
+
+function makeViommu(newest: Newest, parent: PagingDomain, physical: PhysicalMemory, answer: Buffer | null): VirtualIommu {
+  const caches = new Map<bigint, number[]>();
+  newest.caches = caches;
+  const queues = new MockQueues(physical);
+  // struct iommu_viommu_selftest: in_data, out_data, out_mmap_offset, out_mmap_length.
+  answer?.writeUInt32LE(answer.readUInt32LE(0), 4);
+  answer?.writeBigUInt64LE(BigInt(queues.page.frames.first), 8);
+  answer?.writeBigUInt64LE(4096n, 16);
+  return {
+    queues,
+    nest: (type, data) => makeStage(newest, parent, type, data),
+    invalidation: {
+      type: SELFTEST.viommuInvalidate,
+      run(entry, device) {
+        const fields = words(entry, 3);
+        if (typeof fields === 'number') return fields;
+        const [flags, virtualId, index] = fields;
+        const cache = caches.get(BigInt(virtualId)) ?? new Array<number>(ENTRIES).fill(SELFTEST.deviceCache);
+        if ((flags & ~FLAG_ALL) === 0 && index < ENTRIES && !device(BigInt(virtualId))) return -errno.EINVAL;
+        caches.set(BigInt(virtualId), cache);
+        return clear(cache, flags, index);
+      },
+    },
+    event(_fault, virtualId) {
+      const data = Buffer.alloc(4);
+      data.writeUInt32LE(Number(virtualId));
+      return { type: SELFTEST.veventq, data };
+    },
+  };
+}
+
+function mockIommu(newest: Newest): NestingModel {
+  return {
+    infoType: SELFTEST.hwInfo,
+    info: (type) => (type === 0 || type === SELFTEST.hwInfo ? Buffer.alloc(8) : null),
+    nest: (parent, _physical, type, data) => makeStage(newest, parent, type, data),
+    virtualTypes: [SELFTEST.viommu],
+    virtual: (parent, physical, _type, answer) => makeViommu(newest, parent, physical, answer),
+  };
+}
+
+function machine(newest: Newest): SimKernel {
+  return simKernel({
+    iommus: [
+      {
+        nesting: mockIommu(newest),
+        aperture: { first: BigInt(SELFTEST.base), last: 0x7fff_ffffn },
+        pageSizes: 0x1000n,
+        reserved: [],
+        dirtyTracking: true,
+        pasidLog2: 20,
+      },
+    ],
+    devices: ['vfio0', 'vfio1'].map((name) => ({ name, pageRequests: true })),
+  });
+}
+
+iommufdObjects('the simulated kernel', () => {
+  const newest: Newest = { stage: null, caches: new Map() };
+  const kernel = machine(newest);
+  const host = new IommufdHost(kernel);
+  let next = 0;
+  return {
+    port: kernel,
+    host,
+    addDevice(space) {
+      const sim = kernel.devices[next++];
+      const device = host.openDevice(sim.path);
+      if (space.attach(device) < 0) throw space.error;
+      return {
+        id: device.id,
+        replace: (to) => device.attach(to),
+        attachPasid: (pasid, to) => device.attachPasid(pasid, to),
+        detachPasid: (pasid) => device.detachPasid(pasid),
+        pageFault: (address) => void sim.dmaWrite(address, Uint8Array.of(0)),
+        event: () => void sim.dmaWrite(0n, Uint8Array.of(0)),
+      };
+    },
+    iotlb: (_stage, index, value) => newest.stage?.iotlb[index] === value,
+    cache: (_device, virtualId, index, value) => (newest.caches.get(BigInt(virtualId))?.[index] ?? SELFTEST.deviceCache) === value,
+    write(_device, _table, page) {
+      const sim = kernel.device();
+      if (sim.hostPfn(page, WRITE) < 0 || sim.dmaWrite(BigInt(page) << 12n, Uint8Array.of(0)) < 0)
+        throw new Error(`page ${page} is not mapped`);
+    },
+    close() {
+      host.close();
+      const { descriptors, pinnedBytes, domains, groupsOwned } = kernel.live();
+      if (descriptors + pinnedBytes + domains + groupsOwned !== 0) throw new Error(`leaked: ${JSON.stringify(kernel.live())}`);
+    },
+  };
+});
