@@ -14,4 +14,7 @@ export const registry: Readonly<Record<string, () => Promise<{ readonly row: Row
   'riscv-translate-miss': async () => ({ row: (await import('./rows/riscv.ts')).translateMiss }),
   'riscv-commands': async () => ({ row: (await import('./rows/riscv.ts')).commands }),
   'virtio-map': () => import('./rows/virtio-map.ts'),
+  'put-tce': async () => ({ row: (await import('./rows/tce.ts')).putTce }),
+  'put-tce-indirect': async () => ({ row: (await import('./rows/tce.ts')).putTceIndirect }),
+  'dma-read': async () => ({ row: (await import('./rows/tce.ts')).dma }),
 };
