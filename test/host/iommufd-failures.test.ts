@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { errno, errnoName, HostError } from '../../src/host/errno.ts';
+import { errno } from '../../src/host/errno.ts';
 import {
   amdGuest,
   type Invalidations,
@@ -10,9 +10,9 @@ import {
   smmuv3Stage1,
   vtdStage1,
 } from '../../src/host/iommufd/index.ts';
-import { amd, type IommuConfig, type SimKernel, simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
+import { amd, type IommuConfig, smmuv3, vtd } from '../../src/host/sim/index.ts';
 import { READ_WRITE } from '../../src/memory/access.ts';
-import { pfnOf } from '../../src/memory/address.ts';
+import { type Answer, RAM_PAGES, run, type Scenario, type Start } from './failures.ts';
 
 /**
  * Every call of the driver made to fail, the nth for every n, with every errno that include/uapi/linux/iommufd.h and the
@@ -38,23 +38,6 @@ const documented = [
   errno.ENODEV,
 ];
 
-/** What a step that can answer with an errno answered, and the error that tells of it. */
-interface Answer {
-  readonly result: number;
-  readonly error: HostError | null;
-}
-
-/** A machine's kernel, the first page of its RAM, and who hears of the host as soon as there is one. */
-interface Start {
-  readonly kernel: SimKernel;
-  readonly pfn: number;
-  readonly opened: (host: IommufdHost) => void;
-}
-
-/** Steps, each up to a `yield`. */
-type Scenario = (start: Start) => Generator<Answer | undefined>;
-
-const RAM_PAGES = 16;
 const BASE = 0x100;
 
 /** What any user of the host does. */
@@ -193,64 +176,6 @@ const machines: readonly [string, Scenario, IommuConfig][] = [
 
 /** Does what it does even when it reports an error (close(2)), so that nobody has to hear of it. */
 const NEVER_FAIL = 'close';
-
-/** Runs the steps up to the first that fails, and sees that it failed as the call did, and changed nothing. Returns the calls by kind. */
-function run(scenario: Scenario, config: IommuConfig, failing: { readonly nth: number; readonly errno: number } | null): string[] {
-  const kernel = simKernel({ iommus: [config], devices: ['vfio0', 'vfio1'].map((name) => ({ name, pageRequests: true })) });
-  const kinds: string[] = [];
-  let injected: string | null = null;
-  kernel.hooks.observe({
-    before: ({ kind }) => kinds.push(kind),
-    after: ({ kind, number }) => {
-      if (number === failing?.nth) injected = kind;
-    },
-  });
-  if (failing !== null) kernel.hooks.fail(failing);
-  let host: IommufdHost | undefined;
-  const opened = (made: IommufdHost) => {
-    host = made;
-  };
-  const steps = scenario({ kernel, pfn: pfnOf(kernel.allocate(RAM_PAGES * 4096).address), opened });
-  for (let done = false; !done; ) {
-    const before = JSON.stringify(kernel.save());
-    const outcome = attempt(steps);
-    done = outcome === true;
-    if (typeof outcome === 'boolean' && injected === null) continue;
-    expect(outcome, `the failed ${injected} went unnoticed`).toBeInstanceOf(HostError);
-    see(outcome as HostError, injected ?? 'no call', failing?.errno ?? 0);
-    expect(JSON.stringify(kernel.save()), `${injected} failed, and something has changed`).toBe(before);
-    break;
-  }
-  host?.close();
-  // The RAM is all that is left.
-  const { mappings, frames, ...left } = kernel.live();
-  expect([mappings, frames], `memory after ${injected} failed`).toEqual([1, 1]);
-  expect(
-    Object.entries(left).filter(([, count]) => count !== 0),
-    `left after ${injected} failed`,
-  ).toEqual([]);
-  return kinds;
-}
-
-/** The error is the call's: its name, its errno, and the range where it has one. */
-function see(error: HostError, kind: string, code: number): void {
-  expect(error.errno, error.message).toBe(code);
-  expect(error.message).toContain(errnoName(code));
-  expect(error.operation.toLowerCase()).toContain(kind.toLowerCase());
-  if (kind === 'IOMMU_IOAS_MAP' || kind === 'IOMMU_IOAS_COPY' || kind === 'IOMMU_IOAS_UNMAP') expect(error.range).toBeDefined();
-}
-
-/** One step: its error, or whether it was the last. */
-function attempt(steps: Generator<Answer | undefined>): HostError | boolean {
-  try {
-    const { value, done } = steps.next();
-    if (value !== undefined && value !== null && (value as Answer).result < 0) return (value as Answer).error as HostError;
-    return done === true;
-  } catch (error) {
-    if (error instanceof HostError) return error;
-    throw error;
-  }
-}
 
 describe.each(machines)('every call that fails: %s', (_name, scenario, config) => {
   const kinds = run(scenario, config, null);

@@ -180,18 +180,28 @@ export class TceSpace extends VfioSpace {
   /** One call for every run of adjacent mappings in a window: the kernel takes no more, and clears entry by entry. */
   protected unmapNow(iova: number, pages: number): number {
     const end = iova + pages;
-    for (let slot = this.mappings.seek(iova); slot >= 0 && this.mappings.firstOf(slot) < end; slot = this.mappings.seek(iova)) {
-      const first = this.mappings.firstOf(slot);
+    const { mappings } = this;
+    for (let slot = mappings.seek(iova); slot >= 0 && mappings.firstOf(slot) < end; ) {
+      const first = mappings.firstOf(slot);
       const length = this.#runLength(slot, end);
       const result = failed(this.unmapIoctl(first, length));
-      if (result < 0) return this.fail('VFIO_IOMMU_UNMAP_DMA', result, first, length);
-      for (let at = first; at < first + length; ) {
-        const next = this.mappings.lookup(at);
-        at += this.mappings.pagesOf(next);
-        this.#forget(next);
+      if (result < 0) {
+        this.#mapAgain(iova, first);
+        return this.fail('VFIO_IOMMU_UNMAP_DMA', result, first, length);
       }
+      slot = mappings.seek(first + length);
     }
+    for (let slot = mappings.seek(iova); slot >= 0 && mappings.firstOf(slot) < end; slot = mappings.seek(iova)) this.#forget(slot);
     return 0;
+  }
+
+  /** What was unmapped of [first, end) before a call failed: nothing has happened then. */
+  #mapAgain(first: number, end: number): void {
+    if (end <= first) return;
+    this.mappings.intervals(first, end - 1, (iova, host, pages, permission) => {
+      this.mapIoctl(iova, host, pages, permission);
+      return true;
+    });
   }
 
   /** Pages from the mapping's first on that adjacent mappings cover, within its window and below `end`. */
@@ -232,7 +242,9 @@ export class TceSpace extends VfioSpace {
   /** State of the partitionable endpoint (VFIO_EEH_PE_STATE_*: 0 normal), or a negative errno; -EOPNOTSUPP where the kernel has no EEH. */
   eehState(): number {
     const { control, calls, port } = this.host;
-    if (!this.host.hasExtension(this.container, uapi.VFIO_EEH)) return this.fail('VFIO_EEH_PE_OP', errno.EOPNOTSUPP);
+    const known = this.host.extension(this.container, uapi.VFIO_EEH);
+    if (known < 0) return this.fail('VFIO_CHECK_EXTENSION', known, 0, 0, 'VFIO_EEH');
+    if (known === 0) return this.fail('VFIO_EEH_PE_OP', errno.EOPNOTSUPP, 0, 0, 'the kernel has no EEH');
     const view = new DataView(control.buffer);
     view.setUint32(0, EEH_OP.bytes, true);
     view.setUint32(EEH_OP.flags, 0, true);

@@ -11,7 +11,7 @@ export interface TceWindow {
   readonly pageLg2: number;
 }
 
-/** A dynamic window as it is wished for. Whatever is left out, the driver chooses: 4 KiB pages, the largest size, the fewest levels. */
+/** A dynamic window as it is wished for. Whatever is left out, the driver chooses: 4 KiB pages, 32 GiB or what the platform can, the fewest levels. */
 export interface WindowWish {
   readonly pageLg2?: number;
   /** lg2 of its size in bytes. */
@@ -29,8 +29,11 @@ export interface TceInfo {
   readonly levelsMax: number;
 }
 
-/** Sizes that are tried, largest first, when a wish leaves it open: 1 TiB to 256 MiB. */
-const SIZE_LG2_MAX = 40;
+/**
+ * Sizes that are tried, largest first, when a wish leaves it open: 32 GiB to 256 MiB. A table of 4 KiB pages is 1/512 of that, and
+ * Linux 6.12 on pSeries does not look whether its second copy could be allocated: it oopses at the first map (seen with 1 TiB).
+ */
+const SIZE_LG2_MAX = 35;
 const SIZE_LG2_MIN = 28;
 
 /** Asks, creates and removes: the calls of version 2 about windows, with no state of their own. */

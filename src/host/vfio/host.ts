@@ -72,10 +72,10 @@ export abstract class VfioHost implements Host {
     throw new HostError('VFIO_CHECK_EXTENSION', errno.ENODEV, undefined, `the kernel has no ${typeName}: is ${module} loaded?`);
   }
 
-  /** Whether the kernel has something more: an argument of VFIO_CHECK_EXTENSION. */
-  hasExtension(container: number, extension: number): boolean {
+  /** Whether the kernel has something more, an argument of VFIO_CHECK_EXTENSION: 1, 0, or a negative errno. */
+  extension(container: number, extension: number): number {
     this.calls.control++;
-    return this.port.ioctl(container, uapi.VFIO_CHECK_EXTENSION, extension) > 0;
+    return this.port.ioctl(container, uapi.VFIO_CHECK_EXTENSION, extension);
   }
 
   openDevice(path: string): VfioDevice {

@@ -144,21 +144,31 @@ export abstract class VfioSpace implements HostSpace {
 
   attach(device: HostDevice): number {
     const own = this.#own(device);
-    if (own.space === this) return 0;
-    const { group } = own;
-    const moved = own.space?.detach(own) ?? 0;
-    if (moved < 0) return this.fail('VFIO_GROUP_UNSET_CONTAINER', moved);
+    const before = own.space;
+    if (before === this) return 0;
+    if (before !== null) {
+      const left = before.detach(own);
+      if (left < 0) return this.fail('VFIO_GROUP_UNSET_CONTAINER', left, 0, 0, own.name);
+    }
+    const result = this.#take(own);
+    if (result < 0 && before !== null) before.#take(own);
+    return result;
+  }
+
+  /** Attaches a device that is attached to nothing. */
+  #take(device: VfioDevice): number {
+    const { group } = device;
     if (group.space !== null && group.space !== this)
       return this.fail('VFIO_GROUP_SET_CONTAINER', errno.EBUSY, 0, 0, `another device of ${group.path} is attached to another space`);
     const enters = group.space === null;
     const result = enters ? this.#enter(group) : 0;
     if (result < 0) return result;
-    const opened = own.open();
+    const opened = device.open();
     if (opened < 0) {
       if (enters) this.#leave(group);
       return this.fail('VFIO_GROUP_GET_DEVICE_FD', opened, 0, 0, device.name);
     }
-    own.space = this;
+    device.space = this;
     return 0;
   }
 
@@ -167,7 +177,10 @@ export abstract class VfioSpace implements HostSpace {
     if (own.space !== this) return this.fail('VFIO_GROUP_UNSET_CONTAINER', errno.EINVAL, 0, 0, `${device.name} is not attached to it`);
     own.closeFile();
     own.space = null;
-    return own.group.attached > 0 ? 0 : this.#leave(own.group);
+    const result = own.group.attached > 0 ? 0 : this.#leave(own.group);
+    // A group whose device is open is let go by no container, so the file had to be closed to try.
+    if (result < 0 && own.open() >= 0) own.space = this;
+    return result;
   }
 
   #own(device: HostDevice): VfioDevice {

@@ -78,9 +78,9 @@ export class TceTable {
     return old;
   }
 
-  /** Entries in use of [first, first + count). */
+  /** Entries in use of [first, first + count), ascending. */
   used(first: number, count: number): number[] {
-    return [...this.#entries.keys()].filter((entry) => entry >= first && entry < first + count);
+    return [...this.#entries.keys()].filter((entry) => entry >= first && entry < first + count).sort((a, b) => a - b);
   }
 
   /** Physical 4 KiB page for an access to an IOVA page, or a negative fault; null: outside the window. */
