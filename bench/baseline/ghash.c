@@ -85,7 +85,7 @@ static void setup(int argc, char **argv)
 		exit(2);
 	uint32_t pages = atoi(argv[0]), size = 2 * pages;
 	int is_random = !strcmp(argv[1], "random");
-	operations = 1 << 15;
+	operations = 1 << 13;
 	table = (struct table){ .mask = size - 1, .hash = key_hash, .equal = key_equal };
 	for (table.mod = size - 1; !is_prime(table.mod); table.mod--)
 		;

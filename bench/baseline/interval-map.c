@@ -152,7 +152,7 @@ static void setup(int argc, char **argv)
 		exit(2);
 	uint32_t intervals = atoi(argv[0]);
 	places = 2 * intervals;
-	operations = 1 << 12;
+	operations = 1 << 11;
 	while (size < intervals) {
 		uint64_t first = place();
 		insert(first, 4, 3 * first, 3);

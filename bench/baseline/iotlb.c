@@ -114,7 +114,7 @@ static void setup(int argc, char **argv)
 		exit(2);
 	uint32_t pages = atoi(argv[0]);
 	int is_random = !strcmp(argv[1], "random");
-	operations = 1 << 15;
+	operations = 1 << 13;
 	tlb.first_size = 12;
 	select_tag(0, 0);
 	tlb.entries = allocate(2 * pages * sizeof(struct entry));

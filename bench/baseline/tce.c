@@ -169,7 +169,7 @@ static void setup(int argc, char **argv)
 		exit(2);
 	mode = !strcmp(argv[0], "put") ? PUT : !strcmp(argv[0], "indirect") ? INDIRECT : DMA;
 	bytes_read = argc > 1 ? atoi(argv[1]) : 0;
-	operations = mode == PUT ? 1 << 14 : mode == INDIRECT ? 1 << 8 : 1 << 12;
+	operations = mode == PUT ? 1 << 14 : mode == INDIRECT ? 1 << 8 : 1 << 9;
 	make_ram(RAM_BYTES);
 	window = (struct window){ LIOBN, 12, 0x80000000, WINDOW_PAGES, allocate((WINDOW_PAGES >> CHUNK_LG2) * sizeof(uint64_t *)) };
 	registers[4] = LIOBN;

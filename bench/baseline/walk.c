@@ -201,7 +201,7 @@ static void setup(int argc, char **argv)
 	mode = atoi(argv[0]);
 	uint64_t pages = atoi(argv[1]);
 	int levels = mode == 5 ? 5 : 4, nested = mode == 0;
-	operations = 1 << 13;
+	operations = 1 << 11;
 	make_ram(4 * TABLE_PAGES * 4096);
 	make_pages(2 * TABLE_PAGES, 4 * TABLE_PAGES);
 	config.reserved = config.second_reserved = 0;

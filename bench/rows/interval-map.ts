@@ -10,7 +10,7 @@ const STRIDE = 8;
  * insertions meet an interval, and half of the removals nothing.
  */
 class Mix implements Work {
-  readonly operations = 1 << 12;
+  readonly operations = 1 << 11;
   readonly #map: IntervalMap;
   readonly #random = new Random();
   readonly #places: number;

@@ -23,7 +23,7 @@ function filled(pages: number): Iotlb {
   return iotlb;
 }
 
-const OPERATIONS = 1 << 15;
+const OPERATIONS = 1 << 13;
 
 /** Pages to look up, over and over. */
 function orderOf(pages: number, random: boolean): Int32Array {

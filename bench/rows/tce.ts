@@ -104,7 +104,7 @@ function dmaRead(bytes: number): Work {
   for (let at = 0; at < RAM_BYTES; at += 4) memory.store32(0, at, Math.imul(at, 0x9e3779b1));
   const device = new EmulatedDevice(ENDPOINT, iommu, memory);
   const to = new Uint8Array(bytes);
-  const operations = 1 << 12;
+  const operations = 1 << 9;
   const batch = () => {
     let sum = 0;
     for (let i = 0; i < operations; i++) {

@@ -53,7 +53,7 @@ function nested(pages: number): Walked {
 }
 
 class Walks implements Work {
-  readonly operations = 1 << 13;
+  readonly operations = 1 << 11;
   readonly #table: Walked;
   readonly #hi: number;
   readonly #order: Int32Array;

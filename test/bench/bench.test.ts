@@ -1,0 +1,142 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Compiler } from '../../bench/compiler.ts';
+import { htmlOf } from '../../bench/html.ts';
+import { measure } from '../../bench/measure.ts';
+import { parseOptions } from '../../bench/options.ts';
+import { registry } from '../../bench/registry.ts';
+import { footer, header, lineOf } from '../../bench/report.ts';
+import type { ResultRow } from '../../bench/row.ts';
+import { median } from '../../bench/sample.ts';
+
+const known = ['a', 'b', 'c'];
+const quick = { milliseconds: 5, rounds: 1 };
+
+describe('options', () => {
+  test('all rows by default, those named otherwise, in the registry’s order', () => {
+    expect(parseOptions([], known)).toEqual({ names: known, json: null, html: null, quick: false });
+    expect(parseOptions(['c', 'a', '--json', 'j', '--html', 'h', '--quick'], known)).toEqual({
+      names: ['a', 'c'],
+      json: 'j',
+      html: 'h',
+      quick: true,
+    });
+  });
+  test('an unknown row or option is refused, with what there is', () => {
+    expect(() => parseOptions(['d'], known)).toThrow(/no row is named d; there are: a, b, c/);
+    expect(() => parseOptions(['--fast'], known)).toThrow(TypeError);
+    expect(() => parseOptions(['--json'], known)).toThrow(TypeError);
+  });
+});
+
+test('median', () => {
+  expect(median([3])).toBe(3);
+  expect(median([5, 1, 3])).toBe(3);
+  expect(median([4, 1, 3, 2])).toBe(2.5);
+  expect(() => median([])).toThrow(RangeError);
+});
+
+// The rows that issue 3 names.
+test('the registry has every row, under the name that the row has', async () => {
+  const names = 'iotlb-hit iotlb-vs-ghash walk4 walk5 walk-nested map-range unmap-range interval-map put-tce put-tce-indirect dma-read';
+  expect(Object.keys(registry)).toEqual(expect.arrayContaining(names.split(' ')));
+  for (const [name, load] of Object.entries(registry)) {
+    const { row } = await load();
+    expect(row.name).toBe(name);
+    expect(new Set(row.variants.map((variant) => variant.name)).size).toBe(row.variants.length);
+  }
+});
+
+describe('measuring', () => {
+  const compiler = new Compiler();
+  const none = new Compiler('no-such-compiler');
+  afterAll(() => {
+    compiler.close();
+    none.close();
+  });
+
+  test('without a C compiler there is no ratio, and the report says so', async () => {
+    const { row } = await registry['dma-read']();
+    const result = measure(row, row.variants[0], none, quick);
+    expect(result).toMatchObject({ name: 'dma-read', variant: '64 B', baselineNsPerOp: null, ratio: null, met: null });
+    expect(result.nsPerOp).toBeGreaterThan(0);
+    expect(header(none.version)).toContain('No C compiler was found');
+    expect(footer([result])).toBe('No goal could be judged.');
+  });
+
+  test.skipIf(compiler.version === null)('C that computes something else is an error', async () => {
+    const { row } = await registry['dma-read']();
+    const wrong = { ...row.variants[0], baseline: { program: 'tce', arguments: ['read', '63'] } };
+    expect(() => measure(row, wrong, compiler, quick)).toThrow(/dma-read, 64 B: JavaScript computed -?\d+, C -?\d+/);
+  });
+
+  test.skipIf(compiler.version === null)('C that does not compile, or fails, is an error that says why', async () => {
+    const { row } = await registry['dma-read']();
+    expect(() => compiler.compile('no-such-program')).toThrow(/no-such-program/);
+    const failing = { ...row.variants[0], baseline: { program: 'tce', arguments: [] } };
+    expect(() => measure(row, failing, compiler, quick)).toThrow(/exit code 2/);
+  });
+});
+
+describe('the command', () => {
+  let directory = '';
+  beforeAll(() => {
+    directory = mkdtempSync(join(tmpdir(), 'viommu-bench-test-'));
+  });
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+  const bench = (...args: string[]) => spawnSync(process.execPath, ['--import', 'tsx', 'bench/main.ts', ...args], { encoding: 'utf8' });
+
+  test('writes the rows as issue 3 says, and a page that needs nothing else', () => {
+    const json = join(directory, 'rows.json');
+    const html = join(directory, 'rows.html');
+    const { status, stderr } = bench('put-tce', '--quick', '--json', json, '--html', html);
+    expect([status, stderr]).toEqual([0, '']);
+    const { rows } = JSON.parse(readFileSync(json, 'utf8'));
+    expect(rows).toHaveLength(1);
+    expect(Object.keys(rows[0])).toEqual(['name', 'variant', 'nsPerOp', 'baseline', 'baselineNsPerOp', 'ratio', 'goal', 'met']);
+    if (rows[0].ratio !== null) expect(rows[0].ratio).toBeCloseTo(rows[0].nsPerOp / rows[0].baselineNsPerOp);
+    const page = readFileSync(html, 'utf8');
+    expect(page).toContain('put-tce');
+    expect(page).not.toMatch(/(src|href)=|@import|url\(/);
+  });
+
+  test('refuses what it does not know', () => {
+    const { status, stderr } = bench('nonsense');
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/^bench: no row is named nonsense; there are: iotlb-hit, /);
+  });
+});
+
+describe('reports', () => {
+  const row: ResultRow = {
+    name: '</script>',
+    variant: 'v',
+    nsPerOp: 3,
+    baseline: 'C & more',
+    baselineNsPerOp: 2,
+    ratio: 1.5,
+    goal: 1.3,
+    met: false,
+  };
+  test('a missed goal shows', () => {
+    expect(lineOf(row)).toMatch(/1\.50 +≤ 1\.3 +NO$/);
+    expect(footer([row, { ...row, met: true }])).toBe('1 of 2 goals missed.');
+    expect(footer([{ ...row, met: true }])).toBe('All 1 goals met.');
+  });
+  test('names cannot break out of the page', () => {
+    const page = htmlOf([row], 'cc 1');
+    expect(page.match(/<\/script>/g)).toHaveLength(2);
+    expect(page).toContain('&lt;/script&gt;');
+    expect(page).toContain('C &amp; more');
+    expect(htmlOf([row], null)).toContain('No C compiler was found');
+  });
+});
+
+test('a sample process says what went wrong', () => {
+  expect(() =>
+    execFileSync(process.execPath, ['--import', 'tsx', 'bench/worker.ts', 'dma-read', 'nothing', '1'], { stdio: 'pipe' }),
+  ).toThrow(/dma-read has no variant nothing/);
+});
