@@ -544,7 +544,7 @@ describe('dirty tracking', () => {
     expect(dirty()).toEqual(seen);
     expect(dirty()).toEqual([]);
     expect(space.unmap(0, GUEST_PAGES)).toBe(0);
-    expect(() => dirty()).toThrow(/IOMMU_HWPT_GET_DIRTY_BITMAP: EINVAL/);
+    expect(dirty()).toEqual([]);
     host.close();
   });
 

@@ -3,7 +3,9 @@ import { IommufdHost } from '../../src/host/iommufd/index.ts';
 import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
 import type { Frames, PhysicalMemory } from '../../src/host/sim/memory.ts';
 import type { HardwareQueues, Invalidation, NestedDomain, NestingModel, VirtualIommu } from '../../src/host/sim/nesting/model.ts';
+import { userItem, userStruct } from '../../src/host/sim/nesting/user-struct.ts';
 import type { PagingDomain } from '../../src/host/sim/paging-domain.ts';
+import { Struct } from '../../src/host/sim/structs.ts';
 import { DMA_UNMAPPED } from '../../src/host/sim/translation.ts';
 import { WRITE } from '../../src/memory/access.ts';
 import { iommufdObjects, SELFTEST } from './iommufd-objects.ts';
@@ -22,12 +24,9 @@ function clear(cache: number[], flags: number, index: number): number {
   return 0;
 }
 
-/** The struct's words, by the rule of copy_struct_from_user with all of it required, or a negative errno. */
-function words(entry: Buffer, count: number): number[] | number {
-  if (entry.length < 4 * count) return -errno.EINVAL;
-  if (entry.subarray(4 * count).some((byte) => byte !== 0)) return -errno.E2BIG;
-  return Array.from({ length: count }, (_, index) => entry.readUInt32LE(4 * index));
-}
+const stageStruct = new Struct({ iotlb: 'u32', pagetable_type: 'u32' });
+const stageInvalidate = new Struct({ flags: 'u32', iotlb_id: 'u32' });
+const viommuInvalidate = new Struct({ flags: 'u32', vdev_id: 'u32', cache_id: 'u32' });
 
 class MockStage implements NestedDomain {
   readonly parent: PagingDomain;
@@ -35,8 +34,8 @@ class MockStage implements NestedDomain {
   readonly invalidation: Invalidation = {
     type: SELFTEST.hwptInvalidate,
     run: (entry) => {
-      const fields = words(entry, 2);
-      return typeof fields === 'number' ? fields : clear(this.iotlb, fields[0], fields[1]);
+      const fields = userStruct(stageInvalidate, 'iotlb_id', entry);
+      return typeof fields === 'number' ? fields : clear(this.iotlb, fields.flags, fields.iotlb_id);
     },
   };
 
@@ -64,9 +63,9 @@ interface Newest {
 
 function makeStage(newest: Newest, parent: PagingDomain, type: number, data: Buffer): MockStage | number {
   if (type !== SELFTEST.hwptData) return -errno.EOPNOTSUPP;
-  if (data.length < 4) return -errno.EINVAL;
-  if (data.subarray(8).some((byte) => byte !== 0)) return -errno.E2BIG;
-  newest.stage = new MockStage(parent, data.readUInt32LE(0));
+  const stage = userStruct(stageStruct, 'iotlb', data);
+  if (typeof stage === 'number') return stage;
+  newest.stage = new MockStage(parent, stage.iotlb);
   return newest.stage;
 }
 
@@ -108,9 +107,9 @@ function makeViommu(newest: Newest, parent: PagingDomain, physical: PhysicalMemo
     invalidation: {
       type: SELFTEST.viommuInvalidate,
       run(entry, device) {
-        const fields = words(entry, 3);
+        const fields = userItem(viommuInvalidate, entry);
         if (typeof fields === 'number') return fields;
-        const [flags, virtualId, index] = fields;
+        const { flags, vdev_id: virtualId, cache_id: index } = fields;
         const cache = caches.get(BigInt(virtualId)) ?? new Array<number>(ENTRIES).fill(SELFTEST.deviceCache);
         if ((flags & ~FLAG_ALL) === 0 && index < ENTRIES && !device(BigInt(virtualId))) return -errno.EINVAL;
         caches.set(BigInt(virtualId), cache);

@@ -95,7 +95,7 @@ export function iommufdObjects(name: string, create: () => ObjectsFixture): void
       expect(() => host.createStageOne(device, plain, stageData(1))).toThrow(/IOMMU_HWPT_ALLOC: EINVAL/);
       expect(() => host.createStageOne(device, nesting, { ...stageData(1), type: 1 })).toThrow(/EOPNOTSUPP/);
       expect(() => host.createStageOne(device, nesting, { type: SELFTEST.hwptData, bytes: new Uint8Array(2) })).toThrow(/EINVAL/);
-      expect(() => host.createStageOne(device, nesting, { type: SELFTEST.hwptData, bytes: new Uint8Array(16).fill(1) })).toThrow(/E2BIG/);
+      expect(() => host.createStageOne(device, nesting, { type: SELFTEST.hwptData, bytes: new Uint8Array(16) })).toThrow(/EINVAL/);
       const stage = host.createStageOne(device, nesting, stageData(1));
       expect(() => host.createStageOne(device, stage as never, stageData(1))).toThrow(/EINVAL/);
       expect(device.replace(stage)).toBe(0);
@@ -131,8 +131,8 @@ export function iommufdObjects(name: string, create: () => ObjectsFixture): void
       short.add([0]);
       expect(short.flush()).toBe(-errno.EINVAL);
       const long = host.createInvalidations(stage, SELFTEST.hwptInvalidate, 12);
-      long.add([0, 1, 1]);
-      expect(long.flush()).toBe(-errno.E2BIG);
+      long.add([0, 1, 0]);
+      expect(long.flush()).toBe(-errno.EINVAL);
       const other = host.createInvalidations(stage, 0, 8);
       other.add([0, 0]);
       expect(other.flush()).toBe(-errno.EINVAL);
@@ -174,6 +174,14 @@ export function iommufdObjects(name: string, create: () => ObjectsFixture): void
       batch.add([1, 0x99, 0]);
       expect(batch.flush()).toBe(0);
       expect([0, 1, 2, 3].map(holds)).toEqual([false, false, false, false]);
+      const long = host.createInvalidations(viommu, SELFTEST.viommuInvalidate, 16);
+      long.add([0, 0x99, 1, 1]);
+      expect(long.flush()).toBe(-errno.E2BIG);
+      long.add([0, 0x99, 1, 0]);
+      expect(long.flush()).toBe(0);
+      const short = host.createInvalidations(viommu, SELFTEST.viommuInvalidate, 8);
+      short.add([0, 0x99]);
+      expect([short.flush(), short.done]).toEqual([0, 1]);
     });
 
     test('events come in order, and those that a full queue has lost are counted', () => {
@@ -251,7 +259,7 @@ export function iommufdObjects(name: string, create: () => ObjectsFixture): void
       const view = new DataView(data.buffer);
       expect(view.getUint32(4, true)).toBe(0x1234);
       const [offset, bytes] = [view.getBigUint64(8, true), Number(view.getBigUint64(16, true))];
-      expect(bytes).toBe(4096);
+      expect(bytes).toBeGreaterThanOrEqual(4096);
       expect(() => viommu.mapPage(offset, 2 * bytes)).toThrow(/ENXIO/);
       expect(() => viommu.mapPage(offset + 0x100_0000n, bytes)).toThrow(/ENXIO/);
       const page = viommu.mapPage(offset, bytes);
@@ -262,7 +270,7 @@ export function iommufdObjects(name: string, create: () => ObjectsFixture): void
       viommu.close();
     });
 
-    test('dirty pages are told once, or kept; not where nothing is mapped or nobody tracks', () => {
+    test('dirty pages are told once, or kept; none where nothing is mapped or nobody tracks', () => {
       const table = host.createPageTable(device, space, { dirtyTracking: true });
       expect(device.replace(table)).toBe(0);
       const dirty = (options = {}, first = BASE, pages = PAGES) => {
@@ -270,7 +278,7 @@ export function iommufdObjects(name: string, create: () => ObjectsFixture): void
         table.readDirty(first, pages, (from, to) => runs.push([from - BASE, to - BASE]), options);
         return runs;
       };
-      expect(() => dirty()).toThrow(/IOMMU_HWPT_GET_DIRTY_BITMAP: EINVAL/);
+      expect(dirty()).toEqual([]);
       table.setDirtyTracking(true);
       expect(dirty()).toEqual([]);
       for (const page of [0, 1, 9]) fixture.write(device, table, BASE + page);
@@ -282,12 +290,14 @@ export function iommufdObjects(name: string, create: () => ObjectsFixture): void
       expect(dirty({}, BASE + 2, 4)).toEqual([]);
       expect(dirty()).toEqual(expected);
       expect(dirty()).toEqual([]);
-      expect(() => dirty({}, BASE, PAGES + 1)).toThrow(/EINVAL/);
+      fixture.write(device, table, BASE);
+      expect(dirty({}, BASE, PAGES + 1)).toEqual([[0, 0]]);
+      expect(dirty({}, BASE + PAGES, 1)).toEqual([]);
       fixture.write(device, table, BASE);
       table.setDirtyTracking(true);
       expect(dirty()).toEqual([]);
       table.setDirtyTracking(false);
-      expect(() => dirty()).toThrow(/EINVAL/);
+      expect(dirty()).toEqual([]);
       const untracked = host.createPageTable(device, space);
       expect(() => untracked.setDirtyTracking(true)).toThrow(/IOMMU_HWPT_SET_DIRTY_TRACKING: EOPNOTSUPP/);
     });

@@ -12,7 +12,10 @@ export interface DirtyOptions {
   readonly keep?: boolean;
 }
 
-/** IOMMU_HWPT_GET_DIRTY_BITMAP at 4 KiB a bit. @throws HostError EINVAL where the range is not mapped or tracking is off. */
+/**
+ * IOMMU_HWPT_GET_DIRTY_BITMAP at 4 KiB a bit. What is not mapped, what lies behind a hole, and everything while tracking is off,
+ * counts as clean (Linux 7.3). @throws HostError EOPNOTSUPP for a page table without dirty tracking.
+ */
 export function readDirty(
   context: IommufdContext,
   hwpt: Handle,

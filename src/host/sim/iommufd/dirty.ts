@@ -41,10 +41,12 @@ const getBitmap = handler('IOMMU_HWPT_GET_DIRTY_BITMAP', iommuHwptGetDirtyBitmap
   const bits = length / page_size;
   const bitmap = context.kernel.process.view(data, Number((bits + 63n) / 64n) * 8);
   if (bitmap === null) return -errno.EFAULT;
-  // The walk wants every page of the range to be mapped, and tracking to be on.
-  if (!hwpt.domain.tracking || hwpt.ioas.table.slices(iova, iova + length - 1n) === null) return -errno.EINVAL;
+  // Neither a hole nor tracking that is off is an error: there is nothing to tell then, behind the hole or at all.
+  if (!hwpt.domain.tracking) return 0;
+  const mapped = hwpt.ioas.table.mappedFrom(iova, iova + length - 1n);
+  if (mapped < iova) return 0;
   const bitOf = (pfn: number) => Number(((BigInt(pfn) << 12n) - iova) / page_size);
-  hwpt.domain.readDirty(Number(iova >> 12n), Number((iova + length - 1n) >> 12n), (flags & NO_CLEAR) === 0, (first, last) => {
+  hwpt.domain.readDirty(Number(iova >> 12n), Number(mapped >> 12n), (flags & NO_CLEAR) === 0, (first, last) => {
     for (let bit = bitOf(first); bit <= bitOf(last); bit++) bitmap[bit >> 3] |= 1 << (bit & 7);
   });
   return 0;

@@ -147,6 +147,13 @@ export class IoPageTable {
     return slices;
   }
 
+  /** The last address up to which all of [first, last] is mapped; first - 1 when nothing is. */
+  mappedFrom(first: bigint, last: bigint): bigint {
+    let at = first;
+    for (let area = this.#areas.at(at); area !== undefined && at <= last; area = this.#areas.at(at)) at = area.last + 1n;
+    return at > last ? last : at - 1n;
+  }
+
   /**
    * Keeps [first, last] mapped and gives its physical address, for hardware that does not go through the tables: -ENOENT where
    * it is not mapped, -EFAULT where it is not contiguous. `unlock` undoes it.

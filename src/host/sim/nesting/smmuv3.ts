@@ -8,7 +8,7 @@ import type { Event, HardwareQueues, Invalidation, NestedDomain, NestingModel, V
 import { SmmuCaches } from './smmuv3-caches.ts';
 import { type ContextDescriptor, contextDescriptor } from './smmuv3-cd.ts';
 import { answerVintf, checkVintf, type TegraConfig, TegraQueues, tegraInfo, VIOMMU_TEGRA241 } from './tegra241.ts';
-import { userStruct } from './user-struct.ts';
+import { userItem, userStruct } from './user-struct.ts';
 
 /** Arm SMMUv3 (IHI 0070): nested translation, and what the kernel lets a guest command. */
 
@@ -89,7 +89,7 @@ class VirtualSmmu implements VirtualIommu {
   readonly invalidation: Invalidation = {
     type: INVALIDATE_SMMUV3,
     run: (entry, device) => {
-      const command = userStruct(invalidateSmmu, 'cmd1', entry);
+      const command = userItem(invalidateSmmu, entry);
       return typeof command === 'number' ? command : this.#caches.command(command.cmd0, command.cmd1, device);
     },
   };
