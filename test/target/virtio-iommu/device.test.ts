@@ -262,6 +262,32 @@ describe('status, features and queues (2.1 to 2.4, 3.1)', () => {
   });
 });
 
+test('a refused flush is taken back: changed for the same ranges, and another flush (AddressSpace.owner)', () => {
+  const { iommu, requests } = start({ packed: false, eventIdx: false }, 16);
+  iommu.attach(1, EP);
+  const calls: string[] = [];
+  let refuse = true;
+  iommu.observe({
+    attach: () => 0,
+    changed: (space, first, last) => void calls.push(`${space.name} ${first}..${last}`),
+    flush: () => {
+      calls.push(refuse ? 'refused' : 'flush');
+      const result = refuse ? -28 : 0;
+      refuse = false;
+      return result;
+    },
+  });
+  requests.add(map(1, 0x1000n, 0x2fffn, 0x5000n));
+  requests.add(map(1, 0x8000n, 0x8fffn, 0x5000n));
+  iommu.notify(REQUEST_QUEUE);
+  expect(calls).toEqual([
+    ...['domain 1 1..2', 'domain 1 8..8', 'refused'],
+    ...['domain 1 8..8', 'domain 1 1..2', 'flush'],
+    ...['domain 1 1..2', 'flush', 'domain 1 8..8', 'flush'],
+  ]);
+  expect(requests.collect().map(({ bytes }) => bytes[0])).toEqual([S_OK, S_OK]);
+});
+
 describe('save and load', () => {
   /** `any`: damage is done to plain data. */
   // biome-ignore lint/suspicious/noExplicitAny: what is wrong has no type
@@ -276,6 +302,7 @@ describe('save and load', () => {
     ['a domain twice', (state) => state.domains.push(state.domains[0])],
     ['a domain without endpoints', (state) => set(state.domains[0], 'endpoints', [])],
     ['an endpoint that nobody knows', (state) => set(state.domains[0], 'endpoints', [99])],
+    ['an endpoint in two domains', (state) => state.domains.push({ ...state.domains[0], id: 2 })],
     ['half a mapping', (state) => state.domains[0].mappings.pop()],
     ['mappings that overlap', (state) => state.domains[0].mappings.push(1, 1, 0, 3)],
     ['a mapping past 2^64', (state) => set(state.domains[0], 'mappings', [2 ** 52 - 1, 2, 0, 3])],

@@ -18,11 +18,17 @@ import type { Buffer } from './driver.ts';
 import { EP, type Fixture, OTHER, ringKinds, start } from './fixture.ts';
 import { attach, detach, map, probe, unmap } from './requests.ts';
 
-/** Makes buffers available, notifies once, and returns [status, used length] of each; the status is the last byte but 3 of what was written. */
+/** Makes buffers available, notifies once, and returns [status, used length] of each; -1: no status. */
 function kick({ iommu, requests }: Fixture, ...buffers: Buffer[]): [status: number, written: number][] {
   for (const buffer of buffers) requests.add(buffer);
   expect(iommu.notify(REQUEST_QUEUE)).toBe(false);
-  return requests.collect().map(({ written, bytes }) => [written === 0 ? -1 : bytes[written - 4], written]);
+  return requests.collect().map(({ written, bytes }) => {
+    // Behind what was written the driver's own bytes stand; the tail's reserved bytes are 0 (5.13.6.2).
+    expect(bytes.subarray(written).every((byte) => byte === 0xee)).toBe(true);
+    if (written === 0) return [-1, 0];
+    expect([...bytes.subarray(written - 3, written)]).toEqual([0, 0, 0]);
+    return [bytes[written - 4], written];
+  });
 }
 
 const page = (domain: number, i: number, flags = 3) => map(domain, BigInt(i) << 12n, (BigInt(i) << 12n) | 0xfffn, BigInt(i) << 12n, flags);
