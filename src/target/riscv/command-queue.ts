@@ -32,6 +32,9 @@ const DONE = 0;
 const ILLEGAL = 1;
 /** The command waits, or failed: the head stays. */
 const STAYS = 2;
+/** The command is done, but the queue cannot go on. */
+const STALLED = 3;
+const UNREADABLE = 4;
 
 /** An ATS.INVAL for which no ITag was free: the queue stands still behind it. */
 export interface StalledInvalidation {
@@ -62,6 +65,9 @@ export class CommandQueue {
   readonly #parts: CommandQueueParts;
   readonly #words: Int32Array;
   readonly #iotlb: Iotlb;
+  /** Pages that the command at work selects. */
+  #first = 0;
+  #last = 0;
 
   constructor(parts: CommandQueueParts) {
     this.#parts = parts;
@@ -86,21 +92,31 @@ export class CommandQueue {
 
   /** Processes `limit` commands at most. What they change in address spaces reaches the hardware before the guest can look at cqh. */
   run(limit: number): void {
-    for (let i = 0; i < limit && this.isRunnable; i++) this.#step();
+    if (this.isRunnable) this.#run(limit);
     this.#parts.spaces.flush();
   }
 
-  #step(): void {
+  /** Nothing but a command that does not end as DONE makes the queue stop. */
+  #run(limit: number): void {
     const { queue } = this;
     const { structures, registers } = this.#parts;
-    queue.locate();
-    if (!structures.read(queue.entryHi, queue.entryLo, 2, registers.bigEndian)) {
-      this.#fail(Csr.memoryFault);
-      return;
+    const bigEndian = registers.bigEndian;
+    const { software, mask } = queue;
+    queue.locate(0);
+    const baseHi = queue.entryHi;
+    const baseLo = queue.entryLo;
+    let head = queue.device;
+    for (let i = 0; i < limit && head !== software; i++) {
+      const hi = baseHi | (head >>> (32 - COMMAND_LG2));
+      const lo = baseLo | (head << COMMAND_LG2);
+      const outcome = structures.readPair(hi, lo, bigEndian) ? this.#execute() : UNREADABLE;
+      if (outcome === UNREADABLE) this.#fail(Csr.memoryFault);
+      if (outcome === ILLEGAL) this.#fail(Csr.illegal);
+      if (outcome !== DONE && outcome !== STALLED) return;
+      head = (head + 1) & mask;
+      registers.set(CQH, head);
+      if (outcome === STALLED) return;
     }
-    const outcome = this.#execute();
-    if (outcome === DONE) queue.advance();
-    else if (outcome === ILLEGAL) this.#fail(Csr.illegal);
   }
 
   /** An error bit stops the queue until software clears it. */
@@ -140,17 +156,19 @@ export class CommandQueue {
   }
 
   /**
-   * Pages [page, page + count) that ADDR and S select ("Address Range Invalidation Extension": a NAPOT range whose size the
-   * lowest 0 of ADDR gives; all ones is unspecified, here everything).
+   * Makes [#first, #last] the pages that AV, ADDR and S select ("Address Range Invalidation Extension": a NAPOT range whose size
+   * the lowest 0 of ADDR gives; all ones is unspecified, here everything).
    */
-  #range(): { readonly first: number; readonly last: number } {
+  #selectPages(): void {
     const words = this.#words;
+    this.#first = 0;
+    this.#last = PFN_LIMIT - 1;
+    if ((words[0] & Inval.av) === 0) return;
     const page = (words[3] & 0x3fff_ffff) * 2 ** 22 + (words[2] >>> 10);
-    if ((words[2] & Inval.s) === 0) return { first: page, last: page };
-    let pages = 2;
-    while (pages < PFN_LIMIT && page % pages === pages - 1) pages *= 2;
-    const first = page - (page % pages);
-    return { first, last: first + pages - 1 };
+    let pages = 1;
+    if ((words[2] & Inval.s) !== 0) for (pages = 2; pages < PFN_LIMIT && page % pages === pages - 1; pages *= 2);
+    this.#first = page - (page % pages);
+    this.#last = this.#first + pages - 1;
   }
 
   /** IOTINVAL.VMA. Where the IOTLB cannot select as finely, it forgets more. */
@@ -159,21 +177,21 @@ export class CommandQueue {
     const words = this.#words;
     const gscid = (words[1] & Inval.gv) !== 0 ? (words[1] >>> 12) & 0xffff : -1;
     const pscid = (words[1] & Inval.pscv) !== 0 ? words[0] >>> 12 : -1;
-    const { first, last } = (words[0] & Inval.av) !== 0 ? this.#range() : { first: 0, last: PFN_LIMIT - 1 };
+    this.#selectPages();
     const space = gscid < 0 ? HOST_SPACE : gscid;
     if (pscid < 0) {
       this.#iotlb.invalidateSpace(space);
     } else {
-      this.#invalidateContext(space, pscid, first, last);
-      this.#invalidateContext(space, pscid + CONTEXT_OF_SUM, first, last);
+      this.#invalidateContext(space, pscid);
+      if (this.#parts.contexts.usesSum) this.#invalidateContext(space, pscid + CONTEXT_OF_SUM);
     }
-    this.#parts.spaces.changedFirst(gscid, pscid, first, last);
+    if (this.#parts.spaces.isObserved) this.#parts.spaces.changedFirst(gscid, pscid, this.#first, this.#last);
     return DONE;
   }
 
-  #invalidateContext(space: number, context: number, first: number, last: number): void {
-    if (first === 0 && last === PFN_LIMIT - 1) this.#iotlb.invalidateContext(space, context);
-    else this.#iotlb.invalidateRange(space, context, first, last);
+  #invalidateContext(space: number, context: number): void {
+    if (this.#first === 0 && this.#last === PFN_LIMIT - 1) this.#iotlb.invalidateContext(space, context);
+    else this.#iotlb.invalidateRange(space, context, this.#first, this.#last);
   }
 
   /** IOTINVAL.GVMA: entries translate through both stages, so the address selects only where the first is Bare. PSCV is illegal. */
@@ -182,10 +200,10 @@ export class CommandQueue {
     if (this.#hasReservedOfInvalidation() || (words[1] & Inval.pscv) !== 0) return ILLEGAL;
     const guest = (words[1] & Inval.gv) !== 0;
     const gscid = guest ? (words[1] >>> 12) & 0xffff : -1;
-    const { first, last } = guest && (words[0] & Inval.av) !== 0 ? this.#range() : { first: 0, last: PFN_LIMIT - 1 };
+    this.#selectPages();
     if (guest) this.#iotlb.invalidateSpace(gscid);
     else this.#iotlb.invalidateAll();
-    this.#parts.spaces.changedSecond(gscid, first, last);
+    this.#parts.spaces.changedSecond(gscid, guest ? this.#first : 0, guest ? this.#last : PFN_LIMIT - 1);
     return DONE;
   }
 
@@ -262,9 +280,13 @@ export class CommandQueue {
     const segment = (words[1] & 2) !== 0 ? words[1] >>> 24 : null;
     const pasid = (words[1] & 1) !== 0 ? words[0] >>> 12 : null;
     const payload = joinHiLo(words[3], words[2]);
-    if ((words[0] & 0x3ff) === ATS_PRGR) tags.respond(requester, segment, pasid, payload);
-    else if (!tags.request(requester, segment, pasid, payload)) this.stalled = { requester, segment, pasid, payload };
-    return DONE;
+    if ((words[0] & 0x3ff) === ATS_PRGR) {
+      tags.respond(requester, segment, pasid, payload);
+      return DONE;
+    }
+    if (tags.request(requester, segment, pasid, payload)) return DONE;
+    this.stalled = { requester, segment, pasid, payload };
+    return STALLED;
   }
 
   /** An invalidation completed or timed out: goes on with what waited for it. */

@@ -43,6 +43,8 @@ const SECOND_ONLY = -2;
 export class Contexts {
   /** Why `find` found none; PDT_GUEST_PAGE_FAULT: see the process directory. */
   cause = 0;
+  /** Some context had SUM set, so that the IOTLB may know contexts of that kind. */
+  usesSum = false;
   /** DC.tc.DTF of the device that was looked up last; false where there was no context. */
   quiet = false;
   readonly #registers: Registers;
@@ -130,6 +132,7 @@ export class Contexts {
     of: { readonly mode: number; readonly root: number; readonly pscid: number; readonly ens: boolean; readonly sum: boolean },
   ): Stages {
     const mode = firstStageMode(this.#registers, of.mode, device.sxl) ?? null;
+    this.usesSum ||= of.sum;
     const firstStage = mode === null ? null : { mode, root: of.root };
     const table = (memory: TableMemory) => this.firstTable(device, firstStage!, of.sum, memory);
     const nested =

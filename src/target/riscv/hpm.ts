@@ -47,8 +47,8 @@ export class Hpm {
   readonly #interrupts: Interrupts;
   readonly #config: HpmConfig;
   readonly #cycles: (() => number) | undefined;
-  /** Events that some counter counts: without one, counting costs one AND. */
-  #armed = 0;
+  /** Events that some counter counts, as bits: without one, counting costs one AND. */
+  armed = 0;
   #cyclesSeen = 0;
 
   constructor(registers: Registers, interrupts: Interrupts, config: HpmConfig, cycles?: () => number) {
@@ -58,13 +58,8 @@ export class Hpm {
     this.#cycles = cycles;
   }
 
-  /** Whether some counter counts the event: asked before its cost is worked out. */
-  counts(event: number): boolean {
-    return (this.#armed & (1 << event)) !== 0;
-  }
-
   count(event: number, times = 1): void {
-    if ((this.#armed & (1 << event)) === 0 || !this.#registers.can(Cap.hpm)) return;
+    if ((this.armed & (1 << event)) === 0 || !this.#registers.can(Cap.hpm)) return;
     for (let counter = 1; counter < this.#config.counters; counter++) {
       if (this.#registers.has(IOCOUNTINH, 1 << counter)) continue;
       const at = IOHPMEVT + 8 * (counter - 1);
@@ -171,12 +166,12 @@ export class Hpm {
 
   /** After the selectors changed. */
   rearm(): void {
-    this.#armed = 0;
+    this.armed = 0;
     for (let counter = 1; counter < this.#config.counters; counter++) {
       const event = this.#registers.get(IOHPMEVT + 8 * (counter - 1)) & 0x7fff;
-      if (event < EVENTS && !this.#registers.has(IOCOUNTINH, 1 << counter)) this.#armed |= 1 << event;
+      if (event < EVENTS && !this.#registers.has(IOCOUNTINH, 1 << counter)) this.armed |= 1 << event;
     }
-    this.#armed &= ~1;
+    this.armed &= ~1;
   }
 }
 

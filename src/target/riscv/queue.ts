@@ -53,11 +53,10 @@ export class Queue {
     this.#registers.setBits(this.#layout.csr, bits);
   }
 
-  /** Computes the address of the entry at the device's index. */
-  locate(): void {
+  /** Computes the address of an entry, by default the one at the device's index. */
+  locate(index = this.device): void {
     const { base, entryLg2 } = this.#layout;
     const low = this.#registers.get(base);
-    const index = this.device;
     this.entryHi = ((this.#registers.get(base + 4) & 0x3f_ffff) << 2) | (low >>> 30) | (index >>> (32 - entryLg2));
     this.entryLo = ((low & ~0x3ff) << 2) | (index << entryLg2);
   }

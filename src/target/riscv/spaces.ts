@@ -99,6 +99,11 @@ export class Spaces {
     this.#identity = new IdentitySpace({ regions: parts.memory.regions ?? [] });
   }
 
+  /** Somebody wants to hear of changes. */
+  get isObserved(): boolean {
+    return this.#observer !== null;
+  }
+
   add(endpoint: number): void {
     this.#endpoints.add(endpoint);
     this.refresh(endpoint);

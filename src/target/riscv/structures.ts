@@ -12,12 +12,14 @@ const DOUBLEWORDS = 8;
 export class Structures {
   readonly words = new Int32Array(2 * DOUBLEWORDS);
   readonly #memory: IommuMemory;
+  readonly #word: Int32Array;
   readonly #registers: Registers;
   readonly #surroundings: RiscvIommuSurroundings;
 
   constructor(surroundings: RiscvIommuSurroundings, registers: Registers) {
     this.#surroundings = surroundings;
     this.#memory = surroundings.memory;
+    this.#word = surroundings.memory.word;
     this.#registers = registers;
   }
 
@@ -37,6 +39,21 @@ export class Structures {
       this.words[2 * i] = word[0];
       this.words[2 * i + 1] = word[1];
     }
+    return true;
+  }
+
+  /** Reads two doublewords, as `read` does: commands come often. */
+  readPair(hi: number, lo: number, bigEndian: boolean): boolean {
+    if (bigEndian) return this.read(hi, lo, 2, true);
+    const memory = this.#memory;
+    const word = this.#word;
+    const words = this.words;
+    if (memory.load64(hi, lo) < 0) return false;
+    words[0] = word[0];
+    words[1] = word[1];
+    if (memory.load64(hi, lo + 8) < 0) return false;
+    words[2] = word[0];
+    words[3] = word[1];
     return true;
   }
 

@@ -25,7 +25,10 @@ const INTERRUPT_FILE = 1 << 6;
 const GLOBAL = 1 << 21;
 
 const RWX = READ | WRITE | EXECUTE;
-const NO_STAGES = { device: -1, process: NO_PASID, space: -1, context: -1 };
+/** RWX, PRIVILEGED and NO_PASID, here because the compiler folds a module's own constants only. */
+const WANTED = 7;
+const AS_SUPERVISOR = 8;
+const WITHOUT_PROCESS = -1;
 
 /** What a request that succeeded got, beside the address in `translated`. */
 export interface Answer {
@@ -53,7 +56,8 @@ export interface TranslatorParts {
 
 /** "Process to translate an IOVA", with the IOTLB in front of it. */
 export class Translator {
-  readonly translated = new Int32Array(2);
+  /** What the IOTLB answers with: [lo, hi], then more. */
+  readonly translated: Int32Array;
   readonly answer: Answer = {
     permission: 0,
     pbmt: PBMT_PMA,
@@ -65,16 +69,25 @@ export class Translator {
   };
   readonly iotlb: Iotlb;
   readonly #parts: TranslatorParts;
+  readonly #hpm: Hpm;
   readonly #fill = new Int32Array(OUT_LENGTH);
-  /** Whose request was translated last: most come in a row. */
-  #last: { readonly device: number; readonly process: number; readonly space: number; readonly context: number } = NO_STAGES;
+  /** Whose request was translated last, and how: most come in a row. Device -1: nobody's. */
+  #device = -1;
+  #processId = WITHOUT_PROCESS;
+  #space = 0;
+  #context = 0;
+  #stages: Stages | null = null;
+  /** A global translation may be in the cache. */
+  #globals = false;
   #iotval2Hi = 0;
   #iotval2Lo = 0;
   #debugging = false;
 
   constructor(parts: TranslatorParts, iotlbEntries: number) {
     this.#parts = parts;
+    this.#hpm = parts.hpm;
     this.iotlb = new Iotlb(iotlbEntries);
+    this.translated = this.iotlb.out;
   }
 
   /**
@@ -82,22 +95,33 @@ export class Translator {
    * cause, which is in the fault queue then.
    */
   translate(device: number, process: number, hi: number, lo: number, access: number): number {
-    const last = this.#last;
-    if (last.device === device && last.process === process && !this.#parts.hpm.counts(Event.untranslated)) {
-      const lg2 = this.iotlb.lookup(last.space, last.context, hi, lo, wishOf(access, process));
-      if (lg2 >= 0) {
-        const { out } = this.iotlb;
-        this.translated[0] = out[OUT_LO];
-        this.translated[1] = out[OUT_HI];
-        return lg2;
-      }
-    }
-    return this.request(Kind.untranslated, device, process, hi, lo, access);
+    if (device !== this.#device || process !== this.#processId || this.#hpm.armed !== 0)
+      return this.request(Kind.untranslated, device, process, hi, lo, access);
+    const supervisor = (access & AS_SUPERVISOR) !== 0 && process !== WITHOUT_PROCESS;
+    const wish = supervisor ? supervisorWish(access) : (access & WANTED) | BY_USER;
+    const lg2 = this.iotlb.lookup(this.#space, this.#context, hi, lo, wish);
+    if (lg2 >= 0) return lg2;
+    return supervisor || this.#globals
+      ? this.request(Kind.untranslated, device, process, hi, lo, access)
+      : this.#walkAgain(device, process, hi, lo, access & WANTED);
+  }
+
+  /** The request of the same device as the last one: what its contexts say is known. */
+  #walkAgain(device: number, process: number, hi: number, lo: number, access: number): number {
+    this.#iotval2Hi = 0;
+    this.#iotval2Lo = 0;
+    const stages = this.#stages!;
+    const result = this.#walk(Kind.untranslated, stages, hi, lo, access);
+    if (result >= 0) return result;
+    this.#parts.contexts.quiet = stages.device.quiet;
+    this.#report(Kind.untranslated, -result, device, process, hi, lo, access);
+    return result;
   }
 
   /** What was looked up may no longer be so. */
   forgetLast(): void {
-    this.#last = NO_STAGES;
+    this.#device = -1;
+    this.#stages = null;
   }
 
   /** A request of the debug registers: untranslated, but an interrupt file in memory is not an address ("Debug support"). */
@@ -144,7 +168,7 @@ export class Translator {
     if (process === NO_PASID && stages.device.dpe) hpm.ids.process = 0;
     hpm.ids.pscid = stages.pscid;
     hpm.ids.gscid = stages.device.secondStage === null ? -1 : stages.device.gscid;
-    if (kind === Kind.untranslated) this.#last = { device, process, space: stages.space, context: stages.context };
+    if (kind === Kind.untranslated) this.#remember(device, process, stages);
     if (kind !== Kind.ats) {
       const lg2 = this.#cached(stages, process, hi, lo, access);
       if (lg2 >= 0) return lg2;
@@ -153,14 +177,23 @@ export class Translator {
     return this.#walk(kind, stages, hi, lo, access);
   }
 
+  #remember(device: number, process: number, stages: Stages): void {
+    this.#device = device;
+    this.#processId = process;
+    this.#space = stages.space;
+    this.#context = stages.context;
+    this.#stages = stages;
+  }
+
   #cached(stages: Stages, process: number, hi: number, lo: number, access: number): number {
     const wish = wishOf(access, process);
     let lg2 = this.iotlb.lookup(stages.space, stages.context, hi, lo, wish);
-    if (lg2 < 0 && stages.context >= 0) lg2 = this.iotlb.lookup(stages.space, stages.context | GLOBAL, hi, lo, wish);
+    if (lg2 < 0 && this.#globals) lg2 = this.iotlb.lookup(stages.space, stages.context | GLOBAL, hi, lo, wish);
     if (lg2 < 0) return lg2;
     const { out } = this.iotlb;
+    const interruptFile = (out[OUT_PERMISSION] & INTERRUPT_FILE) !== 0;
     this.#set(out[OUT_HI], out[OUT_LO], out[OUT_PERMISSION] & RWX, out[OUT_TYPE]);
-    this.answer.interruptFile = (out[OUT_PERMISSION] & INTERRUPT_FILE) !== 0;
+    this.answer.interruptFile = interruptFile;
     return lg2;
   }
 
@@ -240,8 +273,9 @@ export class Translator {
   }
 
   #walkFirst(stages: Stages, hi: number, lo: number, wanted: number): number {
-    const { hpm } = this.#parts;
+    const hpm = this.#hpm;
     const first = stages.first!;
+    if (hpm.armed === 0) return stages.nested === null ? first.walk(hi, lo, wanted) : stages.nested.walkFirst(hi, lo, wanted);
     const { second } = stages.device;
     const firstReads = first.reads;
     const secondReads = second === null ? 0 : second.reads;
@@ -280,6 +314,7 @@ export class Translator {
     fill[OUT_HI] = translated[1];
     fill[OUT_PERMISSION] = answer.permission | who | flags;
     fill[OUT_TYPE] = answer.pbmt;
+    this.#globals ||= answer.global;
     this.iotlb.fill(stages.space, answer.global ? stages.context | GLOBAL : stages.context, hi, lo, lg2, fill);
   }
 
@@ -334,6 +369,10 @@ export class Translator {
 /** Permission bits that a cached translation must have for the access. */
 function wishOf(access: number, process: number): number {
   if ((access & PRIVILEGED) === 0 || process === NO_PASID) return (access & RWX) | BY_USER;
+  return supervisorWish(access);
+}
+
+function supervisorWish(access: number): number {
   return (access & RWX) | ((access & EXECUTE) !== 0 ? FETCH_BY_SUPERVISOR : BY_SUPERVISOR);
 }
 
