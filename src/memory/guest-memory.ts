@@ -23,6 +23,9 @@ export const MEM_FAULT = -1;
 const OK = 0;
 const FAULT = -1;
 
+/** Up to here a place, and the 64 bytes after it, are int32. */
+const INT32_PLACES = 0x7fff_ff00;
+
 /**
  * A chunk lies within one 4 GiB frame of guest-physical addresses, so that one compare of `hi` and one unsigned
  * subtraction of `lo` find it, and within one view of its buffer: a Uint8Array ends at 4 GiB.
@@ -338,9 +341,17 @@ function swap32(value: number): number {
   return (value >>> 24) | ((value >>> 8) & 0xff00) | ((value << 8) & 0xff0000) | (value << 24) | 0;
 }
 
-/** A short copy byte by byte: `set` on a `subarray` allocates, and costs more than the copy up to about 64 bytes. */
+/**
+ * A short copy byte by byte, in int32: `set` on a `subarray` allocates, and costs more than the copy up to about 64 bytes.
+ * Places above 2 GiB are no int32.
+ */
 function copyOut(from: Uint8Array, at: number, to: Uint8Array, offset: number, bytes: number): number {
-  if (bytes <= 64) for (let i = 0; i < bytes; i++) to[offset + i] = from[at + i];
-  else to.set(from.subarray(at, at + bytes), offset);
+  if (bytes > 64 || at > INT32_PLACES || offset > INT32_PLACES) {
+    to.set(from.subarray(at, at + bytes), offset);
+    return OK;
+  }
+  const first = at | 0;
+  const place = offset | 0;
+  for (let i = 0; i < bytes; i++) to[(place + i) | 0] = from[(first + i) | 0];
   return OK;
 }
