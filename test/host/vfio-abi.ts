@@ -261,6 +261,9 @@ export function vfioAbi(name: string, create: () => VfioAbiFixture): void {
       expect(get(IOVA, PAGE), 'a part of a mapping').toBe('EINVAL');
       expect(get(IOVA - PAGE, 5n * PAGE)).toBe(0);
       expect(bits()).toBe(0b110);
+      // Linux shifts its own bitmap in place for an answer that begins before the mapping; a new mapping has a new one.
+      expect(unmap(IOVA, 2n * PAGE)).toBe(0);
+      expect(map(RW, memory.address, IOVA, 2n * PAGE)).toBe(0);
       const withBitmap = (size: bigint, pageBytes = PAGE, flags = BITMAP) =>
         call(container, uapi.VFIO_IOMMU_UNMAP_DMA, 48, flags, IOVA, size, pageBytes, 8n, bitmap);
       expect(unmap(IOVA, 2n * PAGE, BITMAP), 'no room').toBe('EINVAL');

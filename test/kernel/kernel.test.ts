@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, test } from 'vitest';
 import { type Iommu, iommus, openLab, runInVm, type VmFile } from './lab.ts';
+import { replayInVm, replaySimulated } from './replay.ts';
 
 /*
  * The host drivers on the real kernel. Each test boots the lab's VM once and runs there what test/kernel/vm has; the contract
@@ -27,8 +28,30 @@ async function passes(iommu: Iommu, names: readonly string[]): Promise<void> {
   for (const { name, passed } of files) expect(passed, name).toBeGreaterThan(0);
 }
 
+/** What runs behind every IOMMU, and what need not run three times. */
+const everywhere = ['iommufd', 'vfio-type1', 'devices'];
+const once = ['iommufd-abi', 'vfio-abi', 'mock'];
+
 describe('hosts on the real kernel', () => {
   for (const iommu of iommus) {
-    test(`the host contract holds behind ${iommu}`, () => passes(iommu, ['iommufd', 'vfio-type1', 'devices']));
+    const names = iommu === 'vtd' ? [...everywhere, ...once] : everywhere;
+    test(`${names.join(', ')} behind ${iommu}`, () => passes(iommu, names));
   }
+});
+
+describe('a recorded pseries guest over the real kernel', () => {
+  test('is answered right, and lands right, with the host calls of the simulated kernel', async () => {
+    const simulated = await replaySimulated();
+    for (const result of await replayInVm(lab)) {
+      const { host, answers, dma, hardwareDma, hostCalls, seconds } = result;
+      console.log(
+        `real kernel, vtd: ${host}: ${answers.checked} answers, ${hardwareDma.checked} DMAs by the device, ${hostCalls.total} host calls, ${seconds.toFixed(0)} s`,
+      );
+      expect(result).toMatchObject({ port: 'kernel', answers: { wrong: 0 }, dma: { wrong: 0 }, hardwareDma: { wrong: 0 } });
+      expect(answers.checked).toBe(simulated.answers.checked);
+      expect(dma.checked).toBe(simulated.dma.checked);
+      expect(hardwareDma.checked).toBeGreaterThan(1000);
+      expect(hostCalls).toEqual(simulated.hostCalls);
+    }
+  });
 });
