@@ -161,12 +161,17 @@ export class CommandQueue {
    */
   #selectPages(): void {
     const words = this.#words;
-    this.#first = 0;
-    this.#last = PFN_LIMIT - 1;
-    if ((words[0] & Inval.av) === 0) return;
+    if ((words[0] & Inval.av) === 0) {
+      this.#first = 0;
+      this.#last = PFN_LIMIT - 1;
+      return;
+    }
     const page = (words[3] & 0x3fff_ffff) * 2 ** 22 + (words[2] >>> 10);
-    let pages = 1;
-    if ((words[2] & Inval.s) !== 0) for (pages = 2; pages < PFN_LIMIT && page % pages === pages - 1; pages *= 2);
+    this.#first = page;
+    this.#last = page;
+    if ((words[2] & Inval.s) === 0) return;
+    let pages = 2;
+    while (pages < PFN_LIMIT && page % pages === pages - 1) pages *= 2;
     this.#first = page - (page % pages);
     this.#last = this.#first + pages - 1;
   }
