@@ -64,6 +64,8 @@ const VIRTUAL_BASE = 0x7f00_0000_0000;
 /** Virtual memory of the simulated process: what pointers in structs mean. Mappings never touch, so an overrun is a fault. */
 export class ProcessMemory {
   readonly #vmas = new SpanList<number, Vma>();
+  /** Where the process sees each piece of physical memory. */
+  readonly #views = new Map<Frames, Vma[]>();
   readonly #physical: PhysicalMemory;
   #next = VIRTUAL_BASE;
 
@@ -76,12 +78,16 @@ export class ProcessMemory {
     const vma = { first, last: first + bytes - 1, frames, offset, writable: true, ...options };
     this.#next = first + Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES + PAGE_BYTES;
     this.#vmas.insert(vma);
+    this.#views.set(frames, [...(this.#views.get(frames) ?? []), vma]);
     this.#physical.hold(frames);
     return vma;
   }
 
   unmap(vma: Vma): void {
     this.#vmas.remove(vma);
+    const views = this.#views.get(vma.frames)?.filter((view) => view !== vma) ?? [];
+    if (views.length > 0) this.#views.set(vma.frames, views);
+    else this.#views.delete(vma.frames);
     this.#physical.drop(vma.frames);
     vma.onUnmap?.();
   }
@@ -92,8 +98,10 @@ export class ProcessMemory {
 
   /** Virtual address under which the process sees a physical one, or -1. */
   addressOf(physical: number): number {
-    for (const vma of this.#vmas) {
-      const at = physical - vma.frames.first - vma.offset;
+    const frames = this.#physical.find(physical);
+    if (frames === undefined) return -1;
+    for (const vma of this.#views.get(frames) ?? []) {
+      const at = physical - frames.first - vma.offset;
       if (at >= 0 && at <= vma.last - vma.first) return vma.first + at;
     }
     return -1;

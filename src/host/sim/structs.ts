@@ -14,11 +14,11 @@ const parserOf = { u8: 'uint8', u16: 'uint16le', u32: 'uint32le', s32: 'int32le'
 export class Struct<F extends Fields> {
   readonly bytes: number;
   readonly #offsets = new Map<string, number>();
-  readonly #fields: F;
+  readonly fields: F;
   readonly #parser: Parser;
 
   constructor(fields: F) {
-    this.#fields = fields;
+    this.fields = fields;
     const parser = new Parser();
     let offset = 0;
     for (const [name, type] of Object.entries(fields)) {
@@ -36,7 +36,7 @@ export class Struct<F extends Fields> {
   }
 
   endOf(field: keyof F & string): number {
-    return this.offsetOf(field) + fieldBytes[this.#fields[field]];
+    return this.offsetOf(field) + fieldBytes[this.fields[field]];
   }
 
   decode(bytes: Buffer): Decoded<F> {
@@ -47,7 +47,7 @@ export class Struct<F extends Fields> {
   encode(into: Buffer, values: Partial<Decoded<F>>): void {
     for (const [name, value] of Object.entries(values)) {
       const offset = this.offsetOf(name);
-      const type = this.#fields[name];
+      const type = this.fields[name];
       if (type === 'u64') into.writeBigUInt64LE(value as bigint, offset);
       else if (type === 's32') into.writeInt32LE(value as number, offset);
       else into.writeUIntLE((value as number) >>> 0, offset, fieldBytes[type]);
