@@ -147,6 +147,16 @@ describe('virtio-iommu with passed-through endpoints', () => {
     expect(passed.fixture.iommu.counts.mappings).toBe(2);
   });
 
+  test('ATTACH and DETACH find what came before them on the hardware, and what it refused is not there', () => {
+    const passed = new Passed();
+    const bad = map(1, ...pages(0, 4), BigInt(RAM_PAGES - 2) << 12n);
+    const good = map(1, ...pages(8, 1), 0x8000n);
+    expect(passed.kick(attach(1, EP), bad, attach(1, OTHER), good)).toEqual([S_OK, S_FAULT, S_OK, S_OK]);
+    expect(passed.kick(bad, detach(1, OTHER), unmap(1, ...pages(8, 1)), bad)).toEqual([S_FAULT, S_OK, S_OK, S_FAULT]);
+    passed.expectAgreement();
+    expect(passed.fixture.iommu.counts.mappings).toBe(0);
+  });
+
   test('a host without memory: NOMEM, and the UNMAP of the same kick is done', () => {
     const passed = new Passed();
     passed.kick(attach(1, EP), map(1, ...pages(0, 1), 0x8000n));
