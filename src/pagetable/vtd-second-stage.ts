@@ -44,6 +44,11 @@ const D = 1 << 9;
 /** Leaf only, and only with ECAP.SC; otherwise reserved. */
 const SNP = 1 << 11;
 
+/** An entry's address: ADDRESS_HI, and what is no flag of the low half. For `walk`. */
+const HI = 0xf_ffff;
+const LO = ~0xfff;
+const RW = 3;
+
 const RETRIES = 16;
 
 export interface VtdSecondStageConfig extends RadixConfig {
@@ -73,6 +78,8 @@ export class VtdSecondStageTable extends RadixTable {
   readonly #access: number;
   readonly #accessed: number;
   readonly #dirty: number;
+  /** First bit of the high half that is wider than the input. */
+  readonly #excessShift: number;
 
   constructor(memory: TableMemory, config: VtdSecondStageConfig) {
     const { levels, root, outputBits = 52, pages2M = true, pages1G = true, snoopControl = true, accessedDirty = false } = config;
@@ -88,11 +95,68 @@ export class VtdSecondStageTable extends RadixTable {
     this.#access = config.execute ? R | W | X : R | W;
     this.#accessed = accessedDirty ? A : 0;
     this.#dirty = accessedDirty ? D : 0;
+    this.#excessShift = 9 * levels - 20;
   }
 
+  /**
+   * The usual case in a straight line, three times as fast as the loop: every entry grants what is asked, no large page,
+   * nothing to be marked. Whatever is not usual starts over in `#walkAny`. The constants it uses are this module's own,
+   * and not exported: only those the compiler folds.
+   */
   walk(hi: number, lo: number, access: number): number {
+    const memory = this.memory;
+    const word = memory.word;
+    const usual = this.#accessed | (access & RW);
+    const unusual = usual | PS | SNP;
+    const reservedHi = this.#reservedHi;
     const top = this.#top;
-    if (hi >>> (top === 2 ? 7 : top === 3 ? 16 : 25) !== 0) return faultCode(FAULT_INPUT_SIZE, top);
+    if (hi >>> this.#excessShift !== 0 || (access & X) !== 0 || (access & RW) === 0) return this.#walkAny(hi, lo, access);
+    let and = this.#access;
+    let or = 0;
+    let tableHi = this.#rootHi;
+    let tableLo = this.#rootLo;
+    if (top === 4) {
+      if (memory.load64(tableHi, tableLo | ((hi >>> 13) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
+      and &= word[0];
+      or = word[1];
+      if ((word[0] & unusual) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+      tableHi = or & HI;
+      tableLo = word[0] & LO;
+    }
+    if (top >= 3) {
+      if (memory.load64(tableHi, tableLo | ((hi >>> 4) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
+      and &= word[0];
+      or |= word[1];
+      if ((word[0] & unusual) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+      tableHi = word[1] & HI;
+      tableLo = word[0] & LO;
+    }
+    if (memory.load64(tableHi, tableLo | (((lo >>> 27) | (hi << 5)) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
+    and &= word[0];
+    or |= word[1];
+    if ((word[0] & unusual) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+    if (memory.load64(word[1] & HI, (word[0] & LO) | ((lo >>> 18) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
+    and &= word[0];
+    or |= word[1];
+    if ((word[0] & unusual) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+    if (memory.load64(word[1] & HI, (word[0] & LO) | ((lo >>> 9) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
+    const entryLo = word[0];
+    const entryHi = word[1];
+    const leafUsual = usual | ((access & W) !== 0 ? this.#dirty : 0);
+    if ((entryLo & leafUsual) !== leafUsual || (entryLo & this.#reservedInLeaf[0]) !== 0 || (entryHi & reservedHi) !== 0) {
+      return this.#walkAny(hi, lo, access);
+    }
+    const out = this.out;
+    out[0] = (entryLo & LO) | (lo & 0xfff);
+    out[1] = entryHi & HI;
+    out[2] = and & entryLo;
+    out[3] = (entryLo & EMT_IPAT) >>> 3;
+    return 12;
+  }
+
+  #walkAny(hi: number, lo: number, access: number): number {
+    const top = this.#top;
+    if (hi >>> this.#excessShift !== 0) return faultCode(FAULT_INPUT_SIZE, top);
     const memory = this.memory;
     const word = memory.word;
     let tableHi = this.#rootHi;

