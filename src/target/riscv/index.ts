@@ -3,4 +3,4 @@ export { Cause } from './fault-queue.ts';
 export { Registers } from './registers.ts';
 export { RiscvIommu, type RiscvIommuConfig } from './riscv-iommu.ts';
 export { AtsCode, type AtsMessage, type IommuMemory, type RiscvIommuSurroundings } from './surroundings.ts';
-export { type Answer, Kind, type RequestKind } from './translate.ts';
+export { type Answer, INTERRUPT_IN_MEMORY, Kind, type RequestKind } from './translate.ts';

@@ -72,7 +72,36 @@ export class MsiTables {
     this.notice = (((noticeHi >>> 28) & 1) << 10) | (noticeLo & 0x3ff);
     return MSI_MRIF;
   }
+
+  /**
+   * Stores an MSI in the file that `translate` found (AIA, "Memory-resident interrupt files": 512 bytes, in turns 64 pending
+   * and 64 enable bits), and sends the notice MSI where the interrupt is enabled. Returns 0 or a negative cause.
+   */
+  storeInterrupt(offset: number, value: number): number {
+    const identity = offset === SETEIPNUM_BE ? swap32(value) : value;
+    // Writes elsewhere, and of identities that there are not, are ignored.
+    if ((offset !== SETEIPNUM_LE && offset !== SETEIPNUM_BE) || identity <= 0 || identity >= IDENTITIES) return 0;
+    const pending = this.mrifLo + ((identity >>> 6) << 4);
+    const high = (identity & 32) !== 0 ? 1 << (identity & 31) : 0;
+    const low = (identity & 32) !== 0 ? 0 : 1 << (identity & 31);
+    if (!this.#structures.setBits(this.mrifHi, pending, high, low, RETRIES)) return -this.#fileCause;
+    const { words } = this.#structures;
+    if (!this.#structures.read(this.mrifHi, pending + 8, 1, this.#registers.bigEndian)) return -this.#fileCause;
+    if ((words[1] & high) === 0 && (words[0] & low) === 0) return 0;
+    return this.#structures.storeWord(this.pageHi, this.pageLo, this.notice) ? 0 : -Cause.msiWriteFault;
+  }
+
+  get #fileCause(): number {
+    return this.#structures.poisoned ? Cause.mrifCorruption : Cause.mrifAccessFault;
+  }
 }
+
+/** Registers of an interrupt file's page (AIA, "Memory region for an IMSIC interrupt file"): seteipnum_le and seteipnum_be. */
+const SETEIPNUM_LE = 0;
+const SETEIPNUM_BE = 4;
+const IDENTITIES = 2048;
+/** How often a pending bit is tried again because the guest changed others meanwhile. */
+const RETRIES = 64;
 
 /** "MSI address mask and pattern": whether the page is a virtual interrupt file's. */
 export function isInterruptFile(context: DeviceContext, hi: number, lo: number): boolean {
@@ -120,4 +149,8 @@ export function nextInterruptFile({ msi, msiMask, msiPattern }: DeviceContext, f
     if ((found & ~mask) === pattern) return Number(found);
   }
   return -1;
+}
+
+function swap32(value: number): number {
+  return (value >>> 24) | ((value >>> 8) & 0xff00) | ((value << 8) & 0xff0000) | (value << 24) | 0;
 }

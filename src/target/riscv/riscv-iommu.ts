@@ -1,3 +1,4 @@
+import { WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import type { AddressSpace, Target, TargetObserver } from '../target.ts';
 import { type AtsCompletion, type AtsRequest, completeTranslation, InvalidationTags } from './ats.ts';
@@ -17,7 +18,7 @@ import { checkedState, type RiscvIommuState } from './saved-state.ts';
 import { Spaces } from './spaces.ts';
 import { Structures } from './structures.ts';
 import type { AtsMessage, RiscvIommuSurroundings } from './surroundings.ts';
-import { type RequestKind, Translator } from './translate.ts';
+import { Kind, type RequestKind, Translator } from './translate.ts';
 
 /** What an implementation may choose. */
 export interface RiscvIommuConfig {
@@ -198,6 +199,21 @@ export class RiscvIommu implements Target {
   /** A request of any kind, for bridges that know more than `translate` asks: `answer` has what `translated` has not. */
   request(kind: RequestKind, device: number, pasid: number, iova: bigint, access: number): number {
     return this.#translator.request(kind, device, pasid, hiOf(iova), loOf(iova), access);
+  }
+
+  /**
+   * The 4-byte write of a device where `translate` answered INTERRUPT_IN_MEMORY: sets the interrupt's pending bit, and sends
+   * the notice MSI. Returns 0 or a negative cause, which is in the fault queue then.
+   */
+  storeInterrupt(device: number, pasid: number, iova: bigint, value: number): number {
+    const hi = hiOf(iova);
+    const lo = loOf(iova);
+    const lg2 = this.#translator.request(Kind.untranslated, device, pasid, hi, lo, WRITE);
+    if (lg2 < 0) return lg2;
+    if (!this.#translator.answer.mrif) throw new RangeError(`RiscvIommu: 0x${iova.toString(16)} is no interrupt file in memory`);
+    const result = this.msi.storeInterrupt(lo & 0xfff, value | 0);
+    if (result < 0) this.#translator.fault(device, pasid, hi, lo, WRITE, -result);
+    return result;
   }
 
   get answer(): Translator['answer'] {

@@ -69,6 +69,21 @@ export class Structures {
     return true;
   }
 
+  /** Sets bits of a doubleword atomically, in the order that fctl.BE says. False: no memory, or it never stood still. */
+  setBits(hi: number, lo: number, highBits: number, lowBits: number, retries: number): boolean {
+    const memory = this.#memory;
+    const bigEndian = this.#registers.bigEndian;
+    const high = bigEndian ? swap32(lowBits) : highBits;
+    const low = bigEndian ? swap32(highBits) : lowBits;
+    for (let i = 0; i < retries; i++) {
+      if (memory.load64(hi, lo) < 0) return false;
+      const [oldLow, oldHigh] = this.#word;
+      const done = memory.compareExchange64(hi, lo, oldHigh, oldLow, oldHigh | high, oldLow | low);
+      if (done !== 0) return done > 0;
+    }
+    return false;
+  }
+
   /** A 4-byte store in the order that fctl.BE says, into memory or, where there is none, a device of the machine. */
   storeWord(hi: number, lo: number, value: number): boolean {
     const memory = this.#memory;

@@ -15,6 +15,9 @@ import type { Structures } from './structures.ts';
 export const Kind = { untranslated: 0, ats: 1, translated: 2 } as const;
 export type RequestKind = (typeof Kind)[keyof typeof Kind];
 
+/** What `translate` answers for the page of an interrupt file in memory (MRIF): a write there is `storeInterrupt`'s. */
+export const INTERRUPT_IN_MEMORY = -0x1000;
+
 /** Permission bits in the IOTLB beside READ, WRITE and EXECUTE: who may, and whether the page is an interrupt file. */
 const BY_USER = 1 << 3;
 const BY_SUPERVISOR = 1 << 4;
@@ -91,19 +94,27 @@ export class Translator {
   }
 
   /**
-   * One access of an untranslated request: lg2 of the bytes around the address for which `translated` holds, or the negative
-   * cause, which is in the fault queue then.
+   * One access of an untranslated request: lg2 of the bytes around the address for which `translated` holds; the negative
+   * cause, which is in the fault queue then; or INTERRUPT_IN_MEMORY.
    */
   translate(device: number, process: number, hi: number, lo: number, access: number): number {
     if (device !== this.#device || process !== this.#processId || this.#hpm.armed !== 0)
-      return this.request(Kind.untranslated, device, process, hi, lo, access);
+      return this.#translateAnew(device, process, hi, lo, access);
     const supervisor = (access & AS_SUPERVISOR) !== 0 && process !== WITHOUT_PROCESS;
     const wish = supervisor ? supervisorWish(access) : (access & WANTED) | BY_USER;
     const lg2 = this.iotlb.lookup(this.#space, this.#context, hi, lo, wish);
     if (lg2 >= 0) return lg2;
-    return supervisor || this.#globals
-      ? this.request(Kind.untranslated, device, process, hi, lo, access)
-      : this.#walkAgain(device, process, hi, lo, access & WANTED);
+    if (supervisor || this.#globals) return this.#translateAnew(device, process, hi, lo, access);
+    return this.#orInterrupt(this.#walkAgain(device, process, hi, lo, access & WANTED));
+  }
+
+  #translateAnew(device: number, process: number, hi: number, lo: number, access: number): number {
+    return this.#orInterrupt(this.request(Kind.untranslated, device, process, hi, lo, access));
+  }
+
+  /** An interrupt file in memory is no address to write to. */
+  #orInterrupt(result: number): number {
+    return result >= 0 && this.answer.mrif ? INTERRUPT_IN_MEMORY : result;
   }
 
   /** The request of the same device as the last one: what its contexts say is known. */
@@ -130,6 +141,11 @@ export class Translator {
     const result = this.request(Kind.untranslated, device, process, hi, lo, access);
     this.#debugging = false;
     return result;
+  }
+
+  /** An access that was translated failed later. */
+  fault(device: number, process: number, hi: number, lo: number, access: number, cause: number): void {
+    this.#report(Kind.untranslated, cause, device, process, hi, lo, access);
   }
 
   /** Any request; the answer in `translated` and `answer`. Faults are reported as its kind asks. */
