@@ -9,6 +9,7 @@ import { Invalidations, SmmuInvalidations, VtdInvalidations } from './invalidate
 import { KernelPageTable, type NestedOptions, type PageTableOptions, StageOne } from './page-table.ts';
 import { IommufdSpace } from './space.ts';
 import type { StageOneData } from './stage-one.ts';
+import { createVintf, type Vintf } from './tegra241.ts';
 import { Viommu } from './viommu.ts';
 
 export type { Handle } from './context.ts';
@@ -20,7 +21,7 @@ export type { Invalidations, SmmuInvalidations, VtdInvalidations } from './inval
 export type { KernelPageTable, NestedOptions, PageTableOptions, StageOne } from './page-table.ts';
 export type { IommufdSpace } from './space.ts';
 export { amdGuest, type StageOneData, smmuv3Stage1, vtdStage1 } from './stage-one.ts';
-export { CommandQueue } from './tegra241.ts';
+export { CommandQueue, type Vintf } from './tegra241.ts';
 export type { EventQueue, HardwareQueue, Vdevice, Viommu, VirtualEvent } from './viommu.ts';
 
 export interface IommufdOptions {
@@ -103,6 +104,11 @@ export class IommufdHost implements Host {
   /** `type`: enum iommu_viommu_type. `data`: of the type's own; the kernel's answer comes back in it. */
   createViommu(device: Handle, parent: KernelPageTable, type: number, data?: Uint8Array): Viommu {
     return new Viommu(this.#context, device, parent, type, data);
+  }
+
+  /** A vIOMMU whose guest has command queues of its own (Tegra241). */
+  createVintf(device: Handle, parent: KernelPageTable): Vintf {
+    return createVintf(this.#context, device, parent);
   }
 
   /** Moves the account of all pinned memory to this process. @throws HostError EINVAL while a mapping is not of a file. */

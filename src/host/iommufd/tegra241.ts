@@ -1,15 +1,17 @@
 import type { PortMemory } from '../port.ts';
+import type { Handle, IommufdContext } from './context.ts';
+import { type HardwareQueue, Viommu } from './viommu.ts';
 
 /**
  * NVIDIA's CMDQV (Linux, drivers/iommu/arm/arm-smmu-v3/tegra241-cmdqv.c): a command queue that the hardware drains by itself.
  * An invalidation is four stores and a doorbell; no call to the kernel.
  */
 
-/** enum iommu_viommu_type, and struct iommu_viommu_tegra241_cmdqv as its data. */
-export const VIOMMU_TEGRA241 = 2;
-export const VIOMMU_TEGRA241_BYTES = 16;
+/** enum iommu_viommu_type, and struct iommu_viommu_tegra241_cmdqv as its data: where the page is, and its bytes. */
+const VIOMMU_TEGRA241 = 2;
+const VIOMMU_BYTES = 16;
 /** enum iommu_hw_queue_type */
-export const HW_QUEUE_TEGRA241 = 1;
+const HW_QUEUE_TEGRA241 = 1;
 
 /** 32-bit registers of one queue in page 0 of the VINTF, 128 bytes a queue. */
 const QUEUE_WORDS = 32;
@@ -19,6 +21,25 @@ const CONFIG = 2;
 const GERROR = 4;
 const ENABLE = 1;
 
+/** A vIOMMU with a virtual interface of its own (VINTF), and the page that its queues' registers lie in. */
+export interface Vintf {
+  readonly viommu: Viommu;
+  readonly page: PortMemory;
+}
+
+/** @throws HostError EOPNOTSUPP where there is no CMDQV. */
+export function createVintf(context: IommufdContext, device: Handle, parent: Handle): Vintf {
+  const answer = new Uint8Array(VIOMMU_BYTES);
+  const viommu = new Viommu(context, device, parent, VIOMMU_TEGRA241, answer);
+  const view = new DataView(answer.buffer);
+  try {
+    return { viommu, page: viommu.mapPage(view.getBigUint64(0, true), Number(view.getBigUint64(8, true))) };
+  } catch (error) {
+    viommu.close();
+    throw error;
+  }
+}
+
 /** One queue: its ring in memory that the hardware reaches, and its registers in the mapped page. */
 export class CommandQueue {
   readonly #ring: Int32Array;
@@ -27,8 +48,15 @@ export class CommandQueue {
   readonly #entries: number;
   #produced = 0;
 
-  /** `page`: page 0 of the VINTF. `ring`: the queue's memory, a power of two of bytes. */
-  constructor(page: PortMemory, index: number, ring: Uint8Array) {
+  /** The kernel's part: it keeps the memory of the ring mapped, and goes before that of a lower index. */
+  readonly hardware: HardwareQueue;
+
+  /**
+   * Queues are made in ascending order. `ring`: the queue's memory, a power of two of bytes that is aligned to its size at the
+   * guest-physical address `base`. @throws HostError
+   */
+  constructor({ viommu, page }: Vintf, index: number, base: bigint, ring: Uint8Array) {
+    this.hardware = viommu.createHardwareQueue(HW_QUEUE_TEGRA241, index, base, ring.byteLength);
     this.#registers = new Int32Array(page.buffer, 0, page.bytes / 4);
     this.#at = index * QUEUE_WORDS;
     this.#ring = new Int32Array(ring.buffer, ring.byteOffset, ring.byteLength / 4);

@@ -16,7 +16,7 @@ interface Entry {
   readonly data: Buffer | null;
 }
 
-export class VeventQueue implements EventSource {
+class VeventQueue implements EventSource {
   readonly kind = 'veventq';
   id = 0;
   users = 1;

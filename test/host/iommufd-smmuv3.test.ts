@@ -1,0 +1,184 @@
+import { describe, expect, test } from 'vitest';
+import { errno } from '../../src/host/errno.ts';
+import { CommandQueue, type IommufdHost, smmuv3Stage1, type Vintf, type Viommu } from '../../src/host/iommufd/index.ts';
+import { DMA_UNMAPPED, type IommuConfig, smmuv3 } from '../../src/host/sim/index.ts';
+import { READ_WRITE } from '../../src/memory/access.ts';
+import { ArmTable } from '../../src/pagetable/arm.ts';
+import { DATA, GUEST_PAGES, guest, IOVA } from './guest-tables.ts';
+
+describe('SMMUv3 stream table entry', () => {
+  const config: IommuConfig = { nesting: smmuv3({ tegra241: {} }), pasidLog2: 20, reserved: [{ first: 0x800_0000n, last: 0x80f_ffffn }] };
+  const VIOMMU_SMMUV3 = 1;
+  const STREAM = 0x100n;
+  const ASID = 7;
+
+  /** CD of IHI 0070 5.4: 48-bit input, 4K granule, TTB1 off, 48-bit output, AArch64, ASID. */
+  function contextDescriptor(root: number): readonly bigint[] {
+    const cd0 = 16n | (1n << 30n) | (1n << 31n) | (5n << 32n) | (1n << 35n) | (1n << 41n) | (BigInt(ASID) << 48n);
+    return [cd0, BigInt(root) << 12n];
+  }
+
+  function nested(create?: (made: ReturnType<typeof guest>, parent: ReturnType<IommufdHost['createPageTable']>) => Viommu) {
+    const made = guest(config);
+    const root = made.allocator.allocate(1);
+    const table = new ArmTable(made.memory, {
+      stage: 1,
+      granuleLg2: 12,
+      inputBits: 48,
+      outputBits: 48,
+      root: BigInt(root) << 12n,
+      allocator: made.allocator,
+    });
+    const descriptors = made.allocator.allocate(1);
+    const view = new DataView(made.ram.buffer);
+    for (const [index, word] of contextDescriptor(root).entries()) view.setBigUint64(descriptors * 4096 + index * 8, word, true);
+    const parent = made.host.createPageTable(made.device, made.space, { nestParent: true });
+    const viommu = create?.(made, parent) ?? made.host.createViommu(made.device, parent, VIOMMU_SMMUV3);
+    const ste0 = 1n | (5n << 1n) | (BigInt(descriptors) << 12n);
+    return { ...made, root, table, parent, viommu, ste0, descriptors, view };
+  }
+
+  test('DMA goes through the guest’s context descriptor and tables', () => {
+    const { host, device, viommu, table, ste0, byte } = nested();
+    table.map(IOVA, DATA, 2, READ_WRITE);
+    const stage = host.createStageOne(device, viommu, smmuv3Stage1(ste0, 0n));
+    expect(stage.attach(device)).toBe(-errno.ENOENT);
+    viommu.addDevice(device, STREAM);
+    expect(stage.attach(device)).toBe(0);
+    expect(byte(IOVA)).toBe(0x5a);
+    expect(byte(IOVA + 1)).toBe(0xa5);
+    expect(byte(IOVA + 2)).toBeNull();
+    host.close();
+  });
+
+  test('bypass and abort want no vDEVICE', () => {
+    const { host, device, viommu, byte } = nested();
+    expect(host.createStageOne(device, viommu, smmuv3Stage1(1n | (4n << 1n), 0n)).attach(device)).toBe(0);
+    expect(byte(DATA)).toBe(0x5a);
+    expect(host.createStageOne(device, viommu, smmuv3Stage1(1n, 0n)).attach(device)).toBe(0);
+    expect(byte(DATA)).toBeNull();
+    expect(host.createStageOne(device, viommu, smmuv3Stage1(0n, 0n)).attach(device)).toBe(0);
+    expect(byte(DATA)).toBeNull();
+    for (const [ste0, ste1] of [
+      [1n | (6n << 1n), 0n],
+      [1n | (1n << 52n), 0n],
+      [1n, 1n << 40n],
+      [1n, 2n << 28n],
+    ]) {
+      expect(() => host.createStageOne(device, viommu, smmuv3Stage1(ste0, ste1))).toThrow(/EIO/);
+    }
+    host.close();
+  });
+
+  test('commands make the hardware forget: by address, by ASID, all; a context descriptor too', () => {
+    const { host, device, viommu, table, ste0, byte, view, descriptors, root } = nested();
+    viommu.addDevice(device, STREAM);
+    table.map(IOVA, DATA, 1, READ_WRITE);
+    host.createStageOne(device, viommu, smmuv3Stage1(ste0, 0n)).attach(device);
+    const commands = host.createSmmuInvalidations(viommu);
+    const va = [(IOVA << 12) | 1, Math.floor(IOVA / 0x100000)];
+    const swap = (to: number) => {
+      table.unmap(IOVA, 1);
+      table.map(IOVA, to, 1, READ_WRITE);
+    };
+    expect(byte(IOVA)).toBe(0x5a);
+    swap(DATA + 1);
+    expect(byte(IOVA)).toBe(0x5a);
+    commands.addCommand(0x12, (ASID + 1) << 16, va[0], va[1]);
+    expect(commands.flush()).toBe(0);
+    expect(byte(IOVA)).toBe(0x5a);
+    commands.addCommand(0x12, ASID << 16, va[0], va[1]);
+    expect(commands.flush()).toBe(0);
+    expect(byte(IOVA)).toBe(0xa5);
+    swap(DATA);
+    commands.addCommand(0x11, ASID << 16, 0, 0);
+    expect(commands.flush()).toBe(0);
+    expect(byte(IOVA)).toBe(0x5a);
+    view.setBigUint64(descriptors * 4096, 0n, true);
+    expect(byte(IOVA)).toBe(0x5a);
+    commands.addCommand(0x05, Number(STREAM), 1, 0);
+    commands.addCommand(0x30, 0, 0, 0);
+    expect(commands.flush()).toBe(0);
+    expect(byte(IOVA)).toBeNull();
+    expect(root).toBeGreaterThan(0);
+    commands.addCommand(0x10, 0, 0, 0);
+    commands.addCommand(0x05, 0x200, 1, 0);
+    expect(commands.flush()).toBe(-errno.EIO);
+    expect(commands.done).toBe(1);
+    host.close();
+  });
+
+  test('faults are events with the virtual stream ID, in order, and lost ones are counted', () => {
+    const { host, device, viommu, ste0, sim } = nested();
+    viommu.addDevice(device, STREAM);
+    const events = viommu.createEventQueue(1, 32, 2);
+    expect(() => viommu.createEventQueue(1, 32, 2)).toThrow(/EEXIST/);
+    host.createStageOne(device, viommu, smmuv3Stage1(ste0, 0n)).attach(device);
+    const fail = (page: number) => sim.dmaWrite(BigInt(page) << 12n, Uint8Array.of(1));
+    for (const page of [1, 2, 3, 4]) expect(fail(page)).toBe(DMA_UNMAPPED);
+    const read = events.read();
+    expect(read.map(({ lost, data }) => [lost, data?.length ?? null])).toEqual([
+      [0, 32],
+      [0, 32],
+      [2, null],
+    ]);
+    const record = new DataView((read[0].data as Uint8Array).buffer);
+    expect(record.getUint8(0)).toBe(0x10);
+    expect(record.getUint32(4, true)).toBe(Number(STREAM));
+    expect(record.getBigUint64(16, true)).toBe(0x1000n);
+    expect(events.read()).toEqual([]);
+    fail(5);
+    expect(events.read()[0]).toMatchObject({ lost: 0 });
+    for (const page of [1, 2, 3]) fail(page);
+    expect(events.wait(0)).toBe(true);
+    expect(events.read()).toHaveLength(3);
+    expect(() => viommu.close()).toThrow(/EBUSY/);
+    host.close();
+  });
+
+  test('a guest’s own command queue is drained by the hardware, with no call to the kernel', () => {
+    let vintf!: Vintf;
+    const made = nested(({ host, device }, parent) => {
+      vintf = host.createVintf(device, parent);
+      return vintf.viommu;
+    });
+    const { host, device, viommu, table, ste0, byte, ram, space, kernel } = made;
+    viommu.addDevice(device, STREAM);
+    host.createStageOne(device, viommu, smmuv3Stage1(ste0, 0n)).attach(device);
+    const RING = 400;
+    expect(() => viommu.createHardwareQueue(1, 1, BigInt(RING) << 12n, 256)).toThrow(/EIO/);
+    expect(() => viommu.createHardwareQueue(1, 0, (BigInt(RING) << 12n) + 16n, 256)).toThrow(/EINVAL/);
+    expect(() => viommu.createHardwareQueue(1, 0, BigInt(GUEST_PAGES) << 12n, 256)).toThrow(/ENOENT/);
+    const queue = new CommandQueue(vintf, 0, BigInt(RING) << 12n, new Uint8Array(ram.buffer, RING * 4096, 256));
+    expect(() => viommu.createHardwareQueue(1, 0, BigInt(RING) << 12n, 256)).toThrow(/EEXIST/);
+    expect(space.unmap(0, GUEST_PAGES)).toBe(-errno.EBUSY);
+    queue.enable();
+    table.map(IOVA, DATA, 1, READ_WRITE);
+    expect(byte(IOVA)).toBe(0x5a);
+    table.unmap(IOVA, 1);
+    table.map(IOVA, DATA + 1, 1, READ_WRITE);
+    const calls = kernel.hooks.total;
+    expect(queue.add(0x11, ASID << 16, 0, 0)).toBe(true);
+    expect(queue.add(0x46, 0, 0, 0)).toBe(true);
+    expect(byte(IOVA)).toBe(0x5a);
+    queue.ring();
+    expect(queue.idle).toBe(false);
+    kernel.step();
+    expect(queue.idle).toBe(true);
+    expect(byte(IOVA)).toBe(0xa5);
+    for (let round = 0; round < 40; round++) {
+      for (let left = 16; left > 0; left--) expect(queue.add(0x46, 0, 0, 0)).toBe(true);
+      expect(queue.add(0x46, 0, 0, 0)).toBe(false);
+      queue.ring();
+      kernel.step();
+      expect(queue.idle).toBe(true);
+    }
+    queue.add(0x30, 0, 0, 0);
+    queue.ring();
+    kernel.step();
+    expect(queue.failed).toBe(true);
+    expect(kernel.hooks.total).toBe(calls);
+    host.close();
+    expect(kernel.live()).toMatchObject({ descriptors: 0, pinnedBytes: 0, domains: 0 });
+  });
+});
