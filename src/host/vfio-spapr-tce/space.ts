@@ -43,7 +43,10 @@ export class TceSpace extends VfioSpace {
       const result = this.#create(wish, info);
       if (result < 0) return result;
     }
-    return this.#cover(this.covered, info);
+    const required = this.#cover(this.requirements.apertures ?? [], info);
+    // What is wished for beyond that has its answer in `cover`.
+    if (required >= 0) this.#cover(this.covered, info);
+    return required;
   }
 
   protected emptied(): void {
