@@ -11,24 +11,18 @@ describe('SMMUv3 stream table entry', () => {
   const VIOMMU_SMMUV3 = 1;
   const STREAM = 0x100n;
   const ASID = 7;
+  const TABLE = { stage: 1, granuleLg2: 12, inputBits: 48, outputBits: 48 } as const;
 
   /** CD of IHI 0070 5.4: 48-bit input, 4K granule, TTB1 off, 48-bit output, AArch64, ASID. */
-  function contextDescriptor(root: number): readonly bigint[] {
-    const cd0 = 16n | (1n << 30n) | (1n << 31n) | (5n << 32n) | (1n << 35n) | (1n << 41n) | (BigInt(ASID) << 48n);
+  function contextDescriptor(root: number, asid = ASID): readonly bigint[] {
+    const cd0 = 16n | (1n << 30n) | (1n << 31n) | (5n << 32n) | (1n << 35n) | (1n << 41n) | (BigInt(asid) << 48n);
     return [cd0, BigInt(root) << 12n];
   }
 
   function nested(create?: (made: ReturnType<typeof guest>, parent: ReturnType<IommufdHost['createPageTable']>) => Viommu) {
     const made = guest(config);
     const root = made.allocator.allocate(1);
-    const table = new ArmTable(made.memory, {
-      stage: 1,
-      granuleLg2: 12,
-      inputBits: 48,
-      outputBits: 48,
-      root: BigInt(root) << 12n,
-      allocator: made.allocator,
-    });
+    const table = new ArmTable(made.memory, { ...TABLE, root: BigInt(root) << 12n, allocator: made.allocator });
     const descriptors = made.allocator.allocate(1);
     const view = new DataView(made.ram.buffer);
     for (const [index, word] of contextDescriptor(root).entries()) view.setBigUint64(descriptors * 4096 + index * 8, word, true);
@@ -48,6 +42,53 @@ describe('SMMUv3 stream table entry', () => {
     expect(byte(IOVA)).toBe(0x5a);
     expect(byte(IOVA + 1)).toBe(0xa5);
     expect(byte(IOVA + 2)).toBeNull();
+    host.close();
+  });
+
+  test('a substream has the table of its own descriptor; S1DSS says what a request without one reaches', () => {
+    const { host, device, viommu, table, ste0, view, descriptors, allocator, memory, sim, byte } = nested();
+    viommu.addDevice(device, STREAM);
+    table.map(IOVA, DATA, 1, READ_WRITE);
+    const root = allocator.allocate(1);
+    const second = new ArmTable(memory, { ...TABLE, root: BigInt(root) << 12n, allocator });
+    second.map(IOVA, DATA + 1, 1, READ_WRITE);
+    const write = (at: number, words: readonly bigint[]) =>
+      words.forEach((word, index) => void view.setBigUint64(at + index * 8, word, true));
+    write(descriptors * 4096 + 3 * 64, contextDescriptor(root, ASID + 1));
+    // The same descriptors in two levels, with leaves of 64 (S1Fmt 1): a leaf for substreams 0 to 63, and none behind it.
+    const upper = allocator.allocate(1);
+    write(upper * 4096, [(BigInt(descriptors) << 12n) | 1n, 0n]);
+    const linear = ste0 | (8n << 59n);
+    const levels = 1n | (5n << 1n) | (1n << 4n) | (BigInt(upper) << 12n) | (8n << 59n);
+    const into = new Uint8Array(1);
+    const read = (pasid: number) => (sim.dmaRead(BigInt(IOVA) << 12n, into, pasid) < 0 ? null : into[0]);
+    for (const entry of [linear, levels]) {
+      expect(host.createStageOne(device, viommu, smmuv3Stage1(entry, 2n)).attach(device)).toBe(0);
+      expect([byte(IOVA), read(0), read(3), read(4), read(64), read(1 << 8)]).toEqual([0x5a, 0x5a, 0xa5, null, null, null]);
+    }
+    expect(host.createStageOne(device, viommu, smmuv3Stage1(linear, 1n)).attach(device)).toBe(0);
+    expect([byte(IOVA), byte(DATA), read(3)]).toEqual([null, 0x5a, 0xa5]);
+    expect(host.createStageOne(device, viommu, smmuv3Stage1(linear, 0n)).attach(device)).toBe(0);
+    expect([byte(IOVA), byte(DATA), read(3)]).toEqual([null, null, 0xa5]);
+    host.close();
+  });
+
+  test('an invalidation by range forgets (NUM + 1) × 2^SCALE granules', () => {
+    const { host, device, viommu, table, ste0, byte } = nested();
+    viommu.addDevice(device, STREAM);
+    for (let page = 0; page < 8; page++) table.map(IOVA + page, DATA, 1, READ_WRITE);
+    host.createStageOne(device, viommu, smmuv3Stage1(ste0, 0n)).attach(device);
+    for (let page = 0; page < 8; page++) expect(byte(IOVA + page)).toBe(0x5a);
+    for (let page = 0; page < 8; page++) {
+      table.unmap(IOVA + page, 1);
+      table.map(IOVA + page, DATA + 1, 1, READ_WRITE);
+    }
+    const commands = host.createSmmuInvalidations(viommu);
+    // NUM 2, SCALE 1, TG 4 KiB: 6 pages from the second on.
+    const va = IOVA + 1;
+    commands.addCommand(0x12 | (2 << 12) | (1 << 20), ASID << 16, (va << 12) | (1 << 10), Math.floor(va / 0x100000));
+    expect(commands.flush()).toBe(0);
+    expect([0, 1, 2, 3, 4, 5, 6, 7].map((page) => byte(IOVA + page))).toEqual([0x5a, 0xa5, 0xa5, 0xa5, 0xa5, 0xa5, 0xa5, 0x5a]);
     host.close();
   });
 

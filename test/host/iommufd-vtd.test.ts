@@ -162,6 +162,32 @@ describe('VT-d first stage', () => {
     host.close();
   });
 
+  test('what the PASID-table entry cannot say is refused when the device comes', () => {
+    const less = vtd({ cap: 0n, ecap: 1n << 26n });
+    const { host, device, space, allocator, memory, byte } = guest({ nesting: less });
+    const parent = host.createPageTable(device, space, { nestParent: true });
+    const stage = (options: object) => host.createStageOne(device, parent, vtdStage1({ root: 0n, addressWidth: 48, ...options }));
+    for (const options of [{ addressWidth: 57 }, { supervisor: true }, { extendedAccess: true }]) {
+      expect(stage(options).attach(device), JSON.stringify(options)).toBe(-errno.EINVAL);
+    }
+    const root = allocator.allocate(1);
+    new X86Table(memory, { levels: 4, root, allocator }).map(IOVA, DATA, 1, READ_WRITE);
+    expect(stage({ root: BigInt(root) << 12n, writeProtect: true }).attach(device)).toBe(0);
+    expect(byte(IOVA)).toBe(0x5a);
+    host.close();
+  });
+
+  test('five levels reach what four cannot', () => {
+    const { host, device, space, allocator, memory, byte } = guest(config);
+    const root = allocator.allocate(1);
+    const far = 2 ** 40;
+    new X86Table(memory, { levels: 5, root, allocator }).map(far, DATA, 1, READ_WRITE);
+    const parent = host.createPageTable(device, space, { nestParent: true });
+    expect(host.createStageOne(device, parent, vtdStage1({ root: BigInt(root) << 12n, addressWidth: 57 })).attach(device)).toBe(0);
+    expect(byte(far)).toBe(0x5a);
+    host.close();
+  });
+
   test('attaching from a space to a first stage and back has no gap', () => {
     const { table, stage, device, byte, space, host } = nested();
     table.map(DATA, DATA, 1, READ_WRITE);
