@@ -88,3 +88,15 @@ test.skipIf(!existsSync(traces))('the recorded Linux guest: all right, one host 
   // 5,764 MAPs and 3,153 UNMAPs; four endpoints come up in bypass mode: RAM is mapped for each, and each is moved to its domain.
   expect(result.hostCalls).toEqual({ map: 5_764 + 4, unmap: 3_153, copy: 0, attach: 8, total: 8_929 });
 });
+
+test.skipIf(!existsSync(traces)).each(['vfio-type1', 'vfio-spapr-tce'])('the recorded Linux guest over %s', async (host) => {
+  const { status, out } = await runCli('replay', join(traces, 'virtio-iommu-linux-6.12.ndjson.gz'), '--host', host, '--json');
+  expect(status).toBe(0);
+  expect(JSON.parse(out)).toMatchObject({
+    host,
+    answers: { wrong: 0 },
+    dma: { wrong: 0 },
+    hardwareDma: { wrong: 0 },
+    hostCalls: { unmap: 3_153 },
+  });
+});
