@@ -85,6 +85,8 @@ export abstract class RadixTable implements PageTable {
   readonly #entries: readonly number[];
   readonly #sizes: readonly (readonly number[])[];
   readonly #entryBytes: number;
+  /** Whether the last `#clear` left something where it cleared. */
+  #leftover = false;
   readonly #found: Entry = { index: 0, address: 0, next: 0, lg2: 0, permission: 0 };
 
   constructor(memory: TableMemory, config: RadixConfig, description: Description, entryBytes = 8) {
@@ -193,19 +195,32 @@ export abstract class RadixTable implements PageTable {
     return true;
   }
 
-  /** Maps at `fill.next` by the largest mapping that this level can hold there. */
+  /** Maps at `fill.next` by the largest mapping that this level can hold there, or by a run of the level's only size. */
   #putLeaf(fill: Fill, table: number, index: number, level: number): boolean {
-    for (const lg2 of this.#sizes[level]) {
+    const sizes = this.#sizes[level];
+    const pages = this.#pages[level];
+    for (const lg2 of sizes) {
       const size = 2 ** (lg2 - 12);
-      if (fill.next % size !== 0 || (fill.next + fill.delta) % size !== 0 || fill.end - fill.next < size) continue;
-      const count = size / this.#pages[level];
-      if (count > 1 && !this.#areAbsent(table, index + 1, count - 1, level)) continue;
+      // The smallest size of all needs no look at the alignment, which `map` has checked.
+      const aligned = size === this.#pages[0] || (fill.next % size === 0 && (fill.next + fill.delta) % size === 0);
+      if (!aligned || fill.end - fill.next < size) continue;
+      const count = size / pages;
+      const most = sizes.length > 1 ? count : Math.min(this.#entries[level] - index, Math.floor((fill.end - fill.next) / pages));
+      const run = this.#absentRun(table, index, most, level);
+      if (run < count) continue;
       const address = (fill.next + fill.delta) * 4096;
-      this.#storeLeaves(table, index, count, level, { address, lg2, permission: fill.permission, keptHi: 0, keptLo: 0 });
-      fill.next += size;
+      this.#storeLeaves(table, index, run, level, { address, lg2, permission: fill.permission, keptHi: 0, keptLo: 0 });
+      fill.next += run * pages;
       return true;
     }
     return false;
+  }
+
+  /** How many entries from `index` on are absent; the first one is. */
+  #absentRun(table: number, index: number, most: number, level: number): number {
+    let run = 1;
+    while (run < most && this.#decodeAt(table, index + run, level) === ABSENT) run++;
+    return run;
   }
 
   /** Makes a table for an absent entry and maps on in it. An allocated table in which nothing could be mapped is given back. */
@@ -292,21 +307,29 @@ export abstract class RadixTable implements PageTable {
     const pages = this.#pages[level];
     const lastIndex = Math.floor((last - base) / pages);
     let cleared = 0;
+    let leftover = false;
     for (let index = Math.floor((first - base) / pages); index <= lastIndex; index++) {
       const start = base + index * pages;
       const kind = this.#decodeAt(table, index, level);
-      const { address, next } = this.#found;
       if (kind === LEAF) {
         this.#storeEntry(table, index, 0, 0);
         cleared += pages;
       } else if (kind === TABLE) {
+        const { address, next } = this.#found;
         const from = Math.max(first, start);
-        const to = Math.min(last, start + this.#pages[next] * this.#entries[next] - 1);
-        if (from > to) continue;
-        cleared += this.#clear(address, next, start, from, to);
-        if (this.#isEmpty(address, next, Math.floor((from - start) / this.#pages[next]))) this.#dropTable(table, index, address, next);
+        const covered = start + this.#pages[next] * this.#entries[next] - 1;
+        if (from <= covered) cleared += this.#clear(address, next, start, from, Math.min(last, covered));
+        const whole = from === start && last >= covered;
+        const empty = whole
+          ? !this.#leftover
+          : from <= covered && this.#isEmpty(address, next, Math.floor((from - start) / this.#pages[next]));
+        if (empty) this.#dropTable(table, index, address, next);
+        else leftover = true;
+      } else if (kind !== ABSENT) {
+        leftover = true;
       }
     }
+    this.#leftover = leftover;
     return cleared;
   }
 
@@ -317,11 +340,6 @@ export abstract class RadixTable implements PageTable {
       this.#loadEntry(table, (near + i + entries) % entries);
       if ((this.memory.word[0] | this.memory.word[1]) !== 0) return false;
     }
-    return true;
-  }
-
-  #areAbsent(table: number, index: number, count: number, level: number): boolean {
-    for (let i = 0; i < count; i++) if (this.#decodeAt(table, index + i, level) !== ABSENT) return false;
     return true;
   }
 
