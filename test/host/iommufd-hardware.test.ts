@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
+import { errno } from '../../src/host/errno.ts';
 import { amd, smmuv3, vtd } from '../../src/host/sim/index.ts';
-import { READ_WRITE } from '../../src/memory/access.ts';
+import { READ, READ_WRITE } from '../../src/memory/access.ts';
 import { GUEST_PAGES, guest } from './guest-tables.ts';
 
 describe('what the hardware says of itself', () => {
@@ -74,6 +75,45 @@ describe('dirty tracking', () => {
       [63, 65],
       [129, 129],
     ]);
+    host.close();
+  });
+});
+
+describe('a space of iommufd', () => {
+  test('maps where there is room when it is not told where', () => {
+    const { host, space, memory, device, sim } = guest({
+      aperture: { first: 0x10_0000n, last: 0x3f_ffffn },
+      reserved: [{ first: 0x20_0000n, last: 0x20_ffffn }],
+    });
+    space.unmap(0, GUEST_PAGES);
+    expect(space.attach(device)).toBe(0);
+    // 768 pages of aperture without 16 reserved ones, in pieces of 16 that are aligned as their memory is.
+    const from = (piece: number) => memory.hostPfn((piece % 32) * 16);
+    const placed = Array.from({ length: 47 }, (_, piece) => space.mapAnywhere(from(piece), 16, READ));
+    expect(new Set(placed).size).toBe(47);
+    for (const [piece, iova] of placed.entries()) {
+      expect(iova % 16).toBe(0);
+      expect(iova).toBeGreaterThanOrEqual(0x100);
+      expect(iova).not.toBe(0x200);
+      expect(sim.hostPfn(iova + 15, READ)).toBe(from(piece) + 15);
+    }
+    expect(space.mapAnywhere(memory.hostPfn(0), GUEST_PAGES, READ)).toBe(-errno.ENOSPC);
+    expect(space.error?.message).toBe('IOMMU_IOAS_MAP: ENOSPC');
+    host.close();
+  });
+
+  test('keeps to small pages when it is told to, as long as nothing is mapped on hardware', () => {
+    const { host, space, device, sim } = guest({ dirtyTracking: true });
+    space.setLargePages(false);
+    const table = host.createPageTable(device, space, { dirtyTracking: true });
+    expect(table.attach(device)).toBe(0);
+    table.setDirtyTracking(true);
+    expect(sim.dmaWrite(0x9000n, Uint8Array.of(1))).toBe(0);
+    const dirty: number[][] = [];
+    table.readDirty(0, GUEST_PAGES, (first, last) => dirty.push([first, last]));
+    expect(dirty).toEqual([[9, 9]]);
+    space.setLargePages(true);
+    expect(() => space.setLargePages(false)).toThrow('IOMMU_OPTION: EINVAL');
     host.close();
   });
 });

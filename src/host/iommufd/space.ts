@@ -1,5 +1,5 @@
 import { READ, WRITE } from '../../memory/access.ts';
-import { PFN_LIMIT } from '../../memory/address.ts';
+import { PFN_LIMIT, pfnOfHiLo } from '../../memory/address.ts';
 import { errno, HostError } from '../errno.ts';
 import type { HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
 import { outOfReach } from '../reach.ts';
@@ -20,6 +20,10 @@ const UNMAP = { bytes: 24, ioas: 1, iova: 2, length: 4 } as const;
 const RANGES = { bytes: 32, ioas: 1, count: 2, pointer: 4, alignment: 6 } as const;
 /** struct iommu_ioas_allow_iovas */
 const ALLOW = { bytes: 24, ioas: 1, count: 2, pointer: 4 } as const;
+
+/** struct iommu_option; its `op`, 16 bits, is 0 to set. */
+const OPTION = { bytes: 24, id: 1, object: 3, value: 4 } as const;
+const OPTION_HUGE_PAGES = 1;
 
 /** Map flags by permission (src/memory/access.ts): READ is bit 0, WRITE bit 1. */
 const flagsOf = [0, MAP_READABLE, MAP_WRITEABLE, MAP_READABLE | MAP_WRITEABLE].map((flags) => flags | MAP_FIXED_IOVA);
@@ -85,6 +89,18 @@ export class IommufdSpace extends KernelObject implements HostSpace {
     this.context.calls.map++;
     const result = this.#map.call(this.context.fd);
     return result < 0 ? this.#fail('IOMMU_IOAS_MAP', result, iova, pages) : 0;
+  }
+
+  /** Maps where there is room, as the kernel chooses. Returns the IOVA page, or a negative errno. */
+  mapAnywhere(host: number, pages: number, permission: number): number {
+    const { words } = this.#map;
+    words[MAP.flags] = flagsOf[permission & (READ | WRITE)] & ~MAP_FIXED_IOVA;
+    this.#map.setPages(MAP.address, host);
+    this.#map.setPages(MAP.length, pages);
+    this.#map.setPages(MAP.iova, 0);
+    this.context.calls.map++;
+    const result = this.#map.call(this.context.fd);
+    return result < 0 ? this.#fail('IOMMU_IOAS_MAP', result, 0, 0) : pfnOfHiLo(words[MAP.iova + 1], words[MAP.iova]);
   }
 
   /** Maps `pages` pages of a file (a memfd, a file of /dev/shm) from byte `offset` on. Returns 0 or a negative errno. */
@@ -176,6 +192,15 @@ export class IommufdSpace extends KernelObject implements HostSpace {
   #own(device: HostDevice): IommufdDevice {
     if (device instanceof IommufdDevice) return device;
     throw new TypeError(`${device.name} was not opened through this host`);
+  }
+
+  /** Whether the kernel joins contiguous pages to large ones for the hardware (it does unless told not to). @throws HostError */
+  setLargePages(on: boolean): void {
+    this.context.control('IOMMU_OPTION', OPTION.bytes, (command) => {
+      command.words[OPTION.id] = OPTION_HUGE_PAGES;
+      command.words[OPTION.object] = this.id;
+      command.words[OPTION.value] = on ? 1 : 0;
+    });
   }
 
   apertures(): readonly IovaRange[] {

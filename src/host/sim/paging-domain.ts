@@ -8,6 +8,8 @@ import { DMA_FORBIDDEN, DMA_UNMAPPED, type Translation } from './translation.ts'
 export interface DomainRun extends Span<number> {
   readonly physical: number;
   readonly permission: number;
+  /** Its entries are of the smallest size only. Default: of the largest that fit. */
+  readonly small?: boolean;
 }
 
 /** An I/O page table that the kernel keeps for an IOMMU (iommu_domain of type UNMANAGED). */
@@ -52,7 +54,7 @@ export class PagingDomain implements Translation {
 
   /** The leaf entry that maps a page, as first page and pages: the largest that fits the run, as the kernel fills its tables. */
   #leaf(run: DomainRun, pfn: number): readonly [number, number] {
-    for (const pages of this.#pageSizes) {
+    for (const pages of run.small ? [] : this.#pageSizes) {
       const first = Math.floor(pfn / pages) * pages;
       const physical = run.physical + (first - run.first);
       if (first >= run.first && first + pages - 1 <= run.last && physical % pages === 0) return [first, pages];

@@ -93,7 +93,7 @@ export class IoPageTable {
         return failed;
       }
     }
-    for (const area of areas) for (const domain of this.#domains) fill(domain, area);
+    for (const area of areas) for (const domain of this.#domains) fill(domain, area, !this.hugePages);
     return 0;
   }
 
@@ -245,7 +245,7 @@ export class IoPageTable {
       this.unreserve(domain);
       return failed;
     }
-    for (const area of this.#areas) fill(domain, area);
+    for (const area of this.#areas) fill(domain, area, !this.hugePages);
     this.alignment = alignment;
     this.#domains.push(domain);
     return 0;
@@ -323,12 +323,13 @@ function pfn(address: bigint): number {
   return Number(address / PAGE);
 }
 
-function fill(domain: PagingDomain, area: Area): void {
+function fill(domain: PagingDomain, area: Area, small: boolean): void {
   domain.map({
     first: pfn(area.first),
     last: pfn(area.last),
     physical: area.physical / PAGE_BYTES,
     permission: area.permission & (READ | WRITE),
+    small,
   });
 }
 
