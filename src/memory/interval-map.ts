@@ -8,14 +8,14 @@ import { PFN_LIMIT } from './address.ts';
  * need not know the count, and `refs`: slots of intervals in a leaf, nodes above. A key above the leaves is the smallest
  * key below it, exactly; so an interval that holds a page is never in a leaf before the one that the search ends in.
  */
-const NODE_LG2 = 5;
+const NODE_LG2 = 6;
 const NODE = 1 << NODE_LG2;
 /** A node with fewer entries is joined with a neighbour, or filled from it. */
 const NODE_MIN = NODE / 4;
 /** Joining stops short of a full node, or the next insertion would split it again. */
 const JOIN_MAX = (NODE * 3) / 4;
-/** 8^10 intervals are more than an int32 slot can name. */
-const MAX_HEIGHT = 11;
+/** 16^8 intervals are more than an int32 slot can name. */
+const MAX_HEIGHT = 9;
 
 /** A slot's four numbers in `#records`. Side by side: one cache line answers a lookup. */
 const FIRST = 0;
@@ -461,16 +461,22 @@ export class IntervalMap {
   }
 }
 
-/** Index of the last of a node's keys that is at or below `key`; base - 1: none. */
+/**
+ * Index of the last of a node's keys that is at or below `key`; base - 1: none. Counts keys without a branch, first every
+ * eighth, then the eight between: a binary search costs a misprediction every other step, more than the comparisons saved.
+ */
 function lastAtOrBelow(keys: Float64Array, base: number, key: number): number {
-  let at = base - 1;
-  if (keys[at + 16] <= key) at += 16;
-  if (keys[at + 8] <= key) at += 8;
-  if (keys[at + 4] <= key) at += 4;
-  if (keys[at + 2] <= key) at += 2;
-  if (keys[at + 1] <= key) at += 1;
-  if (keys[at + 1] <= key) at += 1;
-  return at;
+  const first = one(keys[base + 8] <= key) + one(keys[base + 16] <= key) + one(keys[base + 24] <= key) + one(keys[base + 32] <= key);
+  const eighths = first + one(keys[base + 40] <= key) + one(keys[base + 48] <= key) + one(keys[base + 56] <= key);
+  const at = base + (eighths << 3);
+  const low = one(keys[at] <= key) + one(keys[at + 1] <= key) + one(keys[at + 2] <= key) + one(keys[at + 3] <= key);
+  const high = one(keys[at + 4] <= key) + one(keys[at + 5] <= key) + one(keys[at + 6] <= key) + one(keys[at + 7] <= key);
+  return at + low + high - 1;
+}
+
+/** 1 for true: the compiler has a boolean as 0 or 1, and this is no instruction to it. */
+function one(condition: boolean): number {
+  return (condition as unknown as number) | 0;
 }
 
 function grown<T extends Float64Array | Int32Array>(from: T, to: T): T {

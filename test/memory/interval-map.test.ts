@@ -116,7 +116,7 @@ describe('IntervalMap against a naive array', () => {
   );
 
   // Thousands of single pages make a tree of three levels; long removals then join and empty its nodes.
-  property.prop([fc.integer(), fc.array(operations(8000, 700), { minLength: 30, maxLength: 60 })], { numRuns: 15 })(
+  property.prop([fc.integer(), fc.array(operations(8000, 700), { minLength: 30, maxLength: 60 })], { numRuns: 8 })(
     'a tree of several levels, torn down',
     (seed, program) => {
       const map = new IntervalMap(5000);
