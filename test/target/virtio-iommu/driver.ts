@@ -74,6 +74,8 @@ export abstract class Driver {
       pieces = [{ at: table, bytes: 16 * pieces.length, writable: false }];
       indirect = true;
     }
+    const taken = this.waiting.reduce((sum, { descriptors }) => sum + descriptors, 0);
+    if (taken + pieces.length > this.size) throw new Error(`the driver has ${this.size - taken} descriptors left, not ${pieces.length}`);
     const id = this.offer(pieces, indirect);
     this.waiting.push({ id, descriptors: pieces.length, writableAt, writable: buffer.writable });
   }

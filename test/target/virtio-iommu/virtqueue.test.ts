@@ -56,7 +56,7 @@ function directly({ iommu }: Fixture, { readable }: Buffer): [number, number] {
 
 describe.each(ringKinds)('$name ring', (kind) => {
   property.prop(
-    [fc.array(fc.array(anyRequest, { maxLength: 4 }), { maxLength: 20 }), fc.option(fc.integer({ min: 5, max: 99 })), fc.boolean()],
+    [fc.array(fc.array(anyRequest, { maxLength: 4 }), { maxLength: 20 }), fc.option(fc.integer({ min: 11, max: 99 })), fc.boolean()],
     {
       numRuns: 60,
     },
