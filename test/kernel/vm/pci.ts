@@ -92,21 +92,35 @@ export class Testdev {
   }
 }
 
+/** What edu's first register says: it has the byte order of QEMU's processor, which for POWER is big-endian. */
+const EDU_ID = 0x0100_00ed;
+
 /** QEMU's edu (docs/specs/edu.rst): copies up to 4096 bytes between memory and its buffer, 100 ms each time. It does not say when a DMA failed. */
 export class Edu {
   readonly #registers: Registers;
+  readonly #swapped: boolean;
 
   constructor(fd: number) {
     this.#registers = new Registers(fd);
+    this.#swapped = this.#registers.read(0) !== EDU_ID;
+  }
+
+  #write64(offset: number, value: bigint): void {
+    const view = new DataView(new ArrayBuffer(8));
+    view.setBigUint64(0, value, true);
+    this.#registers.write64(offset, view.getBigUint64(0, !this.#swapped));
+  }
+
+  get #busy(): boolean {
+    return (this.#registers.read(0x98) & (this.#swapped ? 0x100_0000 : 1)) !== 0;
   }
 
   async #dma(source: bigint, destination: bigint, bytes: number, command: number): Promise<void> {
-    const registers = this.#registers;
-    registers.write64(0x80, source);
-    registers.write64(0x88, destination);
-    registers.write64(0x90, BigInt(bytes));
-    registers.write(0x98, command);
-    while ((registers.read(0x98) & 1) !== 0) await new Promise((resolve) => setTimeout(resolve, 10));
+    this.#write64(0x80, source);
+    this.#write64(0x88, destination);
+    this.#write64(0x90, BigInt(bytes));
+    this.#write64(0x98, BigInt(command));
+    while (this.#busy) await new Promise((resolve) => setTimeout(resolve, 10));
   }
 
   /** Memory to the device's buffer. */
