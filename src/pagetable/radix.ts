@@ -80,7 +80,7 @@ export abstract class RadixTable implements PageTable {
   readonly #allocator: TableAllocator | undefined;
   readonly #root: number;
   readonly #windows: readonly Window[];
-  /** By level: pages that one entry covers, entries of a table, mapping sizes (lg2, descending). */
+  /** By level: pages that one entry covers, entries of a table, mapping sizes (lg2, ascending). */
   readonly #pages: readonly number[];
   readonly #entries: readonly number[];
   readonly #sizes: readonly (readonly number[])[];
@@ -98,7 +98,7 @@ export abstract class RadixTable implements PageTable {
     const { levels, pageLg2s } = description;
     this.#pages = levels.map(({ shift }) => 2 ** (shift - 12));
     this.#entries = levels.map(({ bits }) => 2 ** bits);
-    this.#sizes = levels.map(({ shift, bits }) => pageLg2s.filter((lg2) => lg2 >= shift && lg2 < shift + bits).reverse());
+    this.#sizes = levels.map(({ shift, bits }) => pageLg2s.filter((lg2) => lg2 >= shift && lg2 < shift + bits));
     this.#windows = windowsOf(description);
   }
 
@@ -199,21 +199,30 @@ export abstract class RadixTable implements PageTable {
   #putLeaf(fill: Fill, table: number, index: number, level: number): boolean {
     const sizes = this.#sizes[level];
     const pages = this.#pages[level];
-    for (const lg2 of sizes) {
-      const size = 2 ** (lg2 - 12);
-      // The smallest size of all needs no look at the alignment, which `map` has checked.
-      const aligned = size === this.#pages[0] || (fill.next % size === 0 && (fill.next + fill.delta) % size === 0);
-      if (!aligned || fill.end - fill.next < size) continue;
-      const count = size / pages;
+    for (let i = this.#fitting(fill, sizes); i >= 0; i--) {
+      const count = 2 ** (sizes[i] - 12) / pages;
       const most = sizes.length > 1 ? count : Math.min(this.#entries[level] - index, Math.floor((fill.end - fill.next) / pages));
       const run = this.#absentRun(table, index, most, level);
       if (run < count) continue;
       const address = (fill.next + fill.delta) * 4096;
-      this.#storeLeaves(table, index, run, level, { address, lg2, permission: fill.permission, keptHi: 0, keptLo: 0 });
+      this.#storeLeaves(table, index, run, level, { address, lg2: sizes[i], permission: fill.permission, keptHi: 0, keptLo: 0 });
       fill.next += run * pages;
       return true;
     }
     return false;
+  }
+
+  /** Index of the largest of these sizes to which what is next is aligned and for which there is room, or -1. */
+  #fitting(fill: Fill, sizes: readonly number[]): number {
+    const output = fill.next + fill.delta;
+    const room = fill.end - fill.next;
+    let i = 0;
+    for (; i < sizes.length; i++) {
+      const size = 2 ** (sizes[i] - 12);
+      // The smallest size of all needs no look at the alignment: `map` has checked it.
+      if (size > room || (size !== this.#pages[0] && (fill.next % size !== 0 || output % size !== 0))) break;
+    }
+    return i - 1;
   }
 
   /** How many entries from `index` on are absent; the first one is. */
