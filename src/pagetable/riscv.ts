@@ -1,4 +1,4 @@
-import { EXECUTE, PRIVILEGED, READ, READ_WRITE, WRITE } from '../memory/access.ts';
+import { EXECUTE, READ, READ_WRITE, WRITE } from '../memory/access.ts';
 import { hiOfPfn, loOfPfn } from '../memory/address.ts';
 import {
   type Description,
@@ -31,13 +31,13 @@ import { ABSENT, type Entry, LEAF, MALFORMED, type RadixConfig, RadixTable, TABL
  */
 
 /** Entry bits, low half (11.4.1, "Addressing and Memory Protection"). */
-export const PTE_V = 1;
-export const PTE_R = 1 << 1;
-export const PTE_W = 1 << 2;
-export const PTE_X = 1 << 3;
+const PTE_V = 1;
+const PTE_R = 1 << 1;
+const PTE_W = 1 << 2;
+const PTE_X = 1 << 3;
 export const PTE_U = 1 << 4;
 export const PTE_G = 1 << 5;
-export const PTE_A = 1 << 6;
+const PTE_A = 1 << 6;
 export const PTE_D = 1 << 7;
 /** Entry bits, high half: PPN above bit 31 of the entry, Svrsw60t59b, Svpbmt, Svnapot. */
 const PPN_HI = 0x3f_ffff;
@@ -76,6 +76,11 @@ export interface RiscvTableConfig extends RadixConfig {
 
 const LEVELS: Readonly<Record<RiscvMode, number>> = { sv32: 2, sv39: 3, sv48: 4, sv57: 5 };
 const INPUT_BITS: Readonly<Record<RiscvMode, number>> = { sv32: 32, sv39: 39, sv48: 48, sv57: 57 };
+
+/** READ, WRITE and EXECUTE, here because the compiler folds a module's own constants only. */
+const RWX = 7;
+const WRITING = 2;
+const AS_SUPERVISOR = 8;
 
 /** How often a walk starts a level again because somebody else changed the entry meanwhile. */
 const RETRIES = 16;
@@ -177,6 +182,11 @@ export class RiscvTable extends RadixTable {
    */
   walk(hi: number, lo: number, access: number): number {
     const word = this.#word;
+    const memory = this.#memory;
+    const indexBits = this.#indexBits;
+    const reserved = this.#reserved;
+    const narrow = this.#narrow;
+    const usual = !narrow && !this.#bigEndian;
     let level = this.#top;
     // Step 1, and 11.4.1: the bits above the input's width equal its highest bit; for Sv32 and the second stages they are zero.
     const excess = this.#excess;
@@ -189,16 +199,16 @@ export class RiscvTable extends RadixTable {
     let retries = RETRIES;
     for (;;) {
       // Step 2: read the entry.
-      const shift = 12 + level * this.#indexBits;
+      const shift = 12 + level * indexBits;
       const index = (shift < 32 ? (lo >>> shift) | (hi << (32 - shift)) : hi >>> (shift - 32)) & mask;
-      const entryLo = tableLo | (this.#narrow ? index << 2 : index << 3);
+      const entryLo = tableLo | (narrow ? index << 2 : index << 3);
       this.reads = (this.reads + 1) | 0;
-      if (this.load(tableHi, entryLo) < 0) return faultCode(FAULT_TABLE_ACCESS, level);
+      if ((usual ? memory.load64(tableHi, entryLo) : this.load(tableHi, entryLo)) < 0) return faultCode(FAULT_TABLE_ACCESS, level);
       const pteLo = word[0];
       const pteHi = word[1];
       // Step 3: valid, and nothing reserved set; PBMT 3 is reserved (Svpbmt).
       if ((pteLo & PTE_V) === 0) return faultCode(FAULT_NOT_PRESENT, level);
-      if ((pteLo & (PTE_R | PTE_W)) === PTE_W || (pteHi & this.#reserved) !== 0 || (pteHi & PBMT_HI) === PBMT_HI)
+      if ((pteLo & (PTE_R | PTE_W)) === PTE_W || (pteHi & reserved) !== 0 || (pteHi & PBMT_HI) === PBMT_HI)
         return faultCode(FAULT_RESERVED, level);
       // Svnapot: N is reserved above the leaf level.
       if (pteHi < 0 && level !== 0) return faultCode(FAULT_RESERVED, level);
@@ -243,11 +253,10 @@ export class RiscvTable extends RadixTable {
     }
     // Step 5, after the checks of the entry itself, as both end in the same fault.
     let permission = this.#granted(pteLo, access);
-    const dirty = (access & (WRITE | MARK_DIRTY)) !== 0 && (permission & WRITE) !== 0 ? PTE_D : 0;
+    const dirty = (access & (WRITING | MARK_DIRTY)) !== 0 && (permission & WRITING) !== 0 ? PTE_D : 0;
     // Where nobody sets D, a clean page is as good as read-only.
-    if (!this.#update && (pteLo & PTE_D) === 0 && permission > 0) permission &= ~WRITE;
-    if (permission < 0 || ((access & PROBE) === 0 && (access & (READ | WRITE | EXECUTE) & ~permission) !== 0))
-      return faultCode(FAULT_PERMISSION, level);
+    if (!this.#update && (pteLo & PTE_D) === 0 && permission > 0) permission &= ~WRITING;
+    if (permission < 0 || ((access & PROBE) === 0 && (access & RWX & ~permission) !== 0)) return faultCode(FAULT_PERMISSION, level);
     // Step 7: A, and D for a write that the page permits.
     const needed = (PTE_A | dirty) & ~pteLo;
     if (needed !== 0) {
@@ -277,9 +286,9 @@ export class RiscvTable extends RadixTable {
 
   /** Step 5: R, W and X, as U lets the access's privilege have them; -1: a probe of a page that it must not touch. */
   #granted(pteLo: number, access: number): number {
-    const permission = (pteLo >>> 1) & (READ | WRITE | EXECUTE);
+    const permission = (pteLo >>> 1) & RWX;
     const user = (pteLo & PTE_U) !== 0;
-    if (this.#secondStage || (access & PRIVILEGED) === 0) return user ? permission : (access & PROBE) !== 0 ? -1 : 0;
+    if (this.#secondStage || (access & AS_SUPERVISOR) === 0) return user ? permission : (access & PROBE) !== 0 ? -1 : 0;
     if (!user) return permission;
     if ((access & PROBE) !== 0 && (!this.#sum || (access & EXECUTE) !== 0)) return -1;
     return this.#sum ? permission & READ_WRITE : 0;

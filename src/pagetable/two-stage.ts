@@ -1,6 +1,6 @@
 import { READ, WRITE } from '../memory/access.ts';
 import { MEM_FAULT } from '../memory/guest-memory.ts';
-import { OUT_HI, OUT_LENGTH, OUT_LO, OUT_PERMISSION, OUT_TYPE, type PageTable, type TableMemory, type TableVisitor } from './page-table.ts';
+import { OUT_LENGTH, OUT_PERMISSION, OUT_TYPE, type PageTable, type TableMemory, type TableVisitor } from './page-table.ts';
 import { Runs } from './runs.ts';
 
 /*
@@ -9,6 +9,10 @@ import { Runs } from './runs.ts';
  * Address Translation"; VT-d 4.1 3.8; Arm DDI 0487 D8.2; AMD I/O Virtualization 2.2.3). A fault belongs to one of the
  * stages, and one of the second stage to one kind of access: architectures report both.
  */
+
+/** OUT_LO and OUT_HI, here because the compiler folds a module's own constants only. */
+const LO = 0;
+const HI = 1;
 
 /** A stage as this file needs it. */
 export type WalkingStage = Pick<PageTable, 'walk' | 'out'>;
@@ -58,47 +62,47 @@ export class SecondStageMemory implements TableMemory {
   load64(hi: number, lo: number): number {
     const code = this.#second.walk(hi, lo, this.#read);
     if (code < 0) return this.#refuse(hi, lo, BY_TABLE_READ, code);
-    return this.#memory.load64(this.#out[OUT_HI], this.#out[OUT_LO]);
+    return this.#memory.load64(this.#out[HI], this.#out[LO]);
   }
   load64BE(hi: number, lo: number): number {
     const code = this.#second.walk(hi, lo, this.#read);
     if (code < 0) return this.#refuse(hi, lo, BY_TABLE_READ, code);
-    return this.#memory.load64BE(this.#out[OUT_HI], this.#out[OUT_LO]);
+    return this.#memory.load64BE(this.#out[HI], this.#out[LO]);
   }
   load32(hi: number, lo: number): number {
     const code = this.#second.walk(hi, lo, this.#read);
     if (code < 0) return this.#refuse(hi, lo, BY_TABLE_READ, code);
-    return this.#memory.load32(this.#out[OUT_HI], this.#out[OUT_LO]);
+    return this.#memory.load32(this.#out[HI], this.#out[LO]);
   }
   load32BE(hi: number, lo: number): number {
     const code = this.#second.walk(hi, lo, this.#read);
     if (code < 0) return this.#refuse(hi, lo, BY_TABLE_READ, code);
-    return this.#memory.load32BE(this.#out[OUT_HI], this.#out[OUT_LO]);
+    return this.#memory.load32BE(this.#out[HI], this.#out[LO]);
   }
   store64(hi: number, lo: number, valueHi: number, valueLo: number): number {
     const code = this.#second.walk(hi, lo, this.#write);
     if (code < 0) return this.#refuse(hi, lo, BY_TABLE_WRITE, code);
-    return this.#memory.store64(this.#out[OUT_HI], this.#out[OUT_LO], valueHi, valueLo);
+    return this.#memory.store64(this.#out[HI], this.#out[LO], valueHi, valueLo);
   }
   store64BE(hi: number, lo: number, valueHi: number, valueLo: number): number {
     const code = this.#second.walk(hi, lo, this.#write);
     if (code < 0) return this.#refuse(hi, lo, BY_TABLE_WRITE, code);
-    return this.#memory.store64BE(this.#out[OUT_HI], this.#out[OUT_LO], valueHi, valueLo);
+    return this.#memory.store64BE(this.#out[HI], this.#out[LO], valueHi, valueLo);
   }
   store32(hi: number, lo: number, value: number): number {
     const code = this.#second.walk(hi, lo, this.#write);
     if (code < 0) return this.#refuse(hi, lo, BY_TABLE_WRITE, code);
-    return this.#memory.store32(this.#out[OUT_HI], this.#out[OUT_LO], value);
+    return this.#memory.store32(this.#out[HI], this.#out[LO], value);
   }
   store32BE(hi: number, lo: number, value: number): number {
     const code = this.#second.walk(hi, lo, this.#write);
     if (code < 0) return this.#refuse(hi, lo, BY_TABLE_WRITE, code);
-    return this.#memory.store32BE(this.#out[OUT_HI], this.#out[OUT_LO], value);
+    return this.#memory.store32BE(this.#out[HI], this.#out[LO], value);
   }
   compareExchange64(hi: number, lo: number, oldHi: number, oldLo: number, newHi: number, newLo: number): number {
     const code = this.#second.walk(hi, lo, this.#write);
     if (code < 0) return this.#refuse(hi, lo, BY_TABLE_WRITE, code);
-    return this.#memory.compareExchange64(this.#out[OUT_HI], this.#out[OUT_LO], oldHi, oldLo, newHi, newLo);
+    return this.#memory.compareExchange64(this.#out[HI], this.#out[LO], oldHi, oldLo, newHi, newLo);
   }
 
   #refuse(hi: number, lo: number, origin: FaultOrigin, code: number): number {
@@ -154,17 +158,17 @@ export class TwoStage implements WalkingStage {
     const firstLg2 = this.walkFirst(hi, lo, access);
     if (firstLg2 < 0) return firstLg2;
     const gpa = this.first.out;
-    const secondLg2 = this.second.walk(gpa[OUT_HI], gpa[OUT_LO], access);
+    const secondLg2 = this.second.walk(gpa[HI], gpa[LO], access);
     if (secondLg2 < 0) {
       this.origin = BY_OUTPUT;
-      this.gpaHi = gpa[OUT_HI];
-      this.gpaLo = gpa[OUT_LO];
+      this.gpaHi = gpa[HI];
+      this.gpaLo = gpa[LO];
       return secondLg2;
     }
     const spa = this.second.out;
     const out = this.out;
-    out[OUT_LO] = spa[OUT_LO];
-    out[OUT_HI] = spa[OUT_HI];
+    out[LO] = spa[LO];
+    out[HI] = spa[HI];
     out[OUT_PERMISSION] = gpa[OUT_PERMISSION] & spa[OUT_PERMISSION];
     out[OUT_TYPE] = gpa[OUT_TYPE];
     return firstLg2 < secondLg2 ? firstLg2 : secondLg2;

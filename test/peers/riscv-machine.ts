@@ -33,7 +33,7 @@ export const Reg = {
 
 /** Pages of RAM for the structures that all programs use. */
 export const DDT = 0x8000_1000;
-export const CQ = 0x8000_2000;
+const CQ = 0x8000_2000;
 export const FQ = 0x8000_3000;
 
 /** What a debug translation came to ("Translation-response"). */

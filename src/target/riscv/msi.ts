@@ -3,8 +3,8 @@ import { Cause } from './fault-queue.ts';
 import { Cap, type Registers } from './registers.ts';
 import type { Structures } from './structures.ts';
 
-/** Outcomes of MsiTables.translate besides a negative cause. */
-export const MSI_BASIC = 1;
+/** Outcomes of MsiTables.translate besides a negative cause: the file is a device, or lies in memory. */
+const MSI_BASIC = 1;
 export const MSI_MRIF = 2;
 
 /** "MSI page table" entries, low half: V 0, M 2:1, C 63. */

@@ -237,7 +237,7 @@ export class Translator {
     const wanted = kind === Kind.ats ? access | PROBE : access;
     const { answer } = this;
     let leaf = PTE_D | PTE_U;
-    let lg2 = contexts.bareFirstLg2(device);
+    let lg2: number;
     let permission = RWX;
     let pbmt = PBMT_PMA;
     let gpaHi = hi;
@@ -252,11 +252,13 @@ export class Translator {
       permission = out[OUT_PERMISSION];
       pbmt = out[OUT_TYPE];
       leaf = out[OUT_LEAF];
+    } else {
+      lg2 = contexts.bareFirstLg2(device);
     }
     answer.gpaHi = gpaHi;
     answer.gpaLo = gpaLo;
     // 18. MSIs.
-    if (isInterruptFile(device, gpaHi, gpaLo)) return this.#interruptFile(kind, stages, hi, lo, access, permission, leaf);
+    if (device.msi && isInterruptFile(device, gpaHi, gpaLo)) return this.#interruptFile(kind, stages, hi, lo, access, permission, leaf);
     // 19. The second stage.
     const { second } = device;
     let spaHi = gpaHi;
