@@ -116,7 +116,7 @@ describe('IntervalMap against a naive array', () => {
   );
 
   // Thousands of single pages make a tree of three levels; long removals then join and empty its nodes.
-  property.prop([fc.integer(), fc.array(operations(8000, 700), { minLength: 30, maxLength: 60 })], { numRuns: 8 })(
+  property.prop([fc.integer(), fc.array(operations(8000, 700), { minLength: 30, maxLength: 60 })], { numRuns: 5 })(
     'a tree of several levels, torn down',
     (seed, program) => {
       const map = new IntervalMap(5000);
@@ -159,6 +159,15 @@ describe('IntervalMap', () => {
       [20, 110, 5, 1],
       [25, 200, 3, 1],
     ]);
+  });
+
+  test('fills from its end, as from its beginning', () => {
+    const map = new IntervalMap(1000);
+    for (let first = 999; first >= 0; first--) expect(map.insert(first * 2, 1, first, 3)).toBeGreaterThanOrEqual(0);
+    expect(intervalsOf(map).map(([first]) => first)).toEqual(Array.from({ length: 1000 }, (_, i) => i * 2));
+    for (let page = 0; page < 2000; page++) expect(map.lookup(page) >= 0).toBe(page % 2 === 0);
+    expect(map.remove(0, 2000)).toBe(1000);
+    expect(map.size).toBe(0);
   });
 
   test('a visitor that answers false learns where it stopped', () => {
