@@ -1,5 +1,6 @@
 import { amd, type IommuConfig, simKernel, vtd } from '../../src/host/sim/index.ts';
-import { type AbiIommu, iommufdAbi } from './iommufd-abi.ts';
+import type { AbiIommu } from './abi-machine.ts';
+import { iommufdAbi } from './iommufd-abi.ts';
 
 /** IOMMUs as QEMU emulates them: none of them nests. */
 const machines: readonly [string, IommuConfig, AbiIommu][] = [
