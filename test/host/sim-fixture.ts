@@ -3,7 +3,7 @@ import { type SimKernel, type SimMachine, simKernel } from '../../src/host/sim/i
 import type { DmaOracle, HostFixture } from './contract.ts';
 
 /** A simulated device does what the case asks for. Its name is what follows the last / or # of the device's. */
-export function simDma(kernel: SimKernel): DmaOracle {
+function simDma(kernel: SimKernel): DmaOracle {
   const of = (device: HostDevice) => kernel.device(device.name.split(/[/#]/).at(-1));
   return {
     read(device, iova) {
