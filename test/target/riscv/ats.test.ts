@@ -1,0 +1,115 @@
+import { describe, expect, test } from 'vitest';
+import { READ, WRITE } from '../../../src/memory/access.ts';
+import { AtsCode, type AtsMessage, RiscvIommu } from '../../../src/target/riscv/index.ts';
+import { FENCE, fence, Guest, invalDdt, Reg } from './guest.ts';
+
+const DEVICE = 8;
+const EN_ATS = 1 << 1;
+const T2GPA = 1 << 3;
+const CMD_TO = 0x200n;
+const CQON = 0x1_0000n;
+const BUSY = 0x2_0000n;
+
+/** ATS.INVAL to the device. */
+const INVAL: [bigint, bigint] = [4n | (BigInt(DEVICE) << 40n), 0x1000n];
+
+const completion = (tags: bigint, count = 1n): AtsMessage => ({
+  code: AtsCode.invalidationCompletion,
+  tag: 0,
+  requester: DEVICE,
+  segment: null,
+  pasid: null,
+  privileged: false,
+  execute: false,
+  payload: tags | (count << 32n),
+});
+
+function setUp() {
+  const sent: AtsMessage[] = [];
+  const surroundings = { sendMessage: (message: AtsMessage) => void sent.push(message) };
+  const guest = new Guest({ invalidationTags: 2 }, 1024, surroundings);
+  guest.start();
+  const fenced = () => {
+    guest.memory.load32(0, FENCE * 4096);
+    return guest.memory.word[0];
+  };
+  const head = () => Number(guest.iommu.read(Reg.cqh, 4));
+  return { guest, sent, fenced, head, surroundings };
+}
+
+describe('invalidations under way ("IOMMU PCIe ATS commands", "IOMMU Command-queue Fence commands")', () => {
+  test('IOFENCE.C waits for completions, across save and load', () => {
+    const { guest, sent, fenced, head, surroundings } = setUp();
+    guest.command(INVAL, INVAL, fence(7), INVAL);
+    expect(sent.map(({ code, tag, payload }) => [code, tag, payload])).toEqual([
+      [AtsCode.invalidationRequest, 0, 0x1000n],
+      [AtsCode.invalidationRequest, 1, 0x1000n],
+    ]);
+    expect([head(), fenced()]).toEqual([2, 0]);
+    guest.iommu.invalidationCompletion(completion(1n));
+    const state = JSON.parse(JSON.stringify(guest.iommu.save()));
+    guest.iommu = new RiscvIommu(guest.config, { memory: guest.memory, ...surroundings });
+    guest.iommu.load(state);
+    expect([head(), fenced()]).toEqual([2, 0]);
+    // Nobody waits for tag 0 any more.
+    expect(guest.iommu.invalidationCompletion(completion(1n))).toBe(false);
+    expect(guest.iommu.invalidationCompletion(completion(2n))).toBe(true);
+    expect([head(), fenced(), sent.length]).toEqual([4, 7, 3]);
+  });
+
+  test('a request without a free ITag stalls the queue, across save and load', () => {
+    const { guest, sent, head, surroundings } = setUp();
+    guest.command(INVAL, INVAL, INVAL, fence(1));
+    expect([sent.length, head()]).toEqual([2, 3]);
+    const state = JSON.parse(JSON.stringify(guest.iommu.save()));
+    guest.iommu = new RiscvIommu(guest.config, { memory: guest.memory, ...surroundings });
+    guest.iommu.load(state);
+    guest.iommu.invalidationCompletion(completion(2n));
+    expect(sent.map(({ tag }) => tag)).toEqual([0, 1, 1]);
+    guest.iommu.invalidationCompletion(completion(3n));
+    expect(head()).toBe(4);
+  });
+
+  test('a timeout is told by the next fence, whose command stays at the head', () => {
+    const { guest, fenced, head } = setUp();
+    guest.command(INVAL, fence(9));
+    guest.iommu.invalidationTimeout(1);
+    expect([head(), fenced(), guest.iommu.read(Reg.cqcsr, 4) & 0xf00n]).toEqual([1, 0, CMD_TO]);
+    guest.iommu.write(Reg.cqcsr, 4, CMD_TO | 3n);
+    expect([head(), fenced()]).toEqual([2, 9]);
+  });
+
+  test('a queue that is turned off while a fence waits stays on and busy until it is done', () => {
+    const { guest } = setUp();
+    guest.command(INVAL, fence(9));
+    guest.iommu.write(Reg.cqcsr, 4, 0n);
+    expect(guest.iommu.read(Reg.cqcsr, 4) & (CQON | BUSY)).toBe(CQON | BUSY);
+    guest.iommu.write(Reg.cqcsr, 4, 1n);
+    guest.iommu.invalidationCompletion(completion(1n));
+    expect(guest.iommu.read(Reg.cqcsr, 4) & (CQON | BUSY | 1n)).toBe(0n);
+  });
+});
+
+describe('translation requests ("PCIe ATS translation request handling")', () => {
+  function translating(tc: number) {
+    const { guest } = setUp();
+    const first = guest.table('sv39');
+    const second = guest.table('sv39', true);
+    second.table.map(0, 0, 1024, READ | WRITE);
+    second.table.map(0x8000, 0x100, 1, READ);
+    first.table.map(0x5000, 0x8000, 1, READ | WRITE);
+    guest.setContext(DEVICE, { first: { mode: 8, root: first.root, pscid: 1 }, second: { mode: 8, root: second.root, gscid: 1 }, tc });
+    guest.command(invalDdt(DEVICE), fence());
+    return guest.iommu.translationRequest({ device: DEVICE, pasid: null, iova: 0x500_0000n });
+  }
+
+  test('grants what both stages grant, and says where', () => {
+    expect(translating(EN_ATS)).toMatchObject({ status: 'success', page: 0x100n, large: false, read: true, write: false, execute: false });
+  });
+  test('with T2GPA the answer is the guest-physical address', () => {
+    expect(translating(EN_ATS | T2GPA)).toMatchObject({ status: 'success', page: 0x8000n, read: true, write: false });
+  });
+  test('without EN_ATS it is an unsupported request', () => {
+    expect(translating(0)).toMatchObject({ status: 'unsupported' });
+  });
+});
