@@ -39,6 +39,8 @@ export const PTE_U = 1 << 4;
 export const PTE_G = 1 << 5;
 const PTE_A = 1 << 6;
 export const PTE_D = 1 << 7;
+/** What a pointer has not set beside V. */
+const NOT_OF_A_POINTER = PTE_V | PTE_R | PTE_W | PTE_X | PTE_U | PTE_A | PTE_D;
 /** Entry bits, high half: PPN above bit 31 of the entry, Svrsw60t59b, Svpbmt, Svnapot. */
 const PPN_HI = 0x3f_ffff;
 const RESERVED_HI = 0x07c0_0000;
@@ -142,6 +144,8 @@ export class RiscvTable extends RadixTable {
   readonly #indexMask: number;
   readonly #rootMask: number;
   readonly #narrow: boolean;
+  /** Entries of 8 bytes, little-endian. */
+  readonly #usual: boolean;
   readonly #bigEndian: boolean;
   readonly #secondStage: boolean;
   readonly #signExtended: boolean;
@@ -168,6 +172,7 @@ export class RiscvTable extends RadixTable {
     this.#indexMask = (1 << this.#indexBits) - 1;
     this.#rootMask = secondStage ? this.#indexMask * 4 + 3 : this.#indexMask;
     this.#bigEndian = config.bigEndian ?? false;
+    this.#usual = !this.#narrow && !this.#bigEndian;
     this.#secondStage = secondStage;
     this.#signExtended = !secondStage && !this.#narrow;
     this.#excess = 64 - INPUT_BITS[mode] - (secondStage ? 2 : 0);
@@ -181,56 +186,84 @@ export class RiscvTable extends RadixTable {
    * PageTable.walk. PROBE and MARK_DIRTY are understood beside the wishes of src/memory/access.ts.
    */
   walk(hi: number, lo: number, access: number): number {
-    const word = this.#word;
-    const memory = this.#memory;
-    const indexBits = this.#indexBits;
-    const reserved = this.#reserved;
-    const narrow = this.#narrow;
-    const usual = !narrow && !this.#bigEndian;
     let level = this.#top;
     // Step 1, and 11.4.1: the bits above the input's width equal its highest bit; for Sv32 and the second stages they are zero.
     const excess = this.#excess;
     if (this.#signExtended ? (hi << excess) >> excess !== hi : excess === 32 ? hi !== 0 : hi >>> (32 - excess) !== 0)
       return faultCode(FAULT_INPUT_SIZE, level);
-    let tableHi = this.#rootHi;
-    let tableLo = this.#rootLo;
-    let global = 0;
-    let mask = this.#rootMask;
+    const shift = 12 + level * this.#indexBits;
+    const index = (shift < 32 ? (lo >>> shift) | (hi << (32 - shift)) : hi >>> (shift - 32)) & this.#rootMask;
+    let entryHi = this.#rootHi;
+    let entryLo = this.#rootLo | (this.#narrow ? index << 2 : index << 3);
+    this.#global = 0;
+    if (this.#usual) {
+      // Down the pointers that have V and at most G set, one level after the other, with shifts that the compiler knows.
+      const memory = this.#memory;
+      const word = this.#word;
+      let global = 0;
+      for (; level > 0; level--) {
+        if (memory.load64(entryHi, entryLo) < 0) return this.#unreadable(level);
+        const pteLo = word[0];
+        const pteHi = word[1];
+        if ((pteLo & NOT_OF_A_POINTER) !== PTE_V || pteHi >>> 22 !== 0) break;
+        global |= pteLo & PTE_G;
+        entryHi = (pteHi << 2) | (pteLo >>> 30);
+        entryLo =
+          ((pteLo & ~0x3ff) << 2) |
+          ((level === 1 ? lo >>> 9 : level === 2 ? lo >>> 18 : level === 3 ? (lo >>> 27) | (hi << 5) : hi >>> 4) & 0xff8);
+        this.reads = (this.reads + 1) | 0;
+      }
+      this.#global = global;
+      if (level === 0 && memory.load64(entryHi, entryLo) < 0) return this.#unreadable(0);
+    } else if (this.load(entryHi, entryLo) < 0) {
+      return this.#unreadable(level);
+    }
+    this.#entryHi = entryHi;
+    this.#entryLo = entryLo;
+    return this.#descend(hi, lo, access, level);
+  }
+
+  /** Steps 3 to 8 from the entry of `level` in `word` on. */
+  #descend(hi: number, lo: number, access: number, from: number): number {
+    const word = this.#word;
     let retries = RETRIES;
-    for (;;) {
-      // Step 2: read the entry.
-      const shift = 12 + level * indexBits;
-      const index = (shift < 32 ? (lo >>> shift) | (hi << (32 - shift)) : hi >>> (shift - 32)) & mask;
-      const entryLo = tableLo | (narrow ? index << 2 : index << 3);
+    for (let level = from; ; ) {
       this.reads = (this.reads + 1) | 0;
-      if ((usual ? memory.load64(tableHi, entryLo) : this.load(tableHi, entryLo)) < 0) return faultCode(FAULT_TABLE_ACCESS, level);
       const pteLo = word[0];
       const pteHi = word[1];
-      // Step 3: valid, and nothing reserved set; PBMT 3 is reserved (Svpbmt).
+      // Step 3: valid, and nothing reserved set; PBMT 3 is reserved (Svpbmt), and N above the leaf level (Svnapot).
       if ((pteLo & PTE_V) === 0) return faultCode(FAULT_NOT_PRESENT, level);
-      if ((pteLo & (PTE_R | PTE_W)) === PTE_W || (pteHi & reserved) !== 0 || (pteHi & PBMT_HI) === PBMT_HI)
+      if (
+        (pteLo & (PTE_R | PTE_W)) === PTE_W ||
+        (pteHi & this.#reserved) !== 0 ||
+        (pteHi & PBMT_HI) === PBMT_HI ||
+        (pteHi < 0 && level !== 0)
+      )
         return faultCode(FAULT_RESERVED, level);
-      // Svnapot: N is reserved above the leaf level.
-      if (pteHi < 0 && level !== 0) return faultCode(FAULT_RESERVED, level);
       if ((pteLo & (PTE_R | PTE_X)) !== 0) {
-        this.#entryHi = tableHi;
-        this.#entryLo = entryLo;
-        this.#global = global;
         const result = this.#leaf(hi, lo, access, level);
         if (result !== 0) return result;
         // Step 7: the entry changed meanwhile; look again.
         if (--retries === 0) return faultCode(FAULT_TABLE_ACCESS, level);
-        continue;
+      } else {
+        // Step 4: a pointer to the next level; D, A, U, PBMT and N are reserved in it (11.4.1).
+        if (level === 0 || (pteLo & (PTE_D | PTE_A | PTE_U)) !== 0 || (pteHi & (PBMT_HI | N_HI)) !== 0)
+          return faultCode(FAULT_RESERVED, level);
+        level--;
+        const shift = 12 + level * this.#indexBits;
+        const index = (shift < 32 ? (lo >>> shift) | (hi << (32 - shift)) : hi >>> (shift - 32)) & this.#indexMask;
+        this.#global |= pteLo & PTE_G;
+        this.#entryHi = ((pteHi & PPN_HI) << 2) | (pteLo >>> 30);
+        this.#entryLo = ((pteLo & ~0x3ff) << 2) | (this.#narrow ? index << 2 : index << 3);
       }
-      // Step 4: a pointer to the next level; D, A, U, PBMT and N are reserved in it (11.4.1).
-      if (level === 0) return faultCode(FAULT_RESERVED, 0);
-      if ((pteLo & (PTE_D | PTE_A | PTE_U)) !== 0 || (pteHi & (PBMT_HI | N_HI)) !== 0) return faultCode(FAULT_RESERVED, level);
-      global |= pteLo & PTE_G;
-      tableHi = ((pteHi & PPN_HI) << 2) | (pteLo >>> 30);
-      tableLo = (pteLo & ~0x3ff) << 2;
-      mask = this.#indexMask;
-      level--;
+      if (this.load(this.#entryHi, this.#entryLo) < 0) return this.#unreadable(level);
     }
+  }
+
+  /** Step 2: the entry cannot be read. */
+  #unreadable(level: number): number {
+    this.reads = (this.reads + 1) | 0;
+    return faultCode(FAULT_TABLE_ACCESS, level);
   }
 
   /** Steps 5 to 8 on the leaf in `word`. Returns lg2 of the page, a fault code, or 0: the entry changed meanwhile. */
