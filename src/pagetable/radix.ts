@@ -1,50 +1,7 @@
-import { MEM_OK, PFN_LIMIT } from '../memory/index.ts';
-import { type Description, OUT_LENGTH, type PageTable, type TableAllocator, type TableMemory, type TableVisitor } from './page-table.ts';
-import { Runs } from './runs.ts';
+import type { Description, PageTable, TableAllocator, TableMemory } from './page-table.ts';
+import { ABSENT, LEAF, type RadixConfig, RadixReader, TABLE } from './radix-reader.ts';
 
-/** What `decode` says of an entry. */
-export const ABSENT = 0;
-export const TABLE = 1;
-export const LEAF = 2;
-export const MALFORMED = 3;
-
-/** Where `decode` leaves what it found. Addresses are bytes, exact as a number: multiples of 2 KiB below 2^64. */
-export interface Entry {
-  /** Given to `decode`: which entry of its table it is. */
-  index: number;
-  /** TABLE: the next table. LEAF: the block of 2^lg2 bytes that the entry is part of. */
-  address: number;
-  /** TABLE: the level of the next table. */
-  next: number;
-  /** LEAF: lg2 of the block; more than the level's shift where several entries make one mapping. */
-  lg2: number;
-  /** LEAF: what it grants to an unprivileged access. TABLE: what entries below it can grant at most. */
-  permission: number;
-}
-
-/** What all formats are configured with. */
-export interface RadixConfig {
-  /** Page frame number of the root table. */
-  readonly root: number;
-  /** Needed by `map` and `unmap` only. */
-  readonly allocator?: TableAllocator;
-}
-
-/** A range of input pages that one table translates. */
-interface Window {
-  readonly first: number;
-  readonly last: number;
-  /** Page that entry 0 of the root table translates. */
-  readonly base: number;
-}
-
-/** An enumeration under way. */
-interface Scan {
-  readonly runs: Runs;
-  budget: number;
-  /** First page not examined. */
-  reached: number;
-}
+export { ABSENT, type Entry, LEAF, MALFORMED, type RadixConfig, TABLE } from './radix-reader.ts';
 
 /** A `map` under way. */
 interface Fill {
@@ -66,127 +23,64 @@ interface Leaf {
 }
 
 /**
- * What every radix tree of tables does alike, and seldom enough to be shared: enumerate, map and unmap. A format hands in
- * its description, reads and makes single entries, and has a `walk` of its own, specialised for speed, that uses none of this.
+ * What every radix tree of tables does alike, and seldom enough to be shared: enumerate (radix-reader.ts), map and unmap. A
+ * format hands in its description, reads and makes single entries, and has a `walk` of its own, specialised for speed, that
+ * uses none of this.
  */
-export abstract class RadixTable implements PageTable {
-  readonly description: Description;
-  readonly out: Int32Array = new Int32Array(OUT_LENGTH);
-  protected readonly memory: TableMemory;
+export abstract class RadixTable extends RadixReader implements PageTable {
   /** The entry that `encodeTable` and `encodeLeaf` made: [lo, hi]. */
   protected readonly made: Int32Array = new Int32Array(2);
   /** Bits of a leaf that its parts keep when it is split (accessed, dirty, memory type): [lo, hi]. */
   protected abstract readonly kept: readonly [number, number];
   readonly #allocator: TableAllocator | undefined;
-  readonly #root: number;
-  readonly #windows: readonly Window[];
-  /** By level: pages that one entry covers, entries of a table, mapping sizes (lg2, ascending). */
-  readonly #pages: readonly number[];
-  readonly #entries: readonly number[];
+  /** By level: mapping sizes (lg2, ascending). */
   readonly #sizes: readonly (readonly number[])[];
-  readonly #entryBytes: number;
   /** Whether the last `#clear` left something where it cleared. */
   #leftover = false;
-  readonly #found: Entry = { index: 0, address: 0, next: 0, lg2: 0, permission: 0 };
 
   constructor(memory: TableMemory, config: RadixConfig, description: Description, entryBytes = 8) {
-    this.memory = memory;
-    this.description = description;
+    super(memory, config, description, entryBytes);
     this.#allocator = config.allocator;
-    this.#root = config.root * 4096;
-    this.#entryBytes = entryBytes;
     const { levels, pageLg2s } = description;
-    this.#pages = levels.map(({ shift }) => 2 ** (shift - 12));
-    this.#entries = levels.map(({ bits }) => 2 ** bits);
     this.#sizes = levels.map(({ shift, bits }) => pageLg2s.filter((lg2) => lg2 >= shift && lg2 < shift + bits));
-    this.#windows = windowsOf(description);
   }
 
   abstract walk(hi: number, lo: number, access: number): number;
 
-  /** Reads an entry of a level into `into` and says what it is. Pure: sets no accessed bit. */
-  protected abstract decode(level: number, hi: number, lo: number, into: Entry): number;
   /** Makes the entry of `level` that points to the next lower table at a byte address. */
   protected abstract encodeTable(level: number, address: number): void;
   /** Makes the entry of `level` that maps its part, at byte `address`, of a mapping of 2^lg2 bytes. */
   protected abstract encodeLeaf(level: number, lg2: number, address: number, permission: number): void;
 
-  /** Loads an entry into memory.word; formats whose entries are not little-endian 64 bits override it. */
-  protected load(hi: number, lo: number): number {
-    return this.memory.load64(hi, lo);
-  }
-  protected store(hi: number, lo: number, valueHi: number, valueLo: number): number {
-    return this.memory.store64(hi, lo, valueHi, valueLo);
-  }
-
-  enumerate(first: number, last: number, visit: TableVisitor, budget: number): number {
-    const scan: Scan = { runs: new Runs(visit), budget, reached: last + 1 };
-    for (const window of this.#windows) {
-      const from = Math.max(first, window.first);
-      const to = Math.min(last, window.last);
-      if (from <= to && !this.#scan(scan, this.#root, this.#pages.length - 1, window.base, from, to, -1)) break;
-    }
-    return scan.runs.flush() ? scan.reached : scan.runs.visitedEnd;
-  }
-
-  /** Scans [first, last] within the table of `level` at `table` whose entry 0 covers page `base`. False: ended early. */
-  #scan(scan: Scan, table: number, level: number, base: number, first: number, last: number, permission: number): boolean {
-    const pages = this.#pages[level];
-    const lastIndex = Math.floor((last - base) / pages);
-    for (let index = Math.floor((first - base) / pages); index <= lastIndex; index++) {
-      const start = base + index * pages;
-      const from = Math.max(first, start);
-      if (scan.budget-- <= 0) {
-        scan.reached = from;
-        return false;
-      }
-      const kind = this.#decodeAt(table, index, level);
-      const { address, next, lg2, permission: granted } = this.#found;
-      if (kind === TABLE) {
-        // A table more than one level down (AMD v1) covers only the start of what its entry covers.
-        const to = Math.min(last, start + this.#pages[next] * this.#entries[next] - 1);
-        if (from <= to && !this.#scan(scan, address, next, start, from, to, permission & granted)) return false;
-      } else if (kind === LEAF && (permission & granted) !== 0) {
-        const to = Math.min(last, start + pages - 1);
-        const output = address / 4096 + (from % 2 ** (lg2 - 12));
-        if (!scan.runs.add(from, output, to - from + 1, permission & granted)) {
-          scan.reached = scan.runs.visitedEnd;
-          return false;
-        }
-      }
-    }
-    return true;
-  }
-
   map(iova: number, output: number, pages: number, permission: number): number {
     const { permissions, outputBits } = this.description;
     if (!permissions.includes(permission)) throw new RangeError(`${this.description.format}: no mapping has permission ${permission}`);
     this.#checkAligned(iova, output, pages);
-    const window = this.#windows.find(({ first, last }) => iova >= first && iova <= last);
+    const window = this.windows.find(({ first, last }) => iova >= first && iova <= last);
     if (window === undefined) return 0;
     const limit = Math.min(pages, window.last + 1 - iova, 2 ** (outputBits - 12) - output);
     const fill: Fill = { next: iova, end: iova + limit, delta: output - iova, permission };
-    this.#fill(fill, this.#root, this.#pages.length - 1, window.base);
+    this.#fill(fill, this.root, this.pages.length - 1, window.base);
     return Math.max(0, fill.next - iova);
   }
 
   #checkAligned(...values: number[]): void {
-    const granule = this.#pages[0];
+    const granule = this.pages[0];
     if (values.some((value) => !Number.isSafeInteger(value) || value < 0 || value % granule !== 0))
       throw new RangeError(`${this.description.format}: [${values}] are not multiples of its smallest page of ${granule * 4096} bytes`);
   }
 
   /** Maps on from `fill.next` to the end of what the table covers. False: it cannot go on. */
   #fill(fill: Fill, table: number, level: number, base: number): boolean {
-    const pages = this.#pages[level];
-    const end = Math.min(fill.end, base + pages * this.#entries[level]);
+    const pages = this.pages[level];
+    const end = Math.min(fill.end, base + pages * this.entries[level]);
     while (fill.next < end) {
       const index = Math.floor((fill.next - base) / pages);
       const start = base + index * pages;
-      const kind = this.#decodeAt(table, index, level);
-      const { address, next } = this.#found;
+      const kind = this.decodeAt(table, index, level);
+      const { address, next } = this.found;
       if (kind === TABLE) {
-        const covered = start + this.#pages[next] * this.#entries[next];
+        const covered = start + this.pages[next] * this.entries[next];
         if (fill.next < covered ? !this.#fill(fill, address, next, start) : !this.#insert(table, index, level)) return false;
       } else if (kind !== ABSENT || !(this.#putLeaf(fill, table, index, level) || this.#putTable(fill, table, index, level, start))) {
         return false;
@@ -198,10 +92,10 @@ export abstract class RadixTable implements PageTable {
   /** Maps at `fill.next` by the largest mapping that this level can hold there, or by a run of the level's only size. */
   #putLeaf(fill: Fill, table: number, index: number, level: number): boolean {
     const sizes = this.#sizes[level];
-    const pages = this.#pages[level];
+    const pages = this.pages[level];
     for (let i = this.#fitting(fill, sizes); i >= 0; i--) {
       const count = 2 ** (sizes[i] - 12) / pages;
-      const most = sizes.length > 1 ? count : Math.min(this.#entries[level] - index, Math.floor((fill.end - fill.next) / pages));
+      const most = sizes.length > 1 ? count : Math.min(this.entries[level] - index, Math.floor((fill.end - fill.next) / pages));
       const run = this.#absentRun(table, index, most, level);
       if (run < count) continue;
       const address = (fill.next + fill.delta) * 4096;
@@ -220,7 +114,7 @@ export abstract class RadixTable implements PageTable {
     for (; i < sizes.length; i++) {
       const size = 2 ** (sizes[i] - 12);
       // The smallest size of all needs no look at the alignment: `map` has checked it.
-      if (size > room || (size !== this.#pages[0] && (fill.next % size !== 0 || output % size !== 0))) break;
+      if (size > room || (size !== this.pages[0] && (fill.next % size !== 0 || output % size !== 0))) break;
     }
     return i - 1;
   }
@@ -228,7 +122,7 @@ export abstract class RadixTable implements PageTable {
   /** How many entries from `index` on are absent; the first one is. */
   #absentRun(table: number, index: number, most: number, level: number): number {
     let run = 1;
-    while (run < most && this.#decodeAt(table, index + run, level) === ABSENT) run++;
+    while (run < most && this.decodeAt(table, index + run, level) === ABSENT) run++;
     return run;
   }
 
@@ -246,11 +140,11 @@ export abstract class RadixTable implements PageTable {
 
   /** Puts the table that the skipping format left out between an entry and the table it points to. */
   #insert(table: number, index: number, level: number): boolean {
-    this.#loadEntry(table, index);
+    this.loadEntry(table, index);
     const [lo, hi] = this.memory.word;
     const child = this.#allocateTable(level - 1);
     if (child < 0) return false;
-    this.#storeEntry(child, 0, hi, lo);
+    this.storeEntry(child, 0, hi, lo);
     this.encodeTable(level, child);
     this.#storeMade(table, index);
     return true;
@@ -260,25 +154,25 @@ export abstract class RadixTable implements PageTable {
     this.#checkAligned(iova, pages);
     if (!this.#splitAt(iova) || !this.#splitAt(iova + pages)) return -1;
     let unmapped = 0;
-    for (const window of this.#windows) {
+    for (const window of this.windows) {
       const first = Math.max(iova, window.first);
       const last = Math.min(iova + pages - 1, window.last);
-      if (first <= last) unmapped += this.#clear(this.#root, this.#pages.length - 1, window.base, first, last);
+      if (first <= last) unmapped += this.#clear(this.root, this.pages.length - 1, window.base, first, last);
     }
     return unmapped;
   }
 
   /** Makes a mapping that reaches over the start of page `at` end there. False: no memory for tables. */
   #splitAt(at: number): boolean {
-    const window = this.#windows.find(({ first, last }) => at > first && at <= last);
+    const window = this.windows.find(({ first, last }) => at > first && at <= last);
     if (window === undefined) return true;
-    let table = this.#root;
+    let table = this.root;
     let base = window.base;
-    for (let level = this.#pages.length - 1; ; ) {
-      const pages = this.#pages[level];
+    for (let level = this.pages.length - 1; ; ) {
+      const pages = this.pages[level];
       const index = Math.floor((at - base) / pages);
-      const kind = index < this.#entries[level] ? this.#decodeAt(table, index, level) : ABSENT;
-      const { address, next, lg2 } = this.#found;
+      const kind = index < this.entries[level] ? this.decodeAt(table, index, level) : ABSENT;
+      const { address, next, lg2 } = this.found;
       if (kind === LEAF) {
         if (at % 2 ** (lg2 - 12) === 0) return true;
         if (!this.#split(table, index, level)) return false;
@@ -294,7 +188,7 @@ export abstract class RadixTable implements PageTable {
 
   /** Splits a leaf: entries that make one mapping become single ones, a single one becomes a table. */
   #split(table: number, index: number, level: number): boolean {
-    const { address, lg2, permission } = this.#found;
+    const { address, lg2, permission } = this.found;
     const { word } = this.memory;
     const leaf: Leaf = { address, lg2, permission, keptHi: word[1] & this.kept[1], keptLo: word[0] & this.kept[0] };
     const { levels } = this.description;
@@ -305,7 +199,7 @@ export abstract class RadixTable implements PageTable {
     }
     const child = this.#allocateTable(level - 1);
     if (child < 0) return false;
-    this.#storeLeaves(child, 0, this.#entries[level - 1], level - 1, { ...leaf, lg2: levels[level - 1].shift });
+    this.#storeLeaves(child, 0, this.entries[level - 1], level - 1, { ...leaf, lg2: levels[level - 1].shift });
     this.encodeTable(level, child);
     this.#storeMade(table, index);
     return true;
@@ -313,25 +207,25 @@ export abstract class RadixTable implements PageTable {
 
   /** Clears the leaves of [first, last], none of which reaches out of it, and frees the tables that become empty. Returns pages. */
   #clear(table: number, level: number, base: number, first: number, last: number): number {
-    const pages = this.#pages[level];
+    const pages = this.pages[level];
     const lastIndex = Math.floor((last - base) / pages);
     let cleared = 0;
     let leftover = false;
     for (let index = Math.floor((first - base) / pages); index <= lastIndex; index++) {
       const start = base + index * pages;
-      const kind = this.#decodeAt(table, index, level);
+      const kind = this.decodeAt(table, index, level);
       if (kind === LEAF) {
-        this.#storeEntry(table, index, 0, 0);
+        this.storeEntry(table, index, 0, 0);
         cleared += pages;
       } else if (kind === TABLE) {
-        const { address, next } = this.#found;
+        const { address, next } = this.found;
         const from = Math.max(first, start);
-        const covered = start + this.#pages[next] * this.#entries[next] - 1;
+        const covered = start + this.pages[next] * this.entries[next] - 1;
         if (from <= covered) cleared += this.#clear(address, next, start, from, Math.min(last, covered));
         const whole = from === start && last >= covered;
         const empty = whole
           ? !this.#leftover
-          : from <= covered && this.#isEmpty(address, next, Math.floor((from - start) / this.#pages[next]));
+          : from <= covered && this.#isEmpty(address, next, Math.floor((from - start) / this.pages[next]));
         if (empty) this.#dropTable(table, index, address, next);
         else leftover = true;
       } else if (kind !== ABSENT) {
@@ -344,9 +238,9 @@ export abstract class RadixTable implements PageTable {
 
   /** Looks first beside the entry that was cleared last: when pages go one by one, a neighbour still stands. */
   #isEmpty(table: number, level: number, near: number): boolean {
-    const entries = this.#entries[level];
+    const entries = this.entries[level];
     for (let i = -1; i < entries - 1; i++) {
-      this.#loadEntry(table, (near + i + entries) % entries);
+      this.loadEntry(table, (near + i + entries) % entries);
       if ((this.memory.word[0] | this.memory.word[1]) !== 0) return false;
     }
     return true;
@@ -354,35 +248,19 @@ export abstract class RadixTable implements PageTable {
 
   /** Stores `count` entries that map on from where `leaf` starts. */
   #storeLeaves(table: number, index: number, count: number, level: number, leaf: Leaf): void {
-    const bytes = this.#pages[level] * 4096;
+    const bytes = this.pages[level] * 4096;
     for (let i = 0; i < count; i++) {
       this.encodeLeaf(level, leaf.lg2, leaf.address + i * bytes, leaf.permission);
-      this.#storeEntry(table, index + i, this.made[1] | leaf.keptHi, this.made[0] | leaf.keptLo);
+      this.storeEntry(table, index + i, this.made[1] | leaf.keptHi, this.made[0] | leaf.keptLo);
     }
   }
 
-  #decodeAt(table: number, index: number, level: number): number {
-    if (this.#loadEntry(table, index) !== MEM_OK) return MALFORMED;
-    this.#found.index = index;
-    return this.decode(level, this.memory.word[1], this.memory.word[0], this.#found);
-  }
-
-  #loadEntry(table: number, index: number): number {
-    const address = table + index * this.#entryBytes;
-    return this.load((address / 0x1_0000_0000) | 0, address | 0);
-  }
-
-  #storeEntry(table: number, index: number, hi: number, lo: number): void {
-    const address = table + index * this.#entryBytes;
-    this.store((address / 0x1_0000_0000) | 0, address | 0, hi, lo);
-  }
-
   #storeMade(table: number, index: number): void {
-    this.#storeEntry(table, index, this.made[1], this.made[0]);
+    this.storeEntry(table, index, this.made[1], this.made[0]);
   }
 
   #tablePages(level: number): number {
-    return Math.max(1, (this.#entries[level] * this.#entryBytes) / 4096);
+    return Math.max(1, (this.entries[level] * this.entryBytes) / 4096);
   }
 
   /** Byte address of a zeroed table, or -1. */
@@ -393,18 +271,7 @@ export abstract class RadixTable implements PageTable {
   }
 
   #dropTable(parent: number, index: number, table: number, level: number): void {
-    this.#storeEntry(parent, index, 0, 0);
+    this.storeEntry(parent, index, 0, 0);
     this.#allocator?.free(table / 4096, this.#tablePages(level));
   }
-}
-
-/** Canonical input has a low and a high half; the high half uses the upper half of the root table. */
-function windowsOf({ inputBits, canonical, upper }: Description): readonly Window[] {
-  const pages = 2 ** (inputBits - 12);
-  if (upper) return [{ first: PFN_LIMIT - pages, last: PFN_LIMIT - 1, base: PFN_LIMIT - pages }];
-  if (!canonical) return [{ first: 0, last: pages - 1, base: 0 }];
-  return [
-    { first: 0, last: pages / 2 - 1, base: 0 },
-    { first: PFN_LIMIT - pages / 2, last: PFN_LIMIT - 1, base: PFN_LIMIT - pages },
-  ];
 }
