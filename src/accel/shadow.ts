@@ -215,21 +215,30 @@ class ShadowPath implements Path {
     return true;
   };
 
-  /** Neighbours that go together, with nothing that stays between them, go in one host call. */
+  /**
+   * Neighbours that go together, with nothing that stays between them, go in one host call; when it fails, one by one, since
+   * some of them may be gone.
+   */
   #unmapRemovals(): void {
     const { removals } = this.#lists;
     const { held, hostSpace } = this.#now;
     for (let from = 0; from < removals.length; ) {
-      let end = removals.iova[from] + removals.pages[from];
+      const first = removals.iova[from];
+      let end = first + removals.pages[from];
       let to = from + 1;
       for (; to < removals.length && held.firstOf(held.seek(end)) === removals.iova[to]; to++) end = removals.iova[to] + removals.pages[to];
-      const first = removals.iova[from];
-      const answer = hostSpace.unmap(first, end - first);
-      if (answer === 0) held.remove(first, end - first);
-      else this.#unmapFailed(answer);
+      if (to > from + 1 && hostSpace.unmap(first, end - first) === 0) held.remove(first, end - first);
+      else for (; from < to; from++) this.#unmapOne(removals.iova[from], removals.pages[from]);
       if (this.#givenUp()) return;
       from = to;
     }
+  }
+
+  #unmapOne(iova: number, pages: number): void {
+    const answer = this.#now.hostSpace.unmap(iova, pages);
+    // What the kernel does not have is gone, and that was wanted.
+    if (answer === 0 || answer === -errno.ENOENT) this.#now.held.remove(iova, pages);
+    else this.#unmapFailed(answer);
   }
 
   /** A guest that owns its tables has unmapped already: what is still mapped is stale, so no device may use it. */

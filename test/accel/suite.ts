@@ -1,8 +1,9 @@
 import { fc, test } from '@fast-check/vitest';
-import { beforeEach, describe, expect } from 'vitest';
+import { beforeEach, describe, expect, vi } from 'vitest';
 import type { Path, PathKind } from '../../src/accel/path.ts';
 import { errno } from '../../src/host/errno.ts';
 import type { Host, HostDevice } from '../../src/host/host.ts';
+import { IommufdSpace } from '../../src/host/iommufd/space.ts';
 import { hostKinds, openHost } from '../../src/host/registry.ts';
 import { type SimDevice, type SimKernel, simKernel } from '../../src/host/sim/index.ts';
 import { READ, WRITE } from '../../src/memory/access.ts';
@@ -80,6 +81,16 @@ class Fixture {
       const region = this.#hostPfns.findIndex((first) => host >= first && host < first + REGION_PAGES);
       expect(region).toBeGreaterThanOrEqual(0);
       return `${host - this.#hostPfns[region] + region * REGION_PAGES}/${(read < 0 ? 0 : READ) | (write < 0 ? 0 : WRITE)}`;
+    });
+  }
+
+  /** The next unmap of more than one page takes the first page away and fails. */
+  halfWay(): void {
+    const { unmap } = IommufdSpace.prototype;
+    const spy = vi.spyOn(IommufdSpace.prototype, 'unmap').mockImplementation(function (this: IommufdSpace, iova: number, pages: number) {
+      if (pages === 1) return unmap.call(this, iova, 1);
+      spy.mockRestore();
+      return unmap.call(this, iova, 1) || -errno.EBUSY;
     });
   }
 
@@ -217,6 +228,17 @@ export function pathSuite(kind: PathKind): void {
         expect(fixture.path.flush()).toBe(0);
         expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
       });
+    });
+
+    test('an unmap of several mappings that fails half-way leaves no doubt about what is gone', () => {
+      const fixture = new Fixture(kind, 'target');
+      for (let i = 0; i < 4; i++) fixture.run([{ from: i, count: 1, gpa: 0, permission: 3 }]);
+      // The kernel takes the first one away, and then fails: whoever removes areas one after the other does that.
+      fixture.halfWay();
+      expect(fixture.run([{ from: 0, count: 4, gpa: 0, permission: 0 }])).toBe(0);
+      expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+      expect(fixture.run([{ from: 0, count: 4, gpa: 0, permission: 3 }])).toBe(0);
+      expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
     });
 
     test('detached devices reach nothing, and a closed path leaves nothing in the kernel', () => {
