@@ -12,7 +12,7 @@ export const DMA_READ = 1;
 export const DMA_WRITE = 2;
 export const DMA_BUSY = 0;
 export const DMA_DONE = 1;
-export const DMA_REFUSED = 2;
+const DMA_REFUSED = 2;
 
 const BAR_BYTES = 4096;
 const CONFIG_BYTES = 256;

@@ -30,7 +30,7 @@ async function passes(iommu: Iommu, names: readonly string[]): Promise<void> {
 
 /** What runs behind every IOMMU, and what need not run three times. */
 const everywhere = ['iommufd', 'vfio-type1', 'devices'];
-const once = ['iommufd-abi', 'vfio-abi', 'mock'];
+const once = ['iommufd-abi', 'vfio-abi', 'iommufd-objects'];
 
 describe('hosts on the real kernel', () => {
   for (const iommu of iommus) {
