@@ -96,7 +96,7 @@ export class AmdV1Table extends RadixTable {
   }
 
   /**
-   * The usual case in a straight line, three times as fast as the loop: every entry grants what is asked and names the next
+   * The usual case in a straight line, more than twice as fast as the loop: every entry grants what is asked and names the next
    * lower level, the leaf has 4 KiB, nothing is to be marked. Whatever is not usual starts over in `#walkAny`. The constants
    * it uses are this module's own, and not exported: only those the compiler folds.
    */
