@@ -165,6 +165,7 @@ export class RiscvIommu implements Target {
     if (!isAccess(offset, bytes)) return;
     if (bytes === 4) this.#writes.write(offset, loOf(value));
     else this.#writes.writeWide(offset, hiOf(value), loOf(value));
+    if (this.#hpm.armed !== 0) this.#translator.forgetLast();
     if (!this.#config.deferCommands) this.#runCommands();
   }
 

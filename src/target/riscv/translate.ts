@@ -28,10 +28,9 @@ const INTERRUPT_FILE = 1 << 6;
 const GLOBAL = 1 << 21;
 
 const RWX = READ | WRITE | EXECUTE;
-/** RWX, PRIVILEGED and NO_PASID, here because the compiler folds a module's own constants only. */
+/** RWX and PRIVILEGED, here because the compiler folds a module's own constants only. */
 const WANTED = 7;
 const AS_SUPERVISOR = 8;
-const WITHOUT_PROCESS = -1;
 
 /** What a request that succeeded got, beside the address in `translated`. */
 export interface Answer {
@@ -76,7 +75,7 @@ export class Translator {
   readonly #fill = new Int32Array(OUT_LENGTH);
   /** Whose request was translated last, and how: most come in a row. Device -1: nobody's. */
   #device = -1;
-  #processId = WITHOUT_PROCESS;
+  #processId = NO_PASID;
   #space = 0;
   #context = 0;
   #stages: Stages | null = null;
@@ -98,18 +97,17 @@ export class Translator {
    * cause, which is in the fault queue then; or INTERRUPT_IN_MEMORY.
    */
   translate(device: number, process: number, hi: number, lo: number, access: number): number {
-    if (device !== this.#device || process !== this.#processId || this.#hpm.armed !== 0)
-      return this.#translateAnew(device, process, hi, lo, access);
-    const supervisor = (access & AS_SUPERVISOR) !== 0 && process !== WITHOUT_PROCESS;
-    const wish = supervisor ? supervisorWish(access) : (access & WANTED) | BY_USER;
-    const lg2 = this.iotlb.lookup(this.#space, this.#context, hi, lo, wish);
-    if (lg2 >= 0) return lg2;
-    if (supervisor || this.#globals) return this.#translateAnew(device, process, hi, lo, access);
-    return this.#orInterrupt(this.#walkAgain(device, process, hi, lo, access & WANTED));
+    if (device === this.#device && process === this.#processId && (access & AS_SUPERVISOR) === 0) {
+      const lg2 = this.iotlb.lookup(this.#space, this.#context, hi, lo, (access & WANTED) | BY_USER);
+      if (lg2 >= 0) return lg2;
+    }
+    return this.#orInterrupt(this.#translateSlowly(device, process, hi, lo, access));
   }
 
-  #translateAnew(device: number, process: number, hi: number, lo: number, access: number): number {
-    return this.#orInterrupt(this.request(Kind.untranslated, device, process, hi, lo, access));
+  #translateSlowly(device: number, process: number, hi: number, lo: number, access: number): number {
+    const again = device === this.#device && process === this.#processId && (access & AS_SUPERVISOR) === 0 && !this.#globals;
+    if (again) return this.#walkAgain(device, process, hi, lo, access & WANTED);
+    return this.request(Kind.untranslated, device, process, hi, lo, access);
   }
 
   /** An interrupt file in memory is no address to write to. */
@@ -193,7 +191,9 @@ export class Translator {
     return this.#walk(kind, stages, hi, lo, access);
   }
 
+  /** Not while something is counted: then each request goes all the way. */
   #remember(device: number, process: number, stages: Stages): void {
+    if (this.#hpm.armed !== 0) return;
     this.#device = device;
     this.#processId = process;
     this.#space = stages.space;
@@ -387,10 +387,6 @@ export class Translator {
 /** Permission bits that a cached translation must have for the access. */
 function wishOf(access: number, process: number): number {
   if ((access & PRIVILEGED) === 0 || process === NO_PASID) return (access & RWX) | BY_USER;
-  return supervisorWish(access);
-}
-
-function supervisorWish(access: number): number {
   return (access & RWX) | ((access & EXECUTE) !== 0 ? FETCH_BY_SUPERVISOR : BY_SUPERVISOR);
 }
 
