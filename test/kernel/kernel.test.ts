@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, test } from 'vitest';
-import { type Iommu, iommus, openLab, runInVm, type VmFile } from './lab.ts';
+import { type Iommu, inTurn, iommus, openLab, runInVm, type VmFile } from './lab.ts';
+import { runInPpc64 } from './ppc64/boot.ts';
 import { replayInVm, replaySimulated } from './replay.ts';
 
 /*
@@ -32,21 +33,26 @@ async function passes(iommu: Iommu, names: readonly string[]): Promise<void> {
 const everywhere = ['iommufd', 'vfio-type1', 'devices'];
 const once = ['iommufd-abi', 'vfio-abi', 'iommufd-objects'];
 
-describe('hosts on the real kernel', () => {
-  for (const iommu of iommus) {
-    const names = iommu === 'vtd' ? [...everywhere, ...once] : everywhere;
-    test(`${names.join(', ')} behind ${iommu}`, () => passes(iommu, names));
-  }
-});
+// The longest first: they run beside each other, as many as there are processors.
+describe.concurrent('on the real kernel', { timeout: 1_200_000 }, () => {
+  test('the host contract holds over VFIO sPAPR TCE, versions 1 and 2, in a pSeries guest', async () => {
+    const results = await inTurn(() => runInPpc64(lab));
+    const of = (status: string) => results.filter((result) => result.status === status).map(({ title, message }) => `${title}\n${message}`);
+    for (const version of [1, 2]) {
+      const passed = of('passed').filter((title) => title.includes(`version ${version}`)).length;
+      console.log(`real kernel, pSeries: vfio-spapr-tce version ${version} ${passed} passed`);
+    }
+    for (const title of of('skipped')) console.log(`  not applicable: ${title.trim()}`);
+    expect(of('failed')).toEqual([]);
+    expect(of('passed').length).toBeGreaterThan(40);
+  });
 
-describe('a recorded pseries guest over the real kernel', () => {
-  test('is answered right, and lands right, with the host calls of the simulated kernel', async () => {
+  test('a recorded pseries guest is answered right, and lands right, with the host calls of the simulated kernel', async () => {
     const simulated = await replaySimulated();
-    for (const result of await replayInVm(lab)) {
+    for (const result of await inTurn(() => replayInVm(lab))) {
       const { host, answers, dma, hardwareDma, hostCalls, seconds } = result;
-      console.log(
-        `real kernel, vtd: ${host}: ${answers.checked} answers, ${hardwareDma.checked} DMAs by the device, ${hostCalls.total} host calls, ${seconds.toFixed(0)} s`,
-      );
+      const counts = `${answers.checked} answers, ${hardwareDma.checked} DMAs by the device, ${hostCalls.total} host calls`;
+      console.log(`real kernel, vtd: ${host}: ${counts}, ${seconds.toFixed(0)} s`);
       expect(result).toMatchObject({ port: 'kernel', answers: { wrong: 0 }, dma: { wrong: 0 }, hardwareDma: { wrong: 0 } });
       expect(answers.checked).toBe(simulated.answers.checked);
       expect(dma.checked).toBe(simulated.dma.checked);
@@ -54,4 +60,9 @@ describe('a recorded pseries guest over the real kernel', () => {
       expect(hostCalls).toEqual(simulated.hostCalls);
     }
   });
+
+  for (const iommu of iommus) {
+    const names = iommu === 'vtd' ? [...everywhere, ...once] : everywhere;
+    test(`${names.join(', ')} behind ${iommu}`, () => inTurn(() => passes(iommu, names)));
+  }
 });

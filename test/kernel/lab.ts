@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { DmaDevice } from './dma-device.ts';
@@ -48,6 +48,24 @@ export interface VmOptions {
   /** Names of the files `test/kernel/vm/NAME.vm.ts`. */
   readonly files: readonly string[];
   readonly seconds?: number;
+}
+
+/** Virtual machines that run at one time; each keeps about one processor busy. */
+const slots = Math.max(1, Math.min(availableParallelism(), 4));
+let running = 0;
+const waiting: (() => void)[] = [];
+
+/** Runs a job when there is a processor for it. */
+export async function inTurn<T>(job: () => Promise<T>): Promise<T> {
+  if (running === slots) await new Promise<void>((resolve) => waiting.push(resolve));
+  else running++;
+  try {
+    return await job();
+  } finally {
+    const next = waiting.shift();
+    if (next === undefined) running--;
+    else next();
+  }
 }
 
 export interface BootOptions {
