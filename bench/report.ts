@@ -1,7 +1,7 @@
 import type { ResultRow } from './row.ts';
 
 const columns = (cells: readonly string[]) =>
-  `${cells[0].padEnd(17)}${cells[1].padEnd(30)}${cells
+  `${cells[0].padEnd(22)}${cells[1].padEnd(30)}${cells
     .slice(2)
     .map((cell) => cell.padStart(9))
     .join('')}`;
