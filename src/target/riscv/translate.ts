@@ -173,7 +173,7 @@ export class Translator {
     if (registers.mode === DdtMode.bare) return ats ? -Cause.typeDisallowed : this.#pass(hi, lo);
     // 3. to 16.
     let stages = contexts.find(device, process, ats, (access & PRIVILEGED) !== 0);
-    if (stages === null) return this.#contextFault(access);
+    if (stages === null) return this.#contextFault(blamed(kind, access));
     if (kind === Kind.translated) {
       // 8. and 9.
       if (!stages.device.t2gpa) return this.#pass(hi, lo);
@@ -245,7 +245,7 @@ export class Translator {
     // 17. The first stage.
     if (first !== null) {
       lg2 = this.#walkFirst(stages, hi, lo, wanted);
-      if (lg2 < 0) return this.#firstFault(stages, lg2, access);
+      if (lg2 < 0) return this.#firstFault(stages, lg2, blamed(kind, access));
       const { out } = first;
       gpaHi = out[OUT_HI];
       gpaLo = out[OUT_LO];
@@ -270,7 +270,7 @@ export class Translator {
       const before = second.reads;
       const result = second.walk(gpaHi, gpaLo, wanted & ~PRIVILEGED);
       this.#parts.hpm.count(Event.secondStageWalk, second.reads - before);
-      if (result < 0) return this.#secondFault(result, access, gpaHi, gpaLo, 0);
+      if (result < 0) return this.#secondFault(result, blamed(kind, access), gpaHi, gpaLo, 0);
       const { out } = second;
       spaHi = out[OUT_HI];
       spaLo = out[OUT_LO];
@@ -390,11 +390,16 @@ function wishOf(access: number, process: number): number {
   return (access & RWX) | ((access & EXECUTE) !== 0 ? FETCH_BY_SUPERVISOR : BY_SUPERVISOR);
 }
 
+/** The original access that a cause is named for: an ATS translation request is a read, whatever permissions it asks for. */
+function blamed(kind: RequestKind, access: number): number {
+  return kind === Kind.ats ? access & ~WRITE : access;
+}
+
 /** The cause of a family (page, guest-page, access fault) by the original access: fetch, read, write are 0, 1 and 3 apart; access faults 0, 4 and 6. */
 function byAccess(access: number, instruction: number): number {
   if ((access & EXECUTE) !== 0) return instruction;
-  if (instruction === Cause.instructionAccessFault) return (access & READ) !== 0 ? Cause.readAccessFault : Cause.writeAccessFault;
-  return instruction + ((access & READ) !== 0 ? 1 : 3);
+  if (instruction === Cause.instructionAccessFault) return (access & WRITE) !== 0 ? Cause.writeAccessFault : Cause.readAccessFault;
+  return instruction + ((access & WRITE) !== 0 ? 3 : 1);
 }
 
 /** "Fault record TTYP field encodings". */

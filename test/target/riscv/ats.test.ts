@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { READ, WRITE } from '../../../src/memory/access.ts';
 import { AtsCode, type AtsMessage, RiscvIommu } from '../../../src/target/riscv/index.ts';
+import { NO_PASID } from '../../../src/target/target.ts';
 import { FENCE, fence, Guest, invalDdt, Reg } from './guest.ts';
 
 const DEVICE = 8;
@@ -112,4 +113,13 @@ describe('translation requests ("PCIe ATS translation request handling")', () =>
   test('without EN_ATS it is an unsupported request', () => {
     expect(translating(0)).toMatchObject({ status: 'unsupported' });
   });
+});
+
+test('a read and write is reported as the write ("Fault record TTYP field encodings": Untranslated write/AMO)', () => {
+  const { guest } = setUp();
+  const { root } = guest.table('sv39');
+  guest.setContext(DEVICE, { first: { mode: 8, root, pscid: 1 } });
+  guest.command(invalDdt(DEVICE), fence());
+  expect(guest.iommu.translate(DEVICE, NO_PASID, 0, 0x1000, READ | WRITE)).toBe(-15);
+  expect(guest.takeFaults().map(([low]) => [low & 0xfffn, (low >> 34n) & 0x3fn])).toEqual([[15n, 3n]]);
 });
