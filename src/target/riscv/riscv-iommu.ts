@@ -14,11 +14,12 @@ import { PageRequestQueue } from './page-request.ts';
 import { ProcessDirectory } from './process-context.ts';
 import { RegisterWrites } from './register-writes.ts';
 import { CAPABILITIES, DDTP, FCTL, IOCOUNTOVF, IOHPMCYCLES, IPSR, PAGE_OF_REGISTERS, Registers, widthAt } from './registers.ts';
+import { Kind, type RequestKind } from './requests.ts';
 import { checkedState, type RiscvIommuState } from './saved-state.ts';
 import { Spaces } from './spaces.ts';
 import { Structures } from './structures.ts';
 import type { AtsMessage, RiscvIommuSurroundings } from './surroundings.ts';
-import { Kind, type RequestKind, Translator } from './translate.ts';
+import { Translator } from './translate.ts';
 
 /** What an implementation may choose. */
 export interface RiscvIommuConfig {

@@ -5,15 +5,12 @@ import { OUT_LEAF, PBMT_PMA, PROBE, PTE_D, PTE_G, PTE_U } from '../../pagetable/
 import { BY_FIRST_STAGE, BY_TABLE_WRITE } from '../../pagetable/two-stage.ts';
 import { NO_PASID } from '../target.ts';
 import { type Contexts, PDT_GUEST_PAGE_FAULT, type Stages } from './contexts.ts';
-import { Cause, type FaultQueue, TransactionType } from './fault-queue.ts';
+import { Cause, type FaultQueue } from './fault-queue.ts';
 import { Event, type Hpm } from './hpm.ts';
 import { holdsInterruptFile, isInterruptFile, MSI_MRIF, type MsiTables } from './msi.ts';
 import { DdtMode, type Registers } from './registers.ts';
+import { blamed, byAccess, isReported, Kind, type RequestKind, typeOf } from './requests.ts';
 import type { Structures } from './structures.ts';
-
-/** Kinds of request; the numbers are PCIe's AT field. */
-export const Kind = { untranslated: 0, ats: 1, translated: 2 } as const;
-export type RequestKind = (typeof Kind)[keyof typeof Kind];
 
 /** What `translate` answers for the page of an interrupt file in memory (MRIF): a write there is `storeInterrupt`'s. */
 export const INTERRUPT_IN_MEMORY = -0x1000;
@@ -388,38 +385,6 @@ export class Translator {
 function wishOf(access: number, process: number): number {
   if ((access & PRIVILEGED) === 0 || process === NO_PASID) return (access & RWX) | BY_USER;
   return (access & RWX) | ((access & EXECUTE) !== 0 ? FETCH_BY_SUPERVISOR : BY_SUPERVISOR);
-}
-
-/** The original access that a cause is named for: an ATS translation request is a read, whatever permissions it asks for. */
-function blamed(kind: RequestKind, access: number): number {
-  return kind === Kind.ats ? access & ~WRITE : access;
-}
-
-/** The cause of a family (page, guest-page, access fault) by the original access: fetch, read, write are 0, 1 and 3 apart; access faults 0, 4 and 6. */
-function byAccess(access: number, instruction: number): number {
-  if ((access & EXECUTE) !== 0) return instruction;
-  if (instruction === Cause.instructionAccessFault) return (access & WRITE) !== 0 ? Cause.writeAccessFault : Cause.readAccessFault;
-  return instruction + ((access & WRITE) !== 0 ? 3 : 1);
-}
-
-/** "Fault record TTYP field encodings". */
-function typeOf(kind: RequestKind, access: number, process: number): number {
-  if (kind === Kind.ats) return TransactionType.atsTranslation;
-  const base = kind === Kind.untranslated ? TransactionType.untranslatedExecute : TransactionType.translatedExecute;
-  if ((access & WRITE) !== 0) return base + 2;
-  return (access & EXECUTE) !== 0 && (kind === Kind.untranslated || process !== NO_PASID) ? base : base + 1;
-}
-
-/** Causes that an ATS translation request answers with success and no permission: not reported ("PCIe ATS translation request handling"). */
-const ANSWERED: ReadonlySet<number> = new Set([12, 13, 15, 20, 21, 23, 262, 266]);
-
-/** Whether an ATS translation request that ends so is answered with success and no permission. */
-export function isAnswered(cause: number): boolean {
-  return ANSWERED.has(cause);
-}
-
-function isReported(kind: RequestKind, cause: number): boolean {
-  return kind !== Kind.ats || !isAnswered(cause);
 }
 
 /** The next smaller size that superpages come in. */
