@@ -414,14 +414,16 @@ function chain({ rules }: Format, tables: RandomTables): bigint[] {
 }
 
 function readsEveryBit(format: Format): void {
-  it('reads each bit of each level as the oracle does', () => {
+  it.each([false, true])('reads each bit of each level as the oracle does (accessed and dirty before: %s)', (before) => {
     const { rules } = format;
     const tables = new RandomTables(format);
     const { ram, table, root } = tables;
     const levels = rules.index.length;
     const slot = 2;
     const input = tables.input(Array(levels).fill(slot), 0x678);
-    const straight = chain(format, tables);
+    const leaf = (level: number, entry: bigint) => rules.read(level, entry, input).is === 'leaf';
+    const marked = (level: number, entry: bigint) => (before ? (rules.mark(level, entry, WRITE, leaf(level, entry)) ?? entry) : entry);
+    const straight = chain(format, tables).map((entry, level) => marked(level, entry));
     const plantAll = (level: number, entry: bigint) => {
       for (const [at, usual] of straight.entries()) tables.plantEntry(levels - 1 - at, at, slot, at === level ? entry : usual);
     };
@@ -430,7 +432,7 @@ function readsEveryBit(format: Format): void {
     for (let level = 0; level < levels; level++) {
       for (const sample of new Set(rules.samples(level, tables.address(levels - level)))) {
         for (let bit = -1; bit < rules.entryBytes * 8; bit++) {
-          const entry = bit < 0 ? sample : sample ^ (1n << BigInt(bit));
+          const entry = marked(level, sample) ^ (bit < 0 ? 0n : 1n << BigInt(bit));
           plantAll(level, entry);
           const page = Number(input >> 12n);
           compareRun(format, tables, enumerateAll(table, page, page), page);
