@@ -1,7 +1,6 @@
 import { EXECUTE, READ, READ_WRITE, WRITE } from '../memory/access.ts';
 import { hiOfPfn, loOfPfn } from '../memory/address.ts';
 import {
-  type Description,
   FAULT_ACCESS_FLAG,
   FAULT_INPUT_SIZE,
   FAULT_NOT_PRESENT,
@@ -16,19 +15,10 @@ import {
   OUT_TYPE,
   type TableMemory,
 } from './page-table.ts';
-import { ABSENT, type Entry, LEAF, MALFORMED, type RadixConfig, RadixTable, TABLE } from './radix.ts';
+import { ABSENT, type Entry, LEAF, MALFORMED, RadixTable, TABLE } from './radix.ts';
+import { describe, INPUT_BITS, LEVELS, type RiscvTableConfig } from './riscv-format.ts';
 
-/*
- * RISC-V page tables: The RISC-V Instruction Set Manual, Volume II: Privileged Architecture (20240411), chapters
- * "Supervisor-Level ISA" (Sv32 11.3, Sv39 11.4, Sv48 11.5, Sv57 11.6), "Svnapot", "Svpbmt", "Svadu", and "Two-Stage Address
- * Translation" (18.5) for the x4 second stages; Svrsw60t59b: bits 60 and 59 belong to software.
- *
- *   mode   levels  entry  index bits           page sizes
- *   Sv32   2       4      10 (root of x4: 12)  4 KiB, 4 MiB
- *   Sv39   3       8      9 (root of x4: 11)   4 KiB, 64 KiB (NAPOT), 2 MiB, 1 GiB
- *   Sv48   4       8      9 (root of x4: 11)   and 512 GiB
- *   Sv57   5       8      9 (root of x4: 11)   and 256 TiB
- */
+/* The walker and the entries of RISC-V tables; sections are those of riscv-format.ts. */
 
 /** Entry bits, low half (11.4.1, "Addressing and Memory Protection"). */
 const PTE_V = 1;
@@ -60,75 +50,17 @@ export const PROBE = 1 << 8;
 /** A wish: a leaf that grants writing is marked dirty (18.5.1: an implicit access may, ahead of an update of the first stage's entry). */
 export const MARK_DIRTY = 1 << 9;
 
-export type RiscvMode = 'sv32' | 'sv39' | 'sv48' | 'sv57';
-
-export interface RiscvTableConfig extends RadixConfig {
-  readonly mode: RiscvMode;
-  /** The x4 format of a second stage: two more input bits in a 16 KiB root, and every access is a user's. */
-  readonly secondStage?: boolean;
-  readonly memory: TableMemory;
-  readonly bigEndian?: boolean;
-  readonly svpbmt?: boolean;
-  readonly svrsw60t59b?: boolean;
-  /** Sets A and D instead of faulting where they are clear (Svadu; the IOMMU's DC.tc.SADE and GADE). */
-  readonly updateAccessedDirty?: boolean;
-  /** sstatus.SUM: privileged accesses reach user pages, fetches excepted. */
-  readonly sum?: boolean;
-}
-
-const LEVELS: Readonly<Record<RiscvMode, number>> = { sv32: 2, sv39: 3, sv48: 4, sv57: 5 };
-const INPUT_BITS: Readonly<Record<RiscvMode, number>> = { sv32: 32, sv39: 39, sv48: 48, sv57: 57 };
-
 /** READ, WRITE and EXECUTE, here because the compiler folds a module's own constants only. */
 const RWX = 7;
 const WRITING = 2;
 const AS_SUPERVISOR = 8;
 
+const READ_EXECUTE = READ | EXECUTE;
+
 /** How often a walk starts a level again because somebody else changed the entry meanwhile. */
 const RETRIES = 16;
 
-const READ_EXECUTE = READ | EXECUTE;
-/** W without R is reserved (11.3.1). */
-const PERMISSIONS: readonly number[] = [READ, EXECUTE, READ | WRITE, READ_EXECUTE, READ | WRITE | EXECUTE];
-
-function describe({ mode, secondStage = false, svpbmt = false }: RiscvTableConfig): Description {
-  const count = LEVELS[mode];
-  const narrow = mode === 'sv32';
-  const bits = narrow ? 10 : 9;
-  const levels = Array.from({ length: count }, (_, level) => ({
-    shift: 12 + level * bits,
-    bits: bits + (secondStage && level === count - 1 ? 2 : 0),
-    leaf: true,
-  }));
-  const shifts = levels.map(({ shift }) => shift);
-  return {
-    format: `riscv-${mode}${secondStage ? 'x4' : ''}`,
-    specification: `RISC-V Privileged Architecture 20240411, ${secondStage ? '18.5 Two-Stage Address Translation' : SECTIONS[mode]}`,
-    levels,
-    inputBits: INPUT_BITS[mode] + (secondStage ? 2 : 0),
-    canonical: !secondStage && !narrow,
-    outputBits: narrow ? 34 : 56,
-    pageLg2s: narrow ? shifts : [12, 16, ...shifts.slice(1)],
-    permissions: PERMISSIONS,
-    fields: {
-      V: [0, 0],
-      R: [1, 1],
-      W: [2, 2],
-      X: [3, 3],
-      U: [4, 4],
-      G: [5, 5],
-      A: [6, 6],
-      D: [7, 7],
-      PPN: narrow ? [10, 31] : [10, 53],
-      ...(!narrow && { N: [63, 63] }),
-      ...(!narrow && svpbmt && { PBMT: [61, 62] }),
-    },
-  };
-}
-
-const SECTIONS: Readonly<Record<RiscvMode, string>> = { sv32: '11.3', sv39: '11.4', sv48: '11.5', sv57: '11.6' };
-
-/** One table; see the head of this file for its levels. */
+/** One table; src/pagetable/riscv-format.ts has its specification and levels. */
 export class RiscvTable extends RadixTable {
   override readonly out = new Int32Array(OUT_LENGTH + 1);
   /** Accessed, dirty, global, memory type. */
@@ -416,3 +348,5 @@ export class RiscvTable extends RadixTable {
 function swap32(value: number): number {
   return (value >>> 24) | ((value >>> 8) & 0xff00) | ((value << 8) & 0xff0000) | (value << 24) | 0;
 }
+
+export type { RiscvMode, RiscvTableConfig } from './riscv-format.ts';
