@@ -6,7 +6,7 @@ echo vfio-pci >/sys/bus/pci/devices/$function/driver_override
 echo $function >/sys/bus/pci/drivers_probe
 node_=/dev/vfio/devices/$(ls /sys/bus/pci/devices/$function/vfio-dev)
 for round in 1 2 3; do
-  for job in "4096 500" "2097152 20" "1073741824 1"; do
+  for job in "4096 3000" "2097152 20" "1073741824 1"; do
     set -- $job
     echo "$1 c $(/mnt/map-unmap $node_ $1 $2)" >>/mnt/results
     echo "$1 viommu $(node --import tsx --no-use-osr bench/kernel/map-unmap.ts $node_ $1 $2)" >>/mnt/results
