@@ -228,7 +228,7 @@ class ShadowPath implements Path {
       let to = from + 1;
       for (; to < removals.length && held.firstOf(held.seek(end)) === removals.iova[to]; to++) end = removals.iova[to] + removals.pages[to];
       if (to > from + 1 && hostSpace.unmap(first, end - first) === 0) held.remove(first, end - first);
-      else for (; from < to; from++) this.#unmapOne(removals.iova[from], removals.pages[from]);
+      else for (; from < to && !this.#givenUp(); from++) this.#unmapOne(removals.iova[from], removals.pages[from]);
       if (this.#givenUp()) return;
       from = to;
     }
