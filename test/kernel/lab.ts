@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism, tmpdir } from 'node:os';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, homedir, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { DmaDevice } from './dma-device.ts';
@@ -43,11 +43,24 @@ export async function openLab(): Promise<string> {
   return lab;
 }
 
-export interface VmOptions {
-  readonly iommu: Iommu;
-  /** Names of the files `test/kernel/vm/NAME.vm.ts`. */
-  readonly files: readonly string[];
-  readonly seconds?: number;
+/** What the VM mounts anew over this machine's files. */
+const FRESH = ['/tmp/', '/run/', '/mnt/'];
+let shown: Promise<string> | null = null;
+
+/** The checkout as the VM sees it: itself, or a copy (hard links where they can be) when it lies where the VM has something else. */
+function shownRoot(): Promise<string> {
+  shown ??= FRESH.some((folder) => `${root}/`.startsWith(folder)) ? copyOfCheckout() : Promise.resolve(root);
+  return shown;
+}
+
+async function copyOfCheckout(): Promise<string> {
+  const cache = process.env['VIOMMU_LAB'] ?? join(homedir(), '.cache/viommu-lab');
+  mkdirSync(cache, { recursive: true });
+  const copy = mkdtempSync(join(cache, 'checkout-'));
+  process.on('exit', () => rmSync(copy, { recursive: true, force: true }));
+  const parts = ['src', 'test', 'examples', 'bench', 'node_modules', 'package.json', 'tsconfig.json'].map((part) => join(root, part));
+  await run('cp', ['-rl', ...parts, copy]).catch(() => run('cp', ['-r', ...parts, copy]));
+  return copy;
 }
 
 /** Virtual machines that run at one time; each keeps about one processor busy. */
@@ -70,7 +83,7 @@ export async function inTurn<T>(job: () => Promise<T>): Promise<T> {
 
 export interface BootOptions {
   readonly iommu: Iommu;
-  /** Runs in the VM as root; must lie in this machine's files, not in /tmp. */
+  /** Runs in the VM as root: a path within the checkout. */
   readonly script: string;
   /** The folder that the VM sees as /mnt and can write to. */
   readonly out: string;
@@ -87,7 +100,7 @@ const kernelArguments = 'vfio_iommu_type1.allow_unsafe_interrupts=1 no_timer_che
 /** Boots the VM and runs a script in it. Returns what it printed; how it ended is for what it left in `out` to say. */
 export async function bootVm(lab: string, { iommu, script, out, seconds, qemuArguments }: BootOptions): Promise<string> {
   const extra = qemuArguments === undefined ? [] : ['-x', qemuArguments];
-  const arguments_ = ['-v', iommu, '-T', `${seconds}`, '-a', kernelArguments, ...extra, script];
+  const arguments_ = ['-v', iommu, '-T', `${seconds}`, '-a', kernelArguments, ...extra, join(await shownRoot(), script)];
   return run(join(lab, 'lab-vm'), arguments_, { env: { ...process.env, LAB_OUT: out }, maxBuffer: 1 << 26 }).then(
     ({ stdout, stderr }) => stdout + stderr,
     (error) => `${error.message}\n${error.stdout}\n${error.stderr}`,
@@ -110,7 +123,7 @@ export async function runInVm(lab: string, { iommu, files, seconds = 280 }: VmOp
     writeFileSync(join(out, 'job.json'), JSON.stringify({ files }));
     // edu takes 28 bits of address unless it is told otherwise.
     const qemuArguments = ['-global edu.dma_mask=0xffffffffffffffff', ...devices.map((device) => device.qemuArguments)].join(' ');
-    const output = await bootVm(lab, { iommu, script: join(root, 'test/kernel/vm/run.sh'), out, seconds, qemuArguments });
+    const output = await bootVm(lab, { iommu, script: 'test/kernel/vm/run.sh', out, seconds, qemuArguments });
     const results = join(out, 'results.json');
     const found = existsSync(results) ? decode(JSON.parse(readFileSync(results, 'utf8'))) : [];
     if (found.length === 0) throw new Error(`the VM (${iommu}) gave no results:\n${output.slice(-3000)}`);

@@ -29,7 +29,7 @@ export async function replayInVm(lab: string): Promise<ReplayResult[]> {
   const out = mkdtempSync(join(tmpdir(), 'viommu-replay-'));
   try {
     copyFileSync(recording(), join(out, 'recording.ndjson.gz'));
-    const output = await bootVm(lab, { iommu: 'vtd', script: join(root, 'test/kernel/vm/replay.sh'), out, seconds: 500 });
+    const output = await bootVm(lab, { iommu: 'vtd', script: 'test/kernel/vm/replay.sh', out, seconds: 500 });
     return ['iommufd', 'vfio-type1'].map((host) => {
       const [result, error] = ['json', 'err'].map((end) => {
         const file = join(out, `${host}.${end}`);
