@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { bootVm, openLab } from '../../test/kernel/lab.ts';
+import { bootVm, closeLab, openLab } from '../../test/kernel/lab.ts';
 
 const GOAL = 1.35;
 const here = import.meta.dirname;
@@ -69,6 +69,7 @@ async function main(): Promise<void> {
     }
   } finally {
     rmSync(out, { recursive: true, force: true });
+    await closeLab();
   }
 }
 

@@ -1,5 +1,5 @@
-import { beforeAll, describe, expect, test } from 'vitest';
-import { type Iommu, inTurn, iommus, openLab, runInVm, type VmFile } from './lab.ts';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { closeLab, type Iommu, inTurn, iommus, openLab, runInVm, type VmFile } from './lab.ts';
 import { runInPpc64 } from './ppc64/boot.ts';
 import { replayInVm, replaySimulated } from './replay.ts';
 
@@ -12,6 +12,7 @@ let lab: string;
 beforeAll(async () => {
   lab = await openLab();
 });
+afterAll(closeLab);
 
 function report(iommu: Iommu, files: readonly VmFile[]): void {
   const counts = files.map(

@@ -53,11 +53,17 @@ function shownRoot(): Promise<string> {
   return shown;
 }
 
+/** Takes away what was made to show the checkout. */
+export async function closeLab(): Promise<void> {
+  const copy = await shown;
+  shown = null;
+  if (copy !== null && copy !== root) rmSync(copy, { recursive: true, force: true });
+}
+
 async function copyOfCheckout(): Promise<string> {
   const cache = process.env['VIOMMU_LAB'] ?? join(homedir(), '.cache/viommu-lab');
   mkdirSync(cache, { recursive: true });
   const copy = mkdtempSync(join(cache, 'checkout-'));
-  process.on('exit', () => rmSync(copy, { recursive: true, force: true }));
   const parts = ['src', 'test', 'examples', 'bench', 'node_modules', 'package.json', 'tsconfig.json'].map((part) => join(root, part));
   await run('cp', ['-rl', ...parts, copy]).catch(() => run('cp', ['-r', ...parts, copy]));
   return copy;
