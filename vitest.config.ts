@@ -13,6 +13,7 @@ export default defineConfig({
           name: 'unit',
           include: ['test/**/*.test.ts'],
           exclude: ['test/peers/**', 'test/kernel/**'],
+          setupFiles: ['test/setup.ts'],
           testTimeout: 60_000,
         },
       },
