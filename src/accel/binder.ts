@@ -2,7 +2,7 @@ import { errno, HostError } from '../host/errno.ts';
 import type { Host, HostDevice } from '../host/host.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { AddressSpace, TargetObserver } from '../target/target.ts';
-import { type Choice, choose, type PathWish } from './choose.ts';
+import { type Choice, checkWish, choose, type PathWish } from './choose.ts';
 import type { Path, PathCounters } from './path.ts';
 
 /** A passed-through endpoint: its host device, the space that it reaches, and the path that brings it there. */
@@ -30,7 +30,9 @@ export class Binder implements TargetObserver {
   readonly #backings = new Map<AddressSpace, Backing>();
   #error: HostError | null = null;
 
+  /** @throws RangeError for a wish that names no path. */
   constructor(host: Host, memory: GuestMemory, wish: PathWish = 'auto') {
+    checkWish(wish);
     this.#host = host;
     this.#memory = memory;
     this.#wish = wish;
@@ -120,8 +122,7 @@ export class Binder implements TargetObserver {
     const result = backing.path.attach(binding.device);
     if (result < 0) {
       this.#error = backing.path.error;
-      // The path may have had the device for a moment, before it saw that the space does not fit.
-      before?.path.attach(binding.device);
+      if (before !== undefined) this.#stay(binding, before);
       if (backing.devices === 0) this.#release(space, backing);
       return result;
     }
@@ -132,6 +133,12 @@ export class Binder implements TargetObserver {
     }
     binding.space = space;
     return 0;
+  }
+
+  /** The refusing path may have had the device for a moment: it goes back, or, when the host does not let it, is blocked. */
+  #stay(binding: Binding, backing: Backing): void {
+    backing.path.moved(binding.device);
+    if (backing.path.attach(binding.device) < 0) this.#left(binding, backing);
   }
 
   #back(space: AddressSpace): Backing | number {

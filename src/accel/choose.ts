@@ -16,12 +16,17 @@ export function pathNames(): readonly string[] {
   return ['auto', ...paths.map((kind) => kind.name)];
 }
 
+/** @throws RangeError for a wish that names no path. */
+export function checkWish(wish: PathWish): void {
+  if (!pathNames().includes(wish)) throw new RangeError(`no path is called '${wish}'; there are ${pathNames().join(', ')}`);
+}
+
 /**
  * The fastest path that both sides can do; with a wish, that path or none.
  * @throws RangeError for a wish that names no path.
  */
 export function choose(context: PathContext, wish: PathWish = 'auto'): { readonly kind: PathKind | null; readonly choice: Choice } {
-  if (!pathNames().includes(wish)) throw new RangeError(`no path is called '${wish}'; there are ${pathNames().join(', ')}`);
+  checkWish(wish);
   const refused: { path: string; reason: string }[] = [];
   for (const kind of paths) {
     const reason = wish === 'auto' || wish === kind.name ? kind.refuse(context) : `'${wish}' was asked for`;

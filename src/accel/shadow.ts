@@ -13,6 +13,9 @@ import { closeSpace, copySpace, type HeldSpace } from './space-copy.ts';
 /** Host mappings of one address space, and runs in one flush. What a flush cannot take within it answers -ENOSPC. */
 const MAPPING_LIMIT = 1 << 20;
 
+/** Host mappings that one run is cut into at most, however small the guest's unmaps are: as many as one hypercall maps pages. */
+const PIECES_PER_RUN = 512;
+
 /** The path that any host serves: host mappings that follow what the guest means, one DMA_MAP a coalesced run. */
 export const shadow: PathKind = {
   name: 'shadow',
@@ -31,7 +34,9 @@ class ShadowPath implements Path {
   readonly #memory: GuestMemory;
   readonly #host: Host;
   readonly #requirements: SpaceRequirements;
+  /** Devices whose requests reach the address space, and those of them that the host has attached. */
   readonly #devices = new Set<HostDevice>();
+  readonly #attached = new Set<HostDevice>();
   #now: HeldSpace;
   readonly #changed = new DirtyRanges();
   /** What earlier flushes could not do. */
@@ -50,8 +55,8 @@ class ShadowPath implements Path {
   /** The apertures that the host covers. */
   #covered: AddressSpace['apertures'] | null = null;
   #populated = false;
-  /** A stale mapping could not be taken away: until it is, no device is attached. */
-  #quarantined = false;
+  /** The host still maps what a guest has taken out of its own tables: until that is gone, no device is attached. */
+  #stale = false;
   /** First errno of the reconciliation under way. */
   #result = 0;
   #error: HostError | null = null;
@@ -73,8 +78,8 @@ class ShadowPath implements Path {
     // Before, so that a host with windows has them when the mappings come in; afterwards, because devices narrow what a host can map.
     if (result === 0) result = this.#coverApertures();
     if (result < 0) return result;
-    result = this.#quarantined ? 0 : this.#now.hostSpace.attach(device);
-    if (result < 0) return this.#hostFailed(result);
+    result = this.#stale ? 0 : this.#admit(device);
+    if (result < 0) return result;
     this.#devices.add(device);
     this.#covered = null;
     result = this.#coverApertures();
@@ -83,14 +88,14 @@ class ShadowPath implements Path {
   }
 
   detach(device: HostDevice): number {
-    const answer = this.#quarantined ? 0 : this.#now.hostSpace.detach(device);
-    if (answer < 0) return this.#hostFailed(answer);
-    this.#devices.delete(device);
-    return 0;
+    const result = this.#expel(device);
+    if (result === 0) this.#devices.delete(device);
+    return result;
   }
 
   moved(device: HostDevice): void {
     this.#devices.delete(device);
+    this.#attached.delete(device);
   }
 
   changed(first: number, last: number): void {
@@ -98,7 +103,7 @@ class ShadowPath implements Path {
   }
 
   flush(): number {
-    if (this.#changed.count === 0 && this.#owed.count === 0) return 0;
+    if (this.#changed.count === 0 && this.#owed.count === 0 && this.#attached.size === this.#devices.size) return 0;
     this.counters.flushes++;
     const covered = this.#coverApertures();
     const result = covered < 0 ? covered : this.#reconcile(this.#changed);
@@ -106,7 +111,11 @@ class ShadowPath implements Path {
     // An earlier operation's debt: whether it can be paid now does not decide what this operation answers.
     else if (this.#owed.count > 0 && this.#reconcile(this.#owed) === 0) this.#owed.clear();
     this.#changed.clear();
-    if (this.#quarantined && this.#owed.count === 0) this.#endQuarantine();
+    if (this.#owed.count === 0) this.#stale = false;
+    for (const device of this.#devices) {
+      if (this.#stale) this.#expel(device);
+      else this.#admit(device);
+    }
     return result;
   }
 
@@ -118,6 +127,22 @@ class ShadowPath implements Path {
     this.#error = error;
     if (this.#result === 0) this.#result = answer;
     return answer;
+  }
+
+  /** Attaches a device that is not attached. Returns 0 or a negative errno. */
+  #admit(device: HostDevice): number {
+    const answer = this.#attached.has(device) ? 0 : this.#now.hostSpace.attach(device);
+    if (answer < 0) return this.#hostFailed(answer);
+    this.#attached.add(device);
+    return 0;
+  }
+
+  /** Detaches a device that is attached. Returns 0 or a negative errno. */
+  #expel(device: HostDevice): number {
+    const answer = this.#attached.has(device) ? this.#now.hostSpace.detach(device) : 0;
+    if (answer < 0) return this.#hostFailed(answer);
+    this.#attached.delete(device);
+    return 0;
   }
 
   #hostFailed(answer: number): number {
@@ -164,13 +189,14 @@ class ShadowPath implements Path {
     }
     if (this.#splits.count > 0) {
       this.#grain = Math.min(this.#grain, 2 ** Math.floor(Math.log2(this.#splits.grain)));
-      if (this.#devices.size > 0 && this.#result === 0 && this.#swap()) return 0;
+      if (this.#attached.size > 0 && !this.#stale && this.#result === 0 && this.#swap()) return 0;
       this.counters.splits += this.#splits.count;
     }
     this.#unmapRemovals();
     if (this.#givenUp()) return this.#result;
-    this.#mapAll(lists.remnants, this.#now);
-    this.#mapAll(lists.additions, this.#now);
+    // What stays stays whole: its guest may never unmap it in parts.
+    this.#mapAll(lists.remnants, this.#now, Number.POSITIVE_INFINITY);
+    this.#mapAll(lists.additions, this.#now, this.#grain);
     return this.#result;
   }
 
@@ -244,36 +270,36 @@ class ShadowPath implements Path {
   /** A guest that owns its tables has unmapped already: what is still mapped is stale, so no device may use it. */
   #unmapFailed(answer: number): void {
     this.#hostFailed(answer);
-    if (this.#space.owner === 'target' || this.#quarantined) return;
-    this.#quarantined = true;
-    for (const device of this.#devices) this.#now.hostSpace.detach(device);
+    if (this.#space.owner === 'target') return;
+    this.#stale = true;
+    for (const device of this.#devices) this.#expel(device);
   }
 
-  #endQuarantine(): void {
-    for (const device of this.#devices) {
-      const answer = this.#now.hostSpace.attach(device);
-      if (answer < 0) {
-        this.#hostFailed(answer);
-        return;
-      }
-    }
-    this.#quarantined = false;
-  }
-
-  #mapAll(runs: RunList, to: HeldSpace): void {
+  /** Maps runs in pieces of at most `grain` pages, aligned to it; a run that would fall into too many pieces in larger ones. */
+  #mapAll(runs: RunList, to: HeldSpace, grain: number): void {
     for (let i = 0; i < runs.length; i++) {
+      const piece = Math.max(grain, 2 ** Math.ceil(Math.log2(runs.pages[i] / PIECES_PER_RUN)));
       for (let done = 0; done < runs.pages[i]; ) {
         const iova = runs.iova[i] + done;
-        const gpa = runs.gpa[i] + done;
-        const pages = Math.min(runs.pages[i] - done, this.#grain - (iova % this.#grain));
-        const full = to.held.size === to.held.limit;
-        const answer = full ? -errno.ENOSPC : to.hostSpace.map(iova, this.#memory.hostPfn(gpa), pages, runs.permission[i]);
-        if (answer === 0) to.held.insert(iova, pages, gpa, runs.permission[i]);
-        else this.#failed(answer, to.hostSpace.error);
+        const pages = Math.min(runs.pages[i] - done, piece - (iova % piece));
+        this.#mapOne(iova, runs.gpa[i] + done, pages, runs.permission[i], to);
         if (this.#givenUp()) return;
         done += pages;
       }
     }
+  }
+
+  #mapOne(iova: number, gpa: number, pages: number, permission: number, { hostSpace, held }: HeldSpace): void {
+    if (held.size === held.limit) {
+      this.#failed(
+        -errno.ENOSPC,
+        new HostError(this.#space.name, errno.ENOSPC, { first: iova, last: iova + pages - 1 }, 'too many mappings'),
+      );
+      return;
+    }
+    const answer = hostSpace.map(iova, this.#memory.hostPfn(gpa), pages, permission);
+    if (answer === 0) held.insert(iova, pages, gpa, permission);
+    else this.#failed(answer, hostSpace.error);
   }
 
   /** A split without a gap: a prepared copy of the host space takes the old one's place. False: nothing was done. */
@@ -282,14 +308,14 @@ class ShadowPath implements Path {
     const before = this.#now;
     const after = copySpace(this.#host, this.#requirements, before, removals, remnants);
     if (after === null) return false;
-    this.#mapAll(additions, after);
+    this.#mapAll(additions, after, this.#grain);
     const moved: HostDevice[] = [];
-    for (const device of this.#devices) {
+    for (const device of this.#attached) {
       if (this.#result === 0 && after.hostSpace.attach(device) < 0) this.#result = -errno.EBUSY;
       if (this.#result === 0) moved.push(device);
     }
     if (this.#result < 0) {
-      for (const device of moved) before.hostSpace.attach(device);
+      for (const device of moved) this.#moveBack(device, before, after);
       closeSpace(after.hostSpace);
       this.#result = 0;
       return false;
@@ -298,5 +324,12 @@ class ShadowPath implements Path {
     this.counters.splitsWithoutGap += this.#splits.count;
     this.#error = closeSpace(before.hostSpace) ?? this.#error;
     return true;
+  }
+
+  /** A device that cannot go back is blocked, and every later flush tries again. */
+  #moveBack(device: HostDevice, before: HeldSpace, after: HeldSpace): void {
+    if (before.hostSpace.attach(device) === 0) return;
+    after.hostSpace.detach(device);
+    this.#attached.delete(device);
   }
 }

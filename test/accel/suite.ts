@@ -9,6 +9,7 @@ import { type SimDevice, type SimKernel, simKernel } from '../../src/host/sim/in
 import { READ, WRITE } from '../../src/memory/access.ts';
 import { pfnOf } from '../../src/memory/address.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import type { AddressSpace } from '../../src/target/target.ts';
 import { TOY_PAGES, ToySpace } from './toy-space.ts';
 
 /** Guest RAM of the fixture: two regions that are not neighbours in host memory, and a hole behind them. */
@@ -228,6 +229,87 @@ export function pathSuite(kind: PathKind): void {
         expect(fixture.path.flush()).toBe(0);
         expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
       });
+    });
+
+    describe('a stale mapping that the host does not let go', () => {
+      const map = (from: number, count: number): Step => ({ from, count, gpa: 0, permission: 3 });
+      const unmap = (from: number, count: number): Step => ({ from, count, gpa: 0, permission: 0 });
+      let fixture: Fixture;
+      beforeEach(() => {
+        fixture = new Fixture(kind, 'guest');
+        fixture.run([map(0, 4)]);
+        fixture.run([map(10, 8)]);
+        fixture.kernel.hooks.fail({ kind: 'IOMMU_IOAS_UNMAP', nth: 1, errno: errno.EIO });
+        expect(fixture.run([unmap(0, 4)])).toBe(-errno.EIO);
+      });
+      const blocked = (): boolean[] => fixture.devices.map((device) => fixture.hardware(device).every((found) => found === null));
+
+      test('blocks every device, and a split elsewhere does not let one in', () => {
+        expect(blocked()).toEqual([true, true]);
+        // It is tried again by every flush; this one fails as well.
+        fixture.kernel.hooks.fail({ kind: 'IOMMU_IOAS_UNMAP', nth: 2, errno: errno.EIO });
+        fixture.run([unmap(12, 1)]);
+        expect(blocked()).toEqual([true, true]);
+        fixture.run([]);
+        for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
+      });
+
+      test('lets the devices in again one by one, whichever attach fails', () => {
+        fixture.kernel.hooks.fail({ kind: 'VFIO_DEVICE_ATTACH_IOMMUFD_PT', nth: 2, errno: errno.ENOMEM });
+        fixture.run([]);
+        expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+        expect(blocked()).toEqual([false, true]);
+        expect(fixture.path.detach(fixture.hostDevices[0])).toBe(0);
+        expect(blocked()).toEqual([true, true]);
+        fixture.run([]);
+        expect(fixture.hardware(fixture.devices[1])).toEqual(fixture.meant());
+      });
+
+      test('is gone from a device that could not be detached at once, as soon as it can', () => {
+        fixture.run([]);
+        fixture.run([map(0, 4)]);
+        fixture.kernel.hooks.fail({ kind: 'IOMMU_IOAS_UNMAP', nth: 1, errno: errno.EIO });
+        fixture.kernel.hooks.fail({ kind: 'IOMMU_IOAS_UNMAP', nth: 2, errno: errno.EIO });
+        fixture.kernel.hooks.fail({ kind: 'VFIO_DEVICE_DETACH_IOMMUFD_PT', nth: 1, errno: errno.EIO });
+        fixture.run([unmap(0, 4)]);
+        fixture.run([]);
+        expect(blocked()).toEqual([true, true]);
+      });
+    });
+
+    test('a hole of one page in a large mapping costs few host calls, then and later', () => {
+      const pages = 1 << 18;
+      const kernel = simKernel();
+      const host = openHost('iommufd', kernel);
+      const ram = kernel.allocate(pages * 4096);
+      const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
+      let hole = -1;
+      const space: AddressSpace = {
+        name: 'one run with a hole',
+        owner: 'guest',
+        granuleLg2: 12,
+        apertures: [{ first: 0, last: pages - 1 }],
+        enumerate(first, last, visit) {
+          if (hole < first || hole > last) visit(first, first, last - first + 1, 3);
+          else if ((hole === first || visit(first, first, hole - first, 3)) && hole < last) visit(hole + 1, hole + 1, last - hole, 3);
+          return last + 1;
+        },
+      };
+      const path = kind.create({ space, memory, host });
+      expect(path.attach(host.openDevice(kernel.device().path))).toBe(0);
+      const calls = (first: number, last: number): number => {
+        const before = host.calls.map + host.calls.unmap + host.calls.copy;
+        path.changed(first, last);
+        expect(path.flush()).toBe(0);
+        return host.calls.map + host.calls.unmap + host.calls.copy - before;
+      };
+      hole = 100_000;
+      expect(calls(hole, hole)).toBeLessThanOrEqual(3);
+      hole = -1;
+      expect(calls(100_000, 100_000)).toBe(1);
+      // Everything anew, as a guest that unmapped one page once: in pieces, but not in pages.
+      hole = 7;
+      expect(calls(0, pages - 1)).toBeLessThanOrEqual(3 * 512);
     });
 
     test('an unmap of several mappings that fails half-way leaves no doubt about what is gone', () => {
