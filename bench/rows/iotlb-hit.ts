@@ -35,7 +35,7 @@ function orderOf(pages: number, random: boolean): Int32Array {
 class Hits implements Work {
   readonly operations = OPERATIONS;
   readonly #iotlb: Iotlb;
-  readonly #order: Int32Array;
+  readonly #order: Int32Array = new Int32Array(0);
   #at = 0;
 
   constructor(iotlb: Iotlb, order: Int32Array) {
@@ -47,9 +47,10 @@ class Hits implements Work {
     const iotlb = this.#iotlb;
     const out = iotlb.out;
     const order = this.#order;
-    const end = this.#at + OPERATIONS;
+    const start = this.#at | 0;
+    const end = start + OPERATIONS;
     let sum = 0;
-    for (let i = this.#at; i < end; i++) {
+    for (let i = start; i < end; i++) {
       const lg2 = iotlb.lookup(SPACE, CONTEXT, HI, order[i] << 12, WISH);
       sum = (sum + lg2 + out[0] + out[1]) | 0;
     }
@@ -64,9 +65,10 @@ function inlinedHits(filledCache: Iotlb, order: Int32Array): Work {
   const out = iotlb.out;
   let at = 0;
   const batch = () => {
-    const end = at + OPERATIONS;
+    const start = at | 0;
+    const end = start + OPERATIONS;
     let sum = 0;
-    for (let i = at; i < end; i++) {
+    for (let i = start; i < end; i++) {
       const lg2 = iotlb.lookup(SPACE, CONTEXT, HI, order[i] << 12, WISH);
       sum = (sum + lg2 + out[0] + out[1]) | 0;
     }

@@ -24,9 +24,9 @@ import { PAGE_LG2, PFN_LIMIT } from './address.ts';
  */
 const WAYS = 4;
 
-/** Ints of an entry; half a cache line. Entries begin at multiples of it, so a field is `at | FIELD`: no overflow to check. */
+/** Ints of an entry; half a cache line. With ENTRY_MASK, `at + FIELD` is an int32: no overflow to check. */
 const ENTRY_LG2 = 3;
-/** Says the same to the compiler of an entry's index, and that it is not negative. */
+/** Says to the compiler that an entry's index is not negative, and below 2^31 - 8. */
 const ENTRY_MASK = 0x7fff_fff8;
 /** Low 32 bits of address >> lg2. */
 const KEY_LO = 0;
@@ -66,14 +66,28 @@ const LAST_TAG = 0x7fffffff;
 /** The context of translations that have none. */
 export const NO_CONTEXT = -1;
 
-export class Iotlb {
+/** The base class, because fields that are set once, where they are declared, are constants to the compiler if the object is. */
+class Sized {
   /** Translations that it holds at most. */
   readonly capacity: number;
-  /** Where `lookup` leaves its result, as a walker does: OUT_LO, OUT_HI, OUT_PERMISSION and OUT_TYPE of src/pagetable/page-table.ts. */
-  readonly out = new Int32Array(4);
-  // Set once more in the constructor: from here the compiler learns what they are, which `undefined` would not tell it.
-  readonly #entries: Int32Array = new Int32Array(0);
-  readonly #mask: number = 0;
+
+  /** @throws RangeError when the capacity is not a power of two from 16 to 2^24. */
+  constructor(capacity: number) {
+    const lg2 = 31 - Math.clz32(capacity);
+    if (capacity !== 2 ** lg2 || lg2 < 4 || lg2 > 24) throw new RangeError(`Iotlb: capacity ${capacity} is not a power of two in 16..2^24`);
+    this.capacity = capacity;
+  }
+}
+
+export class Iotlb extends Sized {
+  /**
+   * Where `lookup` leaves its result, as a walker does: OUT_LO, OUT_HI, OUT_PERMISSION and OUT_TYPE of
+   * src/pagetable/page-table.ts. Its buffer is one of its own, because that of a small array may move.
+   */
+  readonly out = new Int32Array(new ArrayBuffer(16));
+  readonly #entries = new Int32Array(this.capacity << ENTRY_LG2);
+  /** Of an entry's index. */
+  readonly #mask = (this.capacity - 1) << ENTRY_LG2;
   readonly #tags = new Int32Array(TAGS << KNOWN_LG2);
   /** By space: tags up to this one are old. */
   readonly #oldTags = new Int32Array(SPACES);
@@ -92,13 +106,8 @@ export class Iotlb {
   #firstSize = PAGE_LG2;
   #victim = 0;
 
-  /** @throws RangeError when the capacity is not a power of two from 16 to 2^24. */
   constructor(capacity: number) {
-    const lg2 = 31 - Math.clz32(capacity);
-    if (capacity !== 2 ** lg2 || lg2 < 4 || lg2 > 24) throw new RangeError(`Iotlb: capacity ${capacity} is not a power of two in 16..2^24`);
-    this.capacity = capacity;
-    this.#mask = capacity - 1;
-    this.#entries = new Int32Array(capacity << ENTRY_LG2);
+    super(capacity);
     this.#select(0, 0);
   }
 
@@ -108,29 +117,21 @@ export class Iotlb {
    */
   lookup(space: number, context: number, hi: number, lo: number, wish: number): number {
     if (space !== this.#space || context !== this.#context) this.#select(space, context);
+    if (this.#firstSize !== SMALL_LG2) return this.#lookupAny(hi, lo, wish);
+    const low = (lo >>> SMALL_LG2) | (hi << (32 - SMALL_LG2));
+    const high = (hi >>> SMALL_LG2) | (SMALL_LG2 << 24);
+    const at = this.#home(high, low);
     const entries = this.#entries;
-    const lg2 = this.#firstSize;
-    let low: number;
-    let high: number;
-    if (lg2 === SMALL_LG2) {
-      // The size that nearly all pages have: shifts by a constant.
-      low = (lo >>> SMALL_LG2) | (hi << (32 - SMALL_LG2));
-      high = (hi >>> SMALL_LG2) | (SMALL_LG2 << 24);
-    } else {
-      low = keyLo(hi, lo, lg2);
-      high = keyHi(hi, lg2);
-    }
-    const at = (this.#home(high, low) << ENTRY_LG2) & ENTRY_MASK;
-    const info = entries[at | INFO];
-    if (entries[at | KEY_LO] === low && entries[at | KEY_HI] === high && entries[at | TAG] === this.#tag && (info & wish) === wish) {
+    const info = entries[at + INFO];
+    if (entries[at + KEY_LO] === low && entries[at + KEY_HI] === high && entries[at + TAG] === this.#tag && (info & wish) === wish) {
       const out = this.out;
-      out[OUT_LO] = lo ^ entries[at | DELTA_LO];
-      out[OUT_HI] = hi ^ entries[at | DELTA_HI];
+      out[OUT_LO] = lo ^ entries[at + DELTA_LO];
+      out[OUT_HI] = hi ^ entries[at + DELTA_HI];
       out[OUT_PERMISSION] = info & 0xff;
       out[OUT_TYPE] = info >> 8;
-      return lg2;
+      return SMALL_LG2;
     }
-    return this.#lookupElsewhere(hi, lo, wish);
+    return this.#lookupAny(hi, lo, wish);
   }
 
   /**
@@ -143,13 +144,13 @@ export class Iotlb {
     const low = keyLo(hi, lo, lg2);
     const at = this.#place(high, low);
     const entries = this.#entries;
-    entries[at | KEY_LO] = low;
-    entries[at | KEY_HI] = high;
-    entries[at | TAG] = this.#tag;
-    entries[at | TAG_AT] = this.#tagAt;
-    entries[at | DELTA_LO] = lo ^ out[OUT_LO];
-    entries[at | DELTA_HI] = hi ^ out[OUT_HI];
-    entries[at | INFO] = (out[OUT_PERMISSION] & 0xff) | (out[OUT_TYPE] << 8);
+    entries[at + KEY_LO] = low;
+    entries[at + KEY_HI] = high;
+    entries[at + TAG] = this.#tag;
+    entries[at + TAG_AT] = this.#tagAt;
+    entries[at + DELTA_LO] = lo ^ out[OUT_LO];
+    entries[at + DELTA_HI] = hi ^ out[OUT_HI];
+    entries[at + INFO] = (out[OUT_PERMISSION] & 0xff) | (out[OUT_TYPE] << 8);
     if (global) this.#globals[space & (SPACES - 1)] = 1;
     this.#addSize(lg2);
   }
@@ -201,8 +202,8 @@ export class Iotlb {
     }
   }
 
-  /** Other sizes, and places other than the first. The size that is found is tried first from now on. */
-  #lookupElsewhere(hi: number, lo: number, wish: number): number {
+  /** Every size, and every place. The size that is found is tried first from now on. */
+  #lookupAny(hi: number, lo: number, wish: number): number {
     const entries = this.#entries;
     const out = this.out;
     for (let i = 0; i < this.#sizeCount; i++) {
@@ -212,11 +213,13 @@ export class Iotlb {
       const home = this.#home(high, low);
       for (let way = 0; way < WAYS; way++) {
         const at = this.#way(home, way);
-        const info = entries[at | INFO];
+        const info = entries[at + INFO];
         if (!this.#holds(at, high, low) || (info & wish) !== wish) continue;
+        this.#sizes[i] = this.#sizes[0];
+        this.#sizes[0] = lg2;
         this.#firstSize = lg2;
-        out[OUT_LO] = lo ^ entries[at | DELTA_LO];
-        out[OUT_HI] = hi ^ entries[at | DELTA_HI];
+        out[OUT_LO] = lo ^ entries[at + DELTA_LO];
+        out[OUT_HI] = hi ^ entries[at + DELTA_HI];
         out[OUT_PERMISSION] = info & 0xff;
         out[OUT_TYPE] = info >> 8;
         return lg2;
@@ -243,31 +246,32 @@ export class Iotlb {
     const home = this.#home(high, low);
     for (let way = 0; way < WAYS; way++) {
       const at = this.#way(home, way);
-      if (this.#holds(at, high, low)) this.#entries[at | TAG] = 0;
+      if (this.#holds(at, high, low)) this.#entries[at + TAG] = 0;
     }
   }
 
   #holds(at: number, high: number, low: number): boolean {
     const entries = this.#entries;
-    return entries[at | KEY_LO] === low && entries[at | KEY_HI] === high && entries[at | TAG] === this.#tag;
+    return entries[at + KEY_LO] === low && entries[at + KEY_HI] === high && entries[at + TAG] === this.#tag;
   }
 
   #isOld(at: number): boolean {
-    const tag = this.#entries[at | TAG];
-    const known = this.#entries[at | TAG_AT];
+    const tag = this.#entries[at + TAG];
+    const known = this.#entries[at + TAG_AT];
     return tag === 0 || this.#tags[known + KNOWN_TAG] !== tag || tag <= this.#oldTags[this.#tags[known] & (SPACES - 1)];
   }
 
   /**
-   * Number of the first place of a page. Pages in a row get places in a row; adding the bits above keeps pages a power of
-   * two apart from meeting in one place; the salt sets contexts apart.
+   * The first place of a page. Pages in a row get places in a row; adding the bits above keeps pages a power of two apart
+   * from meeting in one place; the salt sets contexts apart.
    */
   #home(high: number, low: number): number {
-    return ((((((low + (low >>> 9)) | 0) + (low >>> 18)) | 0) + ((high + this.#salt) | 0)) | 0) & this.#mask;
+    const sum = (((((low + (low >>> 9)) | 0) + (low >>> 18)) | 0) + ((high + this.#salt) | 0)) | 0;
+    return (sum << ENTRY_LG2) & this.#mask & ENTRY_MASK;
   }
 
   #way(home: number, way: number): number {
-    return (((home + way) & this.#mask) << ENTRY_LG2) & ENTRY_MASK;
+    return (home + (way << ENTRY_LG2)) & this.#mask & ENTRY_MASK;
   }
 
   /** Makes a space and context the current ones. What is not known, or old, gets a new tag. */
