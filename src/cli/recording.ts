@@ -91,6 +91,9 @@ export class RecordedLine {
   }
 }
 
+/** Characters that one line may have; no operation comes near. */
+const LINE_LIMIT = 1 << 24;
+
 /** How far a recording is read, in compressed bytes. */
 export interface ReadProgress {
   readonly bytesRead: number;
@@ -110,7 +113,10 @@ export async function* recordedLines(file: string, progress?: (read: ReadProgres
   let rest = '';
   try {
     for await (const chunk of stream) {
-      const lines = (rest + decoder.decode(chunk as Buffer, { stream: true })).split('\n');
+      const lines = decoder.decode(chunk as Buffer, { stream: true }).split('\n');
+      // V8 joins strings without copying them; searching the whole again for each chunk would be quadratic.
+      lines[0] = rest + lines[0];
+      if (lines[0].length > LINE_LIMIT) throw new RecordingError(file, number + 1, `is longer than ${LINE_LIMIT} characters`);
       rest = lines.pop()!;
       progress?.({ bytesRead: source.bytesRead });
       for (const text of lines) {
