@@ -1,5 +1,7 @@
 import { createReadStream } from 'node:fs';
+import { access, constants, stat } from 'node:fs/promises';
 import { createGunzip } from 'node:zlib';
+import { UsageError } from './command.ts';
 
 /** A recording that cannot be what it says: names the file and, counted from 1, the line. */
 export class RecordingError extends Error {
@@ -93,6 +95,18 @@ export class RecordedLine {
 
 /** Characters that one line may have; no operation comes near. */
 const LINE_LIMIT = 1 << 24;
+
+/** How large the file is, for progress. @throws UsageError when it cannot be read. */
+export async function bytesOf(file: string): Promise<number> {
+  try {
+    await access(file, constants.R_OK);
+    const found = await stat(file);
+    if (!found.isDirectory()) return found.size;
+  } catch (error) {
+    throw new UsageError(`${file} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+  }
+  throw new UsageError(`${file} is no file`);
+}
 
 /** How far a recording is read, in compressed bytes. */
 export interface ReadProgress {

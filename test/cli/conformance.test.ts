@@ -35,10 +35,18 @@ describe.skipIf(!existsSync(recorded))("the RISC-V reference model's own tests",
   });
 });
 
+test('a recording without a test is refused: nothing compared is nothing right', async () => {
+  const { status, out, err } = await runCli('conformance', 'riscv', '/dev/null', '--json');
+  expect(status).toBe(1);
+  expect(err).toBe('viommu conformance: /dev/null:1: holds no test');
+  expect(JSON.parse(out)).toEqual({ error: '/dev/null:1: holds no test' });
+});
+
 test.each([
   [['conformance'], 'one FILE'],
   [['conformance', 'vax', 'x'], 'one FILE'],
   [['conformance', 'riscv', 'nowhere.gz'], 'ENOENT'],
+  [['conformance', 'riscv', folder], 'is no file'],
 ])('misuse ends with status 2 and one line: %j', async (args, what) => {
   const { status, err } = await runCli(...args);
   expect(status).toBe(2);

@@ -107,16 +107,23 @@ describe('replay of a pseries guest', () => {
     expect(JSON.parse(out).error).toContain(`${file}:${line}: `);
   });
 
-  test('a recording that breaks off is refused; one without lines too', async () => {
+  test('a recording that breaks off is refused', async () => {
     const whole = gzipSync(GUEST.map((line) => JSON.stringify(line)).join('\n'));
     const cut = join(folder, 'cut.ndjson.gz');
     writeFileSync(cut, whole.subarray(0, whole.length - 30));
     const broken = await runCli('replay', cut);
     expect(broken.status).toBe(1);
     expect(broken.err).toMatch(/cut\.ndjson\.gz:\d+: /);
-    const empty = await runCli('replay', recording([]));
-    expect(empty.status).toBe(1);
-    expect(empty.err).toContain('is empty');
+  });
+
+  test.each([
+    ['is empty', []],
+    ['holds no operation', [MACHINE]],
+  ])('a recording that %s is refused: nothing compared is nothing right', async (what, lines) => {
+    const file = recording(lines);
+    const { status, err } = await runCli('replay', file);
+    expect(status).toBe(1);
+    expect(err).toBe(`viommu replay: ${file}:1: ${what}`);
   });
 
   test.each([

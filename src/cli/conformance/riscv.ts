@@ -1,8 +1,7 @@
-import { stat } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { type Command, EXIT_OK, EXIT_WRONG, type Output, UsageError } from '../command.ts';
 import { progressOf } from '../progress.ts';
-import { recordedLines } from '../recording.ts';
+import { bytesOf, RecordingError, recordedLines } from '../recording.ts';
 import { RiscvReplay, type TestResult } from './riscv-replay.ts';
 
 export const conformanceCommand: Command = {
@@ -45,15 +44,8 @@ async function replayed(file: string, output: Output): Promise<readonly TestResu
   }
   replay.finish();
   output.progress?.('');
+  if (replay.tests.length === 0) throw new RecordingError(file, 1, 'holds no test');
   return replay.tests;
-}
-
-async function bytesOf(file: string): Promise<number> {
-  try {
-    return (await stat(file)).size;
-  } catch (error) {
-    throw new UsageError(`${file} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
-  }
 }
 
 function summary(tests: readonly TestResult[]): ConformanceResult {

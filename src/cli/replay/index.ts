@@ -1,9 +1,9 @@
-import { stat } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { pathNames } from '../../accel/choose.ts';
 import { hostKinds } from '../../host/registry.ts';
 import { type Command, EXIT_OK, EXIT_WRONG, type Output, oneOf, UsageError } from '../command.ts';
 import { progressOf } from '../progress.ts';
+import { bytesOf } from '../recording.ts';
 import { openRig, portNames } from './ports.ts';
 import { type ReplayResult, RIG_DEVICES, replay } from './run.ts';
 
@@ -29,7 +29,7 @@ async function run(args: readonly string[], output: Output): Promise<number> {
   const [file] = positionals;
   const host = oneOf('host', values.host, hostKinds());
   const path = oneOf('path', values.path, pathNames());
-  const size = await sizeOf(file);
+  const size = await bytesOf(file);
   const rig = await openRig(oneOf('port', values.port, portNames()), host, RIG_DEVICES);
   try {
     const progress = progressOf(output, `replay ${file}`, size);
@@ -46,16 +46,6 @@ async function run(args: readonly string[], output: Output): Promise<number> {
 /** Wrong answers and wrong DMAs of either kind. */
 export function wrongOf(result: ReplayResult): number {
   return result.answers.wrong + result.dma.wrong + result.hardwareDma.wrong;
-}
-
-async function sizeOf(file: string): Promise<number> {
-  try {
-    const found = await stat(file);
-    if (found.isFile()) return found.size;
-  } catch (error) {
-    throw new UsageError(`${file} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
-  }
-  throw new UsageError(`${file} is no file`);
 }
 
 function describe(result: ReplayResult, { out }: Output): void {

@@ -1,7 +1,7 @@
 import { HostError } from '../../host/errno.ts';
 import type { HostCalls } from '../../host/host.ts';
 import { Machine } from '../../vmm/machine.ts';
-import { type ReadProgress, type RecordedLine, recordedLines } from '../recording.ts';
+import { type ReadProgress, type RecordedLine, RecordingError, recordedLines } from '../recording.ts';
 import { DmaCheck } from './dma-check.ts';
 import { type RecordedTarget, type ReplayContext, recordedRam } from './replayer.ts';
 import { allocateRam, type DmaEngine, type Rig } from './rig.ts';
@@ -59,7 +59,8 @@ export async function replay(wish: ReplayWish, rig: Rig): Promise<ReplayResult> 
     if (run === null) run = new Run(line, wish, rig);
     else run.line(line);
   }
-  if (run === null) throw new Error(`${wish.file}: is empty`);
+  if (run === null) throw new RecordingError(wish.file, 1, 'is empty');
+  if (count === 1) throw new RecordingError(wish.file, 1, 'holds no operation');
   return run.end((performance.now() - start) / 1000);
 }
 
