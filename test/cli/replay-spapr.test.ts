@@ -90,6 +90,11 @@ describe('replay of a pseries guest', () => {
     ['no machine line', [GUEST[1]], 1, "is not the 'machine' line"],
     ['an unknown target', [{ ...MACHINE, target: 'toaster' }], 1, "target 'toaster' cannot be replayed"],
     ['a window that cannot be', [{ ...MACHINE, windows: [{ ...MACHINE.windows[0], pages: 0 }] }], 1, 'TCEs'],
+    ['no RAM', [{ ...MACHINE, ram: [] }], 1, "machine: 'ram' has no region"],
+    ['RAM of no bytes', [{ ...MACHINE, ram: [{ gpa: '0x0', bytes: '0x0' }] }], 1, 'machine: '],
+    ['dynamic windows without a mask', [{ ...MACHINE, ddw: { windows: 1 } }], 1, "machine.ddw: 'liobn' is no 64-bit value"],
+    ['an xlate that accesses nothing', [MACHINE, { ...GUEST[3], perm: 0 }], 2, "xlate: 'perm' is 0"],
+    ['an xlate that accesses what there is not', [MACHINE, { ...GUEST[3], perm: 4 }], 2, "xlate: 'perm' is 4"],
     ['RAM that cannot be', [{ ...MACHINE, ram: [{ gpa: '0x10', bytes: '0x1000' }] }], 1, 'machine: '],
     [
       'an xlate in no window',
@@ -101,7 +106,8 @@ describe('replay of a pseries guest', () => {
     const file = recording(lines as object[]);
     const { status, err, out } = await runCli('replay', file, '--json');
     expect(status).toBe(1);
-    expect(err).toContain(`${file}:${line}: `);
+    // Once, however many looked at the line.
+    expect(err.split(`${file}:${line}: `)).toHaveLength(2);
     expect(err).toContain(what);
     expect(err.split('\n')).toHaveLength(1);
     expect(JSON.parse(out).error).toContain(`${file}:${line}: `);

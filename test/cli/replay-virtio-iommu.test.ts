@@ -70,11 +70,18 @@ describe('replay of a virtio-iommu guest', () => {
     ['an unmapped without its unmap', [MACHINE, GUEST[13]], 2],
     ['an operation of another target', [MACHINE, { op: 'put' }], 2],
     ['a machine that cannot be', [{ ...MACHINE, pageSizeMask: '0x0' }], 1],
+    ['a range without its end', [{ ...MACHINE, inputRange: { start: '0x0' } }], 1],
+    ['a machine without RAM', [{ ...MACHINE, ram: [] }], 1],
+    ['an access that does nothing', [MACHINE, { ...GUEST[1], flag: 0 }], 2],
+    ['an access that does what there is not', [MACHINE, { ...GUEST[1], flag: 4 }], 2],
+    ['an endpoint that cannot be', [MACHINE, { ...GUEST[2], end: '0x0' }, GUEST[3]], 3],
   ])('refuses %s', async (_, lines, line) => {
     const file = recording(lines);
     const { status, err } = await runCli('replay', file);
     expect(status).toBe(1);
-    expect(err).toContain(`${file}:${line}: `);
+    expect(err.split('\n')).toHaveLength(1);
+    // Once, however many looked at the line.
+    expect(err.split(`${file}:${line}: `)).toHaveLength(2);
   });
 });
 

@@ -1,7 +1,9 @@
+import { HostError } from '../../host/errno.ts';
+import { READ, READ_WRITE } from '../../memory/access.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { Target } from '../../target/target.ts';
 import type { Machine } from '../../vmm/machine.ts';
-import type { RecordedLine } from '../recording.ts';
+import { type RecordedLine, RecordingError } from '../recording.ts';
 import type { DmaCheck } from './dma-check.ts';
 import type { Tally } from './tally.ts';
 
@@ -12,7 +14,24 @@ export interface RecordedRam {
 }
 
 export function recordedRam(machine: RecordedLine): RecordedRam[] {
-  return machine.objects('ram').map((region) => ({ gpa: region.u64('gpa'), bytes: region.u64('bytes') }));
+  const regions = machine.objects('ram').map((region) => ({ gpa: region.u64('gpa'), bytes: region.u64('bytes') }));
+  return regions.length > 0 ? regions : machine.fail("'ram' has no region");
+}
+
+/** READ, WRITE or both, as recordings write them too. */
+export function recordedAccess(line: RecordedLine, field: string): number {
+  const access = line.integer(field);
+  return access >= READ && access <= READ_WRITE ? access : line.fail(`'${field}' is ${access}: 1 reads, 2 writes, 3 does both`);
+}
+
+/** Makes what a line asks for, which can be more than there is, or contradict itself: then the line is to blame. */
+export function guarded<T>(line: RecordedLine, make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    if (error instanceof HostError || error instanceof RecordingError) throw error;
+    return line.fail((error as Error).message);
+  }
 }
 
 /** What a target's replayer is given once the machine stands. */

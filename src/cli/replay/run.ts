@@ -1,9 +1,8 @@
-import { HostError } from '../../host/errno.ts';
 import type { HostCalls } from '../../host/host.ts';
 import { Machine } from '../../vmm/machine.ts';
 import { type ReadProgress, type RecordedLine, RecordingError, recordedLines } from '../recording.ts';
 import { DmaCheck } from './dma-check.ts';
-import { type RecordedTarget, type ReplayContext, recordedRam } from './replayer.ts';
+import { guarded, type RecordedTarget, type ReplayContext, recordedRam } from './replayer.ts';
 import { allocateRam, type DmaEngine, type Rig } from './rig.ts';
 import { Tally } from './tally.ts';
 import { recordedTarget } from './targets.ts';
@@ -131,15 +130,5 @@ class Run {
     };
     this.#machine.close();
     return result;
-  }
-}
-
-/** A machine line can ask for more than there is. */
-function guarded<T>(line: RecordedLine, make: () => T): T {
-  try {
-    return make();
-  } catch (error) {
-    if (error instanceof HostError) throw error;
-    return line.fail((error as Error).message);
   }
 }

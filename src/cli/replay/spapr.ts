@@ -12,8 +12,7 @@ import {
 } from '../../target/spapr/index.ts';
 import { HypercallDispatcher } from '../../vmm/hypercalls.ts';
 import type { RecordedLine } from '../recording.ts';
-import type { RecordedTarget, ReplayContext } from './replayer.ts';
-import { recordedRam } from './replayer.ts';
+import { guarded, type RecordedTarget, type ReplayContext, recordedAccess, recordedRam } from './replayer.ts';
 import { hex } from './tally.ts';
 
 /** BUID of the first host bridge of QEMU's pseries machine; a machine line may name another as `buid`. */
@@ -54,14 +53,8 @@ class RecordedSpapr implements RecordedTarget {
     const buid = machine.has('buid') ? machine.u64('buid') : DEFAULT_BUID;
     const [ram] = recordedRam(machine);
     this.#listPage = ram.gpa + ram.bytes - BigInt(PAGE_BYTES);
-    try {
-      this.target = new SpaprIommu({
-        memory,
-        bridges: [{ buid, endpoints: [ENDPOINT], windows, ...(ddw && { ddw: dynamicWindows(ddw) }) }],
-      });
-    } catch (error) {
-      machine.fail((error as Error).message);
-    }
+    const bridges = [{ buid, endpoints: [ENDPOINT], windows, ...(ddw && { ddw: dynamicWindows(ddw) }) }];
+    this.target = guarded(machine, () => new SpaprIommu({ memory, bridges }));
     this.#hypercalls.serve([H_PUT_TCE, H_PUT_TCE_INDIRECT, H_STUFF_TCE, H_GET_TCE], (opcode, registers) =>
       this.target.hypercall(opcode, registers),
     );
@@ -137,7 +130,7 @@ class RecordedSpapr implements RecordedTarget {
     const window = this.#windows.get(line.u32('liobn')) ?? line.fail(`no window has LIOBN ${hex(line.u32('liobn'))}`);
     const offset = line.u64('ioba');
     const mask = line.u64('mask');
-    const allowed = line.integer('perm');
+    const allowed = recordedAccess(line, 'perm');
     dma.check({
       endpoint: ENDPOINT,
       iova: BigInt.asUintN(64, window.start + offset),

@@ -1,7 +1,8 @@
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { type ReservedRegion, statusName, VirtioIommu } from '../../target/virtio-iommu/index.ts';
 import type { RecordedLine } from '../recording.ts';
-import type { RecordedTarget, ReplayContext } from './replayer.ts';
+import type { ExpectedDma } from './dma-check.ts';
+import { guarded, type RecordedTarget, type ReplayContext, recordedAccess } from './replayer.ts';
 import { hex } from './tally.ts';
 
 /** VIRTIO_IOMMU_RESV_MEM_T_MSI (virtio 1.3, 5.13.6.8.1). */
@@ -28,25 +29,22 @@ class RecordedVirtioIommu implements RecordedTarget {
   readonly #announced = new Map<number, ReservedRegion[]>();
   readonly #endpoints = new Set<number>();
   #unmap: Unmap | null = null;
-  /** An access whose translation may stand in the next line. */
-  #access: RecordedLine | null = null;
+  /** An access whose translation may stand in the next line; without one it lands where it says. */
+  #access: ExpectedDma | null = null;
 
   constructor(machine: RecordedLine, memory: GuestMemory) {
     const inputRange = machine.object('inputRange');
     const domainRange = machine.object('domainRange');
-    try {
-      this.target = new VirtioIommu({
-        memory,
-        pageSizeMask: machine.u64('pageSizeMask'),
-        inputRange: { start: inputRange.u64('start'), last: inputRange.u64('last') },
-        domainRange: { first: domainRange.u32('start'), last: domainRange.u32('last') },
-        probeBytes: machine.integer('probeBytes'),
-        bootBypass: machine.integer('bypass') !== 0,
-      });
-      this.target.negotiate();
-    } catch (error) {
-      machine.fail((error as Error).message);
-    }
+    const config = {
+      memory,
+      pageSizeMask: machine.u64('pageSizeMask'),
+      inputRange: { start: inputRange.u64('start'), last: inputRange.u64('last') },
+      domainRange: { first: domainRange.u32('start'), last: domainRange.u32('last') },
+      probeBytes: machine.integer('probeBytes'),
+      bootBypass: machine.integer('bypass') !== 0,
+    };
+    this.target = guarded(machine, () => new VirtioIommu(config));
+    this.target.negotiate();
   }
 
   replay(line: RecordedLine, context: ReplayContext): void {
@@ -72,8 +70,7 @@ class RecordedVirtioIommu implements RecordedTarget {
         this.#unmapped(line);
         break;
       case 'dma':
-        this.#endpoint(line, context);
-        this.#access = line;
+        this.#access = this.#recordedAccess(line, context);
         break;
       case 'xlate':
         this.#xlate(line, context);
@@ -109,11 +106,7 @@ class RecordedVirtioIommu implements RecordedTarget {
   #endpoint(line: RecordedLine, { passThrough }: ReplayContext): number {
     const id = line.u32('endpoint');
     if (!this.#endpoints.has(id)) {
-      try {
-        this.target.addEndpoint(id, this.#announced.get(id));
-      } catch (error) {
-        line.fail((error as Error).message);
-      }
+      guarded(line, () => this.target.addEndpoint(id, this.#announced.get(id)));
       this.#endpoints.add(id);
       passThrough(id);
     }
@@ -151,26 +144,29 @@ class RecordedVirtioIommu implements RecordedTarget {
     answers.check(removed === recorded, () => `line ${line}: UNMAP removes ${removed} mappings, not ${recorded}`);
   }
 
+  #recordedAccess(line: RecordedLine, context: ReplayContext): ExpectedDma {
+    const iova = line.u64('iova');
+    const allowed = recordedAccess(line, 'flag');
+    return { endpoint: this.#endpoint(line, context), iova, gpa: iova, allowed, forbidden: 0, line: line.number };
+  }
+
   #xlate(line: RecordedLine, context: ReplayContext): void {
     const access = this.#access ?? line.fail('follows no dma');
     const iova = line.u64('iova');
     const endpoint = line.u32('endpoint');
-    if (access.u64('iova') !== iova || access.u32('endpoint') !== endpoint) line.fail('is not the translation of the dma before it');
+    if (access.iova !== iova || access.endpoint !== endpoint) line.fail('is not the translation of the dma before it');
     this.#access = null;
-    const allowed = access.integer('flag');
-    context.dma.check({ endpoint, iova, gpa: line.u64('addr'), allowed, forbidden: 0, line: line.number });
+    context.dma.check({ ...access, gpa: line.u64('addr'), line: line.number });
   }
 
   /** An access that was not translated: the endpoint had no domain yet, or it was an MSI, which no memory sees (5.13.6.8.1). */
   #bypassed({ dma }: ReplayContext): void {
-    const line = this.#access!;
+    const access = this.#access!;
+    const { endpoint, iova } = access;
     this.#access = null;
-    const iova = line.u64('iova');
-    const endpoint = line.u32('endpoint');
     const isMsi = (this.target.probe(endpoint) ?? []).some(({ kind, start, last }) => kind === 'msi' && iova >= start && iova <= last);
-    const expected = { endpoint, iova, gpa: iova, allowed: line.integer('flag'), forbidden: 0, line: line.number };
-    if (isMsi) dma.checkSoftware(expected);
-    else dma.check(expected);
+    if (isMsi) dma.checkSoftware(access);
+    else dma.check(access);
   }
 }
 
