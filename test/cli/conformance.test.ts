@@ -1,14 +1,15 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
-import { folder } from './recordings.ts';
+import { folder, skipWithout } from './recordings.ts';
 import { runCli } from './run-cli.ts';
 
 const recorded = join(import.meta.dirname, '../../../shared/conformance/riscv-iommu-reference-model.ndjson.gz');
 
-// The recording lies beside the repository, not in it.
-describe.skipIf(!existsSync(recorded))("the RISC-V reference model's own tests", () => {
+describe("the RISC-V reference model's own tests", () => {
+  skipWithout(recorded);
+
   test('30 of 30, nothing wrong', async () => {
     const { status, out } = await runCli('conformance', 'riscv', recorded, '--json');
     const result = JSON.parse(out);

@@ -1,8 +1,8 @@
-import { existsSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
-import { folder, recording, traces } from './recordings.ts';
+import { folder, recording, skipWithout, traces } from './recordings.ts';
 import { runCli } from './run-cli.ts';
 
 const MACHINE = {
@@ -157,8 +157,9 @@ describe('replay of a pseries guest', () => {
   });
 });
 
-// The recordings lie beside the repository, not in it.
-describe.skipIf(!existsSync(traces))('the recorded Linux guests', () => {
+describe('the recorded Linux guests', () => {
+  skipWithout(traces);
+
   // Its window at 2^59 is one that a POWER host has to create, beside the default one.
   test.each(['vfio-type1', 'vfio-spapr-tce'])('the one with a dynamic window over %s', async (host) => {
     const { status, out } = await runCli('replay', join(traces, 'pseries-linux-6.12-ddw.ndjson.gz'), '--host', host, '--json');
