@@ -1,9 +1,10 @@
 /** `npm run bench [-- NAME…] [--json FILE] [--html FILE] [--quick]` */
 import { writeFileSync } from 'node:fs';
+import { EXIT_MISUSE, EXIT_WRONG } from '../src/cli/command.ts';
 import { Compiler } from './compiler.ts';
 import { htmlOf } from './html.ts';
 import { measure } from './measure.ts';
-import { parseOptions } from './options.ts';
+import { type Options, parseOptions } from './options.ts';
 import { registry } from './registry.ts';
 import { footer, header, lineOf } from './report.ts';
 import type { ResultRow } from './row.ts';
@@ -12,8 +13,7 @@ import type { Effort } from './sample.ts';
 const FULL: Effort = { milliseconds: 200, rounds: 5 };
 const QUICK: Effort = { milliseconds: 10, rounds: 1 };
 
-async function main(): Promise<void> {
-  const options = parseOptions(process.argv.slice(2), Object.keys(registry));
+async function main(options: Options): Promise<void> {
   const compiler = new Compiler();
   const results: ResultRow[] = [];
   try {
@@ -34,7 +34,12 @@ async function main(): Promise<void> {
   if (options.html !== null) writeFileSync(options.html, htmlOf(results, compiler.version));
 }
 
-main().catch((error: unknown) => {
+let status = EXIT_MISUSE;
+try {
+  const options = parseOptions(process.argv.slice(2), Object.keys(registry));
+  status = EXIT_WRONG;
+  await main(options);
+} catch (error) {
   console.error(`bench: ${error instanceof Error ? error.message : error}`);
-  process.exitCode = 1;
-});
+  process.exitCode = status;
+}

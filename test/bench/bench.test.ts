@@ -89,6 +89,12 @@ describe('the command', () => {
   afterAll(() => rmSync(directory, { recursive: true, force: true }));
   const bench = (...args: string[]) => spawnSync(process.execPath, ['--import', 'tsx', 'bench/main.ts', ...args], { encoding: 'utf8' });
 
+  test.each(['nosuch', '--bogus', '--json'])('misuse ends with status 2 and one line: %s', (argument) => {
+    const { status, stdout, stderr } = bench(argument);
+    expect([status, stdout]).toEqual([2, '']);
+    expect(stderr).toMatch(/^bench: .*\n$/);
+  });
+
   test('writes the rows as issue 3 says, and a page that needs nothing else', () => {
     const json = join(directory, 'rows.json');
     const html = join(directory, 'rows.html');
