@@ -40,8 +40,14 @@ export class PagingDomain implements Translation {
   unmap(first: number, last: number): void {
     for (let run = this.#runs.firstIn(first, last); run !== undefined; run = this.#runs.firstIn(first, last)) {
       this.#runs.remove(run);
-      for (const page of this.#dirty) if (page >= run.first && page <= run.last) this.#dirty.delete(page);
+      this.#forgetDirty(run);
     }
+  }
+
+  /** By page or by dirty bit, whichever are fewer. */
+  #forgetDirty({ first, last }: DomainRun): void {
+    if (last - first < this.#dirty.size) for (let page = first; page <= last; page++) this.#dirty.delete(page);
+    else for (const page of this.#dirty) if (page >= first && page <= last) this.#dirty.delete(page);
   }
 
   translate(pfn: number, access: number, _pasid: number, commit: boolean): number {

@@ -177,7 +177,7 @@ export class Type1Driver implements ContainerDriver {
   }
 
   #within(first: bigint, last: bigint): Dma[] {
-    return [...this.#dmas].filter((dma) => dma.first >= first && dma.last <= last);
+    return this.#dmas.allIn(first, last).filter((dma) => dma.first >= first && dma.last <= last);
   }
 
   /** vfio_iommu_type1_unmap_dma and vfio_dma_do_unmap. */
