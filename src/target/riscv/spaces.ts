@@ -53,24 +53,52 @@ function aperturesOf({ first, device }: Stages): readonly PfnRange[] {
   ];
 }
 
-/** A second stage whose runs leave out the pages that MSI address translation takes ("Process to translate an IOVA", step 18). */
+/**
+ * A second stage whose runs leave out the pages that MSI address translation takes ("Process to translate an IOVA", step 18).
+ * For one enumeration: INTERRUPT_FILES is its bound, however often the first stage asks.
+ */
 function withoutInterruptFiles(stage: EnumeratingStage, device: DeviceContext): EnumeratingStage {
   if (!device.msi) return stage;
+  const files = new InterruptFiles(device);
+  let left = INTERRUPT_FILES;
   const enumerate: EnumeratingStage['enumerate'] = (first, last, visit, budget) => {
-    let files = INTERRUPT_FILES;
+    let stopped = -1;
     const split: RunVisitor = (gpa, output, pages, permission) => {
       const end = gpa + pages;
-      for (let at = gpa; at < end && files > 0; files--) {
-        const file = nextInterruptFile(device, at);
-        const stop = file < 0 || file > end ? end : file;
-        if (stop > at && !visit(at, output + (at - gpa), stop - at, permission)) return false;
+      for (let at = gpa; at < end; ) {
+        const file = files.next(at);
+        const stop = Math.min(file, end);
+        if (stop > at && !visit(at, output + (at - gpa), stop - at, permission)) stopped = stop;
+        else if (file < end && left-- <= 0) stopped = file;
+        if (stopped >= 0) return false;
         at = stop + 1;
       }
       return true;
     };
-    return stage.enumerate(first, last, split, budget);
+    const reached = stage.enumerate(first, last, split, budget);
+    return stopped < 0 ? reached : stopped;
   };
   return { walk: (hi, lo, access) => stage.walk(hi, lo, access), out: stage.out, enumerate };
+}
+
+/** Where the interrupt files are. Runs come in ascending order mostly, so the last answer serves until it is passed. */
+class InterruptFiles {
+  readonly #device: DeviceContext;
+  #from = 0;
+  #next = -1;
+
+  constructor(device: DeviceContext) {
+    this.#device = device;
+  }
+
+  /** First page, from `at` on, that is an interrupt file's; Infinity: none. */
+  next(at: number): number {
+    if (at >= this.#from && at <= this.#next) return this.#next;
+    const found = nextInterruptFile(this.#device, at);
+    this.#from = at;
+    this.#next = found < 0 ? Number.POSITIVE_INFINITY : found;
+    return this.#next;
+  }
 }
 
 export interface SpaceParts {

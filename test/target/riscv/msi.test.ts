@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { READ, WRITE } from '../../../src/memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../../src/memory/address.ts';
+import type { RiscvTable } from '../../../src/pagetable/riscv.ts';
 import { Cause, INTERRUPT_IN_MEMORY } from '../../../src/target/riscv/index.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
 import { fence, Guest, invalDdt } from './guest.ts';
@@ -78,6 +79,45 @@ describe('"Process to translate addresses of MSIs"', () => {
       [FILES - 2, 0x40, 2, READ | WRITE],
       [FILES + 4, 0x46, 2, READ | WRITE],
     ]);
+  });
+
+  /** What DEVICE reaches with a second stage of its own, and files elsewhere: `mask` and `pattern` are page numbers. */
+  function withFiles(mask: number, pattern: number, fill: (table: RiscvTable) => void) {
+    const { guest } = setUp();
+    const { table, root } = guest.table('sv39', true);
+    fill(table);
+    guest.setContext(DEVICE, { second: { mode: 8, root, gscid: 1 } });
+    const dc = 4096 + DEVICE * 64;
+    guest.memory.store64(0, dc + 32, 1 << 28, MSI_TABLE);
+    guest.memory.store64(0, dc + 40, 0, mask);
+    guest.memory.store64(0, dc + 48, 0, pattern);
+    guest.command(invalDdt(DEVICE), fence());
+    return guest.iommu.spaceOf(DEVICE)!;
+  }
+
+  test('only files that are stepped over are counted: 20,000 runs beside them are all there', () => {
+    const space = withFiles(3, FILES, (table) => {
+      for (let page = 0; page < 20_000; page++) table.map(page, 0x10_0000 + 2 * page, 1, READ | WRITE);
+    });
+    let runs = 0;
+    expect(space.enumerate(0, 0xfffff, () => ++runs > 0)).toBe(0x10_0000);
+    expect(runs).toBe(20_000);
+  });
+
+  test('more than 2^14 files: the answer is the page reached, and the next call goes on there', () => {
+    // Every odd page below 2^16 is a file.
+    const space = withFiles(0xfffe, 1, (table) => table.map(0, 0x40_0000, 0x1_0000, READ | WRITE));
+    const pages: number[] = [];
+    const visit = (iova: number, _: number, count: number) => pages.push(iova, count) > 0;
+    const reached = space.enumerate(0, 0xffff, visit);
+    expect(reached).toBe(2 ** 15 + 1);
+    expect(space.enumerate(reached, 0xffff, visit)).toBe(0x1_0000);
+    expect(pages).toEqual(Array.from({ length: 2 ** 15 }, (_, i) => [2 * i, 1]).flat());
+  });
+
+  test('a visitor that ends it between two files is answered the page after its run', () => {
+    const space = withFiles(0xfff0, 8, (table) => table.map(0, 0x40_0000, 0x1_0000, READ | WRITE));
+    expect(space.enumerate(0, 0xffff, (iova) => iova !== 9)).toBe(0x18);
   });
 });
 
