@@ -61,7 +61,7 @@ interface Newest {
   caches: Map<bigint, number[]>;
 }
 
-function makeStage(newest: Newest, parent: PagingDomain, type: number, data: Buffer): MockStage | number {
+function makeStage(newest: Newest, parent: PagingDomain, type: number, data: Uint8Array): MockStage | number {
   if (type !== SELFTEST.hwptData) return -errno.EOPNOTSUPP;
   const stage = userStruct(stageStruct, 'iotlb', data);
   if (typeof stage === 'number') return stage;
@@ -93,14 +93,17 @@ class MockQueues implements HardwareQueues {
   run(): void {}
 }
 
-function makeViommu(newest: Newest, parent: PagingDomain, physical: PhysicalMemory, answer: Buffer | null): VirtualIommu {
+function makeViommu(newest: Newest, parent: PagingDomain, physical: PhysicalMemory, answer: Uint8Array | null): VirtualIommu {
   const caches = new Map<bigint, number[]>();
   newest.caches = caches;
   const queues = new MockQueues(physical);
   // struct iommu_viommu_selftest: in_data, out_data, out_mmap_offset, out_mmap_length.
-  answer?.writeUInt32LE(answer.readUInt32LE(0), 4);
-  answer?.writeBigUInt64LE(BigInt(queues.page.frames.first), 8);
-  answer?.writeBigUInt64LE(4096n, 16);
+  if (answer !== null) {
+    const view = new DataView(answer.buffer, answer.byteOffset);
+    view.setUint32(4, view.getUint32(0, true), true);
+    view.setBigUint64(8, BigInt(queues.page.frames.first), true);
+    view.setBigUint64(16, 4096n, true);
+  }
   return {
     queues,
     nest: (type, data) => makeStage(newest, parent, type, data),

@@ -1,6 +1,7 @@
 import { errno } from '../errno.ts';
 import type { SimKernel } from './kernel.ts';
 import type { Frames, Vma } from './memory.ts';
+import { dataViewOf } from './structs.ts';
 
 /** What a descriptor of the simulated process stands for. */
 export interface SimFile {
@@ -8,8 +9,8 @@ export interface SimFile {
   ioctlName(request: number): string | undefined;
   ioctl(request: number, address: number): number;
   /** `view`: the caller's memory. Returns bytes moved or a negative errno. */
-  read?(view: Buffer): number;
-  write?(view: Buffer): number;
+  read?(view: Uint8Array): number;
+  write?(view: Uint8Array): number;
   mmap?(bytes: number, offset: number): Vma | number;
   readable?(): boolean;
   /** Kernel objects behind it, by kind. */
@@ -61,17 +62,17 @@ export class EventFile implements SimFile {
     return -errno.ENOTTY;
   }
 
-  read(view: Buffer): number {
+  read(view: Uint8Array): number {
     if (view.length < 8) return -errno.EINVAL;
     if (this.#count === 0n) return -errno.EAGAIN;
-    view.writeBigUInt64LE(this.#count);
+    dataViewOf(view).setBigUint64(0, this.#count, true);
     this.#count = 0n;
     return 8;
   }
 
-  write(view: Buffer): number {
+  write(view: Uint8Array): number {
     if (view.length < 8) return -errno.EINVAL;
-    this.#count += view.readBigUInt64LE();
+    this.#count += dataViewOf(view).getBigUint64(0, true);
     return 8;
   }
 

@@ -157,7 +157,7 @@ export class SimKernel implements Port {
     return this.hooks.call('write', fd, () => this.#transfer(fd, from, bytes, (file, view) => file.write?.(view)));
   }
 
-  #transfer(fd: number, memory: PortMemory, bytes: number, move: (file: SimFile, view: Buffer) => number | undefined): number {
+  #transfer(fd: number, memory: PortMemory, bytes: number, move: (file: SimFile, view: Uint8Array) => number | undefined): number {
     const file = this.#files.get(fd);
     if (file === undefined) return -errno.EBADF;
     const view = this.process.view(memory.address, bytes);

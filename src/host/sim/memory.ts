@@ -108,12 +108,12 @@ export class ProcessMemory {
   }
 
   /** A view of [address, address + bytes) as the kernel sees it, or null: EFAULT. */
-  view(address: number | bigint, bytes: number): Buffer | null {
+  view(address: number | bigint, bytes: number): Uint8Array | null {
     const first = Number(address);
-    if (bytes === 0) return Buffer.alloc(0);
+    if (bytes === 0) return new Uint8Array(0);
     const vma = this.#vmas.at(first);
     if (vma === undefined || first + bytes - 1 > vma.last) return null;
-    return Buffer.from(vma.frames.buffer, vma.offset + first - vma.first, bytes);
+    return new Uint8Array(vma.frames.buffer, vma.offset + first - vma.first, bytes);
   }
 
   get live(): number {

@@ -9,6 +9,11 @@ export type Decoded<F extends Fields> = { -readonly [K in keyof F]: F[K] extends
 
 const fieldBytes = { u8: 1, u16: 2, u32: 4, s32: 4, u64: 8 } as const;
 const parserOf = { u8: 'uint8', u16: 'uint16le', u32: 'uint32le', s32: 'int32le', u64: 'uint64le' } as const;
+const setterOf = { u8: 'setUint8', u16: 'setUint16', u32: 'setUint32', s32: 'setInt32', u64: 'setBigUint64' } as const;
+
+export function dataViewOf({ buffer, byteOffset, byteLength }: Uint8Array): DataView {
+  return new DataView(buffer, byteOffset, byteLength);
+}
 
 /** Layout of a little-endian kernel struct whose fields are all naturally aligned, as the uapi headers keep them. */
 export class Struct<F extends Fields> {
@@ -39,18 +44,17 @@ export class Struct<F extends Fields> {
     return this.offsetOf(field) + fieldBytes[this.fields[field]];
   }
 
-  decode(bytes: Buffer): Decoded<F> {
+  decode(bytes: Uint8Array): Decoded<F> {
     return this.#parser.parse(bytes) as Decoded<F>;
   }
 
   /** Encodes the fields given into bytes that hold the struct. */
-  encode(into: Buffer, values: Partial<Decoded<F>>): void {
+  encode(into: Uint8Array, values: Partial<Decoded<F>>): void {
+    const view = dataViewOf(into);
     for (const [name, value] of Object.entries(values)) {
       const offset = this.offsetOf(name);
       const type = this.fields[name];
-      if (type === 'u64') into.writeBigUInt64LE(value as bigint, offset);
-      else if (type === 's32') into.writeInt32LE(value as number, offset);
-      else into.writeUIntLE((value as number) >>> 0, offset, fieldBytes[type]);
+      (view[setterOf[type]] as (offset: number, value: number | bigint, littleEndian: true) => void).call(view, offset, value, true);
     }
   }
 }
@@ -63,7 +67,7 @@ export class Command<F extends Fields> {
   readonly #address: number;
   readonly #userBytes: number;
 
-  constructor(struct: Struct<F>, memory: ProcessMemory, address: number, userBytes: number, bytes: Buffer) {
+  constructor(struct: Struct<F>, memory: ProcessMemory, address: number, userBytes: number, bytes: Uint8Array) {
     this.#struct = struct;
     this.#memory = memory;
     this.#address = address;
@@ -75,10 +79,10 @@ export class Command<F extends Fields> {
   respond(values: Partial<Decoded<F>>): number {
     const user = this.#memory.view(this.#address, Math.min(this.#userBytes, this.#struct.bytes));
     if (user === null) return -errno.EFAULT;
-    const whole = Buffer.alloc(this.#struct.bytes);
-    user.copy(whole);
+    const whole = new Uint8Array(this.#struct.bytes);
+    whole.set(user);
     this.#struct.encode(whole, values);
-    whole.copy(user, 0, 0, user.length);
+    user.set(whole.subarray(0, user.length));
     return 0;
   }
 }
@@ -95,13 +99,13 @@ export function readSized<F extends Fields>(
 ): Command<F> | number {
   const head = memory.view(address, 4);
   if (head === null) return -errno.EFAULT;
-  const userBytes = head.readUInt32LE(0);
+  const userBytes = dataViewOf(head).getUint32(0, true);
   if (userBytes < minimum) return -errno.EINVAL;
   const user = memory.view(address, userBytes);
   if (user === null) return -errno.EFAULT;
   if (user.subarray(struct.bytes).some((byte) => byte !== 0)) return -errno.E2BIG;
-  const bytes = Buffer.alloc(struct.bytes);
-  user.copy(bytes, 0, 0, Math.min(userBytes, struct.bytes));
+  const bytes = new Uint8Array(struct.bytes);
+  bytes.set(user.subarray(0, struct.bytes));
   return new Command(struct, memory, address, userBytes, bytes);
 }
 
@@ -114,9 +118,9 @@ export function readArgsz<F extends Fields>(
 ): Command<F> | number {
   const user = memory.view(address, minimum);
   if (user === null) return -errno.EFAULT;
-  if (user.readUInt32LE(0) < minimum) return -errno.EINVAL;
-  const argsz = user.readUInt32LE(0);
-  const bytes = Buffer.alloc(struct.bytes);
-  (memory.view(address, Math.min(argsz, struct.bytes)) ?? user).copy(bytes);
+  const argsz = dataViewOf(user).getUint32(0, true);
+  if (argsz < minimum) return -errno.EINVAL;
+  const bytes = new Uint8Array(struct.bytes);
+  bytes.set(memory.view(address, Math.min(argsz, struct.bytes)) ?? user);
   return new Command(struct, memory, address, argsz, bytes);
 }

@@ -4,8 +4,8 @@ import type { IommufdContext, KernelObject } from './context.ts';
 
 /** What a queue of events answers to its descriptor. */
 export interface EventSource extends KernelObject {
-  read(view: Buffer): number;
-  write?(view: Buffer): number;
+  read(view: Uint8Array): number;
+  write?(view: Uint8Array): number;
   readonly waiting: boolean;
 }
 
@@ -29,11 +29,11 @@ export class EventQueueFile implements SimFile {
     return -errno.ENOTTY;
   }
 
-  read(view: Buffer): number {
+  read(view: Uint8Array): number {
     return this.#source.read(view);
   }
 
-  write(view: Buffer): number {
+  write(view: Uint8Array): number {
     return this.#source.write?.(view) ?? -errno.EINVAL;
   }
 

@@ -55,7 +55,7 @@ export class FaultQueue implements FaultSink, EventSource {
   }
 
   /** Whole records only; nothing to read is 0. */
-  read(view: Buffer): number {
+  read(view: Uint8Array): number {
     if (view.length % iommuHwptPgfault.bytes !== 0) return -errno.ESPIPE;
     let done = 0;
     for (; done < view.length && this.#deliver.length > 0; done += iommuHwptPgfault.bytes) {
@@ -74,7 +74,7 @@ export class FaultQueue implements FaultSink, EventSource {
     return cookie;
   }
 
-  #compose(into: Buffer, { fault, group }: Request, cookie: number): void {
+  #compose(into: Uint8Array, { fault, group }: Request, cookie: number): void {
     into.fill(0);
     iommuHwptPgfault.encode(into, {
       flags: LAST_PAGE | (fault.pasid >= 0 ? PASID_VALID : 0),
@@ -87,7 +87,7 @@ export class FaultQueue implements FaultSink, EventSource {
     });
   }
 
-  write(view: Buffer): number {
+  write(view: Uint8Array): number {
     if (view.length % iommuHwptPageResponse.bytes !== 0) return -errno.ESPIPE;
     let done = 0;
     for (; done < view.length; done += iommuHwptPageResponse.bytes) {

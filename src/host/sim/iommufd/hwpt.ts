@@ -18,9 +18,9 @@ interface UserData {
   readonly bytes: number;
 }
 
-function readUser(context: IommufdContext, { address, bytes }: UserData): Buffer | number {
+function readUser(context: IommufdContext, { address, bytes }: UserData): Uint8Array | number {
   const view = context.kernel.process.view(address, bytes);
-  return view === null ? -errno.EFAULT : Buffer.from(view);
+  return view === null ? -errno.EFAULT : view.slice();
 }
 
 function allocPaging(context: IommufdContext, ioas: Ioas, device: DeviceObject, flags: number, data: UserData): PagingHwpt | number {
@@ -101,12 +101,12 @@ const hwInfo = handler('IOMMU_GET_HW_INFO', iommuHwInfo, 'reserved2', (context, 
   if (device === undefined) return -errno.ENOENT;
   const { nesting, dirtyTracking, pasidLog2 } = device.device.iommu.config;
   const wanted = (flags & INPUT_TYPE) !== 0 && nesting !== null ? data_type : 0;
-  const info = nesting === null ? Buffer.alloc(0) : nesting.info(wanted);
+  const info = nesting === null ? new Uint8Array(0) : nesting.info(wanted);
   if (info === null) return -errno.EOPNOTSUPP;
   const room = context.kernel.process.view(data_uptr, data_len);
   if (room === null) return -errno.EFAULT;
   room.fill(0);
-  info.copy(room);
+  room.set(info.subarray(0, room.length));
   return command.respond({
     data_len: info.length,
     data_type: wanted === 0 ? (nesting?.infoType ?? 0) : wanted,

@@ -13,7 +13,7 @@ const SEQUENCE_MASK = 0x7fff_ffff;
 interface Entry {
   readonly sequence: number;
   /** null: events were lost here, and none has come since. */
-  readonly data: Buffer | null;
+  readonly data: Uint8Array | null;
 }
 
 class VeventQueue implements EventSource {
@@ -46,13 +46,13 @@ class VeventQueue implements EventSource {
     return this.#entries.length > 0;
   }
 
-  read(view: Buffer): number {
+  read(view: Uint8Array): number {
     let done = 0;
     for (let entry = this.#entries[0]; entry !== undefined; entry = this.#entries[0]) {
       const bytes = iommufdVeventHeader.bytes + (entry.data?.length ?? 0);
       if (bytes > view.length - done) break;
       iommufdVeventHeader.encode(view.subarray(done), { flags: entry.data === null ? LOST_EVENTS : 0, sequence: entry.sequence });
-      entry.data?.copy(view, done + iommufdVeventHeader.bytes);
+      if (entry.data !== null) view.set(entry.data, done + iommufdVeventHeader.bytes);
       this.#entries.shift();
       done += bytes;
     }

@@ -48,7 +48,7 @@ export function amd(config: AmdConfig = {}): NestingModel {
     infoType: INFO_AMD,
     info(type) {
       if (type !== 0 && type !== INFO_AMD) return null;
-      const data = Buffer.alloc(hwInfoAmd.bytes);
+      const data = new Uint8Array(hwInfoAmd.bytes);
       hwInfoAmd.encode(data, { efr, efr2: config.efr2 ?? 0n });
       return data;
     },

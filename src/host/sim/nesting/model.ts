@@ -21,7 +21,7 @@ export interface Invalidation {
   /** enum iommu_hwpt_invalidate_data_type */
   readonly type: number;
   /** Carries out one entry of an array: 0 or a negative errno. `device`: whether a virtual ID names a device of the vIOMMU. */
-  run(entry: Buffer, device: (virtualId: bigint) => boolean): number;
+  run(entry: Uint8Array, device: (virtualId: bigint) => boolean): number;
 }
 
 /** A first stage that a user owns, in memory that a paging domain of the kernel maps. */
@@ -36,7 +36,7 @@ export interface NestedDomain extends Translation {
 /** A slice of the hardware that is one guest's (IOMMU_VIOMMU_ALLOC). */
 export interface VirtualIommu {
   /** A first stage from the data of IOMMU_HWPT_ALLOC, or a negative errno. */
-  nest(type: number, data: Buffer): NestedDomain | number;
+  nest(type: number, data: Uint8Array): NestedDomain | number;
   readonly invalidation?: Invalidation;
   /** An event for the guest's event queue from a fault behind one of its first stages; null: none. */
   event?(
@@ -49,7 +49,7 @@ export interface VirtualIommu {
 export interface Event {
   /** enum iommu_veventq_type */
   readonly type: number;
-  readonly data: Buffer;
+  readonly data: Uint8Array;
 }
 
 /** Queues of commands that hardware reads without the kernel (IOMMU_HW_QUEUE_ALLOC). */
@@ -70,15 +70,15 @@ export interface NestingModel {
   /** enum iommu_hw_info_type */
   readonly infoType: number;
   /** Data of IOMMU_GET_HW_INFO, of its own type or of another that was asked for; null: not that one. */
-  info(type: number): Buffer | null;
+  info(type: number): Uint8Array | null;
   /** A first stage right on a nesting parent, or a negative errno. Absent: it wants a vIOMMU. */
-  nest?(parent: PagingDomain, physical: PhysicalMemory, type: number, data: Buffer): NestedDomain | number;
+  nest?(parent: PagingDomain, physical: PhysicalMemory, type: number, data: Uint8Array): NestedDomain | number;
   /** It walks two stages. Default: it has `nest` or `virtual`. */
   readonly nestParent?: boolean;
   /** enum iommu_viommu_type, those that it has; default: any, where it has `virtual`. */
   readonly virtualTypes?: readonly number[];
   /** A vIOMMU of one of its types, or a negative errno. `answer`: the caller's data, to be filled. */
-  virtual?(parent: PagingDomain, physical: PhysicalMemory, type: number, answer: Buffer | null): VirtualIommu | number;
+  virtual?(parent: PagingDomain, physical: PhysicalMemory, type: number, answer: Uint8Array | null): VirtualIommu | number;
 }
 
 /** A paging domain as a stage of a walk. */

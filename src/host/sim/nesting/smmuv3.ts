@@ -63,7 +63,7 @@ export function smmuv3(config: SmmuConfig = {}): NestingModel {
     infoType: INFO_SMMUV3,
     info(type) {
       if (type !== 0 && type !== INFO_SMMUV3) return config.tegra241 === undefined ? null : tegraInfo(type, config.tegra241);
-      const data = Buffer.alloc(hwInfoSmmu.bytes);
+      const data = new Uint8Array(hwInfoSmmu.bytes);
       const [idr0, idr1, idr2, idr3, idr4, idr5] = idr;
       hwInfoSmmu.encode(data, { idr0, idr1, idr2, idr3, idr4, idr5, iidr: 0x43b, aidr: 2 });
       return data;
@@ -75,7 +75,7 @@ export function smmuv3(config: SmmuConfig = {}): NestingModel {
       const refused = checkVintf(answer);
       if (refused < 0) return refused;
       const queues = new TegraQueues(physical, config.tegra241, caches);
-      answerVintf(answer as Buffer, queues);
+      answerVintf(answer as Uint8Array, queues);
       return new VirtualSmmu(parent, physical, caches, queues);
     },
   };
@@ -102,7 +102,7 @@ class VirtualSmmu implements VirtualIommu {
   }
 
   /** The kernel checks the entry (EIO), and takes an invalid one for one that aborts. */
-  nest(type: number, data: Buffer): NestedDomain | number {
+  nest(type: number, data: Uint8Array): NestedDomain | number {
     if (type !== DATA_SMMUV3) return -errno.EINVAL;
     const ste = userStruct(hwptSmmu, 'ste1', data);
     if (typeof ste === 'number') return ste;
@@ -116,11 +116,12 @@ class VirtualSmmu implements VirtualIommu {
 
   /** F_TRANSLATION and F_PERMISSION records (7.3.13, 7.3.16): number, substream, stream; read or write; input address. */
   event({ pfn, access, pasid, code }: { pfn: number; access: number; pasid: number; code: number }, virtualId: bigint): Event {
-    const data = Buffer.alloc(32);
+    const data = new Uint8Array(32);
+    const view = new DataView(data.buffer);
     const substream = pasid < 0 ? 0n : (1n << 11n) | (BigInt(pasid) << 12n);
-    data.writeBigUInt64LE((code === DMA_FORBIDDEN ? F_PERMISSION : F_TRANSLATION) | substream | (virtualId << 32n), 0);
-    data.writeBigUInt64LE((access & WRITE) !== 0 ? 0n : 1n << 35n, 8);
-    data.writeBigUInt64LE(BigInt(pfn) << 12n, 16);
+    view.setBigUint64(0, (code === DMA_FORBIDDEN ? F_PERMISSION : F_TRANSLATION) | substream | (virtualId << 32n), true);
+    view.setBigUint64(8, (access & WRITE) !== 0 ? 0n : 1n << 35n, true);
+    view.setBigUint64(16, BigInt(pfn) << 12n, true);
     return { type: VEVENTQ_SMMUV3, data };
   }
 }

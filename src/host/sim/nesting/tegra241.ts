@@ -40,22 +40,22 @@ export interface TegraConfig {
   readonly queueLg2?: number;
 }
 
-export function tegraInfo(type: number, config: TegraConfig): Buffer | null {
+export function tegraInfo(type: number, config: TegraConfig): Uint8Array | null {
   if (type !== INFO_TEGRA241) return null;
-  const data = Buffer.alloc(hwInfoTegra.bytes);
+  const data = new Uint8Array(hwInfoTegra.bytes);
   hwInfoTegra.encode(data, { version: 1, log2vcmdqs: config.log2vcmdqs ?? 1, log2vsids: config.log2vsids ?? 4 });
   return data;
 }
 
 /** The caller must want to know where its page is: 0 or a negative errno. */
-export function checkVintf(answer: Buffer | null): number {
+export function checkVintf(answer: Uint8Array | null): number {
   if (answer === null) return -errno.EINVAL;
   const checked = userStruct(viommuTegra, 'out_vintf_mmap_length', answer);
   return typeof checked === 'number' ? checked : 0;
 }
 
 /** The offset names the page to mmap of the iommufd. */
-export function answerVintf(answer: Buffer, queues: TegraQueues): void {
+export function answerVintf(answer: Uint8Array, queues: TegraQueues): void {
   viommuTegra.encode(answer, { out_vintf_mmap_offset: BigInt(queues.page.frames.first), out_vintf_mmap_length: BigInt(PAGE0_BYTES) });
 }
 

@@ -53,12 +53,12 @@ export function vtd(config: VtdConfig = {}): NestingModel {
     infoType: INFO_VTD,
     info(type) {
       if (type !== 0 && type !== INFO_VTD) return null;
-      const data = Buffer.alloc(hwInfoVtd.bytes);
+      const data = new Uint8Array(hwInfoVtd.bytes);
       hwInfoVtd.encode(data, { cap_reg: cap, ecap_reg: ecap });
       return data;
     },
     ...((ecap & ECAP_NEST) !== 0n && {
-      nest: (parent: PagingDomain, physical: PhysicalMemory, type: number, data: Buffer) => {
+      nest: (parent: PagingDomain, physical: PhysicalMemory, type: number, data: Uint8Array) => {
         if (type !== DATA_VTD_S1) return -errno.EOPNOTSUPP;
         const stage = userStruct(hwptVtdS1, 'reserved', data);
         return typeof stage === 'number' ? stage : new VtdStageOne(parent, physical, stage, cap, ecap);
@@ -74,7 +74,7 @@ class VtdStageOne implements NestedDomain {
   readonly #ecap: bigint;
   readonly #tables: Tables;
   readonly #cache = new StageOneCache();
-  readonly invalidation = { type: INVALIDATE_VTD_S1, run: (entry: Buffer) => this.#invalidate(entry) };
+  readonly invalidation = { type: INVALIDATE_VTD_S1, run: (entry: Uint8Array) => this.#invalidate(entry) };
 
   constructor(parent: PagingDomain, physical: PhysicalMemory, config: VtdS1, cap: bigint, ecap: bigint) {
     this.parent = parent;
@@ -105,7 +105,7 @@ class VtdStageOne implements NestedDomain {
     return gpa < 0 ? gpa : this.parent.translate(gpa, access, -1, commit);
   }
 
-  #invalidate(entry: Buffer): number {
+  #invalidate(entry: Uint8Array): number {
     const what = userStruct(vtdS1Invalidate, 'reserved', entry);
     if (typeof what === 'number') return what;
     const { addr, npages, flags, reserved } = what;

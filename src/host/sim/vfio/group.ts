@@ -3,7 +3,7 @@ import * as uapi from '../../vfio/uapi.ts';
 import type { SimDevice, SimGroup } from '../device.ts';
 import type { SimFile } from '../files.ts';
 import type { SimKernel } from '../kernel.ts';
-import { readArgsz } from '../structs.ts';
+import { dataViewOf, readArgsz } from '../structs.ts';
 import { ContainerFile } from './container.ts';
 import { groupStatus } from './structs.ts';
 
@@ -59,7 +59,7 @@ export class GroupFile implements SimFile {
   #setContainer(address: number): number {
     const argument = this.#kernel.process.view(address, 4);
     if (argument === null) return -errno.EFAULT;
-    const file = this.#kernel.file(argument.readInt32LE(0));
+    const file = this.#kernel.file(dataViewOf(argument).getInt32(0, true));
     if (file === undefined) return -errno.EBADF;
     if (this.#container !== null) return -errno.EINVAL;
     if (!(file instanceof ContainerFile)) return -errno.EBADFD;
@@ -91,7 +91,7 @@ export class GroupFile implements SimFile {
     for (let bytes = 1; bytes <= NAME_MAX; bytes++) {
       const view = this.#kernel.process.view(address, bytes);
       if (view === null) return null;
-      if (view[bytes - 1] === 0) return view.toString('utf8', 0, bytes - 1);
+      if (view[bytes - 1] === 0) return new TextDecoder().decode(view.slice(0, -1));
     }
     return null;
   }
