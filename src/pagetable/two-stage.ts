@@ -176,7 +176,7 @@ export class TwoStage implements WalkingStage {
 }
 
 /** Counts what is loaded, so that an enumeration knows what it has spent. */
-class CountedMemory implements TableMemory {
+export class CountedMemory implements TableMemory {
   readonly word: Int32Array;
   loads = 0;
   readonly #memory: TableMemory;

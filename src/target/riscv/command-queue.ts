@@ -90,23 +90,24 @@ export class CommandQueue {
     return this.fence === null && this.stalled === null && queue.device !== queue.software;
   }
 
-  /** Processes `limit` commands at most. What they change in address spaces reaches the hardware before the guest can look at cqh. */
+  /** Processes `limit` commands at most, fewer when their flushes read many table entries. What they change in address spaces reaches the hardware before the guest can look at cqh. */
   run(limit: number): void {
+    this.#parts.spaces.beginAccess();
     if (this.isRunnable) this.#run(limit);
-    this.#parts.spaces.flush();
+    this.#parts.spaces.endAccess();
   }
 
-  /** Nothing but a command that does not end as DONE makes the queue stop. */
+  /** Nothing but a command that does not end as DONE makes the queue stop; the bounds of one access only put off what is left. */
   #run(limit: number): void {
     const { queue } = this;
-    const { structures, registers } = this.#parts;
+    const { structures, registers, spaces } = this.#parts;
     const bigEndian = registers.bigEndian;
     const { software, mask } = queue;
     queue.locate(0);
     const baseHi = queue.entryHi;
     const baseLo = queue.entryLo;
     let head = queue.device;
-    for (let i = 0; i < limit && head !== software; i++) {
+    for (let i = 0; i < limit && head !== software && !spaces.isSpent; i++) {
       const hi = baseHi | (head >>> (32 - COMMAND_LG2));
       const lo = baseLo | (head << COMMAND_LG2);
       const outcome = structures.readPair(hi, lo, bigEndian) ? this.#execute() : UNREADABLE;

@@ -1,7 +1,7 @@
 import { PFN_LIMIT } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { TableMemory } from '../../pagetable/page-table.ts';
-import { type EnumeratingStage, enumerateTwoStage } from '../../pagetable/two-stage.ts';
+import { CountedMemory, type EnumeratingStage, enumerateTwoStage } from '../../pagetable/two-stage.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import { type AddressSpace, NO_PASID, type PfnRange, type RunVisitor, type TargetObserver } from '../target.ts';
 import type { Contexts, Stages } from './contexts.ts';
@@ -11,6 +11,8 @@ import { DdtMode, type Registers } from './registers.ts';
 
 /** Table entries that one enumeration reads at most, of each stage. */
 const ENTRY_BUDGET = 1 << 21;
+/** Announced pages, each range counted up to ENTRY_BUDGET, after which a flush does not wait for the end of the commands. */
+const PENDING_LIMIT = 2 * ENTRY_BUDGET;
 /** Virtual interrupt files that one enumeration steps over at most; a virtual machine has one for each hart. */
 const INTERRUPT_FILES = 1 << 14;
 
@@ -22,20 +24,23 @@ class TableSpace implements AddressSpace {
   readonly apertures: readonly PfnRange[];
   readonly stages: Stages;
   readonly #parts: SpaceParts;
+  readonly #memory: TableMemory;
 
-  constructor(name: string, stages: Stages, parts: SpaceParts) {
+  constructor(name: string, stages: Stages, parts: SpaceParts, memory: TableMemory) {
     this.name = name;
     this.stages = stages;
     this.#parts = parts;
+    this.#memory = memory;
     this.apertures = aperturesOf(stages);
   }
 
   /** Reads at most ENTRY_BUDGET entries of each stage. Virtual interrupt files are no memory and are left out. */
   enumerate(first: number, last: number, visit: RunVisitor): number {
     const { device, firstStage, sum } = this.stages;
-    const { memory, contexts, directory } = this.#parts;
+    const { contexts, directory } = this.#parts;
+    const memory = this.#memory;
     const { secondStage, gade } = device;
-    if (secondStage === null) return this.stages.first!.enumerate(first, last, visit, ENTRY_BUDGET);
+    if (secondStage === null) return contexts.firstTable(device, firstStage!, sum, memory).enumerate(first, last, visit, ENTRY_BUDGET);
     const second = (over: TableMemory) => withoutInterruptFiles(directory.secondTable(secondStage, gade, over), device);
     if (firstStage === null) return second(memory).enumerate(first, last, visit, ENTRY_BUDGET);
     const tables = { memory, second, first: (over: TableMemory) => contexts.firstTable(device, firstStage, sum, over) };
@@ -121,15 +126,36 @@ export class Spaces {
   #observer: TargetObserver | null = null;
   /** A change was announced since the last flush. */
   #announced = false;
+  /** See PENDING_LIMIT. */
+  #pending = 0;
+  /** Where spaces read tables, and what they had read when the register access under way began. */
+  readonly #tables: CountedMemory;
+  #readBefore = 0;
 
   constructor(parts: SpaceParts) {
     this.#parts = parts;
+    this.#tables = new CountedMemory(parts.memory);
     this.#identity = new IdentitySpace({ regions: parts.memory.regions ?? [] });
   }
 
   /** Somebody wants to hear of changes. */
   get isObserved(): boolean {
     return this.#observer !== null;
+  }
+
+  /** A register access begins, with a budget of its own. */
+  beginAccess(): void {
+    this.#readBefore = this.#tables.loads;
+  }
+
+  /** The access has made the observer read as much as one enumeration may: what is left of its work is the next one's. */
+  get isSpent(): boolean {
+    return this.#tables.loads - this.#readBefore >= ENTRY_BUDGET;
+  }
+
+  /** Before the guest can see how far its commands are. A retry of what failed waits for the next access when this one is spent. */
+  endAccess(): void {
+    if (this.#pending > 0 || !this.isSpent) this.flush();
   }
 
   add(endpoint: number): void {
@@ -169,7 +195,7 @@ export class Spaces {
     const known = this.#spaces.get(key);
     if (known !== undefined) return known;
     if (this.#spaces.size > 2 * this.#endpoints.size) this.#dropUnused();
-    const space = new TableSpace(nameOf(stages), stages, this.#parts);
+    const space = new TableSpace(nameOf(stages), stages, this.#parts, this.#tables);
     this.#spaces.set(key, space);
     return space;
   }
@@ -217,11 +243,14 @@ export class Spaces {
       if (!(space instanceof TableSpace) || !selected(space.stages)) continue;
       this.#observer.changed(space, first, last);
       this.#announced = true;
+      this.#pending += Math.min(last - first + 1, ENTRY_BUDGET);
     }
+    if (this.#pending >= PENDING_LIMIT) this.flush();
   }
 
   /** Before the guest can see that its commands are done. */
   flush(): void {
+    this.#pending = 0;
     for (const endpoint of [...this.#owed]) this.refresh(endpoint);
     if (!this.#announced || this.#observer === null) return;
     // The mappings are the guest's: what the host refuses is not there for the hardware, whose requests fault. The next flush tries again.

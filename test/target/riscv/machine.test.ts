@@ -5,7 +5,7 @@ import { READ, WRITE } from '../../../src/memory/access.ts';
 import { pfnOf } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { Machine } from '../../../src/vmm/machine.ts';
-import { FENCE, fence, Guest, invalDdt, invalGvma, invalVma, invalVmaRange } from './guest.ts';
+import { FENCE, fence, Guest, invalDdt, invalGvma, invalVma, invalVmaRange, Reg } from './guest.ts';
 
 const RAM_PAGES = 4096;
 const DEVICE = 8;
@@ -95,4 +95,50 @@ test('two stages: what both map, and an invalidation of either', () => {
     fence(),
   );
   expect([hostPfn(0x7008, READ), hostPfn(0x7010, READ)]).toEqual([-1, 0xd10]);
+});
+
+describe('looping tables: one register access reads about what one enumeration may, and the next goes on', () => {
+  /** A device whose table's entries all lead back to its root: 512^3 entries to read. `loads` are those since the last call. */
+  function looping() {
+    const { guest } = passed();
+    const { memory } = guest;
+    const { root } = guest.table('sv39');
+    guest.setContext(DEVICE, { first: { mode: 8, root, pscid: PSCID } });
+    guest.command(invalDdt(DEVICE), fence());
+    for (let at = 0; at < 4096; at += 8) memory.store64(0, root * 4096 + at, 0, (root << 10) | 1);
+    let count = 0;
+    const load64 = memory.load64.bind(memory);
+    memory.load64 = (hi, lo) => {
+      count++;
+      return load64(hi, lo);
+    };
+    const loads = () => {
+      const result = count;
+      count = 0;
+      return result;
+    };
+    return { guest, loads };
+  }
+
+  test('pairs of IOTINVAL.VMA and IOFENCE.C: a pair for each access', () => {
+    const { guest, loads } = looping();
+    const { iommu, memory } = guest;
+    guest.command(...Array.from({ length: 4 }, (_, i) => [invalVma({}), fence(i + 1)]).flat());
+    for (let pair = 1; pair <= 4; pair++) {
+      expect(loads()).toBeLessThan(2 ** 21 + 100);
+      memory.load64(0, FENCE * 4096);
+      expect(memory.word[0]).toBe(pair);
+      // Reading the head processes before it answers: one pair more, until all is done.
+      expect(iommu.read(Reg.cqh, 4)).toBe(BigInt(2 + 2 * Math.min(pair + 1, 4)));
+    }
+    expect(iommu.read(Reg.cqh, 4)).toBe(iommu.read(Reg.cqt, 4));
+  });
+
+  test('large ranges without a fence do not gather for one flush', () => {
+    const { guest, loads } = looping();
+    // Each is as much as an enumeration may read.
+    const ranges = Array.from({ length: 12 }, (_, i) => invalVmaRange({ pscid: PSCID, pfn: 2 * i * 2 ** 21, pages: 2 ** 21 }));
+    guest.command(...ranges);
+    expect(loads()).toBeLessThan(2 * 2 ** 21 + 100);
+  });
 });
