@@ -55,7 +55,7 @@ export interface RiscvIommuConfig {
   readonly deferCommands?: boolean;
 }
 
-/** Commands processed for one register access at most; what is left goes on at the next. */
+/** Commands processed for one register access at most (see also Spaces.isSpent); what is left goes on at the next. */
 const COMMANDS_PER_ACCESS = 1 << 14;
 
 /**
@@ -205,15 +205,15 @@ export class RiscvIommu implements Target {
 
   /**
    * The 4-byte write of a device where `translate` answered INTERRUPT_IN_MEMORY: sets the interrupt's pending bit, and sends
-   * the notice MSI. Returns 0 or a negative cause, which is in the fault queue then.
+   * the notice MSI. Returns 0, or a negative cause, which is in the fault queue then. The guest may have rewritten the entry since
+   * `translate`: where no interrupt file in memory is left, nothing is stored and the write is blamed on its MSI page table entry.
    */
   storeInterrupt(device: number, pasid: number, iova: bigint, value: number): number {
     const hi = hiOf(iova);
     const lo = loOf(iova);
     const lg2 = this.#translator.request(Kind.untranslated, device, pasid, hi, lo, WRITE);
     if (lg2 < 0) return lg2;
-    if (!this.#translator.answer.mrif) throw new RangeError(`RiscvIommu: 0x${iova.toString(16)} is no interrupt file in memory`);
-    const result = this.msi.storeInterrupt(lo & 0xfff, value | 0);
+    const result = this.#translator.answer.mrif ? this.msi.storeInterrupt(lo & 0xfff, value | 0) : -Cause.msiMisconfigured;
     if (result < 0) this.#translator.fault(device, pasid, hi, lo, WRITE, -result);
     return result;
   }

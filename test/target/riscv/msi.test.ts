@@ -149,12 +149,24 @@ describe('AIA, "Memory-resident interrupt files"', () => {
     for (let at = MRIF; at < MRIF + 512; at += 8) expect(doubleword(at)).toBe(0n);
   });
 
-  test('a file that is no memory: cause 264; an address that is no file: the embedder is told', () => {
+  test('a file that is no memory: cause 264', () => {
     const { guest } = setUp();
     const low = (0x7ff_ffffn << 7n) | 3n;
     guest.memory.store64(0, MSI_TABLE * 4096 + 16, hiOf(low), loOf(low));
     expect(guest.iommu.storeInterrupt(DEVICE, NO_PASID, file, 5)).toBe(-Cause.mrifAccessFault);
     expect(guest.takeFaults().map(([word]) => word & 0xfffn)).toEqual([264n]);
-    expect(() => guest.iommu.storeInterrupt(DEVICE, NO_PASID, BigInt((FILES - 1) * 4096), 5)).toThrow(RangeError);
+  });
+
+  test('an entry that is basic by the time of the write: a fault, and nothing is stored', () => {
+    const { guest, doubleword, stores } = setUp();
+    const { iommu, memory } = guest;
+    expect(iommu.translate(DEVICE, NO_PASID, 0, Number(file), WRITE)).toBe(INTERRUPT_IN_MEMORY);
+    memory.store64(0, MSI_TABLE * 4096 + 16, 0, (0x20 << 10) | 7);
+    memory.store64(0, MSI_TABLE * 4096 + 24, 0, 0);
+    expect(iommu.storeInterrupt(DEVICE, NO_PASID, file, 70)).toBe(-Cause.msiMisconfigured);
+    expect(guest.takeFaults().map(([low, , iotval]) => [low & 0xfffn, iotval])).toEqual([[263n, file]]);
+    expect([doubleword(MRIF + 16), doubleword(0x20 * 4096), stores]).toEqual([0n, 0n, []]);
+    // An address of the second stage's is as little a file in memory.
+    expect(iommu.storeInterrupt(DEVICE, NO_PASID, BigInt((FILES - 1) * 4096), 70)).toBe(-Cause.msiMisconfigured);
   });
 });
