@@ -37,7 +37,8 @@ export const Reg = {
 
 /** What the driver puts into a device-context ("Device-context fields"). */
 export interface Context {
-  readonly first?: { readonly mode: 0 | 8 | 9 | 10; readonly root: number; readonly pscid: number };
+  /** With PDTV in tc: the process directory, PD8 1, PD17 2, PD20 3. */
+  readonly first?: { readonly mode: 0 | 1 | 2 | 3 | 8 | 9 | 10; readonly root: number; readonly pscid: number };
   readonly second?: { readonly mode: 0 | 8 | 9 | 10; readonly root: number; readonly gscid: number };
   /** Bits of tc beside V. */
   readonly tc?: number;

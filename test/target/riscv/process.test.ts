@@ -1,0 +1,22 @@
+import { expect, test } from 'vitest';
+import { PRIVILEGED, READ } from '../../../src/memory/access.ts';
+import { Cause } from '../../../src/target/riscv/index.ts';
+import { Guest } from './guest.ts';
+
+const DEVICE = 8;
+const PROCESS = 1;
+const PD8 = 1;
+const PDTV = 1 << 5;
+
+test('PC.ta.ENS 0: supervisor privilege faults, in the IOTLB or not ("Process to translate an IOVA", step 15)', () => {
+  const guest = new Guest();
+  const { iommu } = guest;
+  guest.start();
+  const pdt = guest.pool.allocate(1);
+  // Process-context: ta has V and nothing else, fsc is Bare.
+  guest.memory.store64(0, pdt * 4096 + PROCESS * 16, 0, 1);
+  guest.setContext(DEVICE, { first: { mode: PD8, root: pdt, pscid: 0 }, tc: PDTV });
+  expect(iommu.translate(DEVICE, PROCESS, 0, 0x5000, READ | PRIVILEGED)).toBe(-Cause.typeDisallowed);
+  expect(iommu.translate(DEVICE, PROCESS, 0, 0x5000, READ)).toBeGreaterThanOrEqual(12);
+  expect(iommu.translate(DEVICE, PROCESS, 0, 0x5000, READ | PRIVILEGED)).toBe(-Cause.typeDisallowed);
+});
