@@ -99,11 +99,13 @@ export class IntervalMap {
 
   /**
    * Adds [first, first + pages). Returns its slot, INTERVAL_OVERLAP or INTERVAL_FULL.
-   * @throws RangeError when the interval is empty or leaves the address space.
+   * @throws RangeError when the interval is empty, not of whole pages or leaves the address space, when the value is no integer or the permission no int32.
    */
   insert(first: number, pages: number, value: number, permission: number): number {
     const end = first + pages;
-    if (!(first >= 0 && pages >= 1 && end <= PFN_LIMIT)) throw new RangeError(`IntervalMap: [${first}, ${end}) is no range of pages`);
+    if (!(first >= 0 && pages >= 1 && end <= PFN_LIMIT && Number.isInteger(first) && Number.isInteger(pages))) throw noRange(first, end);
+    if (!Number.isInteger(value) || (permission | 0) !== permission)
+      throw new RangeError(`IntervalMap: value ${value} or permission ${permission} is no integer, or more than an int32`);
     const leaf = this.#descend(first);
     const at = this.#pathAt[0];
     if (at >= 0 && this.#endOf(this.#refs[leaf * NODE + at]) > first) return INTERVAL_OVERLAP;
@@ -119,9 +121,11 @@ export class IntervalMap {
    * Takes away whatever lies in [first, first + pages); what sticks out of the range stays, the part to the right as an
    * interval of its own, with the value that belongs to its first page. Returns the pages that were mapped; INTERVAL_FULL
    * when a hole would leave one interval more than the limit.
+   * @throws RangeError when it is no range of pages; an empty one is.
    */
   remove(first: number, pages: number): number {
     const end = first + pages;
+    if (!(first >= 0 && pages >= 0 && end <= PFN_LIMIT && Number.isInteger(first) && Number.isInteger(pages))) throw noRange(first, end);
     const leaf = this.#descend(first);
     const at = this.#pathAt[0];
     let removed = 0;
@@ -472,6 +476,10 @@ function lastAtOrBelow(keys: Float64Array, base: number, key: number): number {
   const low = one(keys[at] <= key) + one(keys[at + 1] <= key) + one(keys[at + 2] <= key) + one(keys[at + 3] <= key);
   const high = one(keys[at + 4] <= key) + one(keys[at + 5] <= key) + one(keys[at + 6] <= key) + one(keys[at + 7] <= key);
   return at + low + high - 1;
+}
+
+function noRange(first: number, end: number): RangeError {
+  return new RangeError(`IntervalMap: [${first}, ${end}) is no range of pages`);
 }
 
 /** 1 for true: the compiler has a boolean as 0 or 1, and this is no instruction to it. */

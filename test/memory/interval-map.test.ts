@@ -233,3 +233,28 @@ describe('IntervalMap', () => {
     expect(process.memoryUsage().arrayBuffers).toBeLessThanOrEqual(before);
   });
 });
+
+test('what is no range of pages, no integer or no int32 is refused at once, and changes nothing', () => {
+  const map = new IntervalMap(8);
+  map.insert(4, 4, 100, 3);
+  const ranges: [number, number][] = [
+    [0.5, 1],
+    [0, 1.5],
+    [-1, 2],
+    [0, -1],
+    [Number.NaN, 1],
+    [0, Number.NaN],
+    [PFN_LIMIT - 1, 2],
+    ['0' as unknown as number, 1],
+  ];
+  for (const [first, pages] of ranges) {
+    expect(() => map.insert(first, pages, 0, 3), `insert ${first} ${pages}`).toThrow(RangeError);
+    expect(() => map.remove(first, pages), `remove ${first} ${pages}`).toThrow(RangeError);
+  }
+  expect(() => map.insert(0, 0, 0, 3)).toThrow(/\[0, 0\) is no range of pages/);
+  for (const permission of [1e12, 0.5, Number.NaN]) expect(() => map.insert(0, 1, 0, permission)).toThrow(/permission/);
+  for (const value of [0.5, Number.NaN]) expect(() => map.insert(0, 1, value, 3)).toThrow(/value/);
+  expect(map.remove(0, 0)).toBe(0);
+  expect(map.insert(PFN_LIMIT - 1, 1, 0, 3)).toBeGreaterThanOrEqual(0);
+  expect([map.size, map.remove(0, PFN_LIMIT)]).toEqual([2, 5]);
+});
