@@ -57,20 +57,31 @@ class Chunk {
 const NO_CHUNK = new Chunk(0, 1, new ArrayBuffer(0), 0, 0, -1);
 
 const FRAME_BYTES = 0x1_0000_0000;
+const LIMIT_64 = 1n << 64n;
+
+/** @throws TypeError when a field is not of its type; RangeError when it is not possible. */
+function checkRegion({ gpa, buffer, offset = 0, bytes, hostAddress }: GuestRegion): void {
+  if (typeof gpa !== 'bigint') throw new TypeError(`GuestMemory: gpa ${String(gpa)} is no bigint`);
+  if (hostAddress !== undefined && typeof hostAddress !== 'bigint')
+    throw new TypeError(`GuestMemory: hostAddress ${String(hostAddress)} is no bigint`);
+  if (typeof buffer?.byteLength !== 'number' || ArrayBuffer.isView(buffer))
+    throw new TypeError('GuestMemory: buffer is no ArrayBuffer or SharedArrayBuffer');
+  const at = `0x${gpa.toString(16)}`;
+  const size = bytes ?? buffer.byteLength - offset;
+  if (gpa < 0n || gpa % BigInt(PAGE_BYTES) !== 0n) throw new RangeError(`GuestMemory: gpa ${at} is not a page's`);
+  if (Number(gpa) + size > Number.MAX_SAFE_INTEGER) throw new RangeError(`GuestMemory: region at ${at} ends above 2^53`);
+  if (!(size > 0 && size % PAGE_BYTES === 0)) throw new RangeError(`GuestMemory: ${size} bytes at ${at} are not whole pages`);
+  if (!(offset >= 0 && offset % 8 === 0 && offset + size <= buffer.byteLength))
+    throw new RangeError(`GuestMemory: offset ${offset} + ${size} bytes do not fit the buffer`);
+  if (hostAddress !== undefined && (hostAddress < 0n || hostAddress >= LIMIT_64 || hostAddress % BigInt(PAGE_BYTES) !== 0n))
+    throw new RangeError(`GuestMemory: hostAddress ${hostAddress} is not a page's`);
+}
 
 function chunksOf(region: GuestRegion): Chunk[] {
+  checkRegion(region);
   const offset = region.offset ?? 0;
   const bytes = region.bytes ?? region.buffer.byteLength - offset;
   const start = Number(region.gpa);
-  if (region.gpa < 0n || region.gpa % BigInt(PAGE_BYTES) !== 0n)
-    throw new RangeError(`GuestMemory: gpa 0x${region.gpa.toString(16)} is not a page's`);
-  if (start + bytes > Number.MAX_SAFE_INTEGER) throw new RangeError(`GuestMemory: region at 0x${region.gpa.toString(16)} ends above 2^53`);
-  if (bytes <= 0 || bytes % PAGE_BYTES !== 0)
-    throw new RangeError(`GuestMemory: ${bytes} bytes at 0x${region.gpa.toString(16)} are not whole pages`);
-  if (offset < 0 || offset % 8 !== 0 || offset + bytes > region.buffer.byteLength)
-    throw new RangeError(`GuestMemory: offset ${offset} + ${bytes} bytes do not fit the buffer`);
-  if (region.hostAddress !== undefined && region.hostAddress % BigInt(PAGE_BYTES) !== 0n)
-    throw new RangeError("GuestMemory: hostAddress is not a page's");
   const hostPfn = region.hostAddress === undefined ? -1 : pfnOf(region.hostAddress);
   const chunks: Chunk[] = [];
   for (let done = 0; done < bytes; ) {
@@ -86,7 +97,7 @@ function chunksOf(region: GuestRegion): Chunk[] {
 
 /**
  * Guest-physical memory: RAM with holes, above 4 GiB too. Accessors take the address as two int32, answer MEM_OK or
- * MEM_FAULT and never throw; what a load read stands in `word` ([lo, hi]; a narrower load leaves hi 0).
+ * MEM_FAULT and do not throw, but for a copy that leaves the caller's array; what a load read stands in `word` ([lo, hi]; a narrower load leaves hi 0).
  * Memory is little-endian unless the accessor's name ends in BE. Aligned 64-bit accesses are done in one piece.
  */
 export class GuestMemory {
@@ -106,8 +117,9 @@ export class GuestMemory {
   #u64: BigUint64Array = NO_CHUNK.u64;
   #i32: Int32Array = NO_CHUNK.i32;
 
-  /** @throws RangeError when a region is not page-aligned, does not fit its buffer, or overlaps another. */
+  /** @throws RangeError when a region is not page-aligned, does not fit its buffer, or overlaps another; TypeError when it is none. */
   constructor(regions: readonly GuestRegion[]) {
+    if (!Array.isArray(regions)) throw new TypeError('GuestMemory: regions are no array');
     this.regions = regions;
     const chunks = regions.flatMap(chunksOf).sort((a, b) => a.hi - b.hi || a.lo - b.lo);
     for (let i = 1; i < chunks.length; i++) {
@@ -274,15 +286,19 @@ export class GuestMemory {
     return Atomics.compareExchange(this.#u64, (lo - this.#lo) >>> 3, old, joinHiLo(newHi, newLo)) === old ? 1 : 0;
   }
 
-  /** Copies guest memory into `to[at, at + bytes)`. All of it is RAM, or nothing is copied. */
+  /** Copies guest memory into `to[at, at + bytes)`. All of it is RAM, or nothing is copied. @throws RangeError when the array has no such bytes. */
   read(hi: number, lo: number, to: Uint8Array, at: number, bytes: number): number {
+    if (!(at >= 0 && bytes >= 0 && at + bytes <= to.length && Number.isInteger(at) && Number.isInteger(bytes)))
+      throw outsideArray(to, at, bytes);
     const offset = this.#find(hi, lo, bytes);
     if (offset >= 0) return copyOut(this.#chunk.u8, offset, to, at, bytes);
     return this.#pieces(hi, lo, bytes, (chunk, from, done, size) => copyOut(chunk.u8, from, to, at + done, size));
   }
 
-  /** Copies `from[at, at + bytes)` into guest memory. All of it is RAM, or nothing is copied. */
+  /** Copies `from[at, at + bytes)` into guest memory. All of it is RAM, or nothing is copied. @throws RangeError when the array has no such bytes. */
   write(hi: number, lo: number, from: Uint8Array, at: number, bytes: number): number {
+    if (!(at >= 0 && bytes >= 0 && at + bytes <= from.length && Number.isInteger(at) && Number.isInteger(bytes)))
+      throw outsideArray(from, at, bytes);
     const offset = this.#find(hi, lo, bytes);
     if (offset >= 0) return copyOut(from, at, this.#chunk.u8, offset, bytes);
     return this.#pieces(hi, lo, bytes, (chunk, to, done, size) => copyOut(from, at + done, chunk.u8, to, size));
@@ -335,6 +351,10 @@ export class GuestMemory {
     }
     return Math.min(pages, limit);
   }
+}
+
+function outsideArray(array: Uint8Array, at: number, bytes: number): RangeError {
+  return new RangeError(`GuestMemory: ${bytes} bytes at ${at} are not within an array of ${array.length}`);
 }
 
 function swap32(value: number): number {

@@ -172,9 +172,9 @@ describe('GuestMemory copies', () => {
     },
   );
 
-  test('a copy of 2^53 bytes or more is a fault, not work', () => {
-    expect(memory.read(0, 0, new Uint8Array(8), 0, Number.MAX_SAFE_INTEGER)).toBe(MEM_FAULT);
-    expect(memory.read(0, 0, new Uint8Array(8), 0, 2 ** 33)).toBe(MEM_FAULT);
+  test('a copy that goes on above 2^53 does not come round to address 0', () => {
+    expect(memory.read(-1, -8, new Uint8Array(16), 0, 16)).toBe(MEM_FAULT);
+    expect(memory.write(0x20_0000 - 1, -8, new Uint8Array(16), 0, 16)).toBe(MEM_FAULT);
   });
 });
 
@@ -255,5 +255,49 @@ describe('GuestMemory regions', () => {
     expect(ram.load32(0, 8)).toBe(MEM_OK);
     expect(ram.word[0]).toBe(0x04030201);
     expect(GuestMemory.ofBytes(PAGE_BYTES).hostRun(0, 1)).toBe(0);
+  });
+});
+
+describe('misuse by the embedder', () => {
+  test('a copy that leaves its array is a RangeError, and nothing is copied', () => {
+    const ram = GuestMemory.ofBytes(PAGE_BYTES);
+    const array = new Uint8Array(8).fill(7);
+    const wrong: [number, number][] = [
+      [0, 40],
+      [-1, 4],
+      [0, -4],
+      [0, Number.NaN],
+      [Number.NaN, 4],
+      [8, 1],
+      [0.5, 4],
+      [0, 4.5],
+    ];
+    for (const [at, bytes] of wrong) {
+      expect(() => ram.read(0, 0, array, at, bytes), `read ${at} ${bytes}`).toThrow(/are not within an array of 8/);
+      expect(() => ram.write(0, 0, array, at, bytes), `write ${at} ${bytes}`).toThrow(RangeError);
+    }
+    expect([ram.load64(0, 0), ram.word[0], array]).toEqual([MEM_OK, 0, new Uint8Array(8).fill(7)]);
+    expect([ram.read(0, 0, array, 8, 0), ram.write(0, 0, array, 0, 8), ram.read(0, PAGE_BYTES, array, 0, 8)]).toEqual([
+      MEM_OK,
+      MEM_OK,
+      MEM_FAULT,
+    ]);
+  });
+
+  const buffer = new SharedArrayBuffer(PAGE_BYTES);
+  test.each<[string, unknown, typeof RangeError, RegExp]>([
+    ['no regions', undefined, TypeError, /regions are no array/],
+    ['gpa as a number', [{ gpa: 0, buffer }], TypeError, /gpa 0 is no bigint/],
+    ['hostAddress as a number', [{ gpa: 0n, buffer, hostAddress: 4096 }], TypeError, /hostAddress 4096 is no bigint/],
+    ['no buffer', [{ gpa: 0n }], TypeError, /buffer is no ArrayBuffer/],
+    ['a view as buffer', [{ gpa: 0n, buffer: new Uint8Array(PAGE_BYTES) }], TypeError, /buffer is no ArrayBuffer/],
+    ['a negative hostAddress', [{ gpa: 0n, buffer, hostAddress: -4096n }], RangeError, /hostAddress -4096/],
+    ['a hostAddress above 2^64', [{ gpa: 0n, buffer, hostAddress: 1n << 64n }], RangeError, /hostAddress/],
+    ['bytes that are no number', [{ gpa: 0n, buffer, bytes: Number.NaN }], RangeError, /NaN bytes/],
+    ['an offset that is no number', [{ gpa: 0n, buffer, offset: Number.NaN, bytes: PAGE_BYTES }], RangeError, /offset NaN/],
+  ])('%s', (_, parts, error, message) => {
+    const make = () => new GuestMemory(parts as GuestRegion[]);
+    expect(make).toThrow(error);
+    expect(make).toThrow(message);
   });
 });
