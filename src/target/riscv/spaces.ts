@@ -34,7 +34,10 @@ class TableSpace implements AddressSpace {
     this.apertures = aperturesOf(stages);
   }
 
-  /** Reads at most ENTRY_BUDGET entries of each stage. Virtual interrupt files are no memory and are left out. */
+  /**
+   * Reads at most ENTRY_BUDGET entries of each stage: 8 GiB of 4 KiB pages. Behind larger tables the answer is the page reached,
+   * and hardware has nothing from there on (a device that is attached anew: nothing at all). Virtual interrupt files are no memory and are left out.
+   */
   enumerate(first: number, last: number, visit: RunVisitor): number {
     const { device, firstStage, sum } = this.stages;
     const { contexts, directory } = this.#parts;

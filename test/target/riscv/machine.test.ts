@@ -2,8 +2,9 @@ import { describe, expect, test } from 'vitest';
 import { openHost } from '../../../src/host/registry.ts';
 import { simKernel } from '../../../src/host/sim/index.ts';
 import { READ, WRITE } from '../../../src/memory/access.ts';
-import { pfnOf } from '../../../src/memory/address.ts';
+import { hiOfPfn, loOfPfn, PFN_LIMIT, pfnOf } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
+import { NO_PASID } from '../../../src/target/target.ts';
 import { Machine } from '../../../src/vmm/machine.ts';
 import { FENCE, fence, Guest, invalDdt, invalGvma, invalVma, invalVmaRange, Reg } from './guest.ts';
 
@@ -140,5 +141,28 @@ describe('looping tables: one register access reads about what one enumeration m
     const ranges = Array.from({ length: 12 }, (_, i) => invalVmaRange({ pscid: PSCID, pfn: 2 * i * 2 ** 21, pages: 2 ** 21 }));
     guest.command(...ranges);
     expect(loads()).toBeLessThan(2 * 2 ** 21 + 100);
+  });
+
+  test('hardware reaches what lies below the page where the reading stopped; a context made valid with such tables blocks', () => {
+    const { guest, hostPfn } = passed();
+    const { iommu, memory } = guest;
+    const { root } = guest.table('sv39');
+    const { root: loop } = guest.table('sv39');
+    const entry = (page: number, index: number, value: number) => memory.store64(0, page * 4096 + index * 8, 0, value);
+    guest.setContext(DEVICE, { first: { mode: 8, root, pscid: PSCID } });
+    guest.command(invalDdt(DEVICE), fence());
+    // Gigapages at both ends, U, R and W, and nothing but loops between.
+    const leaf = 0xd7;
+    for (let index = 0; index < 512; index++) entry(loop, index, (loop << 10) | 1);
+    for (let index = 1; index < 511; index++) entry(root, index, (loop << 10) | 1);
+    entry(root, 0, leaf);
+    entry(root, 511, leaf);
+    const TOP = PFN_LIMIT - 2 ** 18;
+    guest.command(invalVma({}), fence());
+    expect([hostPfn(0x123, WRITE), hostPfn(TOP + 0x123, WRITE)]).toEqual([0x123, -1]);
+    expect(iommu.translate(DEVICE, NO_PASID, hiOfPfn(TOP), loOfPfn(TOP), WRITE)).toBe(30);
+    guest.setContext(DEVICE, { first: { mode: 8, root, pscid: PSCID + 1 } });
+    guest.command(invalDdt(DEVICE), fence());
+    expect(hostPfn(0x123, WRITE)).toBe(-1);
   });
 });
