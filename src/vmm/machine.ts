@@ -58,7 +58,7 @@ export class Machine {
     return this.#binder?.counters() ?? [];
   }
 
-  /** Adds an emulated device. @throws RangeError when the endpoint is taken. */
+  /** Adds an emulated device. @throws RangeError when the endpoint is taken or no 32-bit number. */
   emulate(endpoint: number): EmulatedDevice {
     this.#checkFree(endpoint);
     this.#put(endpoint, 'emulated', null, this.target.spaceOf(endpoint));
@@ -67,7 +67,7 @@ export class Machine {
 
   /**
    * Passes a host device through to the guest.
-   * @throws RangeError when the endpoint is taken; TypeError when the machine has no host; HostError when the host refuses.
+   * @throws RangeError when the endpoint is taken or no 32-bit number; TypeError when the machine has no host; HostError when the host refuses.
    */
   passThrough(endpoint: number, devicePath: string): HostDevice {
     this.#checkFree(endpoint);
@@ -123,6 +123,8 @@ export class Machine {
   }
 
   #checkFree(endpoint: number): void {
+    if (!Number.isInteger(endpoint) || endpoint < 0 || endpoint > 0xffff_ffff)
+      throw new RangeError(`Machine: endpoint ${String(endpoint)} is no 32-bit number`);
     if (this.state.endpoints[endpoint] !== undefined) throw new RangeError(`Machine: endpoint 0x${endpoint.toString(16)} is taken`);
   }
 

@@ -25,6 +25,18 @@ function put(target: SpaprIommu, ioba: bigint, tce: bigint): number {
 }
 
 describe('Machine', () => {
+  test('an endpoint that is no 32-bit number is refused, emulated or passed through', () => {
+    const { memory, target, host } = pseries();
+    const machine = new Machine({ memory, target, host });
+    for (const endpoint of [-1, 0.5, Number.NaN, 2 ** 32, 'a', '8', undefined] as number[]) {
+      expect(() => machine.emulate(endpoint)).toThrow(RangeError);
+      expect(() => machine.passThrough(endpoint, '/dev/vfio/devices/vfio0')).toThrow(/^Machine: endpoint .* is no 32-bit number$/);
+    }
+    expect(machine.state.endpoints).toEqual({});
+    machine.close();
+    host.close();
+  });
+
   test('an emulated device reads and writes what the TCEs say, across pages, and faults where they forbid', () => {
     const { memory, target } = pseries();
     const machine = new Machine({ memory, target });
