@@ -42,6 +42,25 @@ function checkLiobn(liobn: number): void {
   if (!Number.isInteger(liobn) || liobn <= 0 || liobn > 0xffffffff) throw new RangeError(`SpaprIommu: ${hex(liobn)} is not a LIOBN`);
 }
 
+/** @throws TypeError for what is left out or not of its type: in JavaScript it would fail far from here, or not at all. */
+function checkTypes({ buid, endpoints, windows, ddw }: HostBridgeOptions): void {
+  if (typeof buid !== 'bigint') throw new TypeError(`SpaprIommu: buid ${String(buid)} is no bigint`);
+  if (!Array.isArray(endpoints)) throw new TypeError(`SpaprIommu: endpoints of PHB ${hex(buid)} are no array`);
+  if (!Array.isArray(windows)) throw new TypeError(`SpaprIommu: windows of PHB ${hex(buid)} are no array`);
+  for (const { start } of windows)
+    if (typeof start !== 'bigint') throw new TypeError(`SpaprIommu: start ${String(start)} of a window is no bigint`);
+  if (ddw === undefined) return;
+  if (!Array.isArray(ddw.liobns)) throw new TypeError(`SpaprIommu: ddw.liobns of PHB ${hex(buid)} are no array`);
+  if (ddw.start !== undefined && typeof ddw.start !== 'bigint')
+    throw new TypeError(`SpaprIommu: ddw.start ${String(ddw.start)} is no bigint`);
+}
+
+/** @throws RangeError */
+function checkEndpoint(endpoint: number): void {
+  if (!Number.isInteger(endpoint) || endpoint < 0 || endpoint > 0xffff_ffff)
+    throw new RangeError(`SpaprIommu: endpoint ${String(endpoint)} is no 32-bit number`);
+}
+
 /** @throws RangeError */
 function checkWindow(window: DmaWindowGeometry): void {
   const { liobn, start, pageLg2, pages } = window;
@@ -79,8 +98,10 @@ export class HostBridge implements AddressSpace {
   #windows: readonly DmaWindow[] = [];
   #apertures: readonly PfnRange[] = [];
 
-  /** @throws RangeError when the options contradict themselves. */
+  /** @throws RangeError when the options contradict themselves, TypeError when one is not of its type. */
   constructor(options: HostBridgeOptions, budget: TceBudget) {
+    checkTypes(options);
+    options.endpoints.forEach(checkEndpoint);
     options.windows.forEach(checkWindow);
     const { ddw } = options;
     this.options = options;

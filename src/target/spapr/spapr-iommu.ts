@@ -79,8 +79,13 @@ export class SpaprIommu implements Target {
   readonly #tces = new TceArray(TCES_PER_CALL);
   readonly #old = new TceArray(TCES_PER_CALL);
 
-  /** @throws RangeError when options contradict themselves, or two bridges share a BUID, a LIOBN or an endpoint. */
+  /**
+   * @throws RangeError when options contradict themselves, or two bridges share a BUID, a LIOBN or an endpoint; TypeError when one is
+   * left out or not of its type.
+   */
   constructor({ memory, bridges, tableBytes = 2 ** 28 }: SpaprIommuOptions) {
+    if (!Array.isArray(memory?.regions)) throw new TypeError('SpaprIommu: memory is no GuestMemory');
+    if (!Array.isArray(bridges)) throw new TypeError('SpaprIommu: bridges are no array');
     if (!(tableBytes > 0)) throw new RangeError(`SpaprIommu: tables of ${tableBytes} bytes`);
     this.#memory = memory;
     this.#ram = new GuestRam(memory);
