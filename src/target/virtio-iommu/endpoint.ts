@@ -26,7 +26,7 @@ export class Endpoint {
   readonly reserved: readonly ReservedPages[];
   domain: Domain | null = null;
 
-  /** @throws RangeError for regions that overlap, are no whole pages, are two for MSIs, or do not fit a PROBE answer. */
+  /** @throws RangeError for regions that overlap, are no whole pages, are two for MSIs, or do not fit a PROBE answer; TypeError for bounds that are no bigints. */
   constructor(id: number, regions: readonly ReservedRegion[], probeBytes: number) {
     if (!Number.isInteger(id) || id < 0 || id > 0xffff_ffff) throw new RangeError(`VirtioIommu: endpoint ${id} is no 32-bit number`);
     if (regions.length * RESV_MEM_BYTES > probeBytes)
@@ -55,6 +55,8 @@ export class Endpoint {
 
 function pagesOf({ kind, start, last }: ReservedRegion): ReservedPages {
   const page = BigInt(PAGE_BYTES);
+  if (typeof start !== 'bigint' || typeof last !== 'bigint')
+    throw new TypeError(`VirtioIommu: reserved region [${String(start)}, ${String(last)}] is not of bigints`);
   if (start < 0n || last < start || last >= 1n << 64n || start % page !== 0n || (last + 1n) % page !== 0n)
     throw new RangeError(`VirtioIommu: reserved region [0x${start.toString(16)}, 0x${last.toString(16)}] is not whole pages`);
   return { kind, first: pfnOf(start), last: pfnOf(last) };

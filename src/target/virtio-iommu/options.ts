@@ -36,8 +36,14 @@ export interface Settings extends ConfigFields {
 /** 2^39 bytes: what every host interface can map, a virtio-iommu below us included. */
 const DEFAULT_INPUT = { start: 0n, last: 0x7f_ffff_ffffn };
 
-/** @throws RangeError when an option is not possible. */
+/** @throws RangeError when an option is not possible, TypeError when one is not of its type. */
 export function settingsOf(options: VirtioIommuOptions): Settings {
+  if (!Array.isArray(options.memory?.regions)) throw new TypeError('VirtioIommu: memory is no GuestMemory');
+  requireBigint('pageSizeMask', options.pageSizeMask);
+  if (options.inputRange !== undefined) {
+    requireBigint('inputRange.start', options.inputRange.start ?? null);
+    requireBigint('inputRange.last', options.inputRange.last ?? null);
+  }
   const pageSizeMask = options.pageSizeMask ?? 0xffff_ffff_ffff_f000n;
   const granuleLg2 = lowestBit(pageSizeMask);
   if (granuleLg2 < 12 || granuleLg2 > 30)
@@ -69,6 +75,11 @@ export function settingsOf(options: VirtioIommuOptions): Settings {
     iotlbCapacity: options.iotlbCapacity ?? 4096,
     limits,
   };
+}
+
+/** What is left out (undefined) has a default. */
+function requireBigint(name: string, value: unknown): void {
+  if (value !== undefined && typeof value !== 'bigint') throw new TypeError(`VirtioIommu: ${name} ${String(value)} is no bigint`);
 }
 
 function inRange(value: number, lowest: number, highest: number): boolean {

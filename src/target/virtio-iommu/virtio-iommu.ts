@@ -38,7 +38,7 @@ export class VirtioIommu implements Target {
   readonly #faults: FaultQueue;
   readonly translated: Int32Array;
 
-  /** @throws RangeError when an option is not possible. */
+  /** @throws RangeError when an option is not possible, TypeError when one is not of its type. */
   constructor(options: VirtioIommuOptions) {
     const settings = settingsOf(options);
     const memory: GuestMemory = options.memory;
