@@ -53,6 +53,9 @@ export interface TranslatorParts {
   readonly hpm: Hpm;
 }
 
+/** No device's number, and no address space's. */
+const NOBODY = -0x8000_0000;
+
 /** "Process to translate an IOVA", with the IOTLB in front of it. */
 export class Translator {
   /** What the IOTLB answers with: [lo, hi], then more. */
@@ -70,10 +73,10 @@ export class Translator {
   readonly #parts: TranslatorParts;
   readonly #hpm: Hpm;
   readonly #fill = new Int32Array(OUT_LENGTH);
-  /** Whose request was translated last, and how: most come in a row. Device -1: nobody's. */
-  #device = -1;
+  /** Whose request was translated last, and how: most come in a row. Without `#stages` nobody's, and no space is NOBODY's. */
+  #device = NOBODY;
   #processId = NO_PASID;
-  #space = 0;
+  #space = NOBODY;
   #context = 0;
   #stages: Stages | null = null;
   /** A global translation may be in the cache. */
@@ -102,8 +105,9 @@ export class Translator {
   }
 
   #translateSlowly(device: number, process: number, hi: number, lo: number, access: number): number {
-    const again = device === this.#device && process === this.#processId && (access & AS_SUPERVISOR) === 0 && !this.#globals;
-    if (again) return this.#walkAgain(device, process, hi, lo, access & WANTED);
+    const stages = device === this.#device && process === this.#processId ? this.#stages : null;
+    if (stages !== null && (access & AS_SUPERVISOR) === 0 && !this.#globals)
+      return this.#walkAgain(stages, device, process, hi, lo, access & WANTED);
     return this.request(Kind.untranslated, device, process, hi, lo, access);
   }
 
@@ -113,10 +117,9 @@ export class Translator {
   }
 
   /** The request of the same device as the last one: what its contexts say is known. */
-  #walkAgain(device: number, process: number, hi: number, lo: number, access: number): number {
+  #walkAgain(stages: Stages, device: number, process: number, hi: number, lo: number, access: number): number {
     this.#iotval2Hi = 0;
     this.#iotval2Lo = 0;
-    const stages = this.#stages!;
     const result = this.#walk(Kind.untranslated, stages, hi, lo, access);
     if (result >= 0) return result;
     this.#parts.contexts.quiet = stages.device.quiet;
@@ -126,7 +129,8 @@ export class Translator {
 
   /** What was looked up may no longer be so. */
   forgetLast(): void {
-    this.#device = -1;
+    this.#device = NOBODY;
+    this.#space = NOBODY;
     this.#stages = null;
   }
 

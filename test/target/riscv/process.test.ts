@@ -20,3 +20,12 @@ test('PC.ta.ENS 0: supervisor privilege faults, in the IOTLB or not ("Process to
   expect(iommu.translate(DEVICE, PROCESS, 0, 0x5000, READ)).toBeGreaterThanOrEqual(12);
   expect(iommu.translate(DEVICE, PROCESS, 0, 0x5000, READ | PRIVILEGED)).toBe(-Cause.typeDisallowed);
 });
+
+test.each([-1, -0x8000_0000])('a request of device %i, which there is not: a fault, before any other request and after', (device) => {
+  const guest = new Guest();
+  guest.start();
+  guest.setContext(DEVICE, {});
+  expect(guest.iommu.translate(device, -1, 0, 0x5000, READ)).toBeLessThan(0);
+  expect(guest.iommu.translate(DEVICE, -1, 0, 0x5000, READ)).toBeGreaterThanOrEqual(12);
+  expect(guest.iommu.translate(device, -1, 0, 0x5000, READ)).toBeLessThan(0);
+});
