@@ -9,7 +9,7 @@ import { type ReplayResult, RIG_DEVICES, replay } from './replay/run.ts';
 
 /** `npm start`: the recorded pseries guests on the simulated kernel, beside what QEMU does for them. */
 const recordings = ['pseries-linux-6.12-put-tce', 'pseries-linux-6.12-ddw'];
-const folder = process.env['VIOMMU_TRACES'] ?? fileURLToPath(new URL('../../../shared/traces/', import.meta.url));
+const folder = process.env['VIOMMU_TRACES_DIR'] ?? fileURLToPath(new URL('../../../shared/traces/', import.meta.url));
 const output = processOutput();
 
 async function replayed(name: string): Promise<ReplayResult> {
@@ -52,7 +52,7 @@ function row(name: string, result: ReplayResult): string[] {
 }
 
 if (!recordings.every((name) => existsSync(`${folder}/${name}.ndjson.gz`))) {
-  output.err(`viommu: the recorded guests are not in ${folder} (VIOMMU_TRACES names another folder)`);
+  output.err(`viommu: the recorded guests are not in ${folder} (VIOMMU_TRACES_DIR names another folder)`);
   process.exitCode = EXIT_WRONG;
 } else {
   output.out('Recorded Linux guests on the embedded simulated kernel (iommufd): every answer and every DMA compared.\n');
