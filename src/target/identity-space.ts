@@ -7,6 +7,7 @@ import type { AddressSpace, PfnRange, RunVisitor } from './target.ts';
 export class IdentitySpace implements AddressSpace {
   readonly name = 'identity';
   readonly owner = 'target';
+  readonly announced = true;
   readonly granuleLg2 = 12;
   /** Guest RAM; regions that touch are one. */
   readonly apertures: readonly PfnRange[];

@@ -22,6 +22,12 @@ export interface AddressSpace {
    * the guest's own tables, so after a failed flush the hardware has nothing where it could not follow.
    */
   readonly owner: 'target' | 'guest';
+  /**
+   * Whether the guest announces a mapping that becomes valid (sPAPR, virtio-iommu, zPCI; VT-d with caching mode, AMD-Vi with NpCache).
+   * Where it does not (RISC-V, SMMUv3, every first stage: their architectures need no invalidation then, and stock Linux sends none), what
+   * follows `changed` alone is short of mappings: such a space needs the nested path, watched tables, or filling on demand.
+   */
+  readonly announced: boolean;
   /** lg2 of the smallest page that the guest can map, 12 or more. */
   readonly granuleLg2: number;
   /** Where anything can ever be mapped, ascending and disjoint. */
@@ -34,17 +40,65 @@ export interface AddressSpace {
 }
 
 /**
+ * What the requests of an endpoint, or of one PASID of it, go through, in terms that hardware of the target's own kind takes over as
+ * they stand: a value, compared by `sameStage`. Nested paths hand it to the hardware and pass the guest's own invalidations on.
+ */
+export type FirstStage =
+  /** Every request is refused. */
+  | { readonly kind: 'abort' }
+  /** No first stage: requests reach guest-physical addresses. */
+  | { readonly kind: 'bypass' }
+  /** VT-d D51397, 9.6: a scalable-mode PASID entry whose PGTT is first-stage. `root`: FSPTPTR, a guest-physical byte address. */
+  | {
+      readonly kind: 'vtd';
+      readonly root: bigint;
+      readonly addressWidth: 48 | 57;
+      readonly supervisor: boolean;
+      readonly extendedAccess: boolean;
+      readonly writeProtect: boolean;
+    }
+  /** Arm IHI 0070, 5.2: double words 0 and 1 of a stream table entry; its CD table, and so every PASID, is the hardware's to walk. */
+  | { readonly kind: 'smmuv3'; readonly ste: readonly [bigint, bigint] }
+  /** AMD 48882, 2.2.2.1: a device table entry. */
+  | { readonly kind: 'amd'; readonly dte: readonly [bigint, bigint, bigint, bigint] };
+
+/** Whether two stages are one value: changing from one to the other needs no host call. */
+export function sameStage(a: FirstStage | null, b: FirstStage | null): boolean {
+  if (a === null || b === null || a.kind !== b.kind) return a === b;
+  if (a.kind === 'smmuv3' && b.kind === 'smmuv3') return a.ste[0] === b.ste[0] && a.ste[1] === b.ste[1];
+  if (a.kind === 'amd' && b.kind === 'amd') return a.dte.every((word, i) => word === b.dte[i]);
+  if (a.kind === 'vtd' && b.kind === 'vtd')
+    return (
+      a.root === b.root &&
+      a.addressWidth === b.addressWidth &&
+      a.supervisor === b.supervisor &&
+      a.extendedAccess === b.extendedAccess &&
+      a.writeProtect === b.writeProtect
+    );
+  return true;
+}
+
+/**
  * What a target tells whoever backs it with hardware. Within one guest operation a target calls `changed` any number of
  * times, then `flush` once, and only then completes the operation towards the guest.
  */
 export interface TargetObserver {
   /**
-   * From now on the endpoint's requests reach `space`; null: they are blocked. Carried out at once.
+   * From now on the endpoint's requests (`pasid`: those that carry this PASID; left out: those that carry none) reach `space`; null:
+   * they are blocked. Also said when the space is the one that it was and `Target.stageOf` says another value. Carried out at once.
    * Returns 0, or a negative errno: then the endpoint stands where it stood before.
    */
-  attach(endpoint: number, space: AddressSpace | null): number;
-  /** [first, last] of the space may mean something else than before. Costs nothing but remembering it. */
+  attach(endpoint: number, space: AddressSpace | null, pasid?: number): number;
+  /**
+   * [first, last] of the space may mean something else than before: all that the leaves had mapped which the guest's invalidation names, not
+   * only the pages that it names. Costs nothing but remembering it.
+   */
   changed(space: AddressSpace, first: number, last: number): void;
+  /**
+   * The guest's own invalidation of a first stage, as it wrote it, for hardware of the target's kind; ranges of spaces are said by `changed` as
+   * well. `words`: the command in 32-bit words, lowest first; valid during the call only. `endpoint`: whom it names, -1 where it names nobody.
+   */
+  invalidated?(words: Int32Array, endpoint: number): void;
   /**
    * Makes the hardware agree with all that changed. Returns 0, or a negative errno and then see AddressSpace.owner; what
    * could not be done stays remembered and is tried again by every later flush.
@@ -60,8 +114,13 @@ export interface Target {
   readonly name: string;
   /** Whom to tell; the disposer takes the observer off again. One observer at most: a second one throws. */
   observe(observer: TargetObserver): () => void;
-  /** What the endpoint's requests without PASID reach now; null when they are blocked. */
-  spaceOf(endpoint: number): AddressSpace | null;
+  /** What the endpoint's requests (with this PASID; left out: without one) reach now; null when they are blocked. */
+  spaceOf(endpoint: number, pasid?: number): AddressSpace | null;
+  /**
+   * The same as a value for hardware that nests; null: nothing that hardware could take over. Left out by targets whose guests have no
+   * tables of their own.
+   */
+  stageOf?(endpoint: number, pasid?: number): FirstStage | null;
   /**
    * Translates one access of an emulated device (wish bits: src/memory/access.ts) as the hardware would, faults recorded
    * where the guest looks for them. Returns lg2 of the bytes around the address for which the answer holds (the address

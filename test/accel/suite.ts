@@ -287,6 +287,7 @@ export function pathSuite(kind: PathKind): void {
       const space: AddressSpace = {
         name: 'one run with a hole',
         owner: 'guest',
+        announced: true,
         granuleLg2: 12,
         apertures: [{ first: 0, last: pages - 1 }],
         enumerate(first, last, visit) {

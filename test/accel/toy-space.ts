@@ -12,6 +12,7 @@ interface ToyPage {
 export class ToySpace implements AddressSpace {
   readonly name = 'toy';
   readonly owner: 'target' | 'guest';
+  readonly announced = true;
   readonly granuleLg2 = 12;
   readonly apertures: readonly PfnRange[];
   pages: readonly (ToyPage | null)[] = Array.from({ length: TOY_PAGES }, () => null);

@@ -20,6 +20,7 @@ const INTERRUPT_FILES = 1 << 14;
 class TableSpace implements AddressSpace {
   readonly name: string;
   readonly owner = 'guest';
+  readonly announced = false;
   readonly granuleLg2 = 12;
   readonly apertures: readonly PfnRange[];
   readonly stages: Stages;

@@ -88,6 +88,7 @@ export function aperturesOf(windows: readonly DmaWindow[]): PfnRange[] | null {
 export class HostBridge implements AddressSpace {
   readonly name: string;
   readonly owner = 'target';
+  readonly announced = true;
   readonly granuleLg2: number;
   readonly options: HostBridgeOptions;
   /** lg2 of the I/O page sizes that the guest may ask for. */

@@ -28,6 +28,7 @@ export class Domain implements AddressSpace {
   readonly tag: number;
   readonly name: string;
   readonly owner = 'target';
+  readonly announced = true;
   readonly granuleLg2: number;
   readonly mappings: IntervalMap;
   readonly endpoints = new Set<Endpoint>();
