@@ -20,6 +20,8 @@ export interface RiscvTableConfig extends RadixConfig {
   readonly mode: RiscvMode;
   /** The x4 format of a second stage: two more input bits in a 16 KiB root, and every access is a user's. */
   readonly secondStage?: boolean;
+  /** Input bits, where fewer than the mode's are taken: what lies above is refused as what lies above the mode's (the IOMMU's DC.tc.SXL). */
+  readonly inputBits?: number;
   readonly memory: TableMemory;
   readonly bigEndian?: boolean;
   readonly svpbmt?: boolean;
@@ -31,12 +33,17 @@ export interface RiscvTableConfig extends RadixConfig {
 }
 
 export const LEVELS: Readonly<Record<RiscvMode, number>> = { sv32: 2, sv39: 3, sv48: 4, sv57: 5 };
-export const INPUT_BITS: Readonly<Record<RiscvMode, number>> = { sv32: 32, sv39: 39, sv48: 48, sv57: 57 };
+const INPUT_BITS: Readonly<Record<RiscvMode, number>> = { sv32: 32, sv39: 39, sv48: 48, sv57: 57 };
 
 /** W without R is reserved (11.3.1). */
 const PERMISSIONS: readonly number[] = [READ, EXECUTE, READ | WRITE, READ | EXECUTE, READ | WRITE | EXECUTE];
 
-export function describe({ mode, secondStage = false, svpbmt = false }: RiscvTableConfig): Description {
+export function inputBitsOf({ mode, secondStage = false, inputBits = 64 }: RiscvTableConfig): number {
+  return Math.min(INPUT_BITS[mode] + (secondStage ? 2 : 0), inputBits);
+}
+
+export function describe(config: RiscvTableConfig): Description {
+  const { mode, secondStage = false, svpbmt = false } = config;
   const count = LEVELS[mode];
   const narrow = mode === 'sv32';
   const bits = narrow ? 10 : 9;
@@ -50,7 +57,7 @@ export function describe({ mode, secondStage = false, svpbmt = false }: RiscvTab
     format: `riscv-${mode}${secondStage ? 'x4' : ''}`,
     specification: `RISC-V Privileged Architecture 20240411, ${secondStage ? '18.5 Two-Stage Address Translation' : SECTIONS[mode]}`,
     levels,
-    inputBits: INPUT_BITS[mode] + (secondStage ? 2 : 0),
+    inputBits: inputBitsOf(config),
     canonical: !secondStage && !narrow,
     outputBits: narrow ? 34 : 56,
     pageLg2s: narrow ? shifts : [12, 16, ...shifts.slice(1)],

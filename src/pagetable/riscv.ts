@@ -16,7 +16,7 @@ import {
   type TableMemory,
 } from './page-table.ts';
 import { ABSENT, type Entry, LEAF, MALFORMED, RadixTable, TABLE } from './radix.ts';
-import { describe, INPUT_BITS, LEVELS, type RiscvTableConfig } from './riscv-format.ts';
+import { describe, inputBitsOf, LEVELS, type RiscvTableConfig } from './riscv-format.ts';
 
 /* The walker and the entries of RISC-V tables; sections are those of riscv-format.ts. */
 
@@ -107,7 +107,7 @@ export class RiscvTable extends RadixTable {
     this.#usual = !this.#narrow && !this.#bigEndian;
     this.#secondStage = secondStage;
     this.#signExtended = !secondStage && !this.#narrow;
-    this.#excess = 64 - INPUT_BITS[mode] - (secondStage ? 2 : 0);
+    this.#excess = 64 - inputBitsOf(config);
     this.#reserved = RESERVED_HI | (config.svrsw60t59b ? 0 : RSW_HI) | (config.svpbmt ? 0 : PBMT_HI);
     this.#update = config.updateAccessedDirty ?? false;
     this.#sum = config.sum ?? false;

@@ -3,7 +3,7 @@ import { FAULT_INPUT_SIZE, FAULT_NOT_PRESENT, FAULT_RESERVED } from '../../src/p
 import type { RiscvMode, RiscvTableConfig } from '../../src/pagetable/riscv.ts';
 import { anySet, field, type Reading, type Rules } from './oracle.ts';
 
-export type RiscvVariant = Required<Omit<RiscvTableConfig, 'root' | 'allocator' | 'memory'>>;
+export type RiscvVariant = Required<Omit<RiscvTableConfig, 'root' | 'allocator' | 'memory' | 'inputBits'>>;
 
 const LEVELS: Readonly<Record<RiscvMode, number>> = { sv32: 2, sv39: 3, sv48: 4, sv57: 5 };
 

@@ -48,6 +48,9 @@ const PARAMETERS: Readonly<Record<string, Partial<RiscvIommuConfig>>> = {
   '30:0': { sbeFree: true },
 };
 
+/** Names of programs that a generator made. Their recordings have the model's caches emptied before each request. */
+const RANDOM = /^(random|seed) \d+$/;
+
 /** Offsets of registers ("Register layout"). */
 const CAPABILITIES = 0;
 const FQT = 52;
@@ -71,6 +74,8 @@ export class RiscvReplay {
   #memoryExpected = new Map<number, { readonly line: number; readonly value: bigint }>();
   #line: RecordedLine | null = null;
   #testLine = 0;
+  /** Whether the model kept its caches from one request to the next; null: the recording does not say so, but its tests' names do. */
+  #cached: boolean | null = null;
   /** The last write made a debug translation. */
   #debugging = false;
 
@@ -100,6 +105,11 @@ export class RiscvReplay {
     this.#done = [];
     this.#expected = [];
     this.#compareMemory();
+  }
+
+  /** A program that a generator made, not one of the model's own tests. */
+  get #isRandom(): boolean {
+    return RANDOM.test(this.tests.at(-1)?.name ?? '');
   }
 
   get #now(): number {
@@ -155,8 +165,10 @@ export class RiscvReplay {
     regw: (line) => this.#write(line),
     regr: (line) => this.#compare(line.number, hex(line.u64('val')), hex(this.#device.read(line.u32('off'), line.u32('size')))),
     processCommands: () => this.#device.processCommands(1),
-    xlate: (line) =>
-      this.#compare(line.number, recordedOutcome(line), line.u32('at') === Kind.ats ? this.#complete(line) : this.#translate(line)),
+    xlate: (line) => {
+      if (!(this.#cached ?? !this.#isRandom)) this.#emptyCaches();
+      this.#compare(line.number, recordedOutcome(line), line.u32('at') === Kind.ats ? this.#complete(line) : this.#translate(line));
+    },
     pageRequest: (line) => this.#device.pageRequest(messageOf(line)),
     // The model answers 1 for a completion that nobody waits for.
     invalidationCompletion: (line) =>
@@ -181,7 +193,11 @@ export class RiscvReplay {
   #poke(offset: number, value: number): void {
     const changed = this.#registers.get(offset) ^ value;
     this.#registers.set(offset, value);
-    if (offset === CAPABILITIES && (changed & TABLE_FORMATS) !== 0) this.#device.load(this.#device.save());
+    if (offset === CAPABILITIES && (changed & TABLE_FORMATS) !== 0) this.#emptyCaches();
+  }
+
+  #emptyCaches(): void {
+    this.#device.load(this.#device.save());
   }
 
   #reset(line: RecordedLine): void {
@@ -203,6 +219,7 @@ export class RiscvReplay {
       deferCommands: true,
     };
     this.#iommu = this.#make(this.#config);
+    this.#cached = line.has('nocache') ? line.u32('nocache') === 0 : null;
   }
 
   #make(config: RiscvIommuConfig): RiscvIommu {
@@ -216,6 +233,7 @@ export class RiscvReplay {
 
   /** A line that needs other parameters gets a device of the same state that has them. */
   #reconfigure(line: RecordedLine): void {
+    if (this.#isRandom) return;
     const parameters = PARAMETERS[`${this.tests.at(-1)?.n}:${line.number - this.#testLine}`];
     if (parameters === undefined || this.#config === null) return;
     this.finish();

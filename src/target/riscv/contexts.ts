@@ -5,6 +5,7 @@ import { TwoStage } from '../../pagetable/two-stage.ts';
 import { NO_PASID } from '../target.ts';
 import { coversProcess, type DeviceContext, type DeviceDirectory, firstStageMode, PdtMode, type StageFormat } from './device-context.ts';
 import { Cause } from './fault-queue.ts';
+import type { Hpm } from './hpm.ts';
 import { PDT_GUEST_PAGE_FAULT, type ProcessDirectory } from './process-context.ts';
 import { Cap, type Registers } from './registers.ts';
 import type { IommuMemory } from './surroundings.ts';
@@ -51,12 +52,20 @@ export class Contexts {
   readonly #memory: IommuMemory;
   readonly #devices: DeviceDirectory;
   readonly #processes: ProcessDirectory;
+  readonly #hpm: Hpm;
   /** Contexts kept at most, of devices and, for each, of processes. */
   readonly #limit: number;
   readonly #cache = new Map<number, CachedDevice>();
 
-  constructor(registers: Registers, memory: IommuMemory, devices: DeviceDirectory, processes: ProcessDirectory, limit: number) {
+  constructor(
+    parts: { readonly registers: Registers; readonly memory: IommuMemory; readonly hpm: Hpm },
+    devices: DeviceDirectory,
+    processes: ProcessDirectory,
+    limit: number,
+  ) {
+    const { registers, memory, hpm } = parts;
     this.#registers = registers;
+    this.#hpm = hpm;
     this.#memory = memory;
     this.#devices = devices;
     this.#processes = processes;
@@ -65,49 +74,48 @@ export class Contexts {
 
   /** Steps 5 and 6. null: `cause` says why. */
   device(device: number): DeviceContext | null {
-    return this.#device(device)?.context ?? null;
-  }
-
-  #device(device: number): CachedDevice | null {
     this.quiet = false;
     if (!this.#devices.covers(device)) return this.#refuse(Cause.typeDisallowed);
     const known = this.#cache.get(device);
     if (known !== undefined) {
       this.quiet = known.context.quiet;
-      return known;
+      return known.context;
     }
     const context = this.#devices.locate(device);
     if (context === null) return this.#refuse(this.#devices.cause);
     this.quiet = context.quiet;
-    return keep(this.#cache, device, { context, stages: new Map() }, this.#limit);
+    keep(this.#cache, device, { context, stages: new Map() }, this.#limit);
+    return context;
   }
 
-  /** Steps 5 to 16, for a request with a process_id or NO_PASID. `ats`: a translation request or a translated one. */
-  find(device: number, process: number, ats: boolean, privileged: boolean): Stages | null {
-    const found = this.#device(device);
-    if (found === null) return null;
-    const { context } = found;
-    // 7. Transactions that the context does not allow.
+  /** Steps 5 to 7, for a request with a process_id or NO_PASID. `ats`: a translation request or a translated one. null: `cause` says why. */
+  admit(device: number, process: number, ats: boolean): DeviceContext | null {
+    const context = this.device(device);
+    if (context === null) return null;
     if (ats && !context.ats) return this.#refuse(Cause.typeDisallowed);
     if (process !== NO_PASID && (!context.pdtv || !coversProcess(context.fscMode, process))) return this.#refuse(Cause.typeDisallowed);
-    const stages = found.stages.get(process) ?? this.#build(found, process);
+    return context;
+  }
+
+  /** Steps 10 to 16, for a request that was admitted. null: `cause` says why. */
+  find(context: DeviceContext, process: number, privileged: boolean): Stages | null {
+    // 11.
+    if (process === NO_PASID && context.dpe) this.#hpm.ids.process = 0;
+    const known = this.#cache.get(context.device);
+    const stages = known?.stages.get(process) ?? this.#build(context, process);
     // 15. Supervisor privilege wants PC.ta.ENS.
     if (stages !== null && privileged && process !== NO_PASID && !stages.supervisor) return this.#refuse(Cause.typeDisallowed);
     return stages;
   }
 
   /** 9. A translated request with T2GPA: the address is guest-physical, the first stage Bare. */
-  secondOnly(stages: Stages): Stages {
-    const found = this.#cache.get(stages.device.device);
-    const known = found?.stages.get(SECOND_ONLY);
-    if (known !== undefined) return known;
-    const made = this.#bare(stages.device, false);
-    return found === undefined ? made : keep(found.stages, SECOND_ONLY, made, this.#limit);
+  secondOnly(context: DeviceContext): Stages {
+    const known = this.#cache.get(context.device)?.stages.get(SECOND_ONLY);
+    return known ?? this.#keep(context, SECOND_ONLY, this.#bare(context, false));
   }
 
-  #build(found: CachedDevice, process: number): Stages | null {
-    const { context } = found;
-    let made: Stages | null;
+  #build(context: DeviceContext, process: number): Stages | null {
+    let made: Stages;
     // 10. Without a process directory the device-context holds the first stage.
     if (!context.pdtv) {
       made = this.#make(context, { mode: context.fscMode, root: context.fscRoot, pscid: context.pscid, ens: true, sum: false });
@@ -115,12 +123,17 @@ export class Contexts {
       // 12. and 13.
       made = this.#bare(context, process !== NO_PASID || context.dpe);
     } else {
-      // 11. and 14.
+      // 14. and 16.
       const located = this.#processes.locate(context, process === NO_PASID ? 0 : process);
       if (located === null) return this.#refuse(this.#processes.cause);
       made = this.#make(context, located);
     }
-    return keep(found.stages, process, made, this.#limit);
+    return this.#keep(context, process, made);
+  }
+
+  #keep(context: DeviceContext, process: number, made: Stages): Stages {
+    const found = this.#cache.get(context.device);
+    return found === undefined ? made : keep(found.stages, process, made, this.#limit);
   }
 
   #bare(context: DeviceContext, sum: boolean): Stages {

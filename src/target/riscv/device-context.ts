@@ -30,6 +30,7 @@ const MODE_SHIFT = 28;
 const FSC_RESERVED = 0xffff << 12;
 const PPN_HI = 0xfff;
 const DEVICE_ID_BITS = 24;
+const GUEST_BITS_OF_SXL = 34;
 
 /** "Encodings of pdtp.MODE field": bits of process_id that each mode knows. */
 export const PdtMode = { bare: 0, pd8: 1, pd17: 2, pd20: 3 } as const;
@@ -267,7 +268,7 @@ export class DeviceDirectory {
       msiMask: [words[10] & pageMask[0], words[11] & pageMask[1]],
       msiPattern: [words[12] & pageMask[0], words[13] & pageMask[1]],
       msiIgnored: [words[10] | ~pageMask[0], words[11] | ~pageMask[1]],
-      second: secondStage === null ? null : this.secondTable(secondStage, has(Tc.gade), this.#memory),
+      second: secondStage === null ? null : this.secondTable(secondStage, { gade: has(Tc.gade), sxl: has(Tc.sxl) }, this.#memory),
       implicit: { read: has(Tc.gade) && has(Tc.sade) ? READ | MARK_DIRTY : READ, write: WRITE },
     };
   }
@@ -288,15 +289,16 @@ export class DeviceDirectory {
     return pages >= 32 ? [-1, (1 << (pages - 32)) - 1] : [2 ** pages - 1, 0];
   }
 
-  /** A second stage's tables, whose byte order is fctl.BE. */
-  secondTable(format: StageFormat, update: boolean, memory: TableMemory): RiscvTable {
+  /** A second stage's tables, whose byte order is fctl.BE. With SXL, guest-physical addresses above 34 bits fault ("Translation control"). */
+  secondTable(format: StageFormat, { gade, sxl }: Pick<DeviceContext, 'gade' | 'sxl'>, memory: TableMemory): RiscvTable {
     return new RiscvTable({
       mode: format.mode,
       root: format.root,
       memory,
       secondStage: true,
       bigEndian: this.#registers.bigEndian,
-      updateAccessedDirty: update,
+      updateAccessedDirty: gade,
+      ...(sxl && { inputBits: GUEST_BITS_OF_SXL }),
       ...this.formats,
     });
   }

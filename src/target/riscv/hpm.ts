@@ -58,6 +58,15 @@ export class Hpm {
     this.#cycles = cycles;
   }
 
+  /** A transaction begins; which address spaces it is of shows later. */
+  begin(device: number, process: number): void {
+    const { ids } = this;
+    ids.device = device;
+    ids.process = process;
+    ids.gscid = -1;
+    ids.pscid = -1;
+  }
+
   count(event: number, times = 1): void {
     if ((this.armed & (1 << event)) === 0 || !this.#registers.can(Cap.hpm)) return;
     for (let counter = 1; counter < this.#config.counters; counter++) {

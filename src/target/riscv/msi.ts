@@ -49,10 +49,9 @@ export class MsiTables {
     return mode === M_BASIC ? this.#basic(low, high) : this.#mrif(low, high);
   }
 
-  /** 13. Basic translate mode: reserved 9:3, PPN 53:10, reserved 62:54, and the second doubleword reserved. */
+  /** 13. Basic translate mode: reserved 9:3, PPN 53:10, reserved 62:54; the second doubleword is software's. */
   #basic(low: number, high: number): number {
-    const { words } = this.#structures;
-    if ((low & 0x3f8) !== 0 || high >>> 22 !== 0 || (words[2] | words[3]) !== 0) return -Cause.msiMisconfigured;
+    if ((low & 0x3f8) !== 0 || high >>> 22 !== 0) return -Cause.msiMisconfigured;
     this.pageHi = (high << 2) | (low >>> 30);
     this.pageLo = (low & ~0x3ff) << 2;
     return MSI_BASIC;

@@ -1,7 +1,9 @@
 import { hiOf, loOf } from '../../memory/address.ts';
+import { NO_PASID } from '../target.ts';
 import type { InvalidationTags } from './ats.ts';
 import type { Contexts } from './contexts.ts';
 import { Cause, type FaultQueue, TransactionType } from './fault-queue.ts';
+import type { Hpm } from './hpm.ts';
 import type { Interrupts } from './interrupts.ts';
 import { Queue } from './queue.ts';
 import { Csr, DdtMode, Interrupt, PQB, PQCSR, PQH, PQT, type Registers } from './registers.ts';
@@ -23,12 +25,19 @@ export class PageRequestQueue {
   readonly #interrupts: Interrupts;
   readonly #contexts: Contexts;
   readonly #faults: FaultQueue;
+  readonly #hpm: Hpm;
   readonly #tags: InvalidationTags;
 
   constructor(
     registers: Registers,
     structures: Structures,
-    parts: { readonly interrupts: Interrupts; readonly contexts: Contexts; readonly faults: FaultQueue; readonly tags: InvalidationTags },
+    parts: {
+      readonly interrupts: Interrupts;
+      readonly contexts: Contexts;
+      readonly faults: FaultQueue;
+      readonly hpm: Hpm;
+      readonly tags: InvalidationTags;
+    },
   ) {
     this.queue = new Queue(registers, {
       base: PQB,
@@ -43,12 +52,14 @@ export class PageRequestQueue {
     this.#interrupts = parts.interrupts;
     this.#contexts = parts.contexts;
     this.#faults = parts.faults;
+    this.#hpm = parts.hpm;
     this.#tags = parts.tags;
   }
 
   /** A page request or stop marker from a device. */
   receive(message: AtsMessage): void {
     const device = message.requester | ((message.segment ?? 0) << 16);
+    this.#hpm.begin(device, message.pasid ?? NO_PASID);
     const pasidRequired = { value: false };
     const response = this.#queueFor(message, device, pasidRequired);
     if (response !== QUEUED) this.#respond(message, response, pasidRequired.value);

@@ -113,7 +113,7 @@ export class RiscvIommu implements Target {
       deviceIdBits: config.deviceIdBits ?? 24,
     });
     const processes = new ProcessDirectory(registers, structures, this.#hpm);
-    this.#contexts = new Contexts(registers, memory, directory, processes, config.directoryEntries ?? 1024);
+    this.#contexts = new Contexts({ registers, memory, hpm: this.#hpm }, directory, processes, config.directoryEntries ?? 1024);
     this.msi = new MsiTables(registers, structures);
     const parts = { registers, structures, contexts: this.#contexts, msi: this.msi, faults, hpm: this.#hpm };
     this.#translator = new Translator(parts, config.iotlbEntries ?? 65536);
@@ -126,6 +126,7 @@ export class RiscvIommu implements Target {
       interrupts: this.#interrupts,
       contexts: this.#contexts,
       faults,
+      hpm: this.#hpm,
       tags: this.#tags,
     });
     this.#writes = new RegisterWrites(registers, config, {

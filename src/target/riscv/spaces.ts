@@ -43,9 +43,9 @@ class TableSpace implements AddressSpace {
     const { device, firstStage, sum } = this.stages;
     const { contexts, directory } = this.#parts;
     const memory = this.#memory;
-    const { secondStage, gade } = device;
+    const { secondStage } = device;
     if (secondStage === null) return contexts.firstTable(device, firstStage!, sum, memory).enumerate(first, last, visit, ENTRY_BUDGET);
-    const second = (over: TableMemory) => withoutInterruptFiles(directory.secondTable(secondStage, gade, over), device);
+    const second = (over: TableMemory) => withoutInterruptFiles(directory.secondTable(secondStage, device, over), device);
     if (firstStage === null) return second(memory).enumerate(first, last, visit, ENTRY_BUDGET);
     const tables = { memory, second, first: (over: TableMemory) => contexts.firstTable(device, firstStage, sum, over) };
     return enumerateTwoStage(tables, first, last, visit, ENTRY_BUDGET);
@@ -192,7 +192,8 @@ export class Spaces {
     const { registers, contexts } = this.#parts;
     if (registers.mode === DdtMode.off || !this.#endpoints.has(endpoint)) return null;
     if (registers.mode === DdtMode.bare) return this.#identity;
-    const stages = contexts.find(endpoint, NO_PASID, false, false);
+    const context = contexts.admit(endpoint, NO_PASID, false);
+    const stages = context && contexts.find(context, NO_PASID, false);
     if (stages === null) return null;
     if (stages.first === null && stages.device.second === null) return this.#identity;
     const key = keyOf(stages);

@@ -150,10 +150,7 @@ export class Translator {
   /** Any request; the answer in `translated` and `answer`. Faults are reported as its kind asks. */
   request(kind: RequestKind, device: number, process: number, hi: number, lo: number, access: number): number {
     const { hpm } = this.#parts;
-    hpm.ids.device = device;
-    hpm.ids.process = process;
-    hpm.ids.gscid = -1;
-    hpm.ids.pscid = -1;
+    hpm.begin(device, process);
     hpm.count(kind === Kind.untranslated ? Event.untranslated : kind === Kind.ats ? Event.atsTranslation : Event.translated);
     this.#iotval2Hi = 0;
     this.#iotval2Lo = 0;
@@ -172,15 +169,14 @@ export class Translator {
     if (registers.mode === DdtMode.off) return -Cause.allDisallowed;
     // 2.
     if (registers.mode === DdtMode.bare) return ats ? -Cause.typeDisallowed : this.#pass(hi, lo);
-    // 3. to 16.
-    let stages = contexts.find(device, process, ats, (access & PRIVILEGED) !== 0);
+    // 3. to 7.
+    const context = contexts.admit(device, process, ats);
+    if (context === null) return -contexts.cause;
+    // 8.
+    if (kind === Kind.translated && !context.t2gpa) return this.#pass(hi, lo);
+    // 9. to 16.
+    const stages = kind === Kind.translated ? contexts.secondOnly(context) : contexts.find(context, process, (access & PRIVILEGED) !== 0);
     if (stages === null) return this.#contextFault(blamed(kind, access));
-    if (kind === Kind.translated) {
-      // 8. and 9.
-      if (!stages.device.t2gpa) return this.#pass(hi, lo);
-      stages = contexts.secondOnly(stages);
-    }
-    if (process === NO_PASID && stages.device.dpe) hpm.ids.process = 0;
     hpm.ids.pscid = stages.pscid;
     hpm.ids.gscid = stages.device.secondStage === null ? -1 : stages.device.gscid;
     if (kind === Kind.untranslated) this.#remember(device, process, stages);
@@ -259,7 +255,7 @@ export class Translator {
     answer.gpaHi = gpaHi;
     answer.gpaLo = gpaLo;
     // 18. MSIs.
-    if (device.msi && isInterruptFile(device, gpaHi, gpaLo)) return this.#interruptFile(kind, stages, hi, lo, access, permission, leaf);
+    if (device.msi && isInterruptFile(device, gpaHi, gpaLo)) return this.#interruptFile(kind, stages, hi, lo, access);
     // 19. The second stage.
     const { second } = device;
     let spaHi = gpaHi;
@@ -305,15 +301,19 @@ export class Translator {
   }
 
   /** 18.: the page is a virtual interrupt file's; permissions are those of a second-stage entry with R = W = U = 1, X = 0. */
-  #interruptFile(kind: RequestKind, stages: Stages, hi: number, lo: number, access: number, permission: number, leaf: number): number {
+  #interruptFile(kind: RequestKind, stages: Stages, hi: number, lo: number, access: number): number {
     const { msi } = this.#parts;
     const { answer } = this;
+    const out = stages.first?.out;
+    const leaf = out === undefined ? PTE_D | PTE_U : out[OUT_LEAF];
+    const permission = out === undefined ? RWX : out[OUT_PERMISSION];
     const outcome = msi.translate(stages.device, answer.gpaHi, answer.gpaLo);
     if (outcome < 0) return outcome;
     if (outcome === MSI_MRIF && this.#debugging) return -Cause.typeDisallowed;
     if (kind !== Kind.ats && (access & EXECUTE) !== 0) return -Cause.instructionAccessFault;
     const granted = permission & (READ | ((leaf & PTE_D) !== 0 ? WRITE : 0));
-    this.#set(msi.pageHi, msi.pageLo | (lo & 0xfff), granted, PBMT_PMA);
+    // The MSI entry has no memory type of its own: the first stage's stands.
+    this.#set(msi.pageHi, msi.pageLo | (lo & 0xfff), granted, out === undefined ? PBMT_PMA : out[OUT_TYPE]);
     answer.interruptFile = true;
     answer.mrif = outcome === MSI_MRIF;
     // What to do for an MRIF is more than a translation: it is not cached.
