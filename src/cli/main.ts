@@ -1,52 +1,72 @@
 #!/usr/bin/env node
-import { realpathSync } from 'node:fs';
+import { readFileSync, realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { CommanderError, Command as Definition } from 'commander';
 import { HostError } from '../host/errno.ts';
 import { type Command, EXIT_MISUSE, EXIT_OK, EXIT_WRONG, type Output, UsageError } from './command.ts';
 import { conformanceCommand } from './conformance/riscv.ts';
-import { processOutput } from './output.ts';
+import { demoCommand } from './demo.ts';
+import { endQuietly, processOutput } from './output.ts';
 import { RecordingError } from './recording.ts';
 import { replayCommand } from './replay/index.ts';
 
 /** One line a command. */
-const commands: readonly Command[] = [replayCommand, conformanceCommand];
+const commands: readonly Command[] = [demoCommand, replayCommand, conformanceCommand];
 
 /** Runs the command line; resolves to the exit status. */
 export async function main(args: readonly string[], output: Output): Promise<number> {
-  const [name, ...rest] = args;
-  if (name === undefined || name === 'help' || name === '--help' || name === '-h') {
-    for (const command of commands) output.out(`viommu ${command.usage}\n    ${command.summary}`);
-    return name === undefined ? EXIT_MISUSE : EXIT_OK;
-  }
-  const command = commands.find((candidate) => candidate.name === name);
-  if (command === undefined) {
-    output.err(`viommu: there is no command '${name}'; there are ${commands.map((candidate) => candidate.name).join(', ')}`);
+  let status = EXIT_OK;
+  const program = programOf(output, (ended) => {
+    status = ended;
+  });
+  if (args.length === 0) {
+    for (const line of program.helpInformation().trimEnd().split('\n')) output.err(line);
     return EXIT_MISUSE;
   }
   try {
-    return await command.run(rest, output);
+    await program.parseAsync([...args], { from: 'user' });
+    return status;
   } catch (error) {
-    return failed(error, command, rest.includes('--json'), output);
+    return failed(error, args, output);
   }
+}
+
+function programOf(output: Output, end: (status: number) => void): Definition {
+  const program = new Definition('viommu')
+    .description("Emulates the IOMMU that a guest sees on the host's own")
+    .version(version(), '--version', 'print the version')
+    .helpOption('-h, --help', 'explain the command and every option')
+    .helpCommand('help [command]', 'explain a command')
+    // The one line of a misuse is written in `failed`, for all kinds of misuse alike.
+    .configureOutput({ writeOut: (text) => output.out(text.trimEnd()), outputError: () => {}, getOutHelpWidth: () => output.columns })
+    .configureHelp({ subcommandTerm: (command) => command.name() })
+    .exitOverride();
+  for (const command of commands) {
+    const definition = program.command(command.name).description(command.summary);
+    command.define(definition, output, end);
+    definition.option('--json', 'print one JSON object on standard output', false);
+  }
+  return program;
+}
+
+function version(): string {
+  return JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version;
 }
 
 /** One line that says what; with --json one object too. An error that nobody foresaw keeps its stack. */
-function failed(error: unknown, command: Command, json: boolean, output: Output): number {
-  if (error instanceof UsageError || isParseArgsError(error)) {
-    output.err(`viommu ${command.name}: ${(error as Error).message.split('\n')[0]}`);
-    return EXIT_MISUSE;
-  }
-  const message = error instanceof Error ? error.message : String(error);
-  if (json) output.out(JSON.stringify({ error: message }));
-  const foreseen = error instanceof RecordingError || error instanceof HostError;
-  output.err(`viommu ${command.name}: ${foreseen || !(error instanceof Error) ? message : (error.stack ?? message)}`);
-  return EXIT_WRONG;
-}
-
-function isParseArgsError(error: unknown): boolean {
-  return error instanceof TypeError && String((error as NodeJS.ErrnoException).code).startsWith('ERR_PARSE_ARGS');
+function failed(error: unknown, args: readonly string[], output: Output): number {
+  if (error instanceof CommanderError && error.exitCode === 0) return EXIT_OK;
+  const misuse = error instanceof UsageError || error instanceof CommanderError;
+  const message = (error instanceof Error ? error.message : String(error)).replace(/^error: /, '');
+  const line = misuse ? message.split('\n')[0] : message;
+  if (args.includes('--json')) output.out(JSON.stringify({ error: line }));
+  const name = commands.find((command) => command.name === args[0])?.name;
+  const foreseen = misuse || error instanceof RecordingError || error instanceof HostError || !(error instanceof Error);
+  output.err(`viommu${name === undefined ? '' : ` ${name}`}: ${foreseen ? line : (error.stack ?? line)}`);
+  return misuse ? EXIT_MISUSE : EXIT_WRONG;
 }
 
 if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  endQuietly();
   process.exitCode = await main(process.argv.slice(2), processOutput());
 }

@@ -1,17 +1,10 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
-import { afterAll, beforeEach } from 'vitest';
+import { join } from 'node:path';
+import { afterAll } from 'vitest';
 
-/** Where the recorded Linux guests lie: beside the repository. */
-export const traces = join(import.meta.dirname, '../../../shared/traces');
-
-/** Skips the tests around it where the file or folder is not there, and says so. */
-export function skipWithout(path: string): void {
-  beforeEach((context) => {
-    if (!existsSync(path)) context.skip(`${basename(path)} is not there: the recordings lie beside the checkout, in ../shared`);
-  });
-}
+/** Where the recorded guests lie, and in `conformance/` what reference models answer. */
+export const traces = join(import.meta.dirname, '../recordings');
 
 /** A folder of the test file that uses it. */
 export const folder = mkdtempSync(join(tmpdir(), 'viommu-replay-'));

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { recording, skipWithout, traces } from './recordings.ts';
+import { recording, traces } from './recordings.ts';
 import { runCli } from './run-cli.ts';
 
 const MACHINE = {
@@ -85,8 +85,6 @@ describe('replay of a virtio-iommu guest', () => {
 });
 
 describe('the recorded Linux guest', () => {
-  skipWithout(traces);
-
   test('all right, one host call a request that changes something', async () => {
     const { status, out } = await runCli('replay', join(traces, 'virtio-iommu-linux-6.12.ndjson.gz'), '--json');
     const result = JSON.parse(out);

@@ -1,14 +1,18 @@
-import { parseArgs } from 'node:util';
-import { type Command, EXIT_OK, EXIT_WRONG, type Output, UsageError } from '../command.ts';
+import { Argument } from 'commander';
+import { type Command, EXIT_OK, EXIT_WRONG, type Output } from '../command.ts';
 import { progressOf } from '../progress.ts';
 import { bytesOf, RecordingError, recordedLines } from '../recording.ts';
 import { RiscvReplay, type TestResult } from './riscv-replay.ts';
 
 export const conformanceCommand: Command = {
   name: 'conformance',
-  usage: 'conformance riscv FILE [--json]',
-  summary: "replays a recording of a specification's reference model and compares every outcome",
-  run: conformance,
+  summary: 'replays the tests of a reference model',
+  define: (command, output, end) => {
+    command
+      .addArgument(new Argument('<target>', 'whose reference model').choices(['riscv']))
+      .argument('<FILE>', 'the recording, as JSON lines, gzipped or not')
+      .action(async (_target: string, file: string, { json }: { json: boolean }) => end(await conformance(file, json, output)));
+  },
 };
 
 /** What `--json` prints. */
@@ -19,17 +23,10 @@ export interface ConformanceResult {
 }
 
 /** Resolves to the exit status: EXIT_WRONG when any comparison fails without an excuse. */
-export async function conformance(args: readonly string[], output: Output): Promise<number> {
-  const { values, positionals } = parseArgs({
-    args: [...args],
-    allowPositionals: true,
-    options: { json: { type: 'boolean', default: false } },
-  });
-  const [target, file] = positionals;
-  if (positionals.length !== 2 || target !== 'riscv') throw new UsageError('conformance takes riscv and one FILE');
+async function conformance(file: string, json: boolean, output: Output): Promise<number> {
   const tests = await replayed(file, output);
   const result = summary(tests);
-  if (values.json) output.out(JSON.stringify(result));
+  if (json) output.out(JSON.stringify(result));
   else describe(tests, result, output);
   return result.failed === 0 ? EXIT_OK : EXIT_WRONG;
 }

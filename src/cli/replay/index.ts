@@ -1,41 +1,44 @@
-import { parseArgs } from 'node:util';
+import { Option } from 'commander';
 import { pathNames } from '../../accel/choose.ts';
 import { hostKinds } from '../../host/registry.ts';
-import { type Command, EXIT_OK, EXIT_WRONG, type Output, oneOf, UsageError } from '../command.ts';
+import { type Command, EXIT_OK, EXIT_WRONG, type Output } from '../command.ts';
 import { progressOf } from '../progress.ts';
 import { bytesOf } from '../recording.ts';
-import { openRig, portNames } from './ports.ts';
+import { openRig, type PortName, portNames } from './ports.ts';
 import { type ReplayResult, RIG_DEVICES, replay } from './run.ts';
+
+interface ReplayOptions {
+  readonly host: string;
+  readonly port: PortName;
+  readonly path: string;
+  readonly json: boolean;
+}
 
 export const replayCommand: Command = {
   name: 'replay',
-  usage: `replay FILE [--host ${hostKinds().join('|')}] [--port ${portNames().join('|')}] [--path ${pathNames().join('|')}] [--json]`,
-  summary: 'runs a recorded guest and compares every answer and every DMA',
-  run,
+  summary: 'runs a recorded guest, all answers compared',
+  define: (command, output, end) => {
+    command
+      .argument('<FILE>', 'a recording, as JSON lines, gzipped or not')
+      .addOption(new Option('--host <interface>', 'kernel interface of the host').choices(hostKinds()).default('iommufd'))
+      .addOption(
+        new Option('--port <kernel>', 'the kernel that it runs on: simulated, or the one of this machine')
+          .choices(portNames())
+          .default('sim'),
+      )
+      .addOption(new Option('--path <path>', 'path from the guest to the hardware').choices(pathNames()).default('auto'))
+      .action(async (file: string, options: ReplayOptions) => end(await run(file, options, output)));
+  },
 };
 
-async function run(args: readonly string[], output: Output): Promise<number> {
-  const { values, positionals } = parseArgs({
-    args: [...args],
-    allowPositionals: true,
-    options: {
-      host: { type: 'string', default: 'iommufd' },
-      port: { type: 'string', default: 'sim' },
-      path: { type: 'string', default: 'auto' },
-      json: { type: 'boolean', default: false },
-    },
-  });
-  if (positionals.length !== 1) throw new UsageError(`replay takes one FILE, not ${positionals.length}`);
-  const [file] = positionals;
-  const host = oneOf('host', values.host, hostKinds());
-  const path = oneOf('path', values.path, pathNames());
+async function run(file: string, { host, port, path, json }: ReplayOptions, output: Output): Promise<number> {
   const size = await bytesOf(file);
-  const rig = await openRig(oneOf('port', values.port, portNames()), host, RIG_DEVICES);
+  const rig = await openRig(port, host, RIG_DEVICES);
   try {
     const progress = progressOf(output, `replay ${file}`, size);
     const result = await replay({ file, path, ...(progress && { progress }) }, rig);
     output.progress?.('');
-    if (values.json) output.out(JSON.stringify(result));
+    if (json) output.out(JSON.stringify(result));
     else describe(result, output);
     return wrongOf(result) === 0 ? EXIT_OK : EXIT_WRONG;
   } finally {

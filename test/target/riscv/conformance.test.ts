@@ -1,16 +1,14 @@
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { conformance } from '../../../src/cli/conformance/riscv.ts';
-import { RecordingError } from '../../../src/cli/recording.ts';
 import { folder, recording } from '../../cli/recordings.ts';
+import { runCli } from '../../cli/run-cli.ts';
 
 /** The specification's own reference model, recorded (README.md there). */
 const RECORDINGS = join(import.meta.dirname, '../../recordings/conformance');
 
-async function run(...args: string[]): Promise<{ status: number; out: string[] }> {
-  const out: string[] = [];
-  const status = await conformance(args, { out: (line) => out.push(line), err: () => undefined, progress: null });
-  return { status, out };
+async function run(...args: string[]): Promise<{ status: number; out: string[]; err: string }> {
+  const { status, out, err } = await runCli('conformance', ...args);
+  return { status, out: out.split('\n'), err };
 }
 
 const RESET = {
@@ -83,11 +81,12 @@ test.each([
   ['what is no line at all', [RESET, 'nonsense'], 2],
 ])('%s is refused with file and line', async (_, lines, line) => {
   const file = recording(lines as (object | string)[]);
-  await expect(run('riscv', file)).rejects.toThrow(RecordingError);
-  await expect(run('riscv', file)).rejects.toThrow(`${file}:${line}:`);
+  const { status, err } = await run('riscv', file);
+  expect(status).toBe(1);
+  expect(err).toContain(`viommu conformance: ${file}:${line}:`);
 });
 
 test('misuse', async () => {
-  await expect(run('riscv')).rejects.toThrow('conformance takes riscv and one FILE');
-  await expect(run('riscv', join(folder, 'nothing'))).rejects.toThrow('cannot be read: ENOENT');
+  expect(await run('riscv')).toMatchObject({ status: 2, err: "viommu conformance: missing required argument 'FILE'" });
+  expect((await run('riscv', join(folder, 'nothing'))).err).toContain('cannot be read: ENOENT');
 });
