@@ -3,39 +3,49 @@ import type { Host, HostDevice } from '../host/host.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { AddressSpace, TargetObserver } from '../target/target.ts';
 import { type Choice, checkWish, choose, type PathWish } from './choose.ts';
-import type { Path, PathCounters } from './path.ts';
+import { type Backing, type Binding, DeviceGroup } from './device-group.ts';
+import type { PathCounters } from './path.ts';
+import { seal } from './seal.ts';
 
-/** A passed-through endpoint: its host device, the space that it reaches, and the path that brings it there. */
-interface Binding {
-  readonly device: HostDevice;
-  space: AddressSpace | null;
-}
-
-/** A space that the hardware holds for at least one device. */
-interface Backing {
-  readonly path: Path;
-  readonly choice: Choice;
-  devices: number;
+export interface BinderOptions {
+  /** `auto` (default), or the only path that may serve. */
+  readonly path?: PathWish;
+  /** Hears of endpoints whose path may be another one now, whatever was the reason. */
+  readonly moved?: (endpoint: number) => void;
+  /**
+   * Runs the next slice of what was too much for one flush, soon but not at once: never within a guest operation, nor beside one. Default:
+   * setImmediate.
+   */
+  readonly schedule?: (slice: () => void) => void;
 }
 
 /**
  * Binds the passed-through endpoints of one target to one host: endpoints that share an address space share one path, made
- * when the first of them arrives and closed when the last one leaves. Spaces that only emulated devices use cost nothing here.
+ * when the first of them arrives and closed when the last one leaves. Spaces that only emulated devices use cost nothing here,
+ * and a flush visits the spaces that have something to do, not those that there are.
  */
 export class Binder implements TargetObserver {
   readonly #host: Host;
   readonly #memory: GuestMemory;
   readonly #wish: PathWish;
+  readonly #moved: (endpoint: number) => void;
+  readonly #schedule: (slice: () => void) => void;
+  #scheduled = false;
   readonly #bindings = new Map<number, Binding>();
+  readonly #groups = new Map<string, DeviceGroup>();
   readonly #backings = new Map<AddressSpace, Backing>();
+  /** What changed since the last flush, and what that could not finish. */
+  readonly #pending = new Set<Backing>();
   #error: HostError | null = null;
 
   /** @throws RangeError for a wish that names no path. */
-  constructor(host: Host, memory: GuestMemory, wish: PathWish = 'auto') {
-    checkWish(wish);
+  constructor(host: Host, memory: GuestMemory, { path = 'auto', moved = () => {}, schedule = setImmediate }: BinderOptions = {}) {
+    checkWish(path);
     this.#host = host;
     this.#memory = memory;
-    this.#wish = wish;
+    this.#wish = path;
+    this.#moved = moved;
+    this.#schedule = (slice) => schedule(slice);
   }
 
   /** Of the last attach or flush that failed, when a host call was the reason. */
@@ -49,104 +59,211 @@ export class Binder implements TargetObserver {
    */
   add(endpoint: number, device: HostDevice, space: AddressSpace | null): number {
     if (this.#bindings.has(endpoint)) throw new RangeError(`endpoint 0x${endpoint.toString(16)} has a device already`);
-    this.#bindings.set(endpoint, { device, space: null });
-    const result = this.attach(endpoint, space);
-    if (result < 0) this.#bindings.delete(endpoint);
+    const group = this.#groupOf(device);
+    const binding = { endpoint, device, group, wanted: space };
+    group.members.add(binding);
+    this.#bindings.set(endpoint, binding);
+    const result = this.#settle(group);
+    if (result < 0) this.#forget(binding);
     return result;
   }
 
-  /** Takes the device off the target, blocked. Returns 0 or a negative errno. */
+  /** Takes the device off the target, blocked. Returns 0 or a negative errno, and then it stays. */
   remove(endpoint: number): number {
-    const result = this.attach(endpoint, null);
-    if (result === 0) this.#bindings.delete(endpoint);
-    return result;
+    const binding = this.#bindings.get(endpoint);
+    if (binding === undefined) return 0;
+    const path = binding.group.backing?.path;
+    const result = path?.detach(binding.device) ?? 0;
+    if (result < 0) {
+      this.#error = path!.error;
+      return result;
+    }
+    this.#forget(binding);
+    return 0;
   }
 
-  /** The path of an endpoint and why; null when the endpoint has no device or is blocked. */
+  /** The same, come what may: a device that cannot be detached is closed. Returns why, or null. */
+  expel(endpoint: number): HostError | null {
+    const binding = this.#bindings.get(endpoint);
+    if (binding === undefined || this.remove(endpoint) === 0) return null;
+    const error = this.#error ?? new HostError('detach', errno.EIO, undefined, binding.device.name);
+    binding.device.close();
+    this.#forget(binding);
+    return error;
+  }
+
+  /** The path of an endpoint and why; `blocked` when it reaches nothing, with the reason where that is not the guest's wish. */
   choiceOf(endpoint: number): Choice | null {
-    const space = this.#bindings.get(endpoint)?.space;
-    return (space && this.#backings.get(space)?.choice) ?? null;
+    const binding = this.#bindings.get(endpoint);
+    if (binding === undefined) return null;
+    const reason = binding.group.refusal(binding);
+    if (reason !== null) return { path: 'blocked', refused: [{ path: this.#wish, reason }] };
+    return binding.group.backing?.choice ?? null;
   }
 
   /** Counters of all paths that live now, with the names of their spaces. */
   counters(): { readonly space: string; readonly path: string; readonly counters: PathCounters }[] {
-    return [...this.#backings].map(([space, { path }]) => ({ space: space.name, path: path.name, counters: { ...path.counters } }));
+    return [...this.#backings.values()].map(({ space, path }) => ({
+      space: space.name,
+      path: path.name,
+      counters: { ...path.counters },
+    }));
   }
 
   attach(endpoint: number, space: AddressSpace | null): number {
     const binding = this.#bindings.get(endpoint);
-    if (binding === undefined || binding.space === space) return 0;
-    const result = space === null ? this.#block(binding) : this.#move(binding, space);
-    // A guest that changed its own tables has left the old space for good: better no translation than a stale one.
-    if (result < 0 && space?.owner === 'guest') this.#block(binding);
+    if (binding === undefined || binding.wanted === space) return 0;
+    const before = binding.wanted;
+    binding.wanted = space;
+    const result = this.#settle(binding.group);
+    if (result === 0) return 0;
+    if (space?.owner === 'guest' || (space === null && before?.owner === 'guest')) {
+      // A guest that changed its own tables has left the old space for good: better no translation than a stale one.
+      binding.wanted = null;
+      this.#block(binding.group, true);
+    } else binding.wanted = before;
+    this.#tell(binding.group);
     return result;
   }
 
   changed(space: AddressSpace, first: number, last: number): void {
-    this.#backings.get(space)?.path.changed(first, last);
+    const backing = this.#backings.get(space);
+    if (backing === undefined) return;
+    backing.path.changed(first, last);
+    this.#pending.add(backing);
   }
 
   flush(): number {
     let result = 0;
-    for (const { path } of this.#backings.values()) {
+    for (const backing of this.#pending) {
+      const { path } = backing;
+      const wasBehind = path.pending;
       const answer = path.flush();
+      if (!path.pending) this.#pending.delete(backing);
       if (answer < 0 && result === 0) {
         result = answer;
         this.#error = path.error;
       }
+      if (path.unfinished) this.#goOn();
+      if (answer < 0 || wasBehind || path.pending) for (const group of backing.groups) this.#tell(group);
     }
     return result;
   }
 
-  /** Blocks every endpoint and frees what the paths hold on the host. */
-  close(): void {
-    for (const endpoint of [...this.#bindings.keys()]) this.remove(endpoint);
+  /** Blocks every endpoint and frees what the paths hold on the host. Returns what could not be done as it should. */
+  close(): HostError[] {
+    return [...this.#bindings.keys()].map((endpoint) => this.expel(endpoint)).filter((error) => error !== null);
   }
 
-  #block(binding: Binding): number {
-    if (binding.space === null) return 0;
-    const backing = this.#backings.get(binding.space)!;
-    const result = backing.path.detach(binding.device);
-    if (result < 0) {
-      this.#error = backing.path.error;
-      return result;
+  /** What a path could not finish in one slice follows by itself. */
+  #goOn(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    this.#schedule(() => {
+      this.#scheduled = false;
+      this.flush();
+    });
+  }
+
+  #groupOf(device: HostDevice): DeviceGroup {
+    const name = device.iommuGroup;
+    const group = (name === null ? undefined : this.#groups.get(name)) ?? new DeviceGroup(name);
+    if (name !== null) this.#groups.set(name, group);
+    return group;
+  }
+
+  /** Brings a group to where all of it is wanted, and blocks it where there is no such place. Returns 0 or a negative errno. */
+  #settle(group: DeviceGroup): number {
+    const space = group.agreed;
+    const result = space === null ? this.#block(group) : this.#move(group, space);
+    if (result === 0) this.#tell(group);
+    return result;
+  }
+
+  /** `anyhow`: there is no staying, so what cannot be detached is closed. */
+  #block(group: DeviceGroup, anyhow = false): number {
+    const { backing } = group;
+    for (const { device } of group.members) {
+      const result = backing?.path.detach(device) ?? 0;
+      if (result === 0) continue;
+      this.#error = backing!.path.error;
+      if (anyhow || result === -errno.ENODEV) {
+        seal(device);
+        backing!.path.moved(device);
+      } else {
+        this.#return(group, backing);
+        return result;
+      }
     }
-    this.#left(binding, backing);
+    this.#leave(group);
     return 0;
   }
 
-  #move(binding: Binding, space: AddressSpace): number {
-    const backing = this.#backings.get(space) ?? this.#back(space);
-    if (typeof backing === 'number') return backing;
-    const before = binding.space === null ? undefined : this.#backings.get(binding.space);
-    const result = backing.path.attach(binding.device);
+  #move(group: DeviceGroup, space: AddressSpace): number {
+    const after = this.#backings.get(space) ?? this.#back(space);
+    if (typeof after === 'number') return after;
+    const before = group.backing;
+    // A container lets a group in once all of it has left the one before.
+    const together = before !== null && before !== after && group.members.size > 1 && !this.#host.capabilities.replace;
+    let result = 0;
+    let failed = after.path;
+    for (const { device } of together ? group.members : []) {
+      if (result === 0) result = before!.path.detach(device);
+      if (result < 0) failed = before!.path;
+    }
+    for (const { device } of group.members) {
+      if (result === 0) result = after.path.attach(device);
+    }
     if (result < 0) {
-      this.#error = backing.path.error;
-      if (before !== undefined) this.#stay(binding, before);
-      if (backing.devices === 0) this.#release(space, backing);
+      this.#error = failed.error;
+      if (before !== after) {
+        for (const { device } of group.members) after.path.moved(device);
+        this.#return(group, before);
+      }
+      this.#releaseUnused(after);
       return result;
     }
-    backing.devices++;
-    if (before !== undefined) {
-      before.path.moved(binding.device);
-      this.#left(binding, before);
+    if (before !== after) {
+      for (const { device } of group.members) before?.path.moved(device);
+      this.#leave(group);
+      group.backing = after;
+      after.groups.add(group);
     }
-    binding.space = space;
+    if (after.path.pending) this.#pending.add(after);
+    if (after.path.unfinished) this.#goOn();
     return 0;
   }
 
-  /** The refusing path may have had the device for a moment: it goes back, or, when the host does not let it, is blocked. */
-  #stay(binding: Binding, backing: Backing): void {
-    backing.path.moved(binding.device);
-    if (backing.path.attach(binding.device) < 0) this.#left(binding, backing);
+  /** Devices may have left for a moment: they go back, or, when the host does not let them, are blocked. */
+  #return(group: DeviceGroup, to: Backing | null): void {
+    let result = 0;
+    for (const { device } of group.members) {
+      to?.path.moved(device);
+      if (to !== null && result === 0) result = to.path.attach(device);
+      else result = -errno.ENODEV;
+    }
+    if (result === 0) return;
+    for (const { device } of group.members) {
+      to?.path.moved(device);
+      seal(device);
+    }
+    this.#leave(group);
   }
 
   #back(space: AddressSpace): Backing | number {
     const context = { space, memory: this.#memory, host: this.#host };
     const { kind, choice } = choose(context, this.#wish);
-    if (kind === null) return -errno.EOPNOTSUPP;
+    if (kind === null) {
+      this.#error = new HostError(
+        'attach',
+        errno.EOPNOTSUPP,
+        undefined,
+        choice.refused.map(({ path, reason }) => `${path}: ${reason}`).join('; '),
+      );
+      return -errno.EOPNOTSUPP;
+    }
     try {
-      const backing = { path: kind.create(context), choice, devices: 0 };
+      const backing = { space, path: kind.create(context), choice, groups: new Set<DeviceGroup>() };
       this.#backings.set(space, backing);
       return backing;
     } catch (error) {
@@ -156,15 +273,36 @@ export class Binder implements TargetObserver {
     }
   }
 
-  #left(binding: Binding, backing: Backing): void {
-    const space = binding.space!;
-    binding.space = null;
-    backing.devices--;
-    if (backing.devices === 0) this.#release(space, backing);
+  #leave(group: DeviceGroup): void {
+    const { backing } = group;
+    group.backing = null;
+    if (backing === null) return;
+    backing.groups.delete(group);
+    this.#releaseUnused(backing);
   }
 
-  #release(space: AddressSpace, backing: Backing): void {
-    this.#backings.delete(space);
+  #releaseUnused(backing: Backing): void {
+    if (backing.groups.size > 0) return;
+    this.#backings.delete(backing.space);
+    this.#pending.delete(backing);
     backing.path.close();
+  }
+
+  /** The device has left its group, which may agree now. */
+  #forget(binding: Binding): void {
+    const { group, device } = binding;
+    this.#bindings.delete(binding.endpoint);
+    group.members.delete(binding);
+    group.backing?.path.moved(device);
+    seal(device);
+    if (group.members.size > 0) this.#settle(group);
+    else {
+      this.#leave(group);
+      if (group.name !== null) this.#groups.delete(group.name);
+    }
+  }
+
+  #tell(group: DeviceGroup): void {
+    for (const { endpoint } of group.members) this.#moved(endpoint);
   }
 }

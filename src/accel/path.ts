@@ -16,6 +16,10 @@ export interface Path {
   changed(first: number, last: number): void;
   /** Makes the hardware agree. Returns 0 or a negative errno; see AddressSpace.owner for what stands then. */
   flush(): number;
+  /** The next flush has something to do: what changed, or what earlier ones could not do. Only then is it called. */
+  readonly pending: boolean;
+  /** The last flush did a part as large as one may be; the next one goes on behind it, and nothing but being called is missing. */
+  readonly unfinished: boolean;
   /** Of the last call that failed. */
   readonly error: HostError | null;
   readonly counters: PathCounters;

@@ -1,20 +1,23 @@
 import { errno, HostError } from '../host/errno.ts';
 import type { Host, HostDevice, SpaceRequirements } from '../host/host.ts';
-import { MMIO, READ_WRITE } from '../memory/access.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { IntervalMap } from '../memory/interval-map.ts';
 import type { AddressSpace } from '../target/target.ts';
-import { type DifferenceLists, difference } from './difference.ts';
+import { Attachments } from './attachments.ts';
 import { DirtyRanges } from './dirty-ranges.ts';
+import { HeldSpace } from './held-space.ts';
 import type { Path, PathCounters, PathKind } from './path.ts';
-import { RunList } from './run-list.ts';
-import { closeSpace, copySpace, type HeldSpace } from './space-copy.ts';
+import type { RunList } from './run-list.ts';
+import { closeSpace, copySpace } from './space-copy.ts';
+import { Survey } from './survey.ts';
 
-/** Host mappings of one address space, and runs in one flush. What a flush cannot take within it answers -ENOSPC. */
+/** Host mappings of one address space. */
 const MAPPING_LIMIT = 1 << 20;
 
 /** Host mappings that one run is cut into at most, however small the guest's unmaps are: as many as one hypercall maps pages. */
 const PIECES_PER_RUN = 512;
+
+const NOTHING: readonly DirtyRanges[] = [];
 
 /** The path that any host serves: host mappings that follow what the guest means, one DMA_MAP a coalesced run. */
 export const shadow: PathKind = {
@@ -25,7 +28,7 @@ export const shadow: PathKind = {
 
 /**
  * Holds what the hardware has (one interval a host mapping, to guest pages), asks the address space what it should have, and
- * issues the difference. Written down call by call, so what it holds is true whichever call fails.
+ * issues the difference.
  */
 class ShadowPath implements Path {
   readonly name = 'shadow';
@@ -34,22 +37,14 @@ class ShadowPath implements Path {
   readonly #memory: GuestMemory;
   readonly #host: Host;
   readonly #requirements: SpaceRequirements;
-  /** Devices whose requests reach the address space, and those of them that the host has attached. */
-  readonly #devices = new Set<HostDevice>();
-  readonly #attached = new Set<HostDevice>();
+  readonly #devices: Attachments;
   #now: HeldSpace;
   readonly #changed = new DirtyRanges();
   /** What earlier flushes could not do. */
   readonly #owed = new DirtyRanges();
-  readonly #lists: DifferenceLists = {
-    held: new RunList(MAPPING_LIMIT),
-    wanted: new RunList(MAPPING_LIMIT),
-    removals: new RunList(MAPPING_LIMIT),
-    remnants: new RunList(MAPPING_LIMIT),
-    additions: new RunList(MAPPING_LIMIT),
-    kept: new RunList(MAPPING_LIMIT),
-  };
-  readonly #splits = { count: 0, grain: Number.POSITIVE_INFINITY };
+  /** What earlier flushes did not come to. */
+  readonly #rest = new DirtyRanges();
+  readonly #survey: Survey;
   /** Largest size, and alignment, of a new mapping in pages: after a split, what the guest unmaps at once. */
   #grain = Number.POSITIVE_INFINITY;
   /** The apertures that the host covers. */
@@ -66,11 +61,21 @@ class ShadowPath implements Path {
     this.#memory = memory;
     this.#host = host;
     this.#requirements = { granuleLg2: space.granuleLg2 };
-    this.#now = { hostSpace: host.createSpace(this.#requirements), held: new IntervalMap(MAPPING_LIMIT) };
+    this.#survey = new Survey(space, memory);
+    this.#now = new HeldSpace(host.createSpace(this.#requirements), new IntervalMap(MAPPING_LIMIT));
+    this.#devices = new Attachments(this.#now.hostSpace);
   }
 
   get error(): HostError | null {
     return this.#error;
+  }
+
+  get pending(): boolean {
+    return this.#changed.count > 0 || this.#owed.count > 0 || this.#rest.count > 0 || this.#devices.behind;
+  }
+
+  get unfinished(): boolean {
+    return this.#rest.count > 0;
   }
 
   attach(device: HostDevice): number {
@@ -78,24 +83,25 @@ class ShadowPath implements Path {
     // Before, so that a host with windows has them when the mappings come in; afterwards, because devices narrow what a host can map.
     if (result === 0) result = this.#coverApertures();
     if (result < 0) return result;
-    result = this.#stale ? 0 : this.#admit(device);
-    if (result < 0) return result;
-    this.#devices.add(device);
+    if (this.#stale) {
+      this.#devices.await(device);
+      return 0;
+    }
+    result = this.#devices.admit(device);
+    if (result < 0) return this.#hostFailed(result);
     this.#covered = null;
     result = this.#coverApertures();
-    if (result < 0) this.detach(device);
+    if (result < 0) this.#devices.expel(device);
     return result;
   }
 
   detach(device: HostDevice): number {
-    const result = this.#expel(device);
-    if (result === 0) this.#devices.delete(device);
-    return result;
+    const result = this.#devices.expel(device);
+    return result < 0 ? this.#hostFailed(result) : 0;
   }
 
   moved(device: HostDevice): void {
-    this.#devices.delete(device);
-    this.#attached.delete(device);
+    this.#devices.forget(device);
   }
 
   changed(first: number, last: number): void {
@@ -103,19 +109,23 @@ class ShadowPath implements Path {
   }
 
   flush(): number {
-    if (this.#changed.count === 0 && this.#owed.count === 0 && this.#attached.size === this.#devices.size) return 0;
+    if (!this.pending) return 0;
     this.counters.flushes++;
     const covered = this.#coverApertures();
+    const wasStale = this.#stale;
+    this.#stale = false;
+    const debts = this.#owed.count + this.#rest.count > 0 ? [this.#owed, this.#rest].map(taken) : NOTHING;
     const result = covered < 0 ? covered : this.#reconcile(this.#changed);
     if (result < 0) this.#owed.addAll(this.#changed);
-    // An earlier operation's debt: whether it can be paid now does not decide what this operation answers.
-    else if (this.#owed.count > 0 && this.#reconcile(this.#owed) === 0) this.#owed.clear();
     this.#changed.clear();
-    if (this.#owed.count === 0) this.#stale = false;
-    for (const device of this.#devices) {
-      if (this.#stale) this.#expel(device);
-      else this.#admit(device);
+    // Earlier operations' debts: whether they can be paid now does not decide what this operation answers.
+    for (const debt of debts) {
+      // One slice a flush, and nothing more is tried where something failed.
+      if (result < 0 || this.#rest.count > 0 || this.#reconcile(debt) < 0) this.#owed.addAll(debt);
     }
+    if (result < 0) this.#stale ||= wasStale;
+    if (this.#stale) this.#devices.expelAll();
+    else if (this.#devices.behind) this.#devices.admitAll();
     return result;
   }
 
@@ -127,22 +137,6 @@ class ShadowPath implements Path {
     this.#error = error;
     if (this.#result === 0) this.#result = answer;
     return answer;
-  }
-
-  /** Attaches a device that is not attached. Returns 0 or a negative errno. */
-  #admit(device: HostDevice): number {
-    const answer = this.#attached.has(device) ? 0 : this.#now.hostSpace.attach(device);
-    if (answer < 0) return this.#hostFailed(answer);
-    this.#attached.add(device);
-    return 0;
-  }
-
-  /** Detaches a device that is attached. Returns 0 or a negative errno. */
-  #expel(device: HostDevice): number {
-    const answer = this.#attached.has(device) ? this.#now.hostSpace.detach(device) : 0;
-    if (answer < 0) return this.#hostFailed(answer);
-    this.#attached.delete(device);
-    return 0;
   }
 
   #hostFailed(answer: number): number {
@@ -174,106 +168,91 @@ class ShadowPath implements Path {
     return 0;
   }
 
+  /** Makes the hardware agree within the ranges. What was taken away and could not be put back is owed, whether the ranges name it or not. */
   #reconcile(dirty: DirtyRanges): number {
-    const lists = this.#lists;
     this.#result = 0;
     dirty.normalize();
-    const whole = this.#collect(dirty);
+    const whole = this.#survey.take(dirty, this.#now.held);
+    this.#rest.addAll(this.#survey.rest);
+    if (this.#survey.error !== null) this.#failed(-errno.EFAULT, this.#survey.error);
+    if (!whole)
+      this.#failed(-errno.ENOSPC, new HostError(this.#space.name, errno.ENOSPC, undefined, 'more mappings than one flush may change'));
     if (this.#givenUp()) return this.#result;
-    if (!difference(dirty, lists, this.#splits) || !whole) {
-      this.#failed(
-        -errno.ENOSPC,
-        new HostError(this.#space.name, errno.ENOSPC, undefined, 'more runs or table entries than one flush may read'),
-      );
-      if (this.#givenUp()) return this.#result;
-    }
-    if (this.#splits.count > 0) {
-      this.#grain = Math.min(this.#grain, 2 ** Math.floor(Math.log2(this.#splits.grain)));
-      if (this.#attached.size > 0 && !this.#stale && this.#result === 0 && this.#swap()) return 0;
-      this.counters.splits += this.#splits.count;
-    }
-    this.#unmapRemovals();
-    if (this.#givenUp()) return this.#result;
-    // What stays stays whole: its guest may never unmap it in parts.
-    this.#mapAll(lists.remnants, this.#now, Number.POSITIVE_INFINITY);
-    this.#mapAll(lists.additions, this.#now, this.#grain);
+    this.#issue();
+    const { removals } = this.#survey.lists;
+    for (let i = 0; i < removals.length && this.#result < 0; i++) this.#owe(removals, i);
     return this.#result;
   }
 
-  /** Fills `held` and `wanted`; false when the space has more to say than a flush can take. */
-  #collect(dirty: DirtyRanges): boolean {
-    const { held, wanted } = this.#lists;
-    held.clear();
-    wanted.clear();
-    let whole = true;
-    for (let i = 0; i < dirty.count; i++) {
-      this.#now.held.intervals(dirty.first(i), dirty.last(i), this.#visitHeld);
-      // Behind the first range that was too much nothing is asked: a guest's loops cost one bound a flush, and what it has there is unmapped.
-      if (whole && this.#space.enumerate(dirty.first(i), dirty.last(i), this.#visitWanted) <= dirty.last(i)) whole = false;
-    }
-    return whole;
+  #owe(runs: RunList, at: number): void {
+    this.#owed.add(runs.iova[at], runs.iova[at] + runs.pages[at] - 1);
   }
 
-  readonly #visitHeld = (iova: number, gpa: number, pages: number, permission: number): boolean => {
-    const { held } = this.#lists;
-    // One mapping can touch several dirty ranges.
-    if (held.length > 0 && held.iova[held.length - 1] === iova) return true;
-    return held.push(iova, gpa, pages, permission);
-  };
-
-  /** Cuts a run where host memory is not contiguous. What is no RAM has no host page: registers of devices are left out, anything else is an error. */
-  readonly #visitWanted = (iova: number, gpa: number, pages: number, permission: number): boolean => {
-    if ((permission & READ_WRITE) === 0) return true;
-    for (let done = 0; done < pages; ) {
-      const run = this.#memory.hostRun(gpa + done, pages - done);
-      if (run > 0) {
-        if (!this.#lists.wanted.push(iova + done, gpa + done, run, permission & READ_WRITE)) return false;
-        done += run;
-        continue;
-      }
-      if ((permission & MMIO) === 0 && this.#space.owner === 'target') {
-        const range = { first: iova + done, last: iova + pages - 1 };
-        this.#failed(-errno.EFAULT, new HostError(this.#space.name, errno.EFAULT, range, 'leads outside guest RAM'));
-      }
-      const next = this.#memory.nextHostPage(gpa + done);
-      if (next < 0 || next >= gpa + pages) return true;
-      done = next - gpa;
+  #issue(): void {
+    const { splits, lists } = this.#survey;
+    if (splits.count > 0) {
+      this.#grain = Math.min(this.#grain, 2 ** Math.floor(Math.log2(splits.grain)));
+      if (!this.#devices.empty && !this.#stale && this.#result === 0 && this.#swap()) return;
+      this.counters.splits += splits.count;
     }
-    return true;
-  };
+    this.#unmapRemovals();
+    if (this.#givenUp()) return;
+    this.#mapRemnants();
+    this.#mapAll(lists.additions, this.#now, this.#grain);
+  }
 
   /**
    * Neighbours that go together, with nothing that stays between them, go in one host call; when it fails, one by one, since
    * some of them may be gone.
    */
   #unmapRemovals(): void {
-    const { removals } = this.#lists;
-    const { held, hostSpace } = this.#now;
+    const { removals } = this.#survey.lists;
+    const now = this.#now;
     for (let from = 0; from < removals.length; ) {
       const first = removals.iova[from];
       let end = first + removals.pages[from];
       let to = from + 1;
-      for (; to < removals.length && held.firstOf(held.seek(end)) === removals.iova[to]; to++) end = removals.iova[to] + removals.pages[to];
-      if (to > from + 1 && hostSpace.unmap(first, end - first) === 0) held.remove(first, end - first);
-      else for (; from < to && !this.#givenUp(); from++) this.#unmapOne(removals.iova[from], removals.pages[from]);
+      for (; to < removals.length && now.held.firstOf(now.held.seek(end)) === removals.iova[to]; to++)
+        end = removals.iova[to] + removals.pages[to];
+      if (to === from + 1 || !now.removeTogether(first, end - first)) {
+        for (let i = from; i < to && !this.#givenUp(); i++) this.#unmapOne(removals.iova[i], removals.pages[i]);
+      }
       if (this.#givenUp()) return;
       from = to;
     }
   }
 
-  #unmapOne(iova: number, pages: number): void {
-    const answer = this.#now.hostSpace.unmap(iova, pages);
-    // What the kernel does not have is gone, and that was wanted.
-    if (answer === 0 || answer === -errno.ENOENT) this.#now.held.remove(iova, pages);
-    else this.#unmapFailed(answer);
-  }
-
   /** A guest that owns its tables has unmapped already: what is still mapped is stale, so no device may use it. */
-  #unmapFailed(answer: number): void {
+  #unmapOne(iova: number, pages: number): void {
+    const answer = this.#now.remove(iova, pages);
+    if (answer === 0) return;
     this.#hostFailed(answer);
     if (this.#space.owner === 'target') return;
     this.#stale = true;
-    for (const device of this.#devices) this.#expel(device);
+    this.#devices.expelAll();
+  }
+
+  /**
+   * What stays stays whole: its guest may never unmap it in parts. Where the host has no mapping left for it, it waits until there is one: the
+   * guest's unmap is done, and cannot be refused for what it did not name.
+   */
+  #mapRemnants(): void {
+    const { remnants } = this.#survey.lists;
+    for (let i = 0; i < remnants.length && !this.#givenUp(); i++) {
+      const [iova, gpa, pages] = [remnants.iova[i], remnants.gpa[i], remnants.pages[i]];
+      const answer = this.#now.restore(iova, gpa, this.#memory.hostPfn(gpa), pages, remnants.permission[i]);
+      if (answer === -errno.ENOSPC) {
+        this.#owe(remnants, i);
+        this.#error = this.#noRoom(iova, pages);
+      } else if (answer < 0) this.#hostFailed(answer);
+    }
+  }
+
+  #noRoom(iova: number, pages: number): HostError {
+    const { mappingLimit } = this.#now.hostSpace;
+    const limit = Math.min(mappingLimit, this.#now.held.limit);
+    const hint = `the host holds ${limit} mappings, some of which are kept for what unmaps split`;
+    return new HostError(this.#space.name, errno.ENOSPC, { first: iova, last: iova + pages - 1 }, hint);
   }
 
   /** Maps runs in pieces of at most `grain` pages, aligned to it; a run that would fall into too many pieces in larger ones. */
@@ -283,54 +262,37 @@ class ShadowPath implements Path {
       for (let done = 0; done < runs.pages[i]; ) {
         const iova = runs.iova[i] + done;
         const pages = Math.min(runs.pages[i] - done, piece - (iova % piece));
-        this.#mapOne(iova, runs.gpa[i] + done, pages, runs.permission[i], to);
+        const answer = to.add(iova, runs.gpa[i] + done, this.#memory.hostPfn(runs.gpa[i] + done), pages, runs.permission[i]);
+        if (answer < 0) this.#failed(answer, answer === -errno.ENOSPC ? this.#noRoom(iova, pages) : to.hostSpace.error);
         if (this.#givenUp()) return;
         done += pages;
       }
     }
   }
 
-  #mapOne(iova: number, gpa: number, pages: number, permission: number, { hostSpace, held }: HeldSpace): void {
-    if (held.size === held.limit) {
-      this.#failed(
-        -errno.ENOSPC,
-        new HostError(this.#space.name, errno.ENOSPC, { first: iova, last: iova + pages - 1 }, 'too many mappings'),
-      );
-      return;
-    }
-    const answer = hostSpace.map(iova, this.#memory.hostPfn(gpa), pages, permission);
-    if (answer === 0) held.insert(iova, pages, gpa, permission);
-    else this.#failed(answer, hostSpace.error);
-  }
-
   /** A split without a gap: a prepared copy of the host space takes the old one's place. False: nothing was done. */
   #swap(): boolean {
-    const { removals, remnants, additions } = this.#lists;
+    const { removals, remnants, additions } = this.#survey.lists;
     const before = this.#now;
     const after = copySpace(this.#host, this.#requirements, before, removals, remnants);
     if (after === null) return false;
     this.#mapAll(additions, after, this.#grain);
-    const moved: HostDevice[] = [];
-    for (const device of this.#attached) {
-      if (this.#result === 0 && after.hostSpace.attach(device) < 0) this.#result = -errno.EBUSY;
-      if (this.#result === 0) moved.push(device);
-    }
-    if (this.#result < 0) {
-      for (const device of moved) this.#moveBack(device, before, after);
-      closeSpace(after.hostSpace);
+    if (this.#result < 0 || !this.#devices.moveTo(after.hostSpace)) {
+      this.#error = closeSpace(after.hostSpace) ?? this.#error;
       this.#result = 0;
       return false;
     }
     this.#now = after;
-    this.counters.splitsWithoutGap += this.#splits.count;
+    this.counters.splitsWithoutGap += this.#survey.splits.count;
     this.#error = closeSpace(before.hostSpace) ?? this.#error;
     return true;
   }
+}
 
-  /** A device that cannot go back is blocked, and every later flush tries again. */
-  #moveBack(device: HostDevice, before: HeldSpace, after: HeldSpace): void {
-    if (before.hostSpace.attach(device) === 0) return;
-    after.hostSpace.detach(device);
-    this.#attached.delete(device);
-  }
+/** What the ranges hold, taken out of them. */
+function taken(ranges: DirtyRanges): DirtyRanges {
+  const copy = new DirtyRanges();
+  copy.addAll(ranges);
+  ranges.clear();
+  return copy;
 }

@@ -2,16 +2,11 @@ import { HostError } from '../host/errno.ts';
 import type { Host, HostSpace, SpaceRequirements } from '../host/host.ts';
 import { PFN_LIMIT } from '../memory/address.ts';
 import { IntervalMap } from '../memory/interval-map.ts';
+import { HeldSpace } from './held-space.ts';
 import type { RunList } from './run-list.ts';
 
 /** Mappings above which a copy costs the guest more time than the gap costs the device. */
 const COPY_LIMIT = 1024;
-
-/** A host space and what it maps (guest pages). */
-export interface HeldSpace {
-  readonly hostSpace: HostSpace;
-  readonly held: IntervalMap;
-}
 
 /**
  * A second host space with what `from` maps, except that of the `removals` only the `remnants` are there; pages that follow
@@ -30,7 +25,7 @@ export function copySpace(
   let hostSpace: HostSpace | null = null;
   try {
     hostSpace = host.createSpace(requirements);
-    if (copyExtents(from.hostSpace, hostSpace, held)) return { hostSpace, held };
+    if (copyExtents(from.hostSpace, hostSpace, held)) return new HeldSpace(hostSpace, held);
   } catch (error) {
     if (!(error instanceof HostError)) throw error;
   }

@@ -27,6 +27,16 @@ export interface HostCapabilities {
 /** A device that is bound to this host interface. */
 export interface HostDevice {
   readonly name: string;
+  /**
+   * The kernel's number of the IOMMU group: the hardware cannot tell the devices of one apart, so they reach one space, or none, together.
+   * null where the kernel does not say.
+   */
+  readonly iommuGroup: string | null;
+  /** What its requests go through, by what the kernel answered last: a failed call may have left it anywhere. null: they are blocked. */
+  readonly attachment: object | null;
+  readonly closed: boolean;
+  /** Blocks the device wherever it is attached. Returns 0 or a negative errno. */
+  detach(): number;
   /** Gives the device back to the kernel, detached. Idempotent. */
   close(): void;
 }
@@ -56,7 +66,10 @@ export interface HostSpace {
   unmap(iova: number, pages: number): number;
   /** Shares [iova, iova + pages) of another space of the same host at the same IOVA; that space must map all of it. */
   copy(from: HostSpace, iova: number, pages: number, permission: number): number;
-  /** Attaches the device, or replaces what it was attached to (capability `replace`; otherwise detaches first). */
+  /**
+   * Attaches the device, or replaces what it was attached to (capability `replace`; otherwise detaches first). Where it is after a failure
+   * `HostDevice.attachment` says; of a closed one -ENODEV.
+   */
   attach(device: HostDevice): number;
   detach(device: HostDevice): number;
   /** Of the last call of this space that failed. */

@@ -17,6 +17,8 @@ export interface Port {
   /** Opens for reading and writing, close-on-exec. Returns a file descriptor. */
   open(path: string): number;
   close(fd: number): number;
+  /** What a symbolic link says (sysfs has what no ioctl tells). */
+  readlink(path: string): string | number;
   /** `argument`: a struct in memory of this port, or an integer for the ioctls that take one by value. */
   ioctl(fd: number, request: number, argument: PortMemory | number): number;
   /** Page-aligned zeroed memory, for structs and for guest RAM. @throws RangeError when there is none. */

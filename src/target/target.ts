@@ -114,6 +114,8 @@ export interface Target {
   readonly name: string;
   /** Whom to tell; the disposer takes the observer off again. One observer at most: a second one throws. */
   observe(observer: TargetObserver): () => void;
+  /** Whether the target has such an endpoint. Left out: it takes any. */
+  knows?(endpoint: number): boolean;
   /** What the endpoint's requests (with this PASID; left out: without one) reach now; null when they are blocked. */
   spaceOf(endpoint: number, pasid?: number): AddressSpace | null;
   /**

@@ -1,8 +1,9 @@
 import { Binder } from '../accel/binder.ts';
+import { checkWish } from '../accel/choose.ts';
 import type { PathCounters } from '../accel/path.ts';
 import { HostError } from '../host/errno.ts';
 import type { Host, HostDevice } from '../host/host.ts';
-import type { GuestMemory } from '../memory/guest-memory.ts';
+import { GuestMemory } from '../memory/guest-memory.ts';
 import type { AddressSpace, Target, TargetObserver } from '../target/target.ts';
 import { EmulatedDevice } from './dma.ts';
 import { type EndpointState, type MachineState, type StateListener, StateStore } from './machine-state.ts';
@@ -14,6 +15,8 @@ export interface MachineParts {
   readonly host?: Host;
   /** `auto` (default), or the only path that may serve. */
   readonly path?: string;
+  /** Runs the next slice of what was too much for one guest operation, between two of them. Default: setImmediate. */
+  readonly schedule?: (slice: () => void) => void;
 }
 
 /**
@@ -29,11 +32,25 @@ export class Machine {
   readonly #devices = new Map<number, HostDevice>();
   readonly #unobserve: () => void;
 
-  constructor({ memory, target, host, path = 'auto' }: MachineParts) {
+  #closed = false;
+
+  /** @throws TypeError or RangeError that names the part which is missing or of the wrong kind. */
+  constructor({ memory, target, host, path, schedule }: MachineParts) {
+    if (!(memory instanceof GuestMemory)) throw new TypeError('Machine: memory is no GuestMemory');
+    if (typeof target?.observe !== 'function') throw new TypeError('Machine: target is no Target');
+    if (host !== undefined && typeof host?.openDevice !== 'function') throw new TypeError('Machine: host is no Host');
+    if (schedule !== undefined && typeof schedule !== 'function') throw new TypeError('Machine: schedule is no function');
+    if (path !== undefined) checkWish(path);
     this.memory = memory;
     this.target = target;
     this.#host = host ?? null;
-    this.#binder = host ? new Binder(host, memory, path) : null;
+    this.#binder = host
+      ? new Binder(host, memory, {
+          ...(path !== undefined && { path }),
+          ...(schedule !== undefined && { schedule }),
+          moved: (endpoint) => this.#refresh(endpoint),
+        })
+      : null;
     this.#store = new StateStore({ target: target.name, host: host?.kind ?? null, endpoints: {} });
     this.#unobserve = target.observe(this.#observer());
   }
@@ -45,6 +62,7 @@ export class Machine {
 
   /** Whatever changes the control plane, as immer patches; the disposer ends it. */
   onChange(listener: StateListener): () => void {
+    this.#checkOpen();
     return this.#store.listen(listener);
   }
 
@@ -58,7 +76,7 @@ export class Machine {
     return this.#binder?.counters() ?? [];
   }
 
-  /** Adds an emulated device. @throws RangeError when the endpoint is taken or no 32-bit number. */
+  /** Adds an emulated device. @throws RangeError when the endpoint is taken, unknown to the target or no 32-bit number. */
   emulate(endpoint: number): EmulatedDevice {
     this.#checkFree(endpoint);
     this.#put(endpoint, 'emulated', null, this.target.spaceOf(endpoint));
@@ -66,8 +84,9 @@ export class Machine {
   }
 
   /**
-   * Passes a host device through to the guest.
-   * @throws RangeError when the endpoint is taken or no 32-bit number; TypeError when the machine has no host; HostError when the host refuses.
+   * Passes a host device through to the guest. Devices of one IOMMU group reach a space together, or none does.
+   * @throws RangeError when the endpoint is taken, unknown to the target or no 32-bit number; TypeError when the machine has no host; HostError
+   * when the host refuses.
    */
   passThrough(endpoint: number, devicePath: string): HostDevice {
     this.#checkFree(endpoint);
@@ -85,6 +104,7 @@ export class Machine {
 
   /** Takes a device out; a passed-through one goes back to the host. @throws RangeError when there is none; HostError when it cannot be detached. */
   remove(endpoint: number): void {
+    this.#checkOpen();
     if (this.state.endpoints[endpoint] === undefined) throw new RangeError(`Machine: no endpoint 0x${endpoint.toString(16)}`);
     const device = this.#devices.get(endpoint);
     if (device !== undefined) {
@@ -98,10 +118,27 @@ export class Machine {
     });
   }
 
-  /** Takes everything off the target and the host. The machine must not be used any more. */
+  /**
+   * Takes everything off the target and the host, whatever fails; the machine cannot be used any more. Idempotent, and the host may be closed
+   * before.
+   * @throws HostError for a device that could only be closed, not detached; AggregateError for several. Everything is closed all the same.
+   */
   close(): void {
-    for (const endpoint of Object.keys(this.state.endpoints)) this.remove(Number(endpoint));
+    if (this.#closed) return;
+    this.#closed = true;
     this.#unobserve();
+    const errors = this.#binder?.close() ?? [];
+    for (const device of this.#devices.values()) device.close();
+    this.#devices.clear();
+    this.#store.update((state) => {
+      state.endpoints = {};
+    });
+    if (errors.length === 1) throw errors[0];
+    if (errors.length > 1) throw new AggregateError(errors, `Machine: ${errors.map(({ message }) => message).join('; ')}`);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #observer(): TargetObserver {
@@ -122,18 +159,44 @@ export class Machine {
     return result;
   }
 
+  /** An endpoint's path became another one without its guest having asked for it. */
+  #refresh(endpoint: number): void {
+    const known = this.state.endpoints[endpoint];
+    if (known === undefined || known.kind === 'emulated') return;
+    const { path, refused } = this.#pathOf(endpoint, known.kind);
+    const same =
+      path === known.path &&
+      refused.length === known.refused.length &&
+      refused.every(({ reason }, i) => reason === known.refused[i]?.reason);
+    if (same) return;
+    this.#store.update((state) => {
+      Object.assign(state.endpoints[endpoint] as object, { path, refused });
+    });
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new TypeError('Machine: it is closed');
+  }
+
   #checkFree(endpoint: number): void {
+    this.#checkOpen();
     if (!Number.isInteger(endpoint) || endpoint < 0 || endpoint > 0xffff_ffff)
       throw new RangeError(`Machine: endpoint ${String(endpoint)} is no 32-bit number`);
     if (this.state.endpoints[endpoint] !== undefined) throw new RangeError(`Machine: endpoint 0x${endpoint.toString(16)} is taken`);
+    if (this.target.knows?.(endpoint) === false)
+      throw new RangeError(`Machine: ${this.target.name} has no endpoint 0x${endpoint.toString(16)}`);
+  }
+
+  #pathOf(endpoint: number, kind: EndpointState['kind']): Pick<EndpointState, 'path' | 'refused'> {
+    if (kind === 'emulated') return { path: 'emulated', refused: [] };
+    const choice = this.#binder!.choiceOf(endpoint);
+    return { path: choice?.path ?? 'blocked', refused: choice?.refused.map((entry) => ({ ...entry })) ?? [] };
   }
 
   #put(endpoint: number, kind: EndpointState['kind'], device: string | null, space: AddressSpace | null): void {
-    const choice = kind === 'pass-through' ? this.#binder!.choiceOf(endpoint) : null;
-    const path = kind === 'emulated' ? 'emulated' : (choice?.path ?? 'blocked');
-    const refused = choice?.refused.map((entry) => ({ ...entry })) ?? [];
+    const { path, refused } = this.#pathOf(endpoint, kind);
     this.#store.update((state) => {
-      state.endpoints[endpoint] = { kind, device, space: space?.name ?? null, path, refused };
+      state.endpoints[endpoint] = { kind, device, space: space?.name ?? null, path, refused: [...refused] };
     });
   }
 }

@@ -110,6 +110,66 @@ describe('Machine', () => {
     expect(machine.state.endpoints[8]).toBeUndefined();
   });
 
+  test('what is left out or of the wrong kind is named at once', () => {
+    const { memory, target, host } = pseries();
+    type Parts = ConstructorParameters<typeof Machine>[0];
+    expect(() => new Machine({} as Parts)).toThrow(/^Machine: memory /);
+    expect(() => new Machine({ memory } as Parts)).toThrow(/^Machine: target /);
+    expect(() => new Machine({ memory, target, host: {} } as unknown as Parts)).toThrow(/^Machine: host /);
+    expect(() => new Machine({ memory, target, host, schedule: 1 } as unknown as Parts)).toThrow(/^Machine: schedule /);
+    // Without a host as well.
+    expect(() => new Machine({ memory, target, path: 'teleport' })).toThrow(RangeError);
+  });
+
+  test('an endpoint that the target does not have is refused', () => {
+    const { kernel, memory, target, host } = pseries();
+    const machine = new Machine({ memory, target, host });
+    expect(() => machine.emulate(99)).toThrow(/^Machine: .* has no endpoint 0x63$/);
+    expect(() => machine.passThrough(99, kernel.device().path)).toThrow(RangeError);
+    expect(kernel.hooks.counts.get('VFIO_DEVICE_BIND_IOMMUFD')).toBeUndefined();
+  });
+
+  test('a closed machine refuses everything, and no device keeps a translation', () => {
+    const { kernel, memory, target, host } = pseries();
+    const machine = new Machine({ memory, target, host });
+    machine.passThrough(0, kernel.device().path);
+    put(target, 0n, 0x3003n);
+    machine[Symbol.dispose]();
+    machine.close();
+    expect(kernel.device().translation).toBe(null);
+    expect(machine.state.endpoints).toEqual({});
+    for (const call of [
+      () => machine.passThrough(8, kernel.device().path),
+      () => machine.emulate(8),
+      () => machine.remove(0),
+      () => machine.onChange(() => {}),
+    ])
+      expect(call).toThrow(/^Machine: it is closed$/);
+    // The target is free for another one.
+    new Machine({ memory, target, host }).close();
+  });
+
+  test('closing goes on past a device that cannot be detached, closes it, and says so', () => {
+    const { kernel, memory, target, host } = pseries();
+    const machine = new Machine({ memory, target, host });
+    const before = kernel.live();
+    machine.passThrough(0, kernel.device('vfio0').path);
+    machine.passThrough(8, kernel.device('vfio1').path);
+    for (let nth = 1; nth <= 4; nth++) kernel.hooks.fail({ kind: 'VFIO_DEVICE_DETACH_IOMMUFD_PT', nth, errno: 5 });
+    expect(() => machine.close()).toThrow(/DETACH.*EIO.*DETACH.*EIO/);
+    expect(kernel.live()).toEqual(before);
+    machine.close();
+  });
+
+  test('a host that was closed first leaves nothing for the machine to close', () => {
+    const { kernel, memory, target, host } = pseries();
+    const machine = new Machine({ memory, target, host });
+    machine.passThrough(0, kernel.device().path);
+    host.close();
+    machine.close();
+    expect(kernel.live()).toMatchObject({ descriptors: 0, domains: 0, pinnedBytes: 0 });
+  });
+
   test('a path that is no path is refused, with the names that there are', () => {
     const { memory, target, host } = pseries();
     expect(() => new Machine({ memory, target, host, path: 'teleport' })).toThrow(/auto, shadow/);

@@ -28,6 +28,7 @@ export class IommufdDevice implements HostDevice {
   readonly id: number;
   /** Its VFIO descriptor, for regions and interrupts. */
   readonly fd: number;
+  readonly iommuGroup: string | null;
   /** The space or page table that it is attached to. */
   attachment: Handle | null = null;
   readonly #port: Port;
@@ -43,6 +44,7 @@ export class IommufdDevice implements HostDevice {
     this.#port = port;
     this.name = path;
     this.fd = fd;
+    this.iommuGroup = groupOf(port, path);
     this.#onClose = onClose;
     const bind = new Command(port, 'VFIO_DEVICE_BIND_IOMMUFD', BIND_BYTES);
     bind.words[2] = iommufd;
@@ -59,6 +61,7 @@ export class IommufdDevice implements HostDevice {
 
   /** Attaches to an IOAS or HWPT, or replaces what was attached, with no moment in between. Returns 0 or a negative errno. */
   attach(to: Handle): number {
+    if (this.#closed) return -errno.ENODEV;
     this.#attach.words[2] = to.id;
     const result = this.#attach.call(this.fd);
     if (result < 0) return result;
@@ -67,6 +70,7 @@ export class IommufdDevice implements HostDevice {
   }
 
   detach(): number {
+    if (this.#closed) return 0;
     const result = this.#detach.call(this.fd);
     if (result < 0) return result;
     this.attachment = null;
@@ -94,6 +98,10 @@ export class IommufdDevice implements HostDevice {
     return Math.min(result, 0);
   }
 
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   /** Closing the descriptor detaches and unbinds. */
   close(): void {
     if (this.#closed) return;
@@ -104,4 +112,11 @@ export class IommufdDevice implements HostDevice {
     this.#detach.release();
     this.#onClose(this);
   }
+}
+
+/** iommufd itself does not say; sysfs has it for whoever opened the device by its own node. */
+function groupOf(port: Port, path: string): string | null {
+  const name = path.slice(path.lastIndexOf('/') + 1);
+  const link = port.readlink(`/sys/class/vfio-dev/${name}/device/iommu_group`);
+  return typeof link === 'string' ? link.slice(link.lastIndexOf('/') + 1) : null;
 }

@@ -4,6 +4,7 @@
  * that a call converts nothing but small integers (measured in bench/kernel against the same calls in C).
  */
 
+import { readlinkSync } from 'node:fs';
 import { PAGE_BYTES } from '../../memory/address.ts';
 import { errno, errnoName } from '../errno.ts';
 import type { Port, PortMemory } from '../port.ts';
@@ -105,6 +106,13 @@ export async function openKernelPort(): Promise<Port> {
     open: (path) => {
       const fd: number = sys.open(path, O_RDWR | O_CLOEXEC);
       return fd < 0 ? errnoOf() : fd;
+    },
+    readlink: (path) => {
+      try {
+        return readlinkSync(path);
+      } catch (error) {
+        return (error as { errno?: number }).errno ?? -errno.EIO;
+      }
     },
     close: (fd) => (sys.close(fd) < 0 ? errnoOf() : 0),
     ioctl: (fd, request, argument) => {

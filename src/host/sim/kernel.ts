@@ -117,6 +117,12 @@ export class SimKernel implements Port {
     return result;
   }
 
+  /** What sysfs has: the IOMMU group of each device. */
+  readlink(path: string): string | number {
+    const device = this.devices.find(({ name }) => path === `/sys/class/vfio-dev/${name}/device/iommu_group`);
+    return device === undefined ? -errno.ENOENT : `../../../kernel/iommu_groups/${device.group.number}`;
+  }
+
   ioctl(fd: number, request: number, argument: PortMemory | number): number {
     const file = this.#files.get(fd);
     const address = typeof argument === 'number' ? argument : Number(argument.address);

@@ -46,6 +46,22 @@ export class VfioDevice implements HostDevice {
     group.devices.add(this);
   }
 
+  get iommuGroup(): string {
+    return this.group.path.slice(this.group.path.lastIndexOf('/') + 1);
+  }
+
+  get attachment(): VfioSpace | null {
+    return this.space;
+  }
+
+  get closed(): boolean {
+    return !this.group.devices.has(this);
+  }
+
+  detach(): number {
+    return this.space?.detach(this) ?? 0;
+  }
+
   /** Opens the device file. The group must be in a container with an IOMMU. Returns 0 or a negative errno. */
   open(): number {
     if (this.#deviceName === null) return 0;

@@ -144,6 +144,7 @@ export abstract class VfioSpace implements HostSpace {
 
   attach(device: HostDevice): number {
     const own = this.#own(device);
+    if (own.closed) return this.fail('VFIO_GROUP_SET_CONTAINER', errno.ENODEV, 0, 0, `${device.name} is closed`);
     const before = own.space;
     if (before === this) return 0;
     if (before !== null) {
@@ -158,6 +159,8 @@ export abstract class VfioSpace implements HostSpace {
   /** Attaches a device that is attached to nothing. */
   #take(device: VfioDevice): number {
     const { group } = device;
+    // A container that did not let go of a group when its last device was detached is asked again.
+    if (group.space !== null && group.space !== this && group.attached === 0) group.space.#leave(group);
     if (group.space !== null && group.space !== this)
       return this.fail('VFIO_GROUP_SET_CONTAINER', errno.EBUSY, 0, 0, `another device of ${group.path} is attached to another space`);
     const enters = group.space === null;

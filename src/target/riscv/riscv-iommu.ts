@@ -191,6 +191,10 @@ export class RiscvIommu implements Target {
     return this.#spaces.observe(observer);
   }
 
+  knows(endpoint: number): boolean {
+    return this.#spaces.knows(endpoint);
+  }
+
   spaceOf(endpoint: number): AddressSpace | null {
     return this.#spaces.spaceOf(endpoint);
   }

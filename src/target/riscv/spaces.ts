@@ -187,6 +187,10 @@ export class Spaces {
     };
   }
 
+  knows(endpoint: number): boolean {
+    return this.#endpoints.has(endpoint);
+  }
+
   /** What a device's requests without process_id reach; null: they are blocked. */
   spaceOf(endpoint: number): AddressSpace | null {
     const { registers, contexts } = this.#parts;

@@ -121,6 +121,10 @@ export class SpaprIommu implements Target {
     };
   }
 
+  knows(endpoint: number): boolean {
+    return this.#byEndpoint.has(endpoint);
+  }
+
   spaceOf(endpoint: number): AddressSpace | null {
     return this.#byEndpoint.get(endpoint) ?? null;
   }

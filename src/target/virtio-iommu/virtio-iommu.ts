@@ -157,6 +157,10 @@ export class VirtioIommu implements Target {
     };
   }
 
+  knows(endpoint: number): boolean {
+    return this.#domains.endpoints.has(endpoint);
+  }
+
   spaceOf(endpoint: number): AddressSpace | null {
     const known = this.#domains.endpoints.get(endpoint);
     return known === undefined ? null : this.#domains.spaceOf(known);

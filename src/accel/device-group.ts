@@ -1,0 +1,57 @@
+import type { HostDevice } from '../host/host.ts';
+import type { AddressSpace } from '../target/target.ts';
+import type { Choice } from './choose.ts';
+import type { Path } from './path.ts';
+
+/** A passed-through endpoint: its host device, and the space that the guest wants it to reach. */
+export interface Binding {
+  readonly endpoint: number;
+  readonly device: HostDevice;
+  readonly group: DeviceGroup;
+  wanted: AddressSpace | null;
+}
+
+/** A space that the hardware holds for at least one group. */
+export interface Backing {
+  readonly space: AddressSpace;
+  readonly path: Path;
+  readonly choice: Choice;
+  readonly groups: Set<DeviceGroup>;
+}
+
+/**
+ * Endpoints whose devices the hardware cannot tell apart (one IOMMU group): they reach a space when the guest wants all of them to reach it,
+ * and until then none of them reaches anything, since what one reached the others would reach too.
+ */
+export class DeviceGroup {
+  readonly name: string | null;
+  readonly members = new Set<Binding>();
+  /** Where the hardware has them. */
+  backing: Backing | null = null;
+
+  constructor(name: string | null) {
+    this.name = name;
+  }
+
+  /** The space that all members want, null when there is none. */
+  get agreed(): AddressSpace | null {
+    let agreed: AddressSpace | null = null;
+    for (const { wanted } of this.members) {
+      if (wanted === null || (agreed !== null && agreed !== wanted)) return null;
+      agreed = wanted;
+    }
+    return agreed;
+  }
+
+  /** Why a member that wants a space reaches none; null when it does, or wants none. */
+  refusal({ wanted, device }: Binding): string | null {
+    if (wanted === null) return null;
+    if (device.closed) return 'the host could not detach the device, so it was closed';
+    for (const other of this.members) {
+      if (other.wanted === wanted) continue;
+      const where = other.wanted === null ? 'is blocked' : `reaches ${other.wanted.name}`;
+      return `it is in IOMMU group ${this.name} with endpoint 0x${other.endpoint.toString(16)}, which ${where}: the hardware cannot tell them apart`;
+    }
+    return device.attachment === null ? 'the host could not follow; every flush tries again' : null;
+  }
+}
