@@ -3,11 +3,13 @@ import type { RecordedLine } from '../recording.ts';
 import type { RecordedTarget, RecordedTargetFactory } from './replayer.ts';
 import { recordedSpapr } from './spapr.ts';
 import { recordedVirtioIommu } from './virtio-iommu.ts';
+import { recordedZpci } from './zpci.ts';
 
 /** One line a kind of recorded guest: what a machine line's `target` can say. */
 const targets: Readonly<Record<string, RecordedTargetFactory>> = {
   spapr: recordedSpapr,
   'virtio-iommu': recordedVirtioIommu,
+  zpci: recordedZpci,
 };
 
 /** @throws RecordingError when there is no such target, or the machine line contradicts itself. */

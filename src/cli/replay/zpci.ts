@@ -1,0 +1,213 @@
+import { READ_WRITE, WRITE } from '../../memory/access.ts';
+import { hiOf, loOf, PAGE_BYTES, pfnOf } from '../../memory/address.ts';
+import type { GuestMemory } from '../../memory/guest-memory.ts';
+import { type ErrorEvent, GeneralRegisters, PEC, ZpciIommu } from '../../target/zpci/index.ts';
+import type { RecordedLine } from '../recording.ts';
+import { guarded, type RecordedTarget, type ReplayContext, recordedAccess, recordedRam } from './replayer.ts';
+import { hex } from './tally.ts';
+import { ZpciBlocks } from './zpci-blocks.ts';
+import { ZpciPeer } from './zpci-peer.ts';
+
+/** Registers that the replayed instructions use. */
+const R1 = 1;
+const R2 = 2;
+/** SCLP's commands: configure and deconfigure a PCI function (QEMU: include/hw/s390x/sclp.h). */
+const SCLP_CONFIGURE = 0x1a0001;
+const SCLP_DECONFIGURE = 0x1b0001;
+
+export function recordedZpci(machine: RecordedLine, memory: GuestMemory): RecordedTarget {
+  return new RecordedZpci(machine, memory);
+}
+
+class RecordedZpci implements RecordedTarget {
+  readonly target: ZpciIommu;
+  readonly #memory: GuestMemory;
+  readonly #fids: readonly number[];
+  readonly #registers = new GeneralRegisters();
+  readonly #blocks = new ZpciBlocks();
+  readonly #peer: ZpciPeer;
+  /** Where a FIB is put, which recordings have without its address: the last page of RAM. What is there comes back. */
+  readonly #fib: bigint;
+  readonly #kept = new Uint8Array(128);
+  /** Error events that no line has named yet. */
+  #events: ErrorEvent[] = [];
+
+  constructor(machine: RecordedLine, memory: GuestMemory) {
+    this.#memory = memory;
+    const [ram] = recordedRam(machine);
+    this.#fib = ram.gpa + ram.bytes - BigInt(PAGE_BYTES);
+    const functions = machine.objects('functions').map((one) => {
+      const aperture = one.object('aperture');
+      return {
+        fid: one.u32('fid'),
+        uid: one.u32('uid'),
+        handle: one.u32('handle') & 0x7fff_ffff,
+        group: one.u32('group'),
+        aperture: { start: aperture.u64('start'), last: aperture.u64('end') },
+      };
+    });
+    this.#fids = functions.map(({ fid }) => fid);
+    this.#peer = new ZpciPeer();
+    this.target = guarded(
+      machine,
+      () => new ZpciIommu({ memory, functions, designations: 0x40, errorEvent: (event) => void this.#events.push(event) }),
+    );
+  }
+
+  get peerHostCalls(): number {
+    return this.#peer.hostCalls;
+  }
+
+  start({ passThrough }: ReplayContext): void {
+    for (const fid of this.#fids) passThrough(fid);
+  }
+
+  replay(line: RecordedLine, context: ReplayContext): void {
+    switch (line.op) {
+      case 'mem':
+        this.#store(line);
+        break;
+      case 'clpQuery':
+      case 'clpGroup':
+      case 'clpSet':
+        this.#clp(line, context);
+        break;
+      case 'mpcifc':
+        this.#modify(line, context);
+        break;
+      case 'rpcit':
+        this.#refresh(line, context);
+        break;
+      case 'xlate':
+        this.#xlate(line, context);
+        break;
+      case 'event':
+        this.#event(line, context);
+        break;
+      case 'sclp':
+        this.#configure(line);
+        break;
+      // What QEMU did for the functions that it passes through, and what the recorder did: nothing of the guest's.
+      case 'peerMap':
+      case 'peerUnmap':
+      case 'provoked':
+      case 'tampered':
+        break;
+      default:
+        line.fail('is no operation of a zPCI guest');
+    }
+  }
+
+  end({ answers }: ReplayContext): void {
+    for (const { code, fid, address } of this.#events)
+      answers.check(false, () => `event ${hex(code)} of function ${fid} at ${hex(address)} is in no line`);
+  }
+
+  #store(line: RecordedLine): void {
+    const bytes = bytesOf(line);
+    const address = line.u64('addr');
+    if (this.#memory.write(hiOf(address), loOf(address), bytes, 0, bytes.length) < 0) line.fail('is not in RAM');
+  }
+
+  #clp(line: RecordedLine, { answers }: ReplayContext): void {
+    const wrong = this.#blocks.differences(this.target, line);
+    answers.check(wrong.length === 0, () => `line ${line.number}: ${line.op} answers ${wrong.join(', ')}`);
+    if (line.op === 'clpSet') this.#peer.forget(line.u32('handle'));
+  }
+
+  #modify(line: RecordedLine, context: ReplayContext): void {
+    const fib = bytesOf(line, 'fib');
+    const at: [number, number] = [hiOf(this.#fib), loOf(this.#fib)];
+    this.#memory.read(...at, this.#kept, 0, fib.length);
+    this.#memory.write(...at, fib, 0, fib.length);
+    const operation = line.integer('oc');
+    this.#registers.u64[R1] = (line.u64('handle') << 32n) | BigInt((line.integer('dmaas') << 16) | operation);
+    this.#answer(line, context, this.target.mpcifc(this.#registers, R1, this.#fib));
+    this.#memory.write(...at, this.#kept, 0, fib.length);
+    if (operation >= 4 && operation <= 6) this.#peer.forget(line.u32('handle'));
+  }
+
+  #refresh(line: RecordedLine, context: ReplayContext): void {
+    const handle = line.u32('handle');
+    this.#registers.u64[R1] = BigInt(handle) << 32n;
+    this.#registers.u64[R2] = line.u64('iova');
+    this.#registers.u64[R2 + 1] = line.u64('bytes');
+    this.#answer(line, context, this.target.rpcit(this.#registers, R1, R2));
+    const space = this.target.spaceOf(this.#blocks.fidOf(handle) ?? -1);
+    if (space !== null) this.#peer.refresh(handle, space, pfnOf(line.u64('iova')), pfnOf(line.u64('iova') + line.u64('bytes') - 1n));
+  }
+
+  /** The condition code, and the status where it means something. */
+  #answer(line: RecordedLine, { answers }: ReplayContext, found: number): void {
+    const expected = line.integer('cc');
+    answers.check(found === expected, () => `line ${line.number}: ${line.op} ends with condition code ${found}, not ${expected}`);
+    if (expected === 0 || found !== expected || expected === 3) return;
+    const status = Number((this.#registers.u64[R1] >> 24n) & 0xffn);
+    answers.check(
+      status === line.integer('status'),
+      () => `line ${line.number}: ${line.op} has status ${status}, not ${line.integer('status')}`,
+    );
+  }
+
+  #xlate(line: RecordedLine, context: ReplayContext): void {
+    const endpoint = line.u32('function');
+    const iova = line.u64('iova');
+    if (line.has('fault')) {
+      this.#fault(line, context, endpoint, iova);
+      return;
+    }
+    const allowed = recordedAccess(line, 'perm');
+    const space = this.target.spaceOf(endpoint);
+    // After a fault QEMU leaves a passed-through function's mappings where they are; a function in the error state does no DMA.
+    if (space === null && line.has('by')) {
+      context.dma.check({ endpoint, iova, gpa: 0n, allowed: 0, forbidden: READ_WRITE, line: line.number });
+      return;
+    }
+    context.dma.check({ endpoint, iova, gpa: line.u64('addr'), allowed, forbidden: 0, line: line.number });
+    // An access that is forbidden puts the function into the error state, so the permission is read from what hardware has.
+    let granted = 0;
+    space?.enumerate(pfnOf(iova), pfnOf(iova), (_iova, _gpa, _pages, permission) => {
+      granted = permission;
+      return true;
+    });
+    context.answers.check(granted === allowed, () => `line ${line.number}: the page at ${hex(iova)} grants ${granted}, not ${allowed}`);
+  }
+
+  /** A fault of QEMU's that its IOTLB alone explains (`unrefreshed`) is none of ours: the page translates, and the guest goes its way. */
+  #fault(line: RecordedLine, context: ReplayContext, endpoint: number, iova: bigint): void {
+    if (line.has('unrefreshed')) {
+      const found = this.target.translate(endpoint, -1, hiOf(iova), loOf(iova), 1);
+      context.dma.software.check(found >= 0, () => `line ${line.number}: the table has ${hex(iova)}, and an access faults`);
+      if (found >= 0) this.target.fail(endpoint, PEC.protection, iova);
+      return;
+    }
+    const forbidden = line.has('access') ? accessOf(line) : line.has('perm') ? WRITE : READ_WRITE & 1;
+    context.dma.check({ endpoint, iova, gpa: 0n, allowed: 0, forbidden, line: line.number });
+  }
+
+  #event(line: RecordedLine, { answers }: ReplayContext): void {
+    if (line.has('kind') && line.text('kind') !== 'error') return;
+    const [found] = this.#events.splice(0, 1);
+    const expected = { code: line.u32('pec'), handle: line.u32('handle'), fid: line.u32('fid'), address: line.u64('faddr') };
+    const same =
+      found?.code === expected.code && found.handle === expected.handle && found.fid === expected.fid && found.address === expected.address;
+    const text = (event: ErrorEvent | undefined) =>
+      event === undefined ? 'nothing' : `${hex(event.code)} of ${hex(event.handle)} at ${hex(event.address)}`;
+    answers.check(same, () => `line ${line.number}: the event is ${text(found)}, not ${text(expected)}`);
+  }
+
+  #configure(line: RecordedLine): void {
+    const command = line.u32('command');
+    if (command === SCLP_CONFIGURE || command === SCLP_DECONFIGURE) this.target.configure(line.u32('fid'), command === SCLP_CONFIGURE);
+  }
+}
+
+function accessOf(line: RecordedLine): number {
+  return line.text('access') === 'write' ? WRITE : 1;
+}
+
+function bytesOf(line: RecordedLine, field = 'hex'): Uint8Array {
+  const text = line.text(field);
+  if (text.length % 2 !== 0 || !/^[0-9a-f]*$/i.test(text)) line.fail(`'${field}' is no hexadecimal`);
+  return Uint8Array.from(Buffer.from(text, 'hex'));
+}

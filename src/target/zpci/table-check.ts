@@ -1,0 +1,61 @@
+import { hiOfPfn, loOfPfn, PAGE_BYTES } from '../../memory/address.ts';
+import type { GuestMemory } from '../../memory/guest-memory.ts';
+import { get, isSet } from '../fields.ts';
+import { ENTRY_BUDGET, type TableSpace } from './spaces.ts';
+import { PAGE_ENTRY, TABLE_ENTRY } from './spec/anchor.ts';
+import { PEC } from './spec/codes.ts';
+
+const FULL_LENGTH = 3;
+/** Highest level whose entries can map frames: 2 GiB. */
+const FRAME_LEVELS = 2;
+
+/**
+ * What is wrong with a function's tables: RPCIT and failed accesses ask. A walk tells that an entry is malformed, error events tell how.
+ * The order is QEMU's (table_translate of hw/s390x/s390-pci-bus.c): zero, invalid, length, type.
+ */
+export class TableCheck {
+  /** Page that the malformed entry is for, after `find` found one. */
+  at = 0;
+  readonly #memory: GuestMemory;
+  #left = 0;
+
+  constructor(memory: GuestMemory) {
+    this.#memory = memory;
+  }
+
+  /** The PEC of the first malformed entry on the way to [first, last], or 0: none in the first ENTRY_BUDGET entries. */
+  find(space: TableSpace, first: number, last: number): number {
+    this.#left = ENTRY_BUDGET;
+    return first > last ? 0 : this.#scan(space.top, space.origin * PAGE_BYTES, 0, first, last);
+  }
+
+  #scan(level: number, table: number, base: number, first: number, last: number): number {
+    const pages = level === 0 ? 1 : 2 ** (11 * level - 3);
+    const end = Math.floor((last - base) / pages);
+    for (let index = Math.floor((first - base) / pages); index <= end; index++) {
+      if (this.#left-- <= 0) return 0;
+      const start = base + index * pages;
+      this.at = Math.max(first, start);
+      const code = this.#entry(level, table + 8 * index, start, first, last);
+      if (code !== 0) return code;
+    }
+    return 0;
+  }
+
+  #entry(level: number, address: number, start: number, first: number, last: number): number {
+    const { word } = this.#memory;
+    const pfn = Math.floor(address / PAGE_BYTES);
+    if (this.#memory.load64BE(hiOfPfn(pfn), loOfPfn(pfn) | (address % PAGE_BYTES)) < 0) return PEC.tableEntry;
+    if ((word[0] | word[1]) === 0) return PEC.tableEntry;
+    if (level === 0) return !isSet(word, PAGE_ENTRY.INVALID) && isSet(word, PAGE_ENTRY.ZERO) ? PEC.tableEntry : 0;
+    if (isSet(word, TABLE_ENTRY.INVALID)) return 0;
+    const rightType = get(word, TABLE_ENTRY.TYPE) === level - 1;
+    if (rightType && level <= FRAME_LEVELS && isSet(word, TABLE_ENTRY.FORMAT_CONTROL)) return 0;
+    const whole = get(word, TABLE_ENTRY.LENGTH) === FULL_LENGTH && !isSet(word, TABLE_ENTRY.OFFSET);
+    if (level > 1 && !whole) return PEC.tableLength;
+    if (!rightType) return PEC.tableType;
+    const origin = (word[1] >>> 0) * 2 ** 32 + ((word[0] & (level > 1 ? -(1 << 14) : -(1 << 11))) >>> 0);
+    const pages = 2 ** (11 * level - 3);
+    return this.#scan(level - 1, origin, start, Math.max(first, start), Math.min(last, start + pages - 1));
+  }
+}

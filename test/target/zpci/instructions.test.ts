@@ -1,0 +1,292 @@
+import { describe, expect, test } from 'vitest';
+import { READ, WRITE } from '../../../src/memory/access.ts';
+import { GuestMemory } from '../../../src/memory/guest-memory.ts';
+import type { AddressSpace } from '../../../src/target/target.ts';
+import { ccdfOf, FAULT_BLOCKED, INTERRUPTION, PEC, ZpciIommu, type ZpciIommuOptions } from '../../../src/target/zpci/index.ts';
+import { FIRST, Guest, GuestTables, handleOf, PAGES } from './guest.ts';
+
+const IOVA = BigInt(FIRST) << 12n;
+const DISABLED = 0x2_0000;
+
+function started(options: Partial<ZpciIommuOptions> = {}): { guest: Guest; tables: GuestTables } {
+  const guest = new Guest(options);
+  const tables = new GuestTables(guest.memory, 0x10000n, 'regionThird');
+  tables.map(FIRST, 0x80, 4);
+  guest.start();
+  return { guest, tables };
+}
+
+describe('CLP', () => {
+  test('list: handles before and after, a page at a time', () => {
+    const guest = new Guest();
+    const list = (token: number, bytes: number) => guest.clp(2, [0, 0, 0, 0, token], bytes);
+    const { cc, code, view } = list(0, 64);
+    expect([cc, code, view.getUint16(0), view.getUint32(0x28), view.getUint32(0x2c), view.getUint32(0x3c)]).toEqual([
+      0,
+      0x10,
+      64,
+      1,
+      DISABLED,
+      DISABLED + 1,
+    ]);
+    const first = list(0, 48).view;
+    expect([first.getUint32(0x28), first.getBigUint64(0x10)]).toEqual([1, 2n]);
+    const second = list(2, 48).view;
+    expect([second.getUint32(0x28), second.getBigUint64(0x10)]).toEqual([2, 0n]);
+    expect(list(9, 48).code).toBe(0x10a);
+    expect(list(0, 40).code).toBe(0x60);
+    expect([list(0, 56).cc, list(0, 56).code]).toEqual([3, 0x50]);
+  });
+
+  test('query, and query group', () => {
+    const guest = new Guest({ relaxedTranslation: true });
+    const { code, view } = guest.clp(3, [0, 0, 0, DISABLED]);
+    expect([code, view.getUint8(0x13), view.getUint32(0x14), view.getBigUint64(0x40), view.getUint32(0x7c)]).toEqual([
+      0x10,
+      0xff,
+      1,
+      IOVA,
+      1,
+    ]);
+    expect(guest.clp(3, [0, 0, 0, DISABLED + 7]).code).toBe(0x101);
+    const group = guest.clp(4, [0, 0, 0, 0xff]);
+    expect([group.code, group.view.getUint16(0x10), group.view.getUint8(0x13), group.view.getUint8(0x18)]).toEqual([0x10, 128, 0x23, 0xf0]);
+    expect(group.view.getBigUint64(0x28)).toBe(0xfe00_0000_0000_0000n);
+    expect(guest.clp(4, [0, 0, 0, 3]).code).toBe(0x10b);
+    expect(guest.clp(9, []).code).toBe(0x20);
+  });
+
+  test('set: each response code', () => {
+    const guest = new Guest();
+    expect(guest.set(DISABLED, 0, 0)).toBe(0x103);
+    expect(guest.set(DISABLED, 0, 2)).toBe(0x104);
+    expect(guest.set(DISABLED, 1)).toBe(0x102);
+    expect(guest.set(DISABLED, 0)).toBe(0x10);
+    expect(guest.set(DISABLED, 0)).toBe(0x101);
+    expect(guest.set(handleOf(1), 0)).toBe(0x102);
+    expect(guest.set(handleOf(1), 1)).toBe(0x10);
+    expect(guest.set(DISABLED, 0)).toBe(0x10);
+  });
+
+  test('a standby function is configured first', () => {
+    const { iommu } = new Guest({ functions: [{ fid: 1, standby: true }] });
+    expect([iommu.configure(1, false), iommu.configure(1, true), iommu.configure(1, true)]).toEqual([false, true, false]);
+    expect(() => iommu.configure(3, true)).toThrow(RangeError);
+  });
+
+  test.each([
+    ['shorter than a header', [0, 8], INTERRUPTION.operand],
+    ['odd', [0, 33], INTERRUPTION.operand],
+    ['beyond the block', [0x1f, 0xf8], INTERRUPTION.addressing],
+  ])('a request %s', (_, length, answer) => {
+    const block = new Uint8Array(64);
+    block.set(length, 0);
+    expect(new Guest().iommu.clp(block)).toBe(answer);
+  });
+});
+
+describe('MPCIFC and STPCIFC', () => {
+  test('register, re-register and unregister translation: statuses', () => {
+    const { guest, tables } = started();
+    expect(guest.modify(1, 4, {}, 1)).toEqual([1, 28]);
+    expect(guest.modify(1, 5)).toEqual([1, 24]);
+    expect(guest.modify(1, 6)).toEqual([1, 24]);
+    expect(guest.register(1, tables.iota)).toEqual([0, 0]);
+    expect(guest.register(1, tables.iota)).toEqual([1, 24]);
+    expect(guest.register(1, tables.iota, 6)).toEqual([0, 0]);
+    expect(guest.modify(1, 5)).toEqual([0, 0]);
+    expect(guest.access(1, IOVA, READ)).toBe(BigInt(FAULT_BLOCKED));
+  });
+
+  test('what no registration may be: PBA above PAL, outside the aperture, a designation without tables, T = 0 without leave', () => {
+    const { guest, tables } = started({ designations: 0x40 });
+    expect(guest.register(1, tables.iota, 4, FIRST - 1)[0]).toBe(INTERRUPTION.operand);
+    expect(guest.register(1, tables.iota, 4, 2 ** 51)[0]).toBe(INTERRUPTION.operand);
+    for (const type of [0n, 2n, 3n, 4n, 5n, 7n]) expect(guest.register(1, 0x10800n | (type << 2n))[0]).toBe(INTERRUPTION.operand);
+    expect(guest.register(1, 0x10004n)[0]).toBe(INTERRUPTION.operand);
+    expect(guest.modify(1, 77)[0]).toBe(INTERRUPTION.operand);
+    expect(guest.modify(1, 4, { 0: 1n << 56n })[0]).toBe(INTERRUPTION.operand);
+    expect(guest.iommu.mpcifc(guest.registers, 1, 0x1004n)).toBe(INTERRUPTION.specification);
+    expect(guest.iommu.mpcifc(guest.registers, 1, 2n ** 40n)).toBe(INTERRUPTION.addressing);
+  });
+
+  test('handles: of a disabled function, and of none', () => {
+    const { guest } = started();
+    guest.set(handleOf(1), 1);
+    expect(guest.modify(1, 4)[0]).toBe(3);
+    expect(guest.modify(3, 4)[0]).toBe(3);
+    expect(guest.refresh(1, FIRST, 1)[0]).toBe(3);
+  });
+
+  test('error, blocked and enabled: what the guest finds in the FIB, and who does DMA', () => {
+    const { guest, tables } = started();
+    guest.register(1, tables.iota);
+    const controls = () => guest.stored(handleOf(1)).fib[1] >> 56n;
+    expect(controls()).toBe(0x90n);
+    expect(guest.modify(1, 7)).toEqual([1, 24]);
+    expect(guest.modify(1, 9)).toEqual([1, 24]);
+    guest.access(1, 0n, WRITE);
+    expect(controls()).toBe(0xf0n);
+    expect(guest.refresh(1, FIRST, 1)).toEqual([1, 40]);
+    expect(guest.modify(1, 9)).toEqual([0, 0]);
+    expect(controls()).toBe(0xd0n);
+    expect(guest.access(1, IOVA, READ)).toBe(BigInt(FAULT_BLOCKED));
+    expect(guest.refresh(1, FIRST, 1)).toEqual([0, 0]);
+    expect(guest.modify(1, 7)).toEqual([0, 0]);
+    expect(guest.access(1, IOVA, READ)).toBe(0x80000n);
+  });
+
+  test('STPCIFC: what was registered; a disabled function has nothing, and its handle does not fit an enabled one', () => {
+    const { guest, tables } = started();
+    guest.register(1, tables.iota);
+    guest.modify(1, 10, { 64: 0x3200n });
+    const { cc, fib } = guest.stored(DISABLED);
+    expect([cc, fib[2], fib[3], fib[4], fib[8]]).toEqual([0, IOVA, (BigInt(FIRST + PAGES) << 12n) - 1n, tables.iota, 0x3200n]);
+    expect(guest.registers.u64[1] >> 32n).toBe(BigInt(handleOf(1)));
+    guest.set(handleOf(1), 1);
+    expect(guest.stored(handleOf(1)).cc).toBe(3);
+    expect(guest.stored(DISABLED)).toEqual({ cc: 0, fib: new Array(10).fill(0n) });
+    expect(guest.stored(handleOf(9)).cc).toBe(3);
+    guest.registers.u64[1] = (BigInt(handleOf(2)) << 32n) | 0x10000n;
+    expect([guest.iommu.stpcifc(guest.registers, 1, 0x1000n), guest.status(1)]).toEqual([1, 28]);
+  });
+
+  test('function measurement: counters and time, a block outside memory, a key', () => {
+    const { guest } = started({ timeOfDay: () => 21n });
+    guest.modify(1, 10, { 64: 0x3200n });
+    guest.iommu.measure();
+    guest.iommu.measure();
+    expect([guest.load(0x3200n), guest.load(0x3208n)]).toEqual([1n, 42n]);
+    guest.modify(1, 10, { 64: 2n ** 40n });
+    guest.iommu.measure();
+    guest.iommu.measure();
+    expect(guest.modify(1, 10, { 64: 0x3201n })[0]).toBe(1);
+    expect(guest.events.map(({ code }) => code)).toEqual([PEC.measurementAddress, PEC.measurementKey]);
+  });
+});
+
+describe('RPCIT', () => {
+  test('outside PBA to PAL, and without a registration: error state and event', () => {
+    const { guest, tables } = started();
+    expect(guest.refresh(2, FIRST, 1)).toEqual([1, 8]);
+    guest.register(1, tables.iota);
+    expect(guest.refresh(1, FIRST + PAGES, 1)).toEqual([1, 8]);
+    expect(guest.events.map(({ code, fid }) => [code, fid])).toEqual([
+      [PEC.addressSpace, 2],
+      [PEC.range, 1],
+    ]);
+  });
+
+  test('one changed and one flush for each; no room where the host cannot follow; a registration that it cannot follow is none', () => {
+    const { guest, tables } = started();
+    const said: unknown[] = [];
+    let result = 0;
+    guest.iommu.observe({
+      attach: (endpoint, space) => {
+        said.push([endpoint, space?.name ?? null]);
+        return space === null ? 0 : result;
+      },
+      changed: (_: AddressSpace, first, last) => void said.push([first, last]),
+      flush: () => said.push('flush') && result,
+    });
+    guest.register(1, tables.iota);
+    guest.refresh(1, FIRST + 2, 3);
+    guest.refresh(1, FIRST - 1, 2);
+    expect(said).toEqual([[1, 'function 0x1, anchor 0x14804'], [FIRST + 2, FIRST + 4], 'flush', [FIRST, FIRST], 'flush']);
+    result = -12;
+    expect(guest.refresh(1, FIRST, 1)).toEqual([1, 16]);
+    expect(guest.register(1, tables.iota, 6)).toEqual([1, 16]);
+    expect(guest.stored(handleOf(1)).fib[4]).toBe(0n);
+    result = 0;
+    expect(guest.register(1, tables.iota)).toEqual([0, 0]);
+  });
+
+  test('an odd second register', () => {
+    const { guest } = started();
+    expect(guest.iommu.rpcit(guest.registers, 1, 3)).toBe(INTERRUPTION.specification);
+  });
+});
+
+describe('loads and stores', () => {
+  function accessed() {
+    const stores: unknown[] = [];
+    const spaces = {
+      load: (space: number, offset: bigint, bytes: number) => (offset > 0xfffn ? null : BigInt(space * 100 + bytes)),
+      store: (space: number, offset: bigint, bytes: number, value: bigint) => {
+        stores.push([space, offset, bytes, value]);
+        return offset < 0x1000n;
+      },
+    };
+    const { guest } = started({ functions: [{ fid: 1, spaces }, { fid: 2 }] });
+    const aim = (space: number, bytes: number, offset: bigint) => {
+      guest.registers.u64[2] = (BigInt(handleOf(1)) << 32n) | BigInt((space << 16) | bytes);
+      guest.registers.u64[3] = offset;
+    };
+    return { guest, stores, aim };
+  }
+
+  test('PCILG and PCISTG reach the function; what crosses a cell, and spaces that there are not', () => {
+    const { guest, stores, aim } = accessed();
+    aim(15, 4, 4n);
+    expect([guest.iommu.pcilg(guest.registers, 5, 2), guest.registers.u64[5]]).toEqual([0, 1504n]);
+    aim(0, 2, 6n);
+    expect(guest.iommu.pcistg(guest.registers, 5, 2)).toBe(0);
+    expect(stores).toEqual([[0, 6n, 2, 1504n]]);
+    for (const [space, bytes, offset] of [
+      [0, 4, 6n],
+      [0, 0, 0n],
+      [15, 3, 0n],
+      [15, 4, 2n],
+      [0, 4, 0x1000n],
+    ] as const) {
+      aim(space, bytes, offset);
+      expect(guest.iommu.pcilg(guest.registers, 5, 2)).toBe(INTERRUPTION.operand);
+    }
+    aim(7, 4, 0n);
+    expect([guest.iommu.pcilg(guest.registers, 5, 2), guest.status(2)]).toEqual([1, 20]);
+    guest.iommu.fail(1, 0x3a, 0n);
+    aim(0, 4, 0n);
+    expect([guest.iommu.pcilg(guest.registers, 5, 2), guest.status(2)]).toEqual([1, 12]);
+    guest.modify(1, 9);
+    expect(guest.iommu.pcilg(guest.registers, 5, 2)).toBe(0);
+  });
+
+  test('PCISTB: eight bytes at a time, big-endian', () => {
+    const { guest, stores, aim } = accessed();
+    guest.store(0x3000n, 0x0102030405060708n);
+    guest.store(0x3008n, 9n);
+    aim(1, 16, 8n);
+    expect(guest.iommu.pcistb(guest.registers, 2, 3, 0x3000n)).toBe(0);
+    expect(stores).toEqual([
+      [1, 8n, 8, 0x0102030405060708n],
+      [1, 16n, 8, 9n],
+    ]);
+    aim(1, 8, 8n);
+    expect(guest.iommu.pcistb(guest.registers, 2, 3, 0x3000n)).toBe(INTERRUPTION.specification);
+    aim(1, 16, 0xff8n);
+    expect(guest.iommu.pcistb(guest.registers, 2, 3, 0x3000n)).toBe(INTERRUPTION.specification);
+    aim(1, 16, 8n);
+    expect(guest.iommu.pcistb(guest.registers, 2, 3, 2n ** 40n)).toBe(INTERRUPTION.addressing);
+  });
+});
+
+test('an error event as the guest reads it', () => {
+  const bytes = ccdfOf({ code: 0x4, handle: 0x8002_0001, fid: 3, address: 0x11_fffe_0000n });
+  expect(Buffer.from(bytes).toString('hex')).toBe('0000000080020001000000030000000000000011fffe00000000000000000004');
+});
+
+test.each<[string, Partial<ZpciIommuOptions>, typeof RangeError | typeof TypeError]>([
+  ['memory', { memory: {} as never }, TypeError],
+  ['functions', { functions: 7 as never }, TypeError],
+  ['fid', { functions: [{ fid: -1 }] }, RangeError],
+  ['fid', { functions: [{ fid: 1 }, { fid: 1, uid: 2 }] }, RangeError],
+  ['uid', { functions: [{ fid: 0 }] }, RangeError],
+  ['aperture', { functions: [{ fid: 1, aperture: { start: 4096n, last: 8190n } }] }, RangeError],
+  ['designations', { designations: 0x48 }, RangeError],
+  ['msiAddress', { msiAddress: 5n }, RangeError],
+  ['interrupts', { interrupts: 4096 }, RangeError],
+])('misuse of %s is refused by name', (name, options, kind) => {
+  const make = () => new ZpciIommu({ memory: GuestMemory.ofBytes(4096), functions: [{ fid: 1 }], ...options });
+  expect(make).toThrow(kind);
+  expect(make).toThrow(name);
+});

@@ -1,0 +1,4 @@
+import { targetSuite } from '../suite.ts';
+import { zpciSubject } from './subject.ts';
+
+targetSuite(zpciSubject);

@@ -1,0 +1,186 @@
+import { describe, expect, test } from 'vitest';
+import { READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
+import { FAULT_BLOCKED, FAULT_ENDPOINT, GeneralRegisters, PEC } from '../../../src/target/zpci/index.ts';
+import { runsOf } from '../hardware.ts';
+import { type Designation, FIRST, FRAME, Guest, GuestTables, handleOf, INVALID, PAGES, PROTECTED } from './guest.ts';
+
+const TABLES = 0x10000n;
+const PAGE = FIRST + 5;
+const IOVA = BigInt(PAGE) << 12n;
+
+function registered(designation: Designation = 'regionThird', flags = 0n): { guest: Guest; tables: GuestTables } {
+  const guest = new Guest();
+  const tables = new GuestTables(guest.memory, TABLES, designation);
+  tables.map(PAGE, 0x80, 4);
+  guest.start();
+  expect(guest.register(1, tables.iota | flags)[0]).toBe(0);
+  return { guest, tables };
+}
+
+describe('zPCI translation', () => {
+  test.each<[Designation, number]>([
+    ['segment', 1],
+    ['regionThird', 2],
+    ['regionSecond', 3],
+    ['regionFirst', 4],
+  ])('%s tables; protection at every level; a registration takes what the table holds then', (designation, top) => {
+    const { guest, tables } = registered(designation);
+    expect(guest.access(1, IOVA | 0x10n, READ_WRITE)).toBe(0x80010n);
+    expect(runsOf(guest.iommu.spaceOf(1)!)).toEqual([{ iova: PAGE, gpa: 0x80, pages: 4, permission: READ_WRITE }]);
+    for (let level = 1; level <= top; level++) {
+      const at = tables.entry(level, level === 1 ? PAGE >> 8 : 0);
+      const entry = guest.load(at);
+      tables.set(at, entry | PROTECTED);
+      guest.refresh(1, FIRST, PAGES);
+      expect(guest.access(1, IOVA, READ)).toBe(0x80000n);
+      expect(runsOf(guest.iommu.spaceOf(1)!)[0].permission).toBe(READ);
+      expect(guest.access(1, IOVA, WRITE)).toBe(BigInt(-PEC.protection));
+      expect(guest.modify(1, 7)).toEqual([0, 0]);
+      tables.set(at, entry);
+      guest.refresh(1, FIRST, PAGES);
+    }
+    expect(guest.access(1, IOVA, WRITE)).toBe(0x80000n);
+  });
+
+  test('a protected page, and a protected anchor', () => {
+    const { guest, tables } = registered();
+    tables.map(PAGE, 0x80, 1, PROTECTED);
+    guest.refresh(1, PAGE, 1);
+    expect(guest.access(1, IOVA, READ)).toBe(0x80000n);
+    expect(guest.access(1, IOVA, WRITE)).toBe(BigInt(-PEC.protection));
+    const { guest: other } = registered('regionThird', PROTECTED);
+    expect(other.access(1, IOVA, READ)).toBe(0x80000n);
+    expect(other.access(1, IOVA, WRITE)).toBe(BigInt(-PEC.protection));
+  });
+
+  test('frames of 1 MiB, and of 2 GiB in region third tables; an answer holds no further than PAL', () => {
+    const { guest, tables } = registered();
+    tables.frame(PAGE, 3);
+    guest.refresh(1, FIRST, 256);
+    expect(guest.iommu.translate(1, -1, 0, Number(IOVA), READ)).toBe(20);
+    expect(guest.access(1, IOVA | 0x123n, READ)).toBe(0x305123n);
+    expect(guest.register(1, tables.iota, 6, FIRST + 9)).toEqual([0, 0]);
+    expect(guest.iommu.translate(1, -1, 0, Number(IOVA), READ)).toBe(12);
+    // The entry says type region third, bits 3:2 = 01.
+    tables.set(tables.entry(2, 0), FRAME | 4n);
+    guest.refresh(1, FIRST, 10);
+    expect(guest.access(1, IOVA | 0x123n, READ)).toBe(IOVA | 0x123n);
+  });
+
+  test.each<[string, number, (tables: GuestTables) => void]>([
+    ['an invalid page', PEC.protection, (tables) => tables.unmap(PAGE, 1)],
+    ['an invalid segment', PEC.protection, (tables) => tables.set(tables.entry(1, 1), INVALID)],
+    ['a page entry of zeros', PEC.tableEntry, (tables) => tables.set(tables.pageEntry(PAGE), 0n)],
+    ['a segment entry of zeros', PEC.tableEntry, (tables) => tables.set(tables.entry(1, 1), 0n)],
+    ['a page table outside memory', PEC.tableEntry, (tables) => tables.set(tables.entry(1, 1), 0x40000000n)],
+    ['a region table of three quarters', PEC.tableLength, (tables) => tables.set(tables.entry(2, 0), 0x10006n)],
+    ['a region table with an offset', PEC.tableLength, (tables) => tables.set(tables.entry(2, 0), 0x10047n)],
+    ['a region entry of the wrong type', PEC.tableType, (tables) => tables.set(tables.entry(2, 0), 0x1000bn)],
+    ['a segment entry of the wrong type', PEC.tableType, (tables) => tables.set(tables.entry(1, 1), 0x20804n)],
+  ])('%s: its error event, and the error state', (_, code, spoil) => {
+    const { guest, tables } = registered();
+    spoil(tables);
+    expect(guest.access(1, IOVA | 8n, READ)).toBe(BigInt(-code));
+    expect(guest.events).toEqual([{ code, handle: handleOf(1), fid: 1, address: IOVA | 8n }]);
+    expect(guest.iommu.spaceOf(1)).toBeNull();
+    expect(guest.access(1, IOVA + 0x1000n, READ)).toBe(BigInt(FAULT_BLOCKED));
+    expect(guest.events).toHaveLength(1);
+    // RPCIT says the same of what is malformed.
+    expect(guest.modify(1, 7)).toEqual([0, 0]);
+    const refreshed = guest.refresh(1, PAGE, 1);
+    if (code === PEC.protection) expect(refreshed).toEqual([0, 0]);
+    else expect([refreshed, guest.events[1]]).toEqual([[1, 8], { code, handle: handleOf(1), fid: 1, address: IOVA }]);
+  });
+
+  test('outside PBA to PAL; a function without registration; another function; a PASID', () => {
+    const { guest } = registered();
+    expect(guest.access(1, BigInt(FIRST - 1) << 12n, READ)).toBe(BigInt(-PEC.range));
+    expect(guest.modify(1, 7)).toEqual([0, 0]);
+    expect(guest.access(1, BigInt(FIRST + PAGES) << 12n, READ)).toBe(BigInt(-PEC.range));
+    expect(guest.access(2, IOVA, READ)).toBe(BigInt(FAULT_BLOCKED));
+    expect(guest.access(3, IOVA, READ)).toBe(BigInt(FAULT_ENDPOINT));
+    expect(guest.iommu.translate(1, 5, 0, Number(IOVA), READ)).toBe(FAULT_ENDPOINT);
+    expect(guest.iommu.spaceOf(1, 5)).toBeNull();
+  });
+
+  test('segment tables reach 2 GiB, whatever PAL says', () => {
+    const { guest } = registered('segment');
+    guest.register(1, TABLES | 0x800n, 6, 2 ** 20);
+    expect(guest.access(1, 0x8000_0000n, READ)).toBe(BigInt(-PEC.range));
+  });
+
+  test('relaxed translation: RAM from the start of the aperture on', () => {
+    const guest = new Guest({ relaxedTranslation: true });
+    guest.start();
+    expect(guest.register(1, 0n)).toEqual([0, 0]);
+    expect(guest.access(1, IOVA, WRITE)).toBe(0x5000n);
+    expect(runsOf(guest.iommu.spaceOf(1)!)).toEqual([{ iova: FIRST, gpa: 0, pages: PAGES, permission: READ_WRITE }]);
+    expect(new Guest().register(1, 0n)[0]).not.toBe(0);
+  });
+
+  test('a refresh of what is not refreshed leaves cached translations, and one of 2^52 pages reads a bounded number of entries', () => {
+    const { guest, tables } = registered('regionFirst');
+    guest.access(1, IOVA, READ);
+    tables.map(PAGE, 0x90, 1);
+    guest.refresh(1, PAGE + 1, 3);
+    expect(guest.access(1, IOVA, READ)).toBe(0x80000n);
+    guest.refresh(1, PAGE, 1);
+    expect(guest.access(1, IOVA, READ)).toBe(0x90000n);
+    // Every table leads to itself: the walk must end all the same.
+    for (let level = 2; level <= 4; level++)
+      for (let i = 0; i < 2048; i++) tables.set(tables.entry(level, i), tables.entry(level - 1, 0) | BigInt(((level - 1) << 2) | 3));
+    guest.register(1, tables.iota, 6, 2 ** 51 - 1);
+    let loads = 0;
+    const { memory } = guest;
+    const load = memory.load64BE.bind(memory);
+    memory.load64BE = (hi, lo) => {
+      loads++;
+      return load(hi, lo);
+    };
+    guest.registers.u64[1] = BigInt(handleOf(1)) << 32n;
+    guest.registers.u64[2] = 0n;
+    guest.registers.u64[3] = 2n ** 64n - 1n;
+    expect(guest.iommu.rpcit(guest.registers, 1, 2)).toBe(0);
+    expect(loads).toBeLessThanOrEqual(2 ** 21);
+  });
+});
+
+describe('zPCI interrupts', () => {
+  const vector = 0x3000n;
+  const summary = 0x3100n;
+  const parameters = { 40: (0x2002_0081n | (9n << 8n)) << 32n, 48: vector, 56: summary };
+
+  test('a message sets the bits of interrupt and function, and interrupts once until the guest clears the summary', () => {
+    const { guest } = registered();
+    expect(guest.modify(1, 2, parameters)).toEqual([0, 0]);
+    expect(guest.modify(1, 2, parameters)).toEqual([1, 24]);
+    guest.iommu.message(1, 1);
+    // Bit 9 + 1, counted from the left.
+    expect(guest.load(vector)).toBe(2n ** 53n);
+    expect(guest.load(summary)).toBe(2n ** 62n);
+    guest.iommu.message(1, 0);
+    expect(guest.load(vector)).toBe(2n ** 53n + 2n ** 54n);
+    expect(guest.interruptions).toEqual([2]);
+    guest.store(summary, 0n);
+    guest.iommu.message(1, 0);
+    expect(guest.interruptions).toEqual([2, 2]);
+    guest.iommu.message(1, 2);
+    expect(guest.load(vector)).toBe(2n ** 53n + 2n ** 54n);
+    expect(guest.modify(1, 3)).toEqual([0, 0]);
+    expect(guest.modify(1, 3)).toEqual([1, 24]);
+    expect(guest.modify(1, 2, { ...parameters, 48: 2n ** 40n })).toEqual([1, 4]);
+  });
+
+  test('where MSIs go; a blocked function has none', () => {
+    const { guest } = registered();
+    expect(guest.iommu.isMessage(0xfe000000 | 0, 0)).toBe(true);
+    expect(guest.iommu.isMessage(0xfe000000 | 0, 4096)).toBe(false);
+    expect(guest.access(1, 0xfe00_0000_0000_0000n, WRITE)).toBe(0xfe00_0000_0000_0000n);
+    guest.modify(1, 2, parameters);
+    guest.iommu.fail(1, 0x3a, 0n);
+    guest.iommu.message(1, 0);
+    expect(guest.interruptions).toEqual([]);
+    expect(guest.events.map(({ code }) => code)).toEqual([0x3a]);
+    expect(new GeneralRegisters().u64).toHaveLength(16);
+  });
+});
