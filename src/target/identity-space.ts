@@ -1,6 +1,6 @@
 import { READ_WRITE } from '../memory/access.ts';
 import { PAGE_BYTES, pfnOf } from '../memory/address.ts';
-import type { GuestMemory } from '../memory/guest-memory.ts';
+import type { GuestMemory, GuestRegion } from '../memory/guest-memory.ts';
 import type { AddressSpace, PfnRange, RunVisitor } from './target.ts';
 
 /** What an endpoint reaches that no IOMMU stands in front of: guest RAM at its own addresses. It never changes. */
@@ -8,7 +8,8 @@ export class IdentitySpace implements AddressSpace {
   readonly name = 'identity';
   readonly owner = 'target';
   readonly announced = true;
-  readonly granuleLg2 = 12;
+  /** What every region begins at and is a multiple of, in the guest and in the host: a host with larger pages can map just that. */
+  readonly granuleLg2: number;
   /** Guest RAM; regions that touch are one. */
   readonly apertures: readonly PfnRange[];
 
@@ -23,6 +24,7 @@ export class IdentitySpace implements AddressSpace {
       else ranges.push({ first, last });
     }
     this.apertures = ranges;
+    this.granuleLg2 = alignmentLg2(memory.regions);
   }
 
   /** Looks at each region of RAM once. */
@@ -34,4 +36,13 @@ export class IdentitySpace implements AddressSpace {
     }
     return last + 1;
   }
+}
+
+function alignmentLg2(regions: readonly GuestRegion[]): number {
+  let bits = 1n << 30n;
+  for (const { gpa, buffer, offset = 0, bytes = buffer.byteLength - offset, hostAddress = 0n } of regions)
+    bits |= gpa | BigInt(bytes) | hostAddress;
+  let lg2 = 12;
+  while (((bits >> BigInt(lg2)) & 1n) === 0n) lg2++;
+  return lg2;
 }

@@ -43,9 +43,9 @@ class Fixture {
   /** First host page of each region. */
   readonly #hostPfns: readonly number[];
 
-  constructor(kind: PathKind, owner: 'target' | 'guest', hostKind = 'iommufd') {
+  constructor(kind: PathKind, owner: 'target' | 'guest', hostKind = 'iommufd', dmaEntryLimit = 65535) {
     const iommus = hostKind === 'vfio-spapr-tce' ? [{ tce: {} }] : [{}];
-    this.kernel = simKernel({ iommus, devices: [{ name: 'vfio0' }, { name: 'vfio1' }] });
+    this.kernel = simKernel({ iommus, dmaEntryLimit, devices: [{ name: 'vfio0' }, { name: 'vfio1' }] });
     this.host = openHost(hostKind, this.kernel);
     const regions = [0, 1].map((i) => {
       const memory = this.kernel.allocate(REGION_PAGES * 4096);
@@ -177,6 +177,121 @@ export function pathSuite(kind: PathKind): void {
         for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
       },
     );
+
+    for (const host of hostKinds()) {
+      for (const owner of ['target', 'guest'] as const) {
+        test.prop(
+          [
+            program,
+            fc.integer({ min: 1, max: 12 }),
+            fc.integer({ min: 1, max: 6 }),
+            fc.constantFrom(errno.ENOMEM, errno.EIO, errno.ENODEV),
+          ],
+          {
+            numRuns: 15,
+          },
+        )(
+          `${owner}-owned over ${host}: several host calls in a row fail: nothing stale is reached by who has none to take it back, and all is mended later`,
+          (operations, nth, count, code) => {
+            const fixture = new Fixture(kind, owner, host);
+            for (let i = 0; i < count; i++) fixture.kernel.hooks.fail({ nth: nth + i, errno: code });
+            for (const steps of operations) {
+              const before = fixture.space.pages;
+              if (fixture.run(steps) < 0 && owner === 'target') {
+                fixture.space.pages = before;
+                fixture.path.changed(fixture.space.base, fixture.space.base + TOY_PAGES - 1);
+                if (fixture.path.flush() < 0) continue;
+              }
+              if (owner === 'target') continue;
+              for (const device of fixture.devices) {
+                fixture.hardware(device).forEach((found, i) => {
+                  if (found !== null) expect(found).toBe(fixture.meant()[i]);
+                });
+              }
+            }
+            fixture.kernel.hooks.reset();
+            expect(fixture.path.flush()).toBe(0);
+            fixture.hostDevices.forEach((device, i) => {
+              const hardware = fixture.hardware(fixture.devices[i]);
+              if (device.closed) expect(hardware.every((found) => found === null)).toBe(true);
+              else expect(hardware).toEqual(fixture.meant());
+            });
+            expect(fixture.path.pending).toBe(false);
+          },
+        );
+      }
+
+      test(`over ${host}: a map that fails during a split takes no neighbour away for good`, () => {
+        const fixture = new Fixture(kind, 'target', host);
+        fixture.run([{ from: 0, count: 3, gpa: 0, permission: 3 }]);
+        const before = fixture.space.pages;
+        const call = host === 'iommufd' ? 'IOMMU_IOAS_COPY' : 'VFIO_IOMMU_MAP_DMA';
+        fixture.kernel.hooks.fail({ kind: call, nth: 1, errno: errno.ENOMEM });
+        fixture.kernel.hooks.fail({ kind: 'IOMMU_IOAS_MAP', nth: 1, errno: errno.ENOMEM });
+        expect(fixture.run([{ from: 1, count: 1, gpa: 0, permission: 0 }])).toBe(-errno.ENOMEM);
+        fixture.space.pages = before;
+        fixture.path.changed(fixture.space.base + 1, fixture.space.base + 1);
+        expect(fixture.path.flush()).toBe(0);
+        for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
+      });
+    }
+
+    describe('over vfio-type1 with room for few mappings', () => {
+      test('a map that leaves no mapping for a split is refused, so that the unmap is not', () => {
+        const fixture = new Fixture(kind, 'target', 'vfio-type1', 2);
+        expect(fixture.run([{ from: 0, count: 3, gpa: 0, permission: 3 }])).toBe(0);
+        const before = fixture.space.pages;
+        expect(fixture.run([{ from: 16, count: 1, gpa: 0, permission: 3 }])).toBe(-errno.ENOSPC);
+        expect(fixture.path.error?.message).toContain('the host holds 2 mappings');
+        fixture.space.pages = before;
+        fixture.path.changed(fixture.space.base + 16, fixture.space.base + 16);
+        expect(fixture.path.flush()).toBe(0);
+        expect(fixture.run([{ from: 1, count: 1, gpa: 0, permission: 0 }])).toBe(0);
+        expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+      });
+
+      test('single pages fill it to the last mapping', () => {
+        const fixture = new Fixture(kind, 'target', 'vfio-type1', 2);
+        for (const from of [0, 16]) expect(fixture.run([{ from, count: 1, gpa: 0, permission: 3 }])).toBe(0);
+        expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+      });
+
+      test('an unmap succeeds when the reserve is used up, and what lost its mapping has one again when there is room', () => {
+        const fixture = new Fixture(kind, 'target', 'vfio-type1', 2);
+        fixture.run([{ from: 0, count: 5, gpa: 0, permission: 3 }]);
+        expect(fixture.run([{ from: 1, count: 1, gpa: 0, permission: 0 }])).toBe(0);
+        expect(fixture.run([{ from: 3, count: 1, gpa: 0, permission: 0 }])).toBe(0);
+        const held = fixture.hardware(fixture.devices[0]);
+        held.forEach((found, i) => {
+          if (found !== null) expect(found).toBe(fixture.meant()[i]);
+        });
+        expect(fixture.path.pending).toBe(true);
+        expect(fixture.run([{ from: 0, count: 1, gpa: 0, permission: 0 }])).toBe(0);
+        expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+        expect(fixture.path.pending).toBe(false);
+      });
+    });
+
+    test('a space that ends its enumeration early is populated in slices of one enumeration a flush', () => {
+      const fixture = new Fixture(kind, 'guest');
+      const { enumerate } = fixture.space;
+      let asked = 0;
+      fixture.space.enumerate = (first, last, visit) => {
+        asked++;
+        const end = Math.min(last, first + 15);
+        enumerate.call(fixture.space, first, end, visit);
+        return end + 1;
+      };
+      expect(fixture.run([{ from: 0, count: TOY_PAGES, gpa: 0, permission: 3 }])).toBe(0);
+      for (let slice = 1; fixture.path.unfinished; slice++) {
+        expect(asked).toBe(slice);
+        const mapped = fixture.hardware(fixture.devices[0]);
+        expect(mapped).toEqual(fixture.meant().map((page, i) => (i < 16 * slice ? page : null)));
+        expect(fixture.path.flush()).toBe(0);
+      }
+      expect(asked).toBe(TOY_PAGES / 16);
+      expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+    });
 
     describe('host calls', () => {
       let fixture: Fixture;

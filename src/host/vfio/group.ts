@@ -82,7 +82,11 @@ export class VfioDevice implements HostDevice {
   }
 
   close(): void {
-    this.space?.detach(this);
+    // What the container does not let go of goes with the descriptors: closing the last of the group's takes the group out.
+    if (this.detach() < 0) {
+      this.closeFile();
+      this.space = null;
+    }
     if (!this.group.devices.delete(this)) return;
     if (this.group.devices.size === 0) this.#host.dropGroup(this.group);
   }

@@ -101,6 +101,7 @@ export abstract class VfioHost implements Host {
   dropGroup(group: VfioGroup): void {
     this.#groups.delete(group.path);
     this.port.close(group.fd);
+    group.space?.lost(group);
   }
 
   close(): void {

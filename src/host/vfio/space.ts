@@ -146,7 +146,7 @@ export abstract class VfioSpace implements HostSpace {
     const own = this.#own(device);
     if (own.closed) return this.fail('VFIO_GROUP_SET_CONTAINER', errno.ENODEV, 0, 0, `${device.name} is closed`);
     const before = own.space;
-    if (before === this) return 0;
+    if (before === this) return this.#reopen(own);
     if (before !== null) {
       const left = before.detach(own);
       if (left < 0) return this.fail('VFIO_GROUP_UNSET_CONTAINER', left, 0, 0, own.name);
@@ -154,6 +154,12 @@ export abstract class VfioSpace implements HostSpace {
     const result = this.#take(own);
     if (result < 0 && before !== null) before.#take(own);
     return result;
+  }
+
+  /** A detach that failed may have cost the device its file. */
+  #reopen(device: VfioDevice): number {
+    const opened = device.fd < 0 ? device.open() : 0;
+    return opened < 0 ? this.fail('VFIO_GROUP_GET_DEVICE_FD', opened, 0, 0, device.name) : 0;
   }
 
   /** Attaches a device that is attached to nothing. */
@@ -181,8 +187,11 @@ export abstract class VfioSpace implements HostSpace {
     own.closeFile();
     own.space = null;
     const result = own.group.attached > 0 ? 0 : this.#leave(own.group);
-    // A group whose device is open is let go by no container, so the file had to be closed to try.
-    if (result < 0 && own.open() >= 0) own.space = this;
+    if (result < 0) {
+      // A group whose device is open is let go by no container, so the file had to be closed to try.
+      own.space = this;
+      own.open();
+    }
     return result;
   }
 
@@ -217,11 +226,16 @@ export abstract class VfioSpace implements HostSpace {
     this.host.calls.attach++;
     const result = this.host.port.ioctl(group.fd, uapi.VFIO_GROUP_UNSET_CONTAINER, 0);
     if (result < 0) return this.fail('VFIO_GROUP_UNSET_CONTAINER', result, 0, 0, group.path);
+    this.lost(group);
+    return 0;
+  }
+
+  /** The group is in the container no more. */
+  lost(group: VfioGroup): void {
     group.space = null;
     this.#groups.delete(group);
     if (this.live) this.entered(false);
     else this.emptied();
-    return 0;
   }
 
   #mapAll(): number {
