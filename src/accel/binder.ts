@@ -150,6 +150,22 @@ export class Binder implements TargetObserver {
     return result;
   }
 
+  /** Guest RAM is other than it was. Devices of a path that cannot follow are blocked: what has gone may be somebody else's by now. */
+  memoryChanged(): void {
+    for (const backing of [...this.#backings.values()]) {
+      const result = backing.path.remap();
+      if (backing.path.pending) this.#pending.add(backing);
+      if (backing.path.unfinished) this.#goOn();
+      if (result >= 0) continue;
+      this.#error = backing.path.error;
+      for (const group of [...backing.groups]) {
+        for (const binding of group.members) binding.wanted = null;
+        this.#block(group, true);
+        this.#tell(group);
+      }
+    }
+  }
+
   /** Blocks every endpoint and frees what the paths hold on the host. Returns what could not be done as it should. */
   close(): HostError[] {
     return [...this.#bindings.keys()].map((endpoint) => this.expel(endpoint)).filter((error) => error !== null);

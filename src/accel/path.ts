@@ -14,6 +14,11 @@ export interface Path {
   moved(device: HostDevice): void;
   /** [first, last] (page frame numbers) may mean something else now. */
   changed(first: number, last: number): void;
+  /**
+   * Guest RAM is other than it was: everything is looked at anew, and what leads to no RAM any more is left out. Returns 0 or a negative
+   * errno: then the hardware may still have what is gone.
+   */
+  remap(): number;
   /** Makes the hardware agree. Returns 0 or a negative errno; see AddressSpace.owner for what stands then. */
   flush(): number;
   /** The next flush has something to do: what changed, or what earlier ones could not do. Only then is it called. */

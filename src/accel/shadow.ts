@@ -129,6 +129,15 @@ class ShadowPath implements Path {
     return result;
   }
 
+  remap(): number {
+    for (const { first, last } of this.#space.apertures) this.#changed.add(first, last);
+    for (const { first, last } of this.#covered ?? []) this.#changed.add(first, last);
+    this.#survey.tolerant = true;
+    const result = this.flush();
+    this.#survey.tolerant = false;
+    return result;
+  }
+
   close(): void {
     this.#error = closeSpace(this.#now.hostSpace) ?? this.#error;
   }

@@ -1,5 +1,5 @@
 import { errno, HostError } from '../host/errno.ts';
-import { MMIO, READ_WRITE } from '../memory/access.ts';
+import { MMIO, READ, READ_WRITE } from '../memory/access.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { IntervalMap } from '../memory/interval-map.ts';
 import type { AddressSpace } from '../target/target.ts';
@@ -23,6 +23,8 @@ export class Survey {
   readonly splits = { count: 0, grain: Number.POSITIVE_INFINITY };
   /** What the last survey did not come to. Nothing of it is wanted for now. */
   readonly rest = new DirtyRanges();
+  /** What leads to no RAM is left out without an error: RAM has gone, and the guest's mappings of it with it. */
+  tolerant = false;
   /** The first run that the guest means and that can be mapped nowhere. */
   error: HostError | null = null;
   readonly #space: AddressSpace;
@@ -57,17 +59,18 @@ export class Survey {
     return held.push(iova, gpa, pages, permission);
   };
 
-  /** Cuts a run where host memory is not contiguous. What is no RAM has no host page: registers of devices are left out, anything else is an error. */
+  /** Cuts a run where host memory is not contiguous; ROM is for reading. What is no RAM has no host page: registers of devices are left out, anything else is an error. */
   readonly #visitWanted = (iova: number, gpa: number, pages: number, permission: number): boolean => {
     if ((permission & READ_WRITE) === 0) return true;
     for (let done = 0; done < pages; ) {
       const run = this.#memory.hostRun(gpa + done, pages - done);
       if (run > 0) {
-        if (!this.lists.wanted.push(iova + done, gpa + done, run, permission & READ_WRITE)) return false;
+        const granted = permission & (this.#memory.isReadOnly(gpa + done) ? READ : READ_WRITE);
+        if (granted !== 0 && !this.lists.wanted.push(iova + done, gpa + done, run, granted)) return false;
         done += run;
         continue;
       }
-      if ((permission & MMIO) === 0 && this.#space.owner === 'target') {
+      if ((permission & MMIO) === 0 && this.#space.owner === 'target' && !this.tolerant) {
         const range = { first: iova + done, last: iova + pages - 1 };
         this.error ??= new HostError(this.#space.name, errno.EFAULT, range, 'leads outside guest RAM');
       }

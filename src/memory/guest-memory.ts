@@ -12,6 +12,8 @@ export interface GuestRegion {
   readonly bytes?: number;
   /** Virtual address of the first byte in this process, page-aligned: what a host maps for DMA. Left out: emulated devices only. */
   readonly hostAddress?: bigint;
+  /** ROM: stores of devices fault, and hosts map it for reading only. Default false. */
+  readonly readOnly?: boolean;
   /** The file that backs the region, for hosts that map files (iommufd IOAS_MAP_FILE), and the region's first byte in it. */
   readonly file?: { readonly fd: number; readonly offset: bigint };
 }
@@ -40,8 +42,11 @@ class Chunk {
   readonly view: DataView;
   /** Host virtual page of the first byte, or -1. */
   readonly hostPfn: number;
+  readonly region: GuestRegion;
 
-  constructor(hi: number, lo: number, buffer: ArrayBufferLike, offset: number, bytes: number, hostPfn: number) {
+  constructor(hi: number, lo: number, region: GuestRegion, offset: number, bytes: number, hostPfn: number) {
+    const { buffer } = region;
+    this.region = region;
     this.hi = hi;
     this.lo = lo;
     this.bytes = bytes;
@@ -54,13 +59,14 @@ class Chunk {
 }
 
 /** Stands for a chunk where there is none: no byte is in it, and no aligned access begins at address 1. */
-const NO_CHUNK = new Chunk(0, 1, new ArrayBuffer(0), 0, 0, -1);
+const NO_CHUNK = new Chunk(0, 1, { gpa: 0n, buffer: new ArrayBuffer(0) }, 0, 0, -1);
 
 const FRAME_BYTES = 0x1_0000_0000;
 const LIMIT_64 = 1n << 64n;
 
 /** @throws TypeError when a field is not of its type; RangeError when it is not possible. */
-function checkRegion({ gpa, buffer, offset = 0, bytes, hostAddress }: GuestRegion): void {
+function checkRegion({ gpa, buffer, offset = 0, bytes, hostAddress, readOnly = false }: GuestRegion): void {
+  if (typeof readOnly !== 'boolean') throw new TypeError(`GuestMemory: readOnly ${String(readOnly)} is no boolean`);
   if (typeof gpa !== 'bigint') throw new TypeError(`GuestMemory: gpa ${String(gpa)} is no bigint`);
   if (hostAddress !== undefined && typeof hostAddress !== 'bigint')
     throw new TypeError(`GuestMemory: hostAddress ${String(hostAddress)} is no bigint`);
@@ -89,7 +95,7 @@ function chunksOf(region: GuestRegion): Chunk[] {
     const lo = at % FRAME_BYTES;
     const size = Math.min(bytes - done, FRAME_BYTES - lo);
     const host = hostPfn < 0 ? -1 : hostPfn + done / PAGE_BYTES;
-    chunks.push(new Chunk(Math.floor(at / FRAME_BYTES), lo, region.buffer, offset + done, size, host));
+    chunks.push(new Chunk(Math.floor(at / FRAME_BYTES), lo, region, offset + done, size, host));
     done += size;
   }
   return chunks;
@@ -101,13 +107,14 @@ function chunksOf(region: GuestRegion): Chunk[] {
  * Memory is little-endian unless the accessor's name ends in BE. Aligned 64-bit accesses are done in one piece.
  */
 export class GuestMemory {
-  readonly regions: readonly GuestRegion[];
+  #regions: readonly GuestRegion[] = [];
+  readonly #observers = new Set<() => void>();
   /** The last value loaded: word[0] its low half, word[1] its high half. */
   readonly word: Int32Array = new Int32Array(2);
   // Fields that begin as what they are stay typed for the compiler; one that begins undefined is checked at each use.
   readonly #word64 = new BigUint64Array(this.word.buffer);
   readonly #wordView = new DataView(this.word.buffer);
-  readonly #chunks: readonly Chunk[];
+  #chunks: readonly Chunk[] = [];
   /** The chunk that was found last; what aligned accesses need of it lies here, as int32, so that they are a few machine instructions. */
   #chunk: Chunk = NO_CHUNK;
   #hi = 0;
@@ -116,11 +123,63 @@ export class GuestMemory {
   #lastByte = 0;
   #u64: BigUint64Array = NO_CHUNK.u64;
   #i32: Int32Array = NO_CHUNK.i32;
+  #readOnly = false;
 
   /** @throws RangeError when a region is not page-aligned, does not fit its buffer, or overlaps another; TypeError when it is none. */
   constructor(regions: readonly GuestRegion[]) {
     if (!Array.isArray(regions)) throw new TypeError('GuestMemory: regions are no array');
-    this.regions = regions;
+    this.#take([...regions]);
+  }
+
+  /** What is there now; another array after each change. */
+  get regions(): readonly GuestRegion[] {
+    return this.#regions;
+  }
+
+  /**
+   * A region that is there from now on: RAM that is plugged, a ROM that is shadowed. Who observes has followed when it returns.
+   *
+   * @example
+   * const memory = GuestMemory.ofBytes(1 << 20);
+   * memory.add({ gpa: 0x1_0000_0000n, buffer: new SharedArrayBuffer(1 << 16) });
+   * memory.store32(1, 0, 7); // 0: done
+   *
+   * @throws as the constructor; then nothing has changed.
+   */
+  add(region: GuestRegion): void {
+    this.#take([...this.#regions, region]);
+    this.#tell();
+  }
+
+  /**
+   * The region that begins at `gpa` is there no more. Who observes has taken it from the hardware when it returns, so its memory may be
+   * unmapped then. @throws RangeError when no region begins there.
+   */
+  remove(gpa: bigint): void {
+    const rest = this.#regions.filter((region) => region.gpa !== gpa);
+    if (rest.length === this.#regions.length) throw new RangeError(`GuestMemory: no region begins at ${String(gpa)}`);
+    this.#take(rest);
+    this.#tell();
+  }
+
+  /** Other memory in the place of the region that begins at `region.gpa`: it is removed first, so nothing keeps what was there. */
+  replace(region: GuestRegion): void {
+    checkRegion(region);
+    this.remove(region.gpa);
+    this.add(region);
+  }
+
+  /** Called after each change, within it. The disposer ends it. */
+  observe(changed: () => void): () => void {
+    this.#observers.add(changed);
+    return () => this.#observers.delete(changed);
+  }
+
+  #tell(): void {
+    for (const changed of this.#observers) changed();
+  }
+
+  #take(regions: readonly GuestRegion[]): void {
     const chunks = regions.flatMap(chunksOf).sort((a, b) => a.hi - b.hi || a.lo - b.lo);
     for (let i = 1; i < chunks.length; i++) {
       const before = chunks[i - 1];
@@ -128,6 +187,7 @@ export class GuestMemory {
         throw new RangeError(`GuestMemory: two regions hold 0x${joinHiLo(chunks[i].hi, chunks[i].lo).toString(16)}`);
       }
     }
+    this.#regions = regions;
     this.#chunks = chunks;
     this.#enter(chunks[0] ?? NO_CHUNK);
   }
@@ -144,6 +204,7 @@ export class GuestMemory {
     this.#lastByte = Math.max(chunk.bytes - 1, 0) | 0;
     this.#u64 = chunk.u64;
     this.#i32 = chunk.i32;
+    this.#readOnly = chunk.region.readOnly === true;
   }
 
   /** Whether the current chunk, or one that becomes the current, holds the byte; and so all of what is aligned and begins with it. */
@@ -232,7 +293,7 @@ export class GuestMemory {
   /** Stores the 64-bit value (valueHi, valueLo). An unaligned store may tear. */
   store64(hi: number, lo: number, valueHi: number, valueLo: number): number {
     if ((lo & 7) !== 0) return this.#storeUnaligned64(hi, lo, valueHi, valueLo);
-    if (!this.#holds(hi, lo)) return FAULT;
+    if (!this.#holds(hi, lo) || this.#readOnly) return FAULT;
     this.word[0] = valueLo;
     this.word[1] = valueHi;
     this.#u64[(lo - this.#lo) >>> 3] = this.#word64[0];
@@ -245,7 +306,7 @@ export class GuestMemory {
 
   store32(hi: number, lo: number, value: number): number {
     if ((lo & 3) !== 0) return this.#storeUnaligned32(hi, lo, value);
-    if (!this.#holds(hi, lo)) return FAULT;
+    if (!this.#holds(hi, lo) || this.#readOnly) return FAULT;
     this.#i32[(lo - this.#lo) >>> 2] = value;
     return OK;
   }
@@ -256,14 +317,14 @@ export class GuestMemory {
 
   store16(hi: number, lo: number, value: number): number {
     const offset = this.#find(hi, lo, 2);
-    if (offset < 0) return FAULT;
+    if (offset < 0 || this.#readOnly) return FAULT;
     this.#chunk.view.setUint16(offset, value, true);
     return OK;
   }
 
   #storeUnaligned64(hi: number, lo: number, valueHi: number, valueLo: number): number {
     const offset = this.#find(hi, lo, 8);
-    if (offset < 0) return FAULT;
+    if (offset < 0 || this.#readOnly) return FAULT;
     this.#chunk.view.setInt32(offset, valueLo, true);
     this.#chunk.view.setInt32(offset + 4, valueHi, true);
     return OK;
@@ -271,7 +332,7 @@ export class GuestMemory {
 
   #storeUnaligned32(hi: number, lo: number, value: number): number {
     const offset = this.#find(hi, lo, 4);
-    if (offset < 0) return FAULT;
+    if (offset < 0 || this.#readOnly) return FAULT;
     this.#chunk.view.setInt32(offset, value, true);
     return OK;
   }
@@ -281,7 +342,7 @@ export class GuestMemory {
    * For accessed and dirty bits, which race with the guest; the BigInts that Atomics want are paid for on that path only.
    */
   compareExchange64(hi: number, lo: number, oldHi: number, oldLo: number, newHi: number, newLo: number): number {
-    if ((lo & 7) !== 0 || !this.#holds(hi, lo)) return FAULT;
+    if ((lo & 7) !== 0 || !this.#holds(hi, lo) || this.#readOnly) return FAULT;
     const old = joinHiLo(oldHi, oldLo);
     return Atomics.compareExchange(this.#u64, (lo - this.#lo) >>> 3, old, joinHiLo(newHi, newLo)) === old ? 1 : 0;
   }
@@ -292,20 +353,26 @@ export class GuestMemory {
       throw outsideArray(to, at, bytes);
     const offset = this.#find(hi, lo, bytes);
     if (offset >= 0) return copyOut(this.#chunk.u8, offset, to, at, bytes);
-    return this.#pieces(hi, lo, bytes, (chunk, from, done, size) => copyOut(chunk.u8, from, to, at + done, size));
+    return this.#pieces(hi, lo, bytes, false, (chunk, from, done, size) => copyOut(chunk.u8, from, to, at + done, size));
   }
 
-  /** Copies `from[at, at + bytes)` into guest memory. All of it is RAM, or nothing is copied. @throws RangeError when the array has no such bytes. */
+  /** Copies `from[at, at + bytes)` into guest memory. All of it is RAM that can be written, or nothing is copied. @throws RangeError when the array has no such bytes. */
   write(hi: number, lo: number, from: Uint8Array, at: number, bytes: number): number {
     if (!(at >= 0 && bytes >= 0 && at + bytes <= from.length && Number.isInteger(at) && Number.isInteger(bytes)))
       throw outsideArray(from, at, bytes);
     const offset = this.#find(hi, lo, bytes);
-    if (offset >= 0) return copyOut(from, at, this.#chunk.u8, offset, bytes);
-    return this.#pieces(hi, lo, bytes, (chunk, to, done, size) => copyOut(from, at + done, chunk.u8, to, size));
+    if (offset >= 0) return this.#readOnly ? FAULT : copyOut(from, at, this.#chunk.u8, offset, bytes);
+    return this.#pieces(hi, lo, bytes, true, (chunk, to, done, size) => copyOut(from, at + done, chunk.u8, to, size));
   }
 
-  /** Walks a range that lies in more than one chunk, twice: the first round finds out whether all of it is RAM. */
-  #pieces(hi: number, lo: number, bytes: number, piece: (chunk: Chunk, offset: number, done: number, size: number) => number): number {
+  /** Walks a range that lies in more than one chunk, twice: the first round finds out whether all of it is RAM, and can be written when it is to be. */
+  #pieces(
+    hi: number,
+    lo: number,
+    bytes: number,
+    store: boolean,
+    piece: (chunk: Chunk, offset: number, done: number, size: number) => number,
+  ): number {
     const start = (hi >>> 0) * FRAME_BYTES + (lo >>> 0);
     for (const act of [false, true]) {
       for (let done = 0; done < bytes; ) {
@@ -316,6 +383,7 @@ export class GuestMemory {
         if (offset < 0) return FAULT;
         const chunk = this.#chunk;
         const size = Math.min(bytes - done, chunk.bytes - offset);
+        if (!act && store && chunk.region.readOnly) return FAULT;
         if (act) piece(chunk, offset, done, size);
         done += size;
       }
@@ -339,12 +407,21 @@ export class GuestMemory {
     return -1;
   }
 
-  /** How many pages from `pfn` on, `limit` at most, are contiguous in host memory too; 0 when `pfn` has no host address. */
+  /** Whether the page is ROM. */
+  isReadOnly(pfn: number): boolean {
+    return this.#find(Math.floor(pfn / 0x100000) | 0, (pfn % 0x100000) << PAGE_LG2, PAGE_BYTES) >= 0 && this.#readOnly;
+  }
+
+  /**
+   * How many pages from `pfn` on, `limit` at most, are contiguous in host memory too, and all ROM or all not; 0 when `pfn` has no host
+   * address.
+   */
   hostRun(pfn: number, limit: number): number {
     const host = this.hostPfn(pfn);
     if (host < 0) return 0;
+    const readOnly = this.#readOnly;
     let pages = 0;
-    while (pages < limit && this.hostPfn(pfn + pages) === host + pages) {
+    while (pages < limit && this.hostPfn(pfn + pages) === host + pages && this.#readOnly === readOnly) {
       const chunk = this.#chunk;
       const first = chunk.hi * 0x100000 + chunk.lo / PAGE_BYTES;
       pages += first + chunk.bytes / PAGE_BYTES - (pfn + pages);

@@ -3,28 +3,32 @@ import { PAGE_BYTES, pfnOf } from '../memory/address.ts';
 import type { GuestMemory, GuestRegion } from '../memory/guest-memory.ts';
 import type { AddressSpace, PfnRange, RunVisitor } from './target.ts';
 
-/** What an endpoint reaches that no IOMMU stands in front of: guest RAM at its own addresses. It never changes. */
+/** What an endpoint reaches that no IOMMU stands in front of: guest RAM at its own addresses. It changes with guest RAM only. */
 export class IdentitySpace implements AddressSpace {
   readonly name = 'identity';
   readonly owner = 'target';
   readonly announced = true;
-  /** What every region begins at and is a multiple of, in the guest and in the host: a host with larger pages can map just that. */
-  readonly granuleLg2: number;
-  /** Guest RAM; regions that touch are one. */
-  readonly apertures: readonly PfnRange[];
+  readonly #memory: Pick<GuestMemory, 'regions'>;
+  #regions: GuestMemory['regions'] | null = null;
+  #apertures: readonly PfnRange[] = [];
 
   constructor(memory: Pick<GuestMemory, 'regions'>) {
-    const ranges: { first: number; last: number }[] = [];
-    for (const region of [...memory.regions].sort((a, b) => (a.gpa < b.gpa ? -1 : 1))) {
-      const bytes = region.bytes ?? region.buffer.byteLength - (region.offset ?? 0);
-      const first = pfnOf(region.gpa);
-      const last = first + bytes / PAGE_BYTES - 1;
-      const before = ranges.at(-1);
-      if (before !== undefined && before.last + 1 === first) before.last = last;
-      else ranges.push({ first, last });
+    this.#memory = memory;
+  }
+
+  /** What every region begins at and is a multiple of, in the guest and in the host: a host with larger pages can map just that. */
+  get granuleLg2(): number {
+    return alignmentLg2(this.#memory.regions);
+  }
+
+  /** Guest RAM as it is now; regions that touch are one. */
+  get apertures(): readonly PfnRange[] {
+    const { regions } = this.#memory;
+    if (regions !== this.#regions) {
+      this.#regions = regions;
+      this.#apertures = stretchesOf(regions);
     }
-    this.apertures = ranges;
-    this.granuleLg2 = alignmentLg2(memory.regions);
+    return this.#apertures;
   }
 
   /** Looks at each region of RAM once. */
@@ -45,4 +49,17 @@ function alignmentLg2(regions: readonly GuestRegion[]): number {
   let lg2 = 12;
   while (((bits >> BigInt(lg2)) & 1n) === 0n) lg2++;
   return lg2;
+}
+
+function stretchesOf(regions: GuestMemory['regions']): readonly PfnRange[] {
+  const ranges: { first: number; last: number }[] = [];
+  for (const region of [...regions].sort((a, b) => (a.gpa < b.gpa ? -1 : 1))) {
+    const bytes = region.bytes ?? region.buffer.byteLength - (region.offset ?? 0);
+    const first = pfnOf(region.gpa);
+    const last = first + bytes / PAGE_BYTES - 1;
+    const before = ranges.at(-1);
+    if (before !== undefined && before.last + 1 === first) before.last = last;
+    else ranges.push({ first, last });
+  }
+  return ranges;
 }

@@ -31,6 +31,7 @@ export class Machine {
   readonly #store: StateStore;
   readonly #devices = new Map<number, HostDevice>();
   readonly #unobserve: () => void;
+  readonly #unobserveMemory: () => void;
 
   #closed = false;
 
@@ -53,6 +54,8 @@ export class Machine {
       : null;
     this.#store = new StateStore({ target: target.name, host: host?.kind ?? null, endpoints: {} });
     this.#unobserve = target.observe(this.#observer());
+    const binder = this.#binder;
+    this.#unobserveMemory = memory.observe(() => binder?.memoryChanged());
   }
 
   /** The control plane now: frozen, plain data. */
@@ -127,6 +130,7 @@ export class Machine {
     if (this.#closed) return;
     this.#closed = true;
     this.#unobserve();
+    this.#unobserveMemory();
     const errors = this.#binder?.close() ?? [];
     for (const device of this.#devices.values()) device.close();
     this.#devices.clear();

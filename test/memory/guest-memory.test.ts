@@ -301,3 +301,61 @@ describe('misuse by the embedder', () => {
     expect(make).toThrow(message);
   });
 });
+
+describe('regions that change', () => {
+  const region = (gpa: bigint, readOnly = false) => ({ gpa, buffer: new SharedArrayBuffer(4096), readOnly });
+
+  test('added and removed regions are there and gone, and observers hear of each', () => {
+    const memory = new GuestMemory([region(0n)]);
+    const seen: number[] = [];
+    const dispose = memory.observe(() => seen.push(memory.regions.length));
+    expect(memory.store32(1, 0, 7)).toBe(MEM_FAULT);
+    memory.add(region(0x1_0000_0000n));
+    expect(memory.store32(1, 0, 7)).toBe(0);
+    memory.remove(0n);
+    expect(memory.load32(0, 0)).toBe(MEM_FAULT);
+    expect(memory.load32(1, 0)).toBe(0);
+    memory.replace(region(0x1_0000_0000n));
+    expect([memory.load32(1, 0), memory.word[0]]).toEqual([0, 0]);
+    dispose();
+    memory.remove(0x1_0000_0000n);
+    expect(memory.load32(1, 0)).toBe(MEM_FAULT);
+    expect(seen).toEqual([2, 1, 0, 1]);
+  });
+
+  test('what overlaps, or is not there, is refused and changes nothing', () => {
+    const memory = new GuestMemory([region(0n)]);
+    expect(() => memory.add(region(0n))).toThrow(RangeError);
+    expect(() => memory.remove(0x1000n)).toThrow('no region begins at');
+    expect(() => memory.replace({ ...region(0n), readOnly: 1 as never })).toThrow(TypeError);
+    expect(memory.regions).toHaveLength(1);
+    expect(memory.load32(0, 0)).toBe(0);
+  });
+
+  test('no store reaches a read-only region, however wide, and a copy over its border copies nothing', () => {
+    const memory = new GuestMemory([region(0n), region(0x1000n, true)]);
+    for (const store of [
+      () => memory.store64(0, 0x1000, 1, 1),
+      () => memory.store64(0, 0x1001, 1, 1),
+      () => memory.store64BE(0, 0x1000, 1, 1),
+      () => memory.store32(0, 0x1000, 1),
+      () => memory.store32(0, 0x1001, 1),
+      () => memory.store32BE(0, 0x1000, 1),
+      () => memory.store16(0, 0x1000, 1),
+      () => memory.compareExchange64(0, 0x1000, 0, 0, 1, 1),
+      () => memory.write(0, 0x1000, Uint8Array.of(1), 0, 1),
+      () => memory.write(0, 0xfff, Uint8Array.of(1, 1), 0, 2),
+    ])
+      expect(store()).toBe(MEM_FAULT);
+    const bytes = new Uint8Array(0x1001);
+    expect(memory.read(0, 0xfff, bytes, 0, 0x1001)).toBe(0);
+    expect(bytes.every((value) => value === 0)).toBe(true);
+    expect([memory.isReadOnly(0), memory.isReadOnly(1), memory.isReadOnly(2)]).toEqual([false, true, false]);
+  });
+
+  test('a host run ends where ROM begins', () => {
+    const at = (gpa: bigint, readOnly: boolean) => ({ ...region(gpa, readOnly), hostAddress: 0x10_0000n + gpa });
+    const memory = new GuestMemory([at(0n, false), at(0x1000n, true), at(0x2000n, true)]);
+    expect([memory.hostRun(0, 9), memory.hostRun(1, 9)]).toEqual([1, 2]);
+  });
+});

@@ -139,7 +139,9 @@ export class Spaces {
   constructor(parts: SpaceParts) {
     this.#parts = parts;
     this.#tables = new CountedMemory(parts.memory);
-    this.#identity = new IdentitySpace({ regions: parts.memory.regions ?? [] });
+    this.#identity = new IdentitySpace(
+      parts.memory.regions === undefined ? { regions: [] } : (parts.memory as Pick<GuestMemory, 'regions'>),
+    );
   }
 
   /** Somebody wants to hear of changes. */

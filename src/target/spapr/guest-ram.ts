@@ -11,14 +11,21 @@ const FRAME_PAGES = 2 ** (FRAME_LG2 - PAGE_LG2);
 /** Which guest pages are RAM: a page that a TCE names must be all inside (LoPAR 14.5.4.2.2: "the range of … assigned values"). */
 export class GuestRam {
   /** First page and one past the last of each stretch of RAM, ascending; neighbours are joined. */
-  readonly #firsts: Float64Array;
-  readonly #ends: Float64Array;
+  #firsts = new Float64Array(0);
+  #ends = new Float64Array(0);
   /** What the stretch that answered last has in one frame: the frame, and pages within it. */
   #frame = 0;
   #from = 0;
   #to = 0;
 
   constructor(memory: GuestMemory) {
+    this.#take(memory);
+    memory.observe(() => this.#take(memory));
+  }
+
+  #take(memory: GuestMemory): void {
+    this.#from = 0;
+    this.#to = 0;
     const stretches: { first: number; end: number }[] = [];
     const regions = memory.regions.map((region) => {
       const first = pfnOf(region.gpa);
