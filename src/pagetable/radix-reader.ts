@@ -60,6 +60,8 @@ export abstract class RadixReader {
   /** What `decodeAt` found. */
   protected readonly found: Entry = { index: 0, address: 0, next: 0, lg2: 0, permission: 0 };
   protected readonly entryBytes: number;
+  /** Told of each leaf of more than 4 KiB that an enumeration meets: a page of it, lg2 of its bytes. */
+  largeLeaf: ((page: number, lg2: number) => void) | null = null;
 
   constructor(memory: TableMemory, config: RadixConfig, description: Description, entryBytes: number) {
     this.memory = memory;
@@ -110,6 +112,7 @@ export abstract class RadixReader {
         if (from <= to && !this.#scan(scan, address, next, start, from, to, permission & granted)) return false;
       } else if (kind === LEAF && (permission & granted) !== 0) {
         const to = Math.min(last, start + pages - 1);
+        if (lg2 > 12) this.largeLeaf?.(from, lg2);
         const output = address / 4096 + (from % 2 ** (lg2 - 12));
         if (!scan.runs.add(from, output, to - from + 1, permission & granted)) {
           scan.reached = scan.runs.visitedEnd;

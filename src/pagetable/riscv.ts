@@ -68,7 +68,6 @@ export class RiscvTable extends RadixTable {
   /** Entries read so far, those read again to be updated included: what an IOMMU's performance counters count. Wraps. */
   reads = 0;
   readonly #memory: TableMemory;
-  readonly #word: Int32Array;
   readonly #rootHi: number;
   readonly #rootLo: number;
   readonly #top: number;
@@ -95,7 +94,6 @@ export class RiscvTable extends RadixTable {
     const { mode, memory, secondStage = false } = config;
     super(memory, config, describe(config), mode === 'sv32' ? 4 : 8);
     this.#memory = memory;
-    this.#word = memory.word;
     this.#rootHi = hiOfPfn(config.root);
     this.#rootLo = loOfPfn(config.root);
     this.#top = LEVELS[mode] - 1;
@@ -131,7 +129,7 @@ export class RiscvTable extends RadixTable {
     if (this.#usual) {
       // Down the pointers that have V and at most G set, one level after the other, with shifts that the compiler knows.
       const memory = this.#memory;
-      const word = this.#word;
+      const word = this.#memory.word;
       let global = 0;
       for (; level > 0; level--) {
         if (memory.load64(entryHi, entryLo) < 0) return this.#unreadable(level);
@@ -157,7 +155,7 @@ export class RiscvTable extends RadixTable {
 
   /** Steps 3 to 8 from the entry of `level` in `word` on. */
   #descend(hi: number, lo: number, access: number, from: number): number {
-    const word = this.#word;
+    const word = this.#memory.word;
     let retries = RETRIES;
     for (let level = from; ; ) {
       this.reads = (this.reads + 1) | 0;
@@ -200,8 +198,8 @@ export class RiscvTable extends RadixTable {
 
   /** Steps 5 to 8 on the leaf in `word`. Returns lg2 of the page, a fault code, or 0: the entry changed meanwhile. */
   #leaf(hi: number, lo: number, access: number, level: number): number {
-    const pteLo = this.#word[0];
-    const pteHi = this.#word[1];
+    const pteLo = this.#memory.word[0];
+    const pteHi = this.#memory.word[1];
     let ppnHi = ((pteHi & PPN_HI) << 2) | (pteLo >>> 30);
     let ppnLo = (pteLo & ~0x3ff) << 2;
     const shift = 12 + level * this.#indexBits;
@@ -338,8 +336,8 @@ export class RiscvTable extends RadixTable {
     const upper = (this.#entryLo & 4) !== 0;
     const loaded = memory.load64(hi, base);
     if (loaded < 0) return loaded;
-    const low = this.#word[0];
-    const high = this.#word[1];
+    const low = this.#memory.word[0];
+    const high = this.#memory.word[1];
     if ((upper ? high : low) !== old) return 0;
     return memory.compareExchange64(hi, base, high, low, upper ? wanted : high, upper ? low : wanted);
   }

@@ -37,7 +37,6 @@ export const IMPLICIT_USER_ACCESS: ImplicitAccess = { read: READ, write: WRITE }
 
 /** Memory as a first stage sees it: behind the second. A refusal leaves its story in `origin`, `code`, `gpaHi` and `gpaLo`. */
 export class SecondStageMemory implements TableMemory {
-  readonly word: Int32Array;
   /** BY_FIRST_STAGE: the second stage refused nothing since `origin` was last set so. */
   origin: FaultOrigin = BY_FIRST_STAGE;
   /** The second stage's fault code, and the guest-physical address that it refused. */
@@ -51,12 +50,15 @@ export class SecondStageMemory implements TableMemory {
   readonly #write: number;
 
   constructor(memory: TableMemory, second: WalkingStage, implicit: ImplicitAccess) {
-    this.word = memory.word;
     this.#memory = memory;
     this.#second = second;
     this.#out = second.out;
     this.#read = implicit.read;
     this.#write = implicit.write;
+  }
+
+  get word(): Int32Array {
+    return this.#memory.word;
   }
 
   load64(hi: number, lo: number): number {
@@ -177,13 +179,15 @@ export class TwoStage implements WalkingStage {
 
 /** Counts what is loaded, so that an enumeration knows what it has spent. */
 export class CountedMemory implements TableMemory {
-  readonly word: Int32Array;
   loads = 0;
   readonly #memory: TableMemory;
 
   constructor(memory: TableMemory) {
-    this.word = memory.word;
     this.#memory = memory;
+  }
+
+  get word(): Int32Array {
+    return this.#memory.word;
   }
 
   load64(hi: number, lo: number): number {

@@ -195,9 +195,21 @@ export class CommandQueue {
     return DONE;
   }
 
+  /** By address: all that was made of a leaf that covers it, pieces of it elsewhere in the leaf too. */
   #invalidateContext(space: number, context: number): void {
-    if (this.#first === 0 && this.#last === PFN_LIMIT - 1) this.#iotlb.invalidateContext(space, context);
-    else this.#iotlb.invalidateRange(space, context, this.#first, this.#last);
+    if (this.#first === 0 && this.#last === PFN_LIMIT - 1) {
+      this.#iotlb.invalidateContext(space, context);
+      return;
+    }
+    const { piecesOfLg2 } = this.#parts.translator;
+    let first = this.#first;
+    let last = this.#last;
+    if (piecesOfLg2 > 12) {
+      const pages = 2 ** (piecesOfLg2 - 12);
+      first -= first % pages;
+      last += pages - 1 - (last % pages);
+    }
+    this.#iotlb.invalidateRange(space, context, first, last);
   }
 
   /** IOTINVAL.GVMA: entries translate through both stages, so the address selects only where the first is Bare. PSCV is illegal. */
@@ -208,7 +220,7 @@ export class CommandQueue {
     const gscid = guest ? (words[1] >>> 12) & 0xffff : -1;
     this.#selectPages();
     if (guest) this.#iotlb.invalidateSpace(gscid);
-    else this.#iotlb.invalidateAll();
+    else this.#parts.translator.forgetAll();
     this.#parts.spaces.changedSecond(gscid, guest ? this.#first : 0, guest ? this.#last : PFN_LIMIT - 1);
     return DONE;
   }

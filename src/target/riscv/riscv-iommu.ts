@@ -270,7 +270,7 @@ export class RiscvIommu implements Target {
   }
 
   #forgetAll(): void {
-    this.#translator.iotlb.invalidateAll();
+    this.#translator.forgetAll();
     this.#hpm.rearm();
     this.#configured();
     this.#spaces.flush();

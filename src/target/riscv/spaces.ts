@@ -1,8 +1,10 @@
 import { PFN_LIMIT } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { TableMemory } from '../../pagetable/page-table.ts';
+import type { RiscvTable } from '../../pagetable/riscv.ts';
 import { CountedMemory, type EnumeratingStage, enumerateTwoStage } from '../../pagetable/two-stage.ts';
 import { IdentitySpace } from '../identity-space.ts';
+import { LargeLeaves } from '../large-leaves.ts';
 import { type AddressSpace, NO_PASID, type PfnRange, type RunVisitor, type TargetObserver } from '../target.ts';
 import type { Contexts, Stages } from './contexts.ts';
 import type { DeviceContext, DeviceDirectory } from './device-context.ts';
@@ -24,6 +26,8 @@ class TableSpace implements AddressSpace {
   readonly granuleLg2 = 12;
   readonly apertures: readonly PfnRange[];
   readonly stages: Stages;
+  /** Of the stage that invalidations by address name: the first, or the second where the first is Bare. */
+  readonly leaves = new LargeLeaves();
   readonly #parts: SpaceParts;
   readonly #memory: TableMemory;
 
@@ -44,11 +48,17 @@ class TableSpace implements AddressSpace {
     const { contexts, directory } = this.#parts;
     const memory = this.#memory;
     const { secondStage } = device;
-    if (secondStage === null) return contexts.firstTable(device, firstStage!, sum, memory).enumerate(first, last, visit, ENTRY_BUDGET);
-    const second = (over: TableMemory) => withoutInterruptFiles(directory.secondTable(secondStage, device, over), device);
-    if (firstStage === null) return second(memory).enumerate(first, last, visit, ENTRY_BUDGET);
-    const tables = { memory, second, first: (over: TableMemory) => contexts.firstTable(device, firstStage, sum, over) };
-    return enumerateTwoStage(tables, first, last, visit, ENTRY_BUDGET);
+    const upper = (over: TableMemory) => this.#noting(contexts.firstTable(device, firstStage!, sum, over));
+    if (secondStage === null) return upper(memory).enumerate(first, last, visit, ENTRY_BUDGET);
+    const tables = (over: TableMemory) => directory.secondTable(secondStage, device, over);
+    if (firstStage === null) return withoutInterruptFiles(this.#noting(tables(memory)), device).enumerate(first, last, visit, ENTRY_BUDGET);
+    const second = (over: TableMemory) => withoutInterruptFiles(tables(over), device);
+    return enumerateTwoStage({ memory, second, first: upper }, first, last, visit, ENTRY_BUDGET);
+  }
+
+  #noting(table: RiscvTable): RiscvTable {
+    table.largeLeaf = (page, lg2) => this.leaves.add(page, lg2);
+    return table;
   }
 }
 
@@ -252,9 +262,12 @@ export class Spaces {
     if (this.#observer === null) return;
     for (const space of new Set(this.#attached.values())) {
       if (!(space instanceof TableSpace) || !selected(space.stages)) continue;
-      this.#observer.changed(space, first, last);
+      const from = space.leaves.first(first);
+      const to = space.leaves.last(last);
+      if (from === 0 && to === PFN_LIMIT - 1) space.leaves.clear();
+      this.#observer.changed(space, from, to);
       this.#announced = true;
-      this.#pending += Math.min(last - first + 1, ENTRY_BUDGET);
+      this.#pending += Math.min(to - from + 1, ENTRY_BUDGET);
     }
     if (this.#pending >= PENDING_LIMIT) this.flush();
   }

@@ -12,14 +12,12 @@ const DOUBLEWORDS = 8;
 export class Structures {
   readonly words = new Int32Array(2 * DOUBLEWORDS);
   readonly #memory: IommuMemory;
-  readonly #word: Int32Array;
   readonly #registers: Registers;
   readonly #surroundings: RiscvIommuSurroundings;
 
   constructor(surroundings: RiscvIommuSurroundings, registers: Registers) {
     this.#surroundings = surroundings;
     this.#memory = surroundings.memory;
-    this.#word = surroundings.memory.word;
     this.#registers = registers;
   }
 
@@ -31,13 +29,12 @@ export class Structures {
   /** Reads `count` doublewords from an address that is a multiple of 8 into `words`. False: not all of it is memory. */
   read(hi: number, lo: number, count: number, bigEndian: boolean): boolean {
     const memory = this.#memory;
-    const word = memory.word;
     for (let i = 0; i < count; i++) {
       // A structure is aligned to its size, so that `lo` cannot carry into `hi`.
       const status = bigEndian ? memory.load64BE(hi, lo + 8 * i) : memory.load64(hi, lo + 8 * i);
       if (status < 0) return false;
-      this.words[2 * i] = word[0];
-      this.words[2 * i + 1] = word[1];
+      this.words[2 * i] = memory.word[0];
+      this.words[2 * i + 1] = memory.word[1];
     }
     return true;
   }
@@ -46,9 +43,9 @@ export class Structures {
   readPair(hi: number, lo: number, bigEndian: boolean): boolean {
     if (bigEndian) return this.read(hi, lo, 2, true);
     const memory = this.#memory;
-    const word = this.#word;
     const words = this.words;
     if (memory.load64(hi, lo) < 0) return false;
+    const word = memory.word;
     words[0] = word[0];
     words[1] = word[1];
     if (memory.load64(hi, lo + 8) < 0) return false;
@@ -77,7 +74,7 @@ export class Structures {
     const low = bigEndian ? swap32(highBits) : lowBits;
     for (let i = 0; i < retries; i++) {
       if (memory.load64(hi, lo) < 0) return false;
-      const [oldLow, oldHigh] = this.#word;
+      const [oldLow, oldHigh] = memory.word;
       const done = memory.compareExchange64(hi, lo, oldHigh, oldLow, oldHigh | high, oldLow | low);
       if (done !== 0) return done > 0;
     }

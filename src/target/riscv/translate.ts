@@ -70,6 +70,8 @@ export class Translator {
     gpaLo: 0,
   };
   readonly iotlb: Iotlb;
+  /** lg2 of the largest first-stage leaf of which pieces may be in the IOTLB, as the second stage's pages are smaller; 12: of none. */
+  piecesOfLg2 = 12;
   readonly #parts: TranslatorParts;
   readonly #hpm: Hpm;
   readonly #fill = new Int32Array(OUT_LENGTH);
@@ -125,6 +127,12 @@ export class Translator {
     this.#parts.contexts.quiet = stages.device.quiet;
     this.#report(Kind.untranslated, -result, device, process, hi, lo, access);
     return result;
+  }
+
+  /** Empties the IOTLB. */
+  forgetAll(): void {
+    this.iotlb.invalidateAll();
+    this.piecesOfLg2 = 12;
   }
 
   /** What was looked up may no longer be so. */
@@ -235,6 +243,7 @@ export class Translator {
     const { answer } = this;
     let leaf = PTE_D | PTE_U;
     let lg2: number;
+    let leafLg2 = 0;
     let permission = RWX;
     let pbmt = PBMT_PMA;
     let gpaHi = hi;
@@ -249,13 +258,17 @@ export class Translator {
       permission = out[OUT_PERMISSION];
       pbmt = out[OUT_TYPE];
       leaf = out[OUT_LEAF];
+      leafLg2 = lg2;
     } else {
       lg2 = contexts.bareFirstLg2(device);
     }
     answer.gpaHi = gpaHi;
     answer.gpaLo = gpaLo;
     // 18. MSIs.
-    if (device.msi && isInterruptFile(device, gpaHi, gpaLo)) return this.#interruptFile(kind, stages, hi, lo, access);
+    if (device.msi && isInterruptFile(device, gpaHi, gpaLo)) {
+      if (leafLg2 > 12) this.#cut(leafLg2);
+      return this.#interruptFile(kind, stages, hi, lo, access);
+    }
     // 19. The second stage.
     const { second } = device;
     let spaHi = gpaHi;
@@ -283,8 +296,16 @@ export class Translator {
     if (dirty === 0) permission &= ~WRITE;
     this.#set(spaHi, spaLo, permission, pbmt);
     answer.global = (leaf & PTE_G) !== 0;
-    if (kind !== Kind.ats) this.#cache(stages, hi, lo, lg2, leaf, 0);
+    if (kind !== Kind.ats) {
+      if (lg2 < leafLg2) this.#cut(leafLg2);
+      this.#cache(stages, hi, lo, lg2, leaf, 0);
+    }
     return lg2;
+  }
+
+  /** A first-stage leaf of so many bytes is about to be cached in pieces. */
+  #cut(lg2: number): void {
+    if (lg2 > this.piecesOfLg2) this.piecesOfLg2 = lg2;
   }
 
   #walkFirst(stages: Stages, hi: number, lo: number, wanted: number): number {

@@ -195,6 +195,12 @@ export function invalGvma(gscid: number): [bigint, bigint] {
   return [1n | (1n << 7n) | (1n << 33n) | (BigInt(gscid) << 44n), 0n];
 }
 
+/** The same of one guest-physical page (AV). */
+export function invalGvmaPage(gscid: number, pfn: number): [bigint, bigint] {
+  const [low] = invalGvma(gscid);
+  return [low | (1n << 10n), BigInt(pfn) << 10n];
+}
+
 /** IODIR.INVAL_DDT of one device. */
 export function invalDdt(device: number): [bigint, bigint] {
   return [3n | (1n << 33n) | (BigInt(device) << 40n), 0n];

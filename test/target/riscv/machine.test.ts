@@ -6,7 +6,7 @@ import { hiOfPfn, loOfPfn, PFN_LIMIT, pfnOf } from '../../../src/memory/address.
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
 import { Machine } from '../../../src/vmm/machine.ts';
-import { FENCE, fence, Guest, invalDdt, invalGvma, invalVma, invalVmaRange, Reg } from './guest.ts';
+import { FENCE, fence, Guest, invalDdt, invalGvma, invalGvmaPage, invalVma, invalVmaRange, Reg } from './guest.ts';
 
 const RAM_PAGES = 4096;
 const DEVICE = 8;
@@ -96,6 +96,49 @@ test('two stages: what both map, and an invalidation of either', () => {
     fence(),
   );
   expect([hostPfn(0x7008, READ), hostPfn(0x7010, READ)]).toEqual([-1, 0xd10]);
+});
+
+/** IOTINVAL, "entries that contain leaf page table entries corresponding to the IOVA": all of the leaf, whichever of its pages ADDR names. */
+describe('an invalidation of one page of a leaf that was 2 MiB takes all of it from the hardware', () => {
+  test.each([0x400, 0x455, 0x5ff])('IOTINVAL.VMA of page %i', (pfn) => {
+    const { guest, hostPfn } = passed();
+    const { table, root } = guest.table('sv39');
+    guest.setContext(DEVICE, { first: { mode: 8, root, pscid: PSCID } });
+    table.map(0x400, 0x400, 512, READ | WRITE);
+    table.map(0x600, 0x801, 4, READ | WRITE);
+    guest.command(invalDdt(DEVICE), fence());
+    expect([0x400, 0x401, 0x5ff, 0x600].map((page) => hostPfn(page, READ))).toEqual([0x400, 0x401, 0x5ff, 0x801]);
+    table.unmap(0x400, 512);
+    guest.command(invalVma({ pscid: PSCID, pfn }), fence());
+    expect([0x400, 0x401, 0x5ff, 0x600].map((page) => hostPfn(page, READ))).toEqual([-1, -1, -1, 0x801]);
+  });
+
+  test('behind a second stage of 4 KiB pages', () => {
+    const { guest, hostPfn } = passed();
+    const first = guest.table('sv39');
+    const second = guest.table('sv39', true);
+    second.table.map(0, 0, 0x800, READ | WRITE);
+    for (let page = 0; page < 512; page++) second.table.map(0x10000 + page, 0x800 + (page ^ 1), 1, READ | WRITE);
+    first.table.map(0x400, 0x10000, 512, READ | WRITE);
+    guest.setContext(DEVICE, { first: { mode: 8, root: first.root, pscid: PSCID }, second: { mode: 8, root: second.root, gscid: 3 } });
+    guest.command(invalDdt(DEVICE), fence());
+    expect([0x400, 0x5ff].map((page) => hostPfn(page, READ))).toEqual([0x801, 0x9fe]);
+    first.table.unmap(0x400, 512);
+    guest.command(invalVma({ gscid: 3, pscid: PSCID, pfn: 0x433 }), fence());
+    expect([0x400, 0x5ff].map((page) => hostPfn(page, READ))).toEqual([-1, -1]);
+  });
+
+  test('IOTINVAL.GVMA where the first stage is Bare', () => {
+    const { guest, hostPfn } = passed();
+    const { table, root } = guest.table('sv39', true);
+    guest.setContext(DEVICE, { second: { mode: 8, root, gscid: 3 } });
+    table.map(0x400, 0x400, 512, READ | WRITE);
+    guest.command(invalDdt(DEVICE), fence());
+    expect(hostPfn(0x5ff, READ)).toBe(0x5ff);
+    table.unmap(0x400, 512);
+    guest.command(invalGvmaPage(3, 0x433), fence());
+    expect([0x400, 0x433, 0x5ff].map((page) => hostPfn(page, READ))).toEqual([-1, -1, -1]);
+  });
 });
 
 describe('looping tables: one register access reads about what one enumeration may, and the next goes on', () => {
