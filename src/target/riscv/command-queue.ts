@@ -92,9 +92,10 @@ export class CommandQueue {
 
   /** Processes `limit` commands at most, fewer when their flushes read many table entries. What they change in address spaces reaches the hardware before the guest can look at cqh. */
   run(limit: number): void {
-    this.#parts.spaces.beginAccess();
+    const { spaces } = this.#parts;
+    const begun = spaces.begin();
     if (this.isRunnable) this.#run(limit);
-    this.#parts.spaces.endAccess();
+    if (begun) spaces.end();
   }
 
   /** Nothing but a command that does not end as DONE makes the queue stop; the bounds of one access only put off what is left. */
@@ -279,7 +280,7 @@ export class CommandQueue {
       this.#fail(Csr.timeout);
       return STAYS;
     }
-    spaces.flush();
+    if (!spaces.flush()) return STAYS;
     if ((low & (Fence.pr | Fence.pw)) !== 0) surroundings.orderRequests?.((low & Fence.pr) !== 0, (low & Fence.pw) !== 0);
     if ((low & Fence.av) !== 0 && !structures.storeWord((addressHi << 2) | (addressLo >>> 30), addressLo << 2, data)) {
       this.#fail(Csr.memoryFault);

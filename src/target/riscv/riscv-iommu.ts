@@ -165,14 +165,17 @@ export class RiscvIommu implements Target {
   /** A register write of 4 or 8 bytes; any other size, place or alignment is ignored. */
   write(offset: number, bytes: number, value: bigint): void {
     if (!isAccess(offset, bytes)) return;
+    this.#spaces.begin();
     if (bytes === 4) this.#writes.write(offset, loOf(value));
     else this.#writes.writeWide(offset, hiOf(value), loOf(value));
     if (this.#hpm.armed !== 0) this.#translator.forgetLast();
     if (!this.#config.deferCommands) this.#runCommands();
+    this.#spaces.end();
   }
 
+  /** Also goes on with what earlier commands changed in address spaces that are too large for one operation. */
   #runCommands(): void {
-    if (this.#commands.isRunnable) this.#commands.run(COMMANDS_PER_ACCESS);
+    if (this.#commands.isRunnable || this.#spaces.isBehind) this.#commands.run(COMMANDS_PER_ACCESS);
   }
 
   /** Processes up to `limit` commands: for embedders that set `deferCommands`. */
@@ -270,10 +273,11 @@ export class RiscvIommu implements Target {
   }
 
   #forgetAll(): void {
+    this.#spaces.begin();
     this.#translator.forgetAll();
     this.#hpm.rearm();
     this.#configured();
-    this.#spaces.flush();
+    this.#spaces.end();
   }
 
   save(): RiscvIommuState {

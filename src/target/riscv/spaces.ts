@@ -11,12 +11,30 @@ import type { DeviceContext, DeviceDirectory } from './device-context.ts';
 import { nextInterruptFile } from './msi.ts';
 import { DdtMode, type Registers } from './registers.ts';
 
-/** Table entries that one enumeration reads at most, of each stage. */
-const ENTRY_BUDGET = 1 << 21;
-/** Announced pages, each range counted up to ENTRY_BUDGET, after which a flush does not wait for the end of the commands. */
-const PENDING_LIMIT = 2 * ENTRY_BUDGET;
+/** Table entries that one enumeration reads at most, of both stages together. */
+const ENUMERATION = 1 << 17;
+/** Entries that one guest operation reads. From SPENT on it begins nothing new, so that what it has announced is read to the end. */
+const OPERATION = 1 << 19;
+const SPENT = OPERATION / 2;
+/** What an enumeration may read though its operation is spent, so that each gets on. */
+const LEAST = 1 << 12;
+/** Entries that a page of an announced range can cost, of tables and leaf: in one stage, and through two. */
+const ENTRIES_OF_PAGE = [2, 16] as const;
+/** Share of its budget that a two-stage enumeration gives to each stage: an entry of the first costs a walk of the second. */
+const TWO_STAGE_SHARE = 8;
+/** Pages from which on a range is read before it is announced, in parts that an enumeration can read. */
+const LARGE = 1 << 13;
+const NO_REGIONS: GuestMemory['regions'] = [];
 /** Virtual interrupt files that one enumeration steps over at most; a virtual machine has one for each hart. */
 const INTERRUPT_FILES = 1 << 14;
+
+interface TableParts {
+  readonly contexts: Contexts;
+  readonly directory: DeviceDirectory;
+  readonly tables: TableMemory;
+  /** Entries that an enumeration may read now. */
+  budget(): number;
+}
 
 /** What the guest's tables mean to the requests of a device that carry no process_id. */
 class TableSpace implements AddressSpace {
@@ -28,32 +46,42 @@ class TableSpace implements AddressSpace {
   readonly stages: Stages;
   /** Of the stage that invalidations by address name: the first, or the second where the first is Bare. */
   readonly leaves = new LargeLeaves();
-  readonly #parts: SpaceParts;
+  readonly #parts: TableParts;
   readonly #memory: TableMemory;
 
-  constructor(name: string, stages: Stages, parts: SpaceParts, memory: TableMemory) {
+  constructor(name: string, stages: Stages, parts: TableParts) {
     this.name = name;
     this.stages = stages;
     this.#parts = parts;
-    this.#memory = memory;
+    this.#memory = parts.tables;
     this.apertures = aperturesOf(stages);
   }
 
+  /** Entries that a change of so many pages can make an enumeration read. */
+  costOf(pages: number): number {
+    return pages * ENTRIES_OF_PAGE[this.stages.nested === null ? 0 : 1];
+  }
+
   /**
-   * Reads at most ENTRY_BUDGET entries of each stage: 8 GiB of 4 KiB pages. Behind larger tables the answer is the page reached,
-   * and hardware has nothing from there on (a device that is attached anew: nothing at all). Virtual interrupt files are no memory and are left out.
+   * Reads at most ENUMERATION entries, less where the guest operation under way has made others read. Behind that the answer is the
+   * page reached. Virtual interrupt files are no memory and are left out.
    */
   enumerate(first: number, last: number, visit: RunVisitor): number {
+    return this.read(first, last, visit, this.#parts.budget());
+  }
+
+  /** The same with a budget of the caller's. */
+  read(first: number, last: number, visit: RunVisitor, budget: number): number {
     const { device, firstStage, sum } = this.stages;
     const { contexts, directory } = this.#parts;
     const memory = this.#memory;
     const { secondStage } = device;
     const upper = (over: TableMemory) => this.#noting(contexts.firstTable(device, firstStage!, sum, over));
-    if (secondStage === null) return upper(memory).enumerate(first, last, visit, ENTRY_BUDGET);
+    if (secondStage === null) return upper(memory).enumerate(first, last, visit, budget);
     const tables = (over: TableMemory) => directory.secondTable(secondStage, device, over);
-    if (firstStage === null) return withoutInterruptFiles(this.#noting(tables(memory)), device).enumerate(first, last, visit, ENTRY_BUDGET);
+    if (firstStage === null) return withoutInterruptFiles(this.#noting(tables(memory)), device).enumerate(first, last, visit, budget);
     const second = (over: TableMemory) => withoutInterruptFiles(tables(over), device);
-    return enumerateTwoStage({ memory, second, first: upper }, first, last, visit, ENTRY_BUDGET);
+    return enumerateTwoStage({ memory, second, first: upper }, first, last, visit, Math.floor(budget / TWO_STAGE_SHARE));
   }
 
   #noting(table: RiscvTable): RiscvTable {
@@ -140,18 +168,26 @@ export class Spaces {
   #observer: TargetObserver | null = null;
   /** A change was announced since the last flush. */
   #announced = false;
-  /** See PENDING_LIMIT. */
+  /** Entries that the announced ranges can cost. */
   #pending = 0;
-  /** Where spaces read tables, and what they had read when the register access under way began. */
+  /** Ranges that are too large to be announced unread: what is left of them, one for each space. */
+  readonly #large = new Map<TableSpace, { first: number; last: number }>();
+  /** Where spaces read tables, and what they had read when the guest operation under way began. */
   readonly #tables: CountedMemory;
+  readonly #tableParts: TableParts;
+  #operating = false;
   #readBefore = 0;
 
   constructor(parts: SpaceParts) {
     this.#parts = parts;
     this.#tables = new CountedMemory(parts.memory);
-    this.#identity = new IdentitySpace(
-      parts.memory.regions === undefined ? { regions: [] } : (parts.memory as Pick<GuestMemory, 'regions'>),
-    );
+    this.#tableParts = { contexts: parts.contexts, directory: parts.directory, tables: this.#tables, budget: () => this.#budget() };
+    const { memory } = parts;
+    this.#identity = new IdentitySpace({
+      get regions() {
+        return memory.regions ?? NO_REGIONS;
+      },
+    });
   }
 
   /** Somebody wants to hear of changes. */
@@ -159,19 +195,36 @@ export class Spaces {
     return this.#observer !== null;
   }
 
-  /** A register access begins, with a budget of its own. */
-  beginAccess(): void {
+  /** A guest operation begins, with a budget of its own, unless it is part of one. Returns whether it did: then `end` is called. */
+  begin(): boolean {
+    if (this.#operating) return false;
+    this.#operating = true;
     this.#readBefore = this.#tables.loads;
+    return true;
   }
 
-  /** The access has made the observer read as much as one enumeration may: what is left of its work is the next one's. */
-  get isSpent(): boolean {
-    return this.#tables.loads - this.#readBefore >= ENTRY_BUDGET;
-  }
-
-  /** Before the guest can see how far its commands are. A retry of what failed waits for the next access when this one is spent. */
-  endAccess(): void {
+  /** Before the guest can see how far its commands are. A retry of what failed waits for the next operation when this one is spent. */
+  end(): void {
     if (this.#pending > 0 || !this.isSpent) this.flush();
+    this.#operating = false;
+  }
+
+  /** The operation has made the observer read as much as one may: what is left of its work is the next one's. */
+  get isSpent(): boolean {
+    return this.#read + this.#pending >= SPENT;
+  }
+
+  /** The hardware does not have all yet that the guest has announced. */
+  get isBehind(): boolean {
+    return this.#large.size > 0;
+  }
+
+  get #read(): number {
+    return this.#tables.loads - this.#readBefore;
+  }
+
+  #budget(): number {
+    return this.#operating ? Math.max(LEAST, Math.min(ENUMERATION, OPERATION - this.#read)) : ENUMERATION;
   }
 
   add(endpoint: number): void {
@@ -196,6 +249,7 @@ export class Spaces {
       this.#attached.clear();
       this.#owed.clear();
       this.#spaces.clear();
+      this.#large.clear();
     };
   }
 
@@ -216,7 +270,7 @@ export class Spaces {
     const known = this.#spaces.get(key);
     if (known !== undefined) return known;
     if (this.#spaces.size > 2 * this.#endpoints.size) this.#dropUnused();
-    const space = new TableSpace(nameOf(stages), stages, this.#parts, this.#tables);
+    const space = new TableSpace(nameOf(stages), stages, this.#tableParts);
     this.#spaces.set(key, space);
     return space;
   }
@@ -243,7 +297,11 @@ export class Spaces {
 
   #dropUnused(): void {
     const used = new Set(this.#attached.values());
-    for (const [key, space] of this.#spaces) if (!used.has(space)) this.#spaces.delete(key);
+    for (const [key, space] of this.#spaces) {
+      if (used.has(space)) continue;
+      this.#spaces.delete(key);
+      this.#large.delete(space);
+    }
   }
 
   /** IOTINVAL.VMA: [first, last] of the spaces that the operands select. -1: any GSCID (host spaces), any PSCID. */
@@ -264,21 +322,47 @@ export class Spaces {
       if (!(space instanceof TableSpace) || !selected(space.stages)) continue;
       const from = space.leaves.first(first);
       const to = space.leaves.last(last);
-      if (from === 0 && to === PFN_LIMIT - 1) space.leaves.clear();
-      this.#observer.changed(space, from, to);
-      this.#announced = true;
-      this.#pending += Math.min(to - from + 1, ENTRY_BUDGET);
+      if (to - from >= LARGE) this.#postpone(space, from, to);
+      else this.#tell(space, from, to, space.costOf(to - from + 1));
     }
-    if (this.#pending >= PENDING_LIMIT) this.flush();
+    if (this.#pending >= ENUMERATION) this.flush();
   }
 
-  /** Before the guest can see that its commands are done. */
-  flush(): void {
-    this.#pending = 0;
+  #tell(space: TableSpace, first: number, last: number, cost: number): void {
+    this.#observer?.changed(space, first, last);
+    this.#announced = true;
+    this.#pending += cost;
+  }
+
+  /** One range a space: two become one with what lies between them. */
+  #postpone(space: TableSpace, first: number, last: number): void {
+    const left = this.#large.get(space);
+    if (left === undefined) this.#large.set(space, { first, last });
+    else Object.assign(left, { first: Math.min(left.first, first), last: Math.max(left.last, last) });
+  }
+
+  /** Announces of the large ranges what an enumeration can read at once, so that nothing which the guest left alone is missed meanwhile. */
+  #advance(): void {
+    for (const [space, left] of this.#large) {
+      // What is read here is read again by the observer.
+      const share = Math.min(ENUMERATION, Math.floor((SPENT - this.#read - this.#pending) / 2));
+      if (share < LEAST) return;
+      const before = this.#tables.loads;
+      const reached = space.read(left.first, left.last, () => true, share);
+      if (reached > left.first) this.#tell(space, left.first, reached - 1, this.#tables.loads - before);
+      left.first = reached;
+      if (reached > left.last) this.#large.delete(space);
+    }
+  }
+
+  /** Before the guest can see that its commands are done. False: the hardware has a part of what they announced, and the next operation goes on. */
+  flush(): boolean {
     for (const endpoint of [...this.#owed]) this.refresh(endpoint);
-    if (!this.#announced || this.#observer === null) return;
+    this.#advance();
+    this.#pending = 0;
     // The mappings are the guest's: what the host refuses is not there for the hardware, whose requests fault. The next flush tries again.
-    this.#announced = this.#observer.flush() < 0;
+    if (this.#announced && this.#observer !== null) this.#announced = this.#observer.flush() < 0;
+    return !this.isBehind;
   }
 }
 

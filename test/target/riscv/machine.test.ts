@@ -2,9 +2,8 @@ import { describe, expect, test } from 'vitest';
 import { openHost } from '../../../src/host/registry.ts';
 import { simKernel } from '../../../src/host/sim/index.ts';
 import { READ, WRITE } from '../../../src/memory/access.ts';
-import { hiOfPfn, loOfPfn, PFN_LIMIT, pfnOf } from '../../../src/memory/address.ts';
+import { pfnOf } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
-import { NO_PASID } from '../../../src/target/target.ts';
 import { Machine } from '../../../src/vmm/machine.ts';
 import { FENCE, fence, Guest, invalDdt, invalGvma, invalGvmaPage, invalVma, invalVmaRange, Reg } from './guest.ts';
 
@@ -141,15 +140,30 @@ describe('an invalidation of one page of a leaf that was 2 MiB takes all of it f
   });
 });
 
-describe('looping tables: one register access reads about what one enumeration may, and the next goes on', () => {
-  /** A device whose table's entries all lead back to its root: 512^3 entries to read. `loads` are those since the last call. */
-  function looping() {
-    const { guest } = passed();
+describe('tables that lead back to themselves: a guest operation reads a bounded number of entries, and the next goes on', () => {
+  /** Entries that one operation may read. */
+  const OPERATION = 2 ** 19;
+  const TOP = 255 * 2 ** 18;
+  /** U, R, W, A and D. */
+  const LEAF = 0xd7;
+
+  /**
+   * A device whose table has gigapages at both ends of the lower half, and between them `loops` entries that lead into a table all of whose entries lead back to it:
+   * 512 x 512 entries behind each. `loads` are those since the last call.
+   */
+  function looping(loops: number) {
+    const { guest, hostPfn } = passed();
     const { memory } = guest;
     const { root } = guest.table('sv39');
+    const { root: loop } = guest.table('sv39');
+    const entry = (page: number, index: number, value: number) => memory.store64(0, page * 4096 + index * 8, 0, value);
+    for (let index = 0; index < 512; index++) entry(loop, index, (loop << 10) | 1);
+    entry(root, 0, LEAF);
+    entry(root, 255, LEAF);
     guest.setContext(DEVICE, { first: { mode: 8, root, pscid: PSCID } });
-    guest.command(invalDdt(DEVICE), fence());
-    for (let at = 0; at < 4096; at += 8) memory.store64(0, root * 4096 + at, 0, (root << 10) | 1);
+    const makeLoops = () => {
+      for (let index = 1; index <= loops; index++) entry(root, index, (loop << 10) | 1);
+    };
     let count = 0;
     const load64 = memory.load64.bind(memory);
     memory.load64 = (hi, lo) => {
@@ -161,51 +175,92 @@ describe('looping tables: one register access reads about what one enumeration m
       count = 0;
       return result;
     };
-    return { guest, loads };
+    const fenced = () => {
+      memory.load64(0, FENCE * 4096);
+      return memory.word[0];
+    };
+    return { guest, hostPfn, makeLoops, loads, fenced, root };
   }
 
-  test('pairs of IOTINVAL.VMA and IOFENCE.C: a pair for each access', () => {
-    const { guest, loads } = looping();
-    const { iommu, memory } = guest;
-    guest.command(...Array.from({ length: 4 }, (_, i) => [invalVma({}), fence(i + 1)]).flat());
-    for (let pair = 1; pair <= 4; pair++) {
-      expect(loads()).toBeLessThan(2 ** 21 + 100);
-      memory.load64(0, FENCE * 4096);
-      expect(memory.word[0]).toBe(pair);
-      // Reading the head processes before it answers: one pair more, until all is done.
-      expect(iommu.read(Reg.cqh, 4)).toBe(BigInt(2 + 2 * Math.min(pair + 1, 4)));
+  test('IOTINVAL.VMA of everything: IOFENCE.C waits, what the guest left alone stays, each register access goes on', () => {
+    const { guest, hostPfn, makeLoops, loads, fenced } = looping(8);
+    guest.command(invalDdt(DEVICE), fence(1));
+    expect([hostPfn(0x123, WRITE), hostPfn(TOP + 0x123, WRITE), fenced()]).toEqual([0x123, 0x123, 1]);
+    makeLoops();
+    loads();
+    guest.command(invalVma({}), fence(2));
+    let accesses = 1;
+    for (; fenced() !== 2 && accesses < 100; accesses++) {
+      expect(loads()).toBeLessThan(OPERATION);
+      expect([hostPfn(0x123, WRITE), hostPfn(TOP + 0x123, WRITE)]).toEqual([0x123, 0x123]);
+      guest.iommu.read(Reg.cqh, 4);
     }
-    expect(iommu.read(Reg.cqh, 4)).toBe(iommu.read(Reg.cqt, 4));
+    // 8 x 2^18 entries, twice each.
+    expect(accesses).toBeGreaterThan(4);
+    expect(fenced()).toBe(2);
+    expect(guest.iommu.read(Reg.cqh, 4)).toBe(guest.iommu.read(Reg.cqt, 4));
   });
 
-  test('large ranges without a fence do not gather for one flush', () => {
-    const { guest, loads } = looping();
-    // Each is as much as an enumeration may read.
-    const ranges = Array.from({ length: 12 }, (_, i) => invalVmaRange({ pscid: PSCID, pfn: 2 * i * 2 ** 21, pages: 2 ** 21 }));
-    guest.command(...ranges);
-    expect(loads()).toBeLessThan(2 * 2 ** 21 + 100);
+  test('many large ranges without a fence; pairs of IOTINVAL and IOFENCE.C', () => {
+    const { guest, makeLoops, loads } = looping(250);
+    guest.command(invalDdt(DEVICE), fence());
+    makeLoops();
+    loads();
+    guest.command(...Array.from({ length: 12 }, (_, i) => invalVmaRange({ pscid: PSCID, pfn: 2 * i * 2 ** 21, pages: 2 ** 21 })));
+    expect(loads()).toBeLessThan(OPERATION);
+    guest.command(...Array.from({ length: 4 }, (_, i) => [invalVma({}), fence(i + 1)]).flat());
+    expect(loads()).toBeLessThan(2 * OPERATION);
+    guest.command(...Array.from({ length: 200 }, (_, i) => invalVmaRange({ pscid: PSCID, pfn: (i + 1) * 2 ** 19, pages: 2 ** 12 })));
+    expect(loads()).toBeLessThan(2 * OPERATION);
   });
 
-  test('hardware reaches what lies below the page where the reading stopped; a context made valid with such tables blocks', () => {
-    const { guest, hostPfn } = passed();
-    const { iommu, memory } = guest;
-    const { root } = guest.table('sv39');
-    const { root: loop } = guest.table('sv39');
-    const entry = (page: number, index: number, value: number) => memory.store64(0, page * 4096 + index * 8, 0, value);
-    guest.setContext(DEVICE, { first: { mode: 8, root, pscid: PSCID } });
+  test('a device that enters such a space, by ddtp, IODIR or load: what was read is there, and the rest follows by itself', async () => {
+    const { guest, hostPfn, makeLoops, loads } = looping(3);
+    makeLoops();
+    loads();
+    const { iommu } = guest;
+    const follows = async () => {
+      expect(loads()).toBeLessThan(OPERATION);
+      expect([hostPfn(0x123, WRITE), hostPfn(TOP + 0x123, WRITE)]).toEqual([0x123, -1]);
+      for (let turn = 0; turn < 50 && hostPfn(TOP, WRITE) < 0; turn++) await new Promise((done) => setImmediate(done));
+      expect(hostPfn(TOP + 0x123, WRITE)).toBe(0x123);
+      loads();
+    };
     guest.command(invalDdt(DEVICE), fence());
-    // Gigapages at both ends, U, R and W, and nothing but loops between.
-    const leaf = 0xd7;
-    for (let index = 0; index < 512; index++) entry(loop, index, (loop << 10) | 1);
-    for (let index = 1; index < 511; index++) entry(root, index, (loop << 10) | 1);
-    entry(root, 0, leaf);
-    entry(root, 511, leaf);
-    const TOP = PFN_LIMIT - 2 ** 18;
-    guest.command(invalVma({}), fence());
-    expect([hostPfn(0x123, WRITE), hostPfn(TOP + 0x123, WRITE)]).toEqual([0x123, -1]);
-    expect(iommu.translate(DEVICE, NO_PASID, hiOfPfn(TOP), loOfPfn(TOP), WRITE)).toBe(30);
-    guest.setContext(DEVICE, { first: { mode: 8, root, pscid: PSCID + 1 } });
-    guest.command(invalDdt(DEVICE), fence());
+    await follows();
+    iommu.write(Reg.ddtp, 8, 0n);
     expect(hostPfn(0x123, WRITE)).toBe(-1);
+    guest.setMode(2);
+    await follows();
+    const state = iommu.save();
+    iommu.write(Reg.ddtp, 8, 0n);
+    iommu.load(state);
+    await follows();
+  });
+
+  test('forty devices with such tables of their own: one register access, or load', () => {
+    const { guest, makeLoops, loads, root } = looping(250);
+    makeLoops();
+    const heard = Array.from({ length: 40 }, (_, i) => i + 20);
+    let enumerated = 0;
+    const other = new Guest({}, RAM_PAGES, {}, guest.memory);
+    for (const device of heard) {
+      other.setContext(device, { first: { mode: 8, root, pscid: device } });
+      other.iommu.addEndpoint(device);
+    }
+    other.iommu.observe({
+      attach: (_, space) => {
+        if (space !== null) enumerated += space.enumerate(0, 2 ** 26, () => true) > 0 ? 1 : 0;
+        return 0;
+      },
+      changed: () => undefined,
+      flush: () => 0,
+    });
+    loads();
+    other.setMode(2);
+    expect(enumerated).toBe(heard.length);
+    expect(loads()).toBeLessThan(OPERATION + heard.length * 2 ** 13);
+    other.iommu.load(other.iommu.save());
+    expect(loads()).toBeLessThan(OPERATION + heard.length * 2 ** 13);
   });
 });
