@@ -1,7 +1,7 @@
-export type { AtsCompletion, AtsRequest } from './ats.ts';
-export { Cause } from './fault-queue.ts';
-export { Registers } from './registers.ts';
-export { Kind, type RequestKind } from './requests.ts';
+export { Registers } from './control/registers.ts';
+export { Cause } from './reporting/fault-queue.ts';
 export { RiscvIommu, type RiscvIommuConfig } from './riscv-iommu.ts';
 export { AtsCode, type AtsMessage, type IommuMemory, type RiscvIommuSurroundings } from './surroundings.ts';
-export { type Answer, INTERRUPT_IN_MEMORY } from './translate.ts';
+export type { AtsCompletion, AtsRequest } from './translation/ats.ts';
+export { Kind, type RequestKind } from './translation/requests.ts';
+export { type Answer, INTERRUPT_IN_MEMORY } from './translation/translator.ts';

@@ -1,25 +1,25 @@
 import { WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import type { AddressSpace, Target, TargetObserver } from '../target.ts';
-import { type AtsCompletion, type AtsRequest, completeTranslation, InvalidationTags } from './ats.ts';
-import { CommandQueue } from './command-queue.ts';
-import { Contexts } from './contexts.ts';
-import { DebugTranslation } from './debug.ts';
-import { DeviceDirectory } from './device-context.ts';
-import { Cause, FaultQueue, TransactionType } from './fault-queue.ts';
-import { Hpm } from './hpm.ts';
-import { Interrupts } from './interrupts.ts';
-import { MsiTables } from './msi.ts';
-import { PageRequestQueue } from './page-request.ts';
-import { ProcessDirectory } from './process-context.ts';
-import { RegisterWrites } from './register-writes.ts';
-import { CAPABILITIES, DDTP, FCTL, IOCOUNTOVF, IOHPMCYCLES, IPSR, PAGE_OF_REGISTERS, Registers, widthAt } from './registers.ts';
-import { Kind, type RequestKind } from './requests.ts';
+import { CommandQueue } from './control/command-queue.ts';
+import { DebugTranslation } from './control/debug.ts';
+import { Hpm } from './control/hpm.ts';
+import { RegisterWrites } from './control/register-writes.ts';
+import { CAPABILITIES, DDTP, FCTL, IOCOUNTOVF, IOHPMCYCLES, IPSR, PAGE_OF_REGISTERS, Registers, widthAt } from './control/registers.ts';
+import { Cause, FaultQueue, TransactionType } from './reporting/fault-queue.ts';
+import { Interrupts } from './reporting/interrupts.ts';
+import { PageRequestQueue } from './reporting/page-request-queue.ts';
 import { checkedState, type RiscvIommuState } from './saved-state.ts';
 import { Spaces } from './spaces.ts';
 import { Structures } from './structures.ts';
 import type { AtsMessage, RiscvIommuSurroundings } from './surroundings.ts';
-import { Translator } from './translate.ts';
+import { type AtsCompletion, type AtsRequest, completeTranslation, InvalidationTags } from './translation/ats.ts';
+import { Contexts } from './translation/contexts.ts';
+import { DeviceDirectory } from './translation/device-directory.ts';
+import { MsiTables } from './translation/msi.ts';
+import { ProcessDirectory } from './translation/process-directory.ts';
+import { Kind, type RequestKind } from './translation/requests.ts';
+import { Translator } from './translation/translator.ts';
 
 /** What an implementation may choose. */
 export interface RiscvIommuConfig {

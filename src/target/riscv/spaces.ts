@@ -6,10 +6,10 @@ import { CountedMemory, type EnumeratingStage, enumerateTwoStage } from '../../p
 import { IdentitySpace } from '../identity-space.ts';
 import { LargeLeaves } from '../large-leaves.ts';
 import { type AddressSpace, NO_PASID, type PfnRange, type RunVisitor, type TargetObserver } from '../target.ts';
-import type { Contexts, Stages } from './contexts.ts';
-import type { DeviceContext, DeviceDirectory } from './device-context.ts';
-import { nextInterruptFile } from './msi.ts';
-import { DdtMode, type Registers } from './registers.ts';
+import { DdtMode, type Registers } from './control/registers.ts';
+import type { Contexts, Stages } from './translation/contexts.ts';
+import type { DeviceContext, DeviceDirectory } from './translation/device-directory.ts';
+import { nextInterruptFile } from './translation/msi.ts';
 
 /** Table entries that one enumeration reads at most, of both stages together. */
 const ENUMERATION = 1 << 17;

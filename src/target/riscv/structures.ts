@@ -1,5 +1,5 @@
 import { joinHiLo } from '../../memory/address.ts';
-import type { Registers } from './registers.ts';
+import type { Registers } from './control/registers.ts';
 import type { IommuMemory, RiscvIommuSurroundings } from './surroundings.ts';
 
 /** The longest structure: an extended-format device context of eight doublewords. */

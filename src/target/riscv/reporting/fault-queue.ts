@@ -1,7 +1,7 @@
+import { Queue } from '../control/queue.ts';
+import { Csr, FQB, FQCSR, FQH, FQT, Interrupt, type Registers } from '../control/registers.ts';
+import type { Structures } from '../structures.ts';
 import type { Interrupts } from './interrupts.ts';
-import { Queue } from './queue.ts';
-import { Csr, FQB, FQCSR, FQH, FQT, Interrupt, type Registers } from './registers.ts';
-import type { Structures } from './structures.ts';
 
 /** "Fault record CAUSE field encodings". */
 export const Cause = {

@@ -1,10 +1,10 @@
-import { READ } from '../../memory/access.ts';
-import { FAULT_TABLE_ACCESS, faultKind, OUT_HI, OUT_LO } from '../../pagetable/page-table.ts';
-import { type DeviceContext, firstStageMode, ppn } from './device-context.ts';
-import { Cause } from './fault-queue.ts';
-import { Event, type Hpm } from './hpm.ts';
-import type { Registers } from './registers.ts';
-import type { Structures } from './structures.ts';
+import { READ } from '../../../memory/access.ts';
+import { FAULT_TABLE_ACCESS, faultKind, OUT_HI, OUT_LO } from '../../../pagetable/page-table.ts';
+import { Event, type Hpm } from '../control/hpm.ts';
+import type { Registers } from '../control/registers.ts';
+import { Cause } from '../reporting/fault-queue.ts';
+import type { Structures } from '../structures.ts';
+import { type DeviceContext, firstStageMode, ppn } from './device-directory.ts';
 
 /** "Process-context", decoded and checked. */
 export interface ProcessContext {

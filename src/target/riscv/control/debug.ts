@@ -1,9 +1,9 @@
-import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../memory/access.ts';
-import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
-import { NO_PASID } from '../target.ts';
-import { encodeRange } from './ats.ts';
+import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../../memory/access.ts';
+import { hiOf, joinHiLo, loOf } from '../../../memory/address.ts';
+import { NO_PASID } from '../../target.ts';
+import { encodeRange } from '../translation/ats.ts';
+import type { Translator } from '../translation/translator.ts';
 import { type Registers, TR_REQ_CTL, TR_REQ_IOVA, TR_RESPONSE } from './registers.ts';
-import type { Translator } from './translate.ts';
 
 /** "Translation-request control": low half; PID 31:12, PV 32, DID 63:40. */
 const Control = { go: 1, priv: 1 << 1, exe: 1 << 2, nw: 1 << 3, reserved: 0xff << 4 } as const;

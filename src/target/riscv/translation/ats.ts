@@ -1,9 +1,9 @@
-import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../memory/access.ts';
-import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
-import { NO_PASID } from '../target.ts';
+import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../../memory/access.ts';
+import { hiOf, joinHiLo, loOf } from '../../../memory/address.ts';
+import { NO_PASID } from '../../target.ts';
+import { AtsCode, type AtsMessage, type RiscvIommuSurroundings } from '../surroundings.ts';
 import { isAnswered, Kind } from './requests.ts';
-import { AtsCode, type AtsMessage, type RiscvIommuSurroundings } from './surroundings.ts';
-import type { Translator } from './translate.ts';
+import type { Translator } from './translator.ts';
 
 /** A PCIe ATS translation request (PCI Express Base Specification 6.0, 10.2.2). */
 export interface AtsRequest {

@@ -1,15 +1,15 @@
-import { joinHiLo, PFN_LIMIT } from '../../memory/address.ts';
-import type { Iotlb } from '../../memory/iotlb.ts';
-import type { InvalidationTags } from './ats.ts';
-import { CONTEXT_OF_SUM, type Contexts, HOST_SPACE } from './contexts.ts';
-import type { DeviceDirectory } from './device-context.ts';
-import type { Interrupts } from './interrupts.ts';
+import { joinHiLo, PFN_LIMIT } from '../../../memory/address.ts';
+import type { Iotlb } from '../../../memory/iotlb.ts';
+import type { Interrupts } from '../reporting/interrupts.ts';
+import type { Spaces } from '../spaces.ts';
+import type { Structures } from '../structures.ts';
+import type { RiscvIommuSurroundings } from '../surroundings.ts';
+import type { InvalidationTags } from '../translation/ats.ts';
+import { CONTEXT_OF_SUM, type Contexts, HOST_SPACE } from '../translation/contexts.ts';
+import type { DeviceDirectory } from '../translation/device-directory.ts';
+import type { Translator } from '../translation/translator.ts';
 import { Queue } from './queue.ts';
 import { Cap, CapHi, CQB, CQCSR, CQH, CQT, Csr, Interrupt, type Registers } from './registers.ts';
-import type { Spaces } from './spaces.ts';
-import type { Structures } from './structures.ts';
-import type { RiscvIommuSurroundings } from './surroundings.ts';
-import type { Translator } from './translate.ts';
 
 const COMMAND_LG2 = 4;
 

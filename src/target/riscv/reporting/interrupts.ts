@@ -11,9 +11,9 @@ import {
   MSI_CFG_TBL,
   PQCSR,
   type Registers,
-} from './registers.ts';
-import type { Structures } from './structures.ts';
-import type { RiscvIommuSurroundings } from './surroundings.ts';
+} from '../control/registers.ts';
+import type { Structures } from '../structures.ts';
+import type { RiscvIommuSurroundings } from '../surroundings.ts';
 
 /** Told of an MSI that could not be written ("MSI configuration table"): cause 273, with msi_addr_x. */
 export type MsiFaultReport = (hi: number, lo: number) => void;

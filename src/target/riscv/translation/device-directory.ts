@@ -1,12 +1,12 @@
-import { READ, WRITE } from '../../memory/access.ts';
-import type { TableMemory } from '../../pagetable/page-table.ts';
-import { MARK_DIRTY, type RiscvMode, RiscvTable } from '../../pagetable/riscv.ts';
-import type { ImplicitAccess } from '../../pagetable/two-stage.ts';
-import { Cause } from './fault-queue.ts';
-import { Event, type Hpm } from './hpm.ts';
-import { Cap, CapHi, DDTP, DdtMode, type Registers } from './registers.ts';
-import type { Structures } from './structures.ts';
-import type { IommuMemory } from './surroundings.ts';
+import { READ, WRITE } from '../../../memory/access.ts';
+import type { TableMemory } from '../../../pagetable/page-table.ts';
+import { MARK_DIRTY, type RiscvMode, RiscvTable } from '../../../pagetable/riscv.ts';
+import type { ImplicitAccess } from '../../../pagetable/two-stage.ts';
+import { Event, type Hpm } from '../control/hpm.ts';
+import { Cap, CapHi, DDTP, DdtMode, type Registers } from '../control/registers.ts';
+import { Cause } from '../reporting/fault-queue.ts';
+import type { Structures } from '../structures.ts';
+import type { IommuMemory } from '../surroundings.ts';
 
 /** "Translation control (tc)", low half. */
 const Tc = {

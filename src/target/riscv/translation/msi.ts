@@ -1,7 +1,7 @@
-import type { DeviceContext } from './device-context.ts';
-import { Cause } from './fault-queue.ts';
-import { Cap, type Registers } from './registers.ts';
-import type { Structures } from './structures.ts';
+import { Cap, type Registers } from '../control/registers.ts';
+import { Cause } from '../reporting/fault-queue.ts';
+import type { Structures } from '../structures.ts';
+import type { DeviceContext } from './device-directory.ts';
 
 /** Outcomes of MsiTables.translate besides a negative cause: the file is a device, or lies in memory. */
 const MSI_BASIC = 1;

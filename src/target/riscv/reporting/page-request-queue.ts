@@ -1,14 +1,14 @@
-import { hiOf, loOf } from '../../memory/address.ts';
-import { NO_PASID } from '../target.ts';
-import type { InvalidationTags } from './ats.ts';
-import type { Contexts } from './contexts.ts';
+import { hiOf, loOf } from '../../../memory/address.ts';
+import { NO_PASID } from '../../target.ts';
+import type { Hpm } from '../control/hpm.ts';
+import { Queue } from '../control/queue.ts';
+import { Csr, DdtMode, Interrupt, PQB, PQCSR, PQH, PQT, type Registers } from '../control/registers.ts';
+import type { Structures } from '../structures.ts';
+import { AtsCode, type AtsMessage } from '../surroundings.ts';
+import type { InvalidationTags } from '../translation/ats.ts';
+import type { Contexts } from '../translation/contexts.ts';
 import { Cause, type FaultQueue, TransactionType } from './fault-queue.ts';
-import type { Hpm } from './hpm.ts';
 import type { Interrupts } from './interrupts.ts';
-import { Queue } from './queue.ts';
-import { Csr, DdtMode, Interrupt, PQB, PQCSR, PQH, PQT, type Registers } from './registers.ts';
-import type { Structures } from './structures.ts';
-import { AtsCode, type AtsMessage } from './surroundings.ts';
 
 const RECORD_LG2 = 4;
 

@@ -1,9 +1,9 @@
+import type { FaultQueue } from '../reporting/fault-queue.ts';
+import type { Interrupts } from '../reporting/interrupts.ts';
+import type { PageRequestQueue } from '../reporting/page-request-queue.ts';
 import type { CommandQueue } from './command-queue.ts';
 import type { DebugTranslation } from './debug.ts';
-import type { FaultQueue } from './fault-queue.ts';
 import type { Hpm } from './hpm.ts';
-import type { Interrupts } from './interrupts.ts';
-import type { PageRequestQueue } from './page-request.ts';
 import { ppnMask } from './queue.ts';
 import {
   Cap,

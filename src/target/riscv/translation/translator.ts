@@ -1,16 +1,16 @@
-import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../memory/access.ts';
-import { Iotlb } from '../../memory/iotlb.ts';
-import { FAULT_TABLE_ACCESS, faultKind, OUT_HI, OUT_LENGTH, OUT_LO, OUT_PERMISSION, OUT_TYPE } from '../../pagetable/page-table.ts';
-import { OUT_LEAF, PBMT_PMA, PROBE, PTE_D, PTE_G, PTE_U } from '../../pagetable/riscv.ts';
-import { BY_FIRST_STAGE, BY_TABLE_WRITE } from '../../pagetable/two-stage.ts';
-import { NO_PASID } from '../target.ts';
+import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../../memory/access.ts';
+import { Iotlb } from '../../../memory/iotlb.ts';
+import { FAULT_TABLE_ACCESS, faultKind, OUT_HI, OUT_LENGTH, OUT_LO, OUT_PERMISSION, OUT_TYPE } from '../../../pagetable/page-table.ts';
+import { OUT_LEAF, PBMT_PMA, PROBE, PTE_D, PTE_G, PTE_U } from '../../../pagetable/riscv.ts';
+import { BY_FIRST_STAGE, BY_TABLE_WRITE } from '../../../pagetable/two-stage.ts';
+import { NO_PASID } from '../../target.ts';
+import { Event, type Hpm } from '../control/hpm.ts';
+import { DdtMode, type Registers } from '../control/registers.ts';
+import { Cause, type FaultQueue } from '../reporting/fault-queue.ts';
+import type { Structures } from '../structures.ts';
 import { type Contexts, PDT_GUEST_PAGE_FAULT, type Stages } from './contexts.ts';
-import { Cause, type FaultQueue } from './fault-queue.ts';
-import { Event, type Hpm } from './hpm.ts';
 import { holdsInterruptFile, isInterruptFile, MSI_MRIF, type MsiTables } from './msi.ts';
-import { DdtMode, type Registers } from './registers.ts';
 import { blamed, byAccess, isReported, Kind, type RequestKind, typeOf } from './requests.ts';
-import type { Structures } from './structures.ts';
 
 /** What `translate` answers for the page of an interrupt file in memory (MRIF): a write there is `storeInterrupt`'s. */
 export const INTERRUPT_IN_MEMORY = -0x1000;

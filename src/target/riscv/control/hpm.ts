@@ -1,4 +1,4 @@
-import type { Interrupts } from './interrupts.ts';
+import type { Interrupts } from '../reporting/interrupts.ts';
 import { Cap, Interrupt, IOCOUNTINH, IOHPMCTR, IOHPMCYCLES, IOHPMEVT, type Registers } from './registers.ts';
 
 /** "Standard Events list". */

@@ -1,14 +1,14 @@
-import { NO_CONTEXT } from '../../memory/iotlb.ts';
-import type { TableMemory } from '../../pagetable/page-table.ts';
-import { RiscvTable } from '../../pagetable/riscv.ts';
-import { TwoStage } from '../../pagetable/two-stage.ts';
-import { NO_PASID } from '../target.ts';
-import { coversProcess, type DeviceContext, type DeviceDirectory, firstStageMode, PdtMode, type StageFormat } from './device-context.ts';
-import { Cause } from './fault-queue.ts';
-import type { Hpm } from './hpm.ts';
-import { PDT_GUEST_PAGE_FAULT, type ProcessDirectory } from './process-context.ts';
-import { Cap, type Registers } from './registers.ts';
-import type { IommuMemory } from './surroundings.ts';
+import { NO_CONTEXT } from '../../../memory/iotlb.ts';
+import type { TableMemory } from '../../../pagetable/page-table.ts';
+import { RiscvTable } from '../../../pagetable/riscv.ts';
+import { TwoStage } from '../../../pagetable/two-stage.ts';
+import { NO_PASID } from '../../target.ts';
+import type { Hpm } from '../control/hpm.ts';
+import { Cap, type Registers } from '../control/registers.ts';
+import { Cause } from '../reporting/fault-queue.ts';
+import type { IommuMemory } from '../surroundings.ts';
+import { coversProcess, type DeviceContext, type DeviceDirectory, firstStageMode, PdtMode, type StageFormat } from './device-directory.ts';
+import { PDT_GUEST_PAGE_FAULT, type ProcessDirectory } from './process-directory.ts';
 
 /** The translation of one process of one device, or of the device's requests without process_id. */
 export interface Stages {
