@@ -347,6 +347,24 @@ export class GuestMemory {
     return Atomics.compareExchange(this.#u64, (lo - this.#lo) >>> 3, old, joinHiLo(newHi, newLo)) === old ? 1 : 0;
   }
 
+  /** Loads `count` aligned 64-bit words, each in one piece. They lie in one region, or nothing is loaded. */
+  loadRun64(hi: number, lo: number, to: BigUint64Array, count: number): number {
+    if ((lo & 7) !== 0 || this.#find(hi, lo, count * 8) < 0) return FAULT;
+    const from = this.#u64;
+    const first = ((lo - this.#lo) >>> 3) | 0;
+    for (let i = 0; i < count; i++) to[i] = from[(first + i) | 0];
+    return OK;
+  }
+
+  /** Stores the first `count` words of `from`, each in one piece. They lie in one region that can be written, or nothing is stored. */
+  storeRun64(hi: number, lo: number, from: BigUint64Array, count: number): number {
+    if ((lo & 7) !== 0 || this.#find(hi, lo, count * 8) < 0 || this.#readOnly) return FAULT;
+    const to = this.#u64;
+    const first = ((lo - this.#lo) >>> 3) | 0;
+    for (let i = 0; i < count; i++) to[(first + i) | 0] = from[i];
+    return OK;
+  }
+
   /** Copies guest memory into `to[at, at + bytes)`. All of it is RAM, or nothing is copied. @throws RangeError when the array has no such bytes. */
   read(hi: number, lo: number, to: Uint8Array, at: number, bytes: number): number {
     if (!(at >= 0 && bytes >= 0 && at + bytes <= to.length && Number.isInteger(at) && Number.isInteger(bytes)))

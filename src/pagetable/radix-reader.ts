@@ -83,6 +83,11 @@ export abstract class RadixReader {
     return this.memory.store64(hi, lo, valueHi, valueLo);
   }
 
+  /** Entries lie in memory as they are: little-endian, 64 bits each. */
+  protected get plain(): boolean {
+    return this.entryBytes === 8 && this.load === RadixReader.prototype.load;
+  }
+
   enumerate(first: number, last: number, visit: TableVisitor, budget: number): number {
     const scan: Scan = { runs: new Runs(visit), budget, reached: last + 1 };
     for (const window of this.windows) {

@@ -1,7 +1,26 @@
+import { MEM_OK } from '../memory/index.ts';
 import type { Description, PageTable, TableAllocator, TableMemory } from './page-table.ts';
 import { ABSENT, LEAF, type RadixConfig, RadixReader, TABLE } from './radix-reader.ts';
 
 export { ABSENT, type Entry, LEAF, MALFORMED, type RadixConfig, TABLE } from './radix-reader.ts';
+
+/** Entries that are read, made and stored together: a table of 4 KiB. */
+const STAGED = 512;
+
+/** Entries on their way from or to a table, as 64-bit entries and as int32 pairs of them. */
+interface Stage {
+  readonly entries: BigUint64Array;
+  readonly words: Int32Array;
+}
+
+function makeStage(): Stage {
+  const entries = new BigUint64Array(STAGED);
+  return { entries, words: new Int32Array(entries.buffer) };
+}
+
+/** One a level, for all tables: a level is left before another table is written, but for those above it. */
+const stages: readonly Stage[] = Array.from({ length: 8 }, makeStage);
+const ZEROS = makeStage();
 
 /** A `map` under way. */
 interface Fill {
@@ -37,15 +56,27 @@ export abstract class RadixTable extends RadixReader implements PageTable {
   readonly #sizes: readonly (readonly number[])[];
   /** Whether the last `#clear` left something where it cleared. */
   #leftover = false;
+  /** Runs of entries as they lie in memory: little-endian, 64 bits each, in memory that knows runs. */
+  readonly #loadRun: TableMemory['loadRun64'];
+  readonly #storeRun: TableMemory['storeRun64'];
+  /** An entry of zeros maps nothing, which spares decoding it. */
+  #zeroIsAbsent = false;
 
   constructor(memory: TableMemory, config: RadixConfig, description: Description, entryBytes = 8) {
     super(memory, config, description, entryBytes);
     this.#allocator = config.allocator;
     const { levels, pageLg2s } = description;
+    this.#loadRun = this.plain ? memory.loadRun64?.bind(memory) : undefined;
+    this.#storeRun = this.plain ? memory.storeRun64?.bind(memory) : undefined;
     this.#sizes = levels.map(({ shift, bits }) => pageLg2s.filter((lg2) => lg2 >= shift && lg2 < shift + bits));
   }
 
   abstract walk(hi: number, lo: number, access: number): number;
+
+  /** Whether an entry whose other half is the same is a leaf as `lo`'s is: a cheap yes for entries that differ in the address; `decode` decides the rest. */
+  protected sameLeaf(_level: number, lo: number, other: number): boolean {
+    return lo === other;
+  }
 
   /** Makes the entry of `level` that points to the next lower table at a byte address. */
   protected abstract encodeTable(level: number, address: number): void;
@@ -121,9 +152,47 @@ export abstract class RadixTable extends RadixReader implements PageTable {
 
   /** How many entries from `index` on are absent; the first one is. */
   #absentRun(table: number, index: number, most: number, level: number): number {
-    let run = 1;
-    while (run < most && this.decodeAt(table, index + run, level) === ABSENT) run++;
-    return run;
+    for (let run = 1; run < most; run += STAGED) {
+      const count = Math.min(most - run, STAGED);
+      if (!this.#stage(table, index + run, count, level)) return run;
+      const present = this.#firstPresent(index + run, count, level);
+      if (present < count) return run + present;
+    }
+    return most;
+  }
+
+  #firstPresent(index: number, count: number, level: number): number {
+    const { words } = stages[level];
+    for (let i = 0; i < count; i++) {
+      const lo = words[2 * i];
+      const hi = words[2 * i + 1];
+      if ((lo | hi) === 0 && this.#zeroIsAbsent) continue;
+      this.found.index = index + i;
+      if (this.decode(level, hi, lo, this.found) !== ABSENT) return i;
+    }
+    return count;
+  }
+
+  /** Reads `count` entries, STAGED at most, into the level's staging page. False: they are not all memory. */
+  #stage(table: number, index: number, count: number, level: number): boolean {
+    const { entries, words } = stages[level];
+    this.#zeroIsAbsent = this.decode(level, 0, 0, this.found) === ABSENT;
+    const address = table + index * this.entryBytes;
+    if (this.#loadRun?.((address / 0x1_0000_0000) | 0, address | 0, entries, count) === MEM_OK) return true;
+    const { word } = this.memory;
+    for (let i = 0; i < count; i++) {
+      if (this.loadEntry(table, index + i) !== MEM_OK) return false;
+      words[2 * i] = word[0];
+      words[2 * i + 1] = word[1];
+    }
+    return true;
+  }
+
+  /** Stores the first `count` entries of a staging page. */
+  #store(table: number, index: number, count: number, { entries, words }: Stage): void {
+    const address = table + index * this.entryBytes;
+    if (this.#storeRun?.((address / 0x1_0000_0000) | 0, address | 0, entries, count) === MEM_OK) return;
+    for (let i = 0; i < count; i++) this.storeEntry(table, index + i, words[2 * i + 1], words[2 * i]);
   }
 
   /** Makes a table for an absent entry and maps on in it. An allocated table in which nothing could be mapped is given back. */
@@ -211,28 +280,62 @@ export abstract class RadixTable extends RadixReader implements PageTable {
     const lastIndex = Math.floor((last - base) / pages);
     let cleared = 0;
     let leftover = false;
-    for (let index = Math.floor((first - base) / pages); index <= lastIndex; index++) {
-      const start = base + index * pages;
-      const kind = this.decodeAt(table, index, level);
-      if (kind === LEAF) {
-        this.storeEntry(table, index, 0, 0);
-        cleared += pages;
-      } else if (kind === TABLE) {
-        const { address, next } = this.found;
-        const from = Math.max(first, start);
-        const covered = start + this.pages[next] * this.entries[next] - 1;
-        if (from <= covered) cleared += this.#clear(address, next, start, from, Math.min(last, covered));
-        const whole = from === start && last >= covered;
-        const empty = whole
-          ? !this.#leftover
-          : from <= covered && this.#isEmpty(address, next, Math.floor((from - start) / this.pages[next]));
-        if (empty) this.#dropTable(table, index, address, next);
-        else leftover = true;
-      } else if (kind !== ABSENT) {
+    for (let from = Math.floor((first - base) / pages); from <= lastIndex; from += STAGED) {
+      const count = Math.min(STAGED, lastIndex - from + 1);
+      if (!this.#stage(table, from, count, level)) {
         leftover = true;
+        continue;
+      }
+      const { words } = stages[level];
+      for (let i = 0; i < count; i++) {
+        const lo = words[2 * i];
+        const hi = words[2 * i + 1];
+        if ((lo | hi) === 0 && this.#zeroIsAbsent) continue;
+        this.found.index = from + i;
+        const kind = this.decode(level, hi, lo, this.found);
+        if (kind === LEAF) {
+          const run = this.#leafRun(i, count, level, from);
+          this.#store(table, from + i, run, ZEROS);
+          cleared += run * pages;
+          i += run - 1;
+        } else if (kind === TABLE) {
+          const { address, next } = this.found;
+          const start = base + (from + i) * pages;
+          const child = this.#clearChild(table, from + i, address, next, start, Math.max(first, start), last);
+          cleared += child;
+          leftover ||= this.#leftover;
+          this.#zeroIsAbsent = this.decode(level, 0, 0, this.found) === ABSENT;
+        } else if (kind !== ABSENT) leftover = true;
       }
     }
     this.#leftover = leftover;
+    return cleared;
+  }
+
+  /** How many entries of the staging page from place `at` on are leaves; the first one is. */
+  #leafRun(at: number, count: number, level: number, index: number): number {
+    const { words } = stages[level];
+    const lo = words[2 * at];
+    const hi = words[2 * at + 1];
+    let end = at + 1;
+    for (; end < count; end++) {
+      const otherLo = words[2 * end];
+      const otherHi = words[2 * end + 1];
+      if (otherHi === hi && this.sameLeaf(level, lo, otherLo)) continue;
+      this.found.index = index + end;
+      if (this.decode(level, otherHi, otherLo, this.found) !== LEAF) break;
+    }
+    return end - at;
+  }
+
+  /** Clears what the table of an entry maps from page `from` on, `start` being its first, and the entry when nothing is left; `#leftover`: it stays. */
+  #clearChild(table: number, index: number, child: number, level: number, start: number, from: number, last: number): number {
+    const covered = start + this.pages[level] * this.entries[level] - 1;
+    const cleared = from <= covered ? this.#clear(child, level, start, from, Math.min(last, covered)) : 0;
+    const whole = from === start && last >= covered;
+    const empty = whole ? !this.#leftover : from <= covered && this.#isEmpty(child, level, Math.floor((from - start) / this.pages[level]));
+    if (empty) this.#dropTable(table, index, child, level);
+    this.#leftover = !empty;
     return cleared;
   }
 
@@ -249,9 +352,45 @@ export abstract class RadixTable extends RadixReader implements PageTable {
   /** Stores `count` entries that map on from where `leaf` starts. */
   #storeLeaves(table: number, index: number, count: number, level: number, leaf: Leaf): void {
     const bytes = this.pages[level] * 4096;
+    for (let done = 0; done < count; done += STAGED) {
+      const some = Math.min(STAGED, count - done);
+      this.#encodeLeaves(some, level, leaf, leaf.address + done * bytes, bytes);
+      this.#store(table, index + done, some, stages[level]);
+    }
+  }
+
+  /**
+   * Makes entries in the staging page. Where the first, the second and the last of them differ in the low half only, and by one step,
+   * all do: an entry holds the address's bits, shifted, and between them no carry leaves the low half.
+   */
+  #encodeLeaves(count: number, level: number, { lg2, permission, keptHi, keptLo }: Leaf, address: number, bytes: number): void {
+    const { words } = stages[level];
+    const { made } = this;
+    this.encodeLeaf(level, lg2, address + (count - 1) * bytes, permission);
+    const lastLo = made[0];
+    const lastHi = made[1];
+    this.encodeLeaf(level, lg2, address + bytes, permission);
+    const secondLo = made[0];
+    this.encodeLeaf(level, lg2, address, permission);
+    const hi = made[1] | keptHi;
+    const step = (secondLo - made[0]) | 0;
+    const oneFrame = Math.floor(address / 0x1_0000_0000) === Math.floor((address + (count - 1) * bytes) / 0x1_0000_0000);
+    if (
+      lg2 === this.description.levels[level].shift &&
+      oneFrame &&
+      lastHi === made[1] &&
+      lastLo === ((made[0] + Math.imul(step, count - 1)) | 0)
+    ) {
+      for (let i = 0, lo = made[0]; i < count; i++, lo = (lo + step) | 0) {
+        words[2 * i] = lo | keptLo;
+        words[2 * i + 1] = hi;
+      }
+      return;
+    }
     for (let i = 0; i < count; i++) {
-      this.encodeLeaf(level, leaf.lg2, leaf.address + i * bytes, leaf.permission);
-      this.storeEntry(table, index + i, this.made[1] | leaf.keptHi, this.made[0] | leaf.keptLo);
+      this.encodeLeaf(level, lg2, address + i * bytes, permission);
+      words[2 * i] = made[0] | keptLo;
+      words[2 * i + 1] = made[1] | keptHi;
     }
   }
 

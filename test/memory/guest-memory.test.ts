@@ -359,3 +359,22 @@ describe('regions that change', () => {
     expect([memory.hostRun(0, 9), memory.hostRun(1, 9)]).toEqual([1, 2]);
   });
 });
+
+test('a run of words is loaded and stored whole within one region, or not at all', () => {
+  const memory = new GuestMemory([
+    { gpa: 0n, buffer: new SharedArrayBuffer(4096) },
+    { gpa: 4096n, buffer: new SharedArrayBuffer(4096), readOnly: true },
+  ]);
+  const words = BigUint64Array.of(1n, 2n ** 63n, 3n);
+  expect(memory.storeRun64(0, 0x10, words, 2)).toBe(MEM_OK);
+  expect([memory.load64(0, 0x18), ...memory.word]).toEqual([MEM_OK, 0, -(2 ** 31)]);
+  expect([memory.load64(0, 0x20), ...memory.word]).toEqual([MEM_OK, 0, 0]);
+  const back = new BigUint64Array(3);
+  expect(memory.loadRun64(0, 0x10, back, 3)).toBe(MEM_OK);
+  expect([...back]).toEqual([1n, 2n ** 63n, 0n]);
+  expect(memory.storeRun64(0, 0xff0, words, 3)).toBe(MEM_FAULT);
+  expect(memory.load64(0, 0xff0) + memory.word[0]).toBe(0);
+  expect(memory.loadRun64(0, 0xff8, back, 2)).toBe(MEM_FAULT);
+  expect(memory.storeRun64(0, 0x1000, words, 1)).toBe(MEM_FAULT);
+  expect(memory.loadRun64(0, 4, back, 1)).toBe(MEM_FAULT);
+});
