@@ -1,7 +1,9 @@
 import { joinHiLo, PFN_LIMIT } from '../../../memory/address.ts';
 import type { Iotlb } from '../../../memory/iotlb.ts';
+import { get, isSet, reservedClear } from '../../fields.ts';
 import type { Interrupts } from '../reporting/interrupts.ts';
 import type { Spaces } from '../spaces.ts';
+import { ATS, ATS_RESERVED, COMMAND, IODIR, IODIR_RESERVED, IOFENCE, IOFENCE_RESERVED, Operation } from '../spec/commands.ts';
 import type { Structures } from '../structures.ts';
 import type { RiscvIommuSurroundings } from '../surroundings.ts';
 import type { InvalidationTags } from '../translation/ats.ts';
@@ -13,19 +15,42 @@ import { Cap, CapHi, CQB, CQCSR, CQH, CQT, Csr, Interrupt, type Registers } from
 
 const COMMAND_LG2 = 4;
 
-/** "IOMMU command opcodes", with func3 above: opcode 6:0, func3 9:7. */
+/**
+ * IOTINVAL, which comes often, as spec/commands.ts declares it; here because the compiler folds a module's own constants only.
+ * Masks within the words of a command, and what is reserved in them.
+ */
+const OPERATION_MASK = 0x3ff;
 const IOTINVAL_VMA = 1;
-const IOTINVAL_GVMA = 1 | (1 << 7);
-const IOFENCE_C = 2;
-const IODIR_INVAL_DDT = 3;
-const IODIR_INVAL_PDT = 3 | (1 << 7);
-const ATS_INVAL = 4;
-const ATS_PRGR = 4 | (1 << 7);
-
-/** IOTINVAL: AV 10, PSCID 31:12; high half: PSCV 32, GV 33, NL 34, GSCID 59:44; then S 73, ADDR[63:12] 125:74. */
-const Inval = { av: 1 << 10, pscv: 1, gv: 2, nl: 4, s: 1 << 9 } as const;
-/** IOFENCE.C: AV 10, WSI 11, PR 12, PW 13, DATA 63:32, ADDR[63:2] 125:64. */
-const Fence = { av: 1 << 10, wsi: 1 << 11, pr: 1 << 12, pw: 1 << 13 } as const;
+const AV = 1 << 10;
+const PSCID_SHIFT = 12;
+const PSCV = 1;
+const GV = 2;
+const NL = 4;
+const GSCID_SHIFT = 12;
+const GSCID_MASK = 0xffff;
+const S = 1 << 9;
+const ADDR_SHIFT = 10;
+const ADDR_HI_MASK = 0x3fff_ffff;
+const RESERVED_0 = 1 << 11;
+const RESERVED_1 = 0xf000_0ff8 | 0;
+const RESERVED_2 = 0x1ff;
+const RESERVED_3 = 0xc000_0000 | 0;
+/** For the test that compares them with their declaration. */
+export const REPEATED = {
+  OPERATION_MASK,
+  IOTINVAL_VMA,
+  AV,
+  PSCID_SHIFT,
+  PSCV,
+  GV,
+  NL,
+  GSCID_SHIFT,
+  GSCID_MASK,
+  S,
+  ADDR_SHIFT,
+  ADDR_HI_MASK,
+  RESERVED: [RESERVED_0, RESERVED_1, RESERVED_2, RESERVED_3],
+} as const;
 
 /** Outcomes of a command. */
 const DONE = 0;
@@ -129,19 +154,19 @@ export class CommandQueue {
 
   /** The command in `words`. Opcodes and functions that are reserved, custom or not supported are illegal. */
   #execute(): number {
-    switch (this.#words[0] & 0x3ff) {
-      case IOTINVAL_VMA:
-        return this.#invalidateFirst();
-      case IOTINVAL_GVMA:
+    const operation = this.#words[0] & OPERATION_MASK;
+    if (operation === IOTINVAL_VMA) return this.#invalidateFirst();
+    switch (operation) {
+      case Operation.IOTINVAL_GVMA:
         return this.#invalidateSecond();
-      case IOFENCE_C:
+      case Operation.IOFENCE_C:
         return this.#fence();
-      case IODIR_INVAL_DDT:
+      case Operation.IODIR_INVAL_DDT:
         return this.#invalidateDevice();
-      case IODIR_INVAL_PDT:
+      case Operation.IODIR_INVAL_PDT:
         return this.#invalidateProcess();
-      case ATS_INVAL:
-      case ATS_PRGR:
+      case Operation.ATS_INVAL:
+      case Operation.ATS_PRGR:
         return this.#ats();
       default:
         return ILLEGAL;
@@ -151,10 +176,9 @@ export class CommandQueue {
   #hasReservedOfInvalidation(): boolean {
     const words = this.#words;
     const { registers } = this.#parts;
-    if ((words[0] & (1 << 11)) !== 0 || (words[1] & 0xf000_0ff8) !== 0) return true;
-    if ((words[2] & 0x1ff) !== 0 || words[3] >>> 30 !== 0) return true;
-    if ((words[1] & Inval.nl) !== 0 && !registers.canHi(CapHi.nl)) return true;
-    return (words[2] & Inval.s) !== 0 && !registers.canHi(CapHi.s);
+    if (((words[0] & RESERVED_0) | (words[1] & RESERVED_1) | (words[2] & RESERVED_2) | (words[3] & RESERVED_3)) !== 0) return true;
+    if ((words[1] & NL) !== 0 && !registers.canHi(CapHi.nl)) return true;
+    return (words[2] & S) !== 0 && !registers.canHi(CapHi.s);
   }
 
   /**
@@ -163,15 +187,15 @@ export class CommandQueue {
    */
   #selectPages(): void {
     const words = this.#words;
-    if ((words[0] & Inval.av) === 0) {
+    if ((words[0] & AV) === 0) {
       this.#first = 0;
       this.#last = PFN_LIMIT - 1;
       return;
     }
-    const page = (words[3] & 0x3fff_ffff) * 2 ** 22 + (words[2] >>> 10);
+    const page = (words[3] & ADDR_HI_MASK) * 2 ** (32 - ADDR_SHIFT) + (words[2] >>> ADDR_SHIFT);
     this.#first = page;
     this.#last = page;
-    if ((words[2] & Inval.s) === 0) return;
+    if ((words[2] & S) === 0) return;
     let pages = 2;
     while (pages < PFN_LIMIT && page % pages === pages - 1) pages *= 2;
     this.#first = page - (page % pages);
@@ -182,8 +206,8 @@ export class CommandQueue {
   #invalidateFirst(): number {
     if (this.#hasReservedOfInvalidation()) return ILLEGAL;
     const words = this.#words;
-    const gscid = (words[1] & Inval.gv) !== 0 ? (words[1] >>> 12) & 0xffff : -1;
-    const pscid = (words[1] & Inval.pscv) !== 0 ? words[0] >>> 12 : -1;
+    const gscid = (words[1] & GV) !== 0 ? (words[1] >>> GSCID_SHIFT) & GSCID_MASK : -1;
+    const pscid = (words[1] & PSCV) !== 0 ? words[0] >>> PSCID_SHIFT : -1;
     this.#selectPages();
     const space = gscid < 0 ? HOST_SPACE : gscid;
     if (pscid < 0) {
@@ -216,9 +240,9 @@ export class CommandQueue {
   /** IOTINVAL.GVMA: entries translate through both stages, so the address selects only where the first is Bare. PSCV is illegal. */
   #invalidateSecond(): number {
     const words = this.#words;
-    if (this.#hasReservedOfInvalidation() || (words[1] & Inval.pscv) !== 0) return ILLEGAL;
-    const guest = (words[1] & Inval.gv) !== 0;
-    const gscid = guest ? (words[1] >>> 12) & 0xffff : -1;
+    if (this.#hasReservedOfInvalidation() || (words[1] & PSCV) !== 0) return ILLEGAL;
+    const guest = (words[1] & GV) !== 0;
+    const gscid = guest ? (words[1] >>> GSCID_SHIFT) & GSCID_MASK : -1;
     this.#selectPages();
     if (guest) this.#iotlb.invalidateSpace(gscid);
     else this.#parts.translator.forgetAll();
@@ -226,17 +250,11 @@ export class CommandQueue {
     return DONE;
   }
 
-  /** IODIR: PID 31:12, DV 33, DID 63:40. */
-  #hasReservedOfDirectory(): boolean {
-    const words = this.#words;
-    return (words[0] & (3 << 10)) !== 0 || (words[1] & 0xfd) !== 0 || (words[2] | words[3]) !== 0;
-  }
-
   #invalidateDevice(): number {
     const words = this.#words;
     const { contexts, translator, spaces, directory } = this.#parts;
-    const device = (words[1] & 2) !== 0 ? words[1] >>> 8 : null;
-    if (this.#hasReservedOfDirectory() || words[0] >>> 12 !== 0) return ILLEGAL;
+    const device = isSet(words, IODIR.DV) ? get(words, IODIR.DID) : null;
+    if (!reservedClear(words, IODIR_RESERVED) || isSet(words, IODIR.PID)) return ILLEGAL;
     if (device !== null && !directory.admits(device)) return ILLEGAL;
     contexts.forgetDevice(device);
     translator.forgetLast();
@@ -249,9 +267,9 @@ export class CommandQueue {
   #invalidateProcess(): number {
     const words = this.#words;
     const { contexts, translator, spaces, directory, registers } = this.#parts;
-    if (this.#hasReservedOfDirectory() || (words[1] & 2) === 0) return ILLEGAL;
-    const device = words[1] >>> 8;
-    const process = words[0] >>> 12;
+    if (!reservedClear(words, IODIR_RESERVED) || !isSet(words, IODIR.DV)) return ILLEGAL;
+    const device = get(words, IODIR.DID);
+    const process = get(words, IODIR.PID);
     const width = registers.canHi(CapHi.pd20) ? 20 : registers.canHi(CapHi.pd17) ? 17 : 8;
     if (process >>> width !== 0 || !directory.admits(device)) return ILLEGAL;
     contexts.forgetProcess(device, process);
@@ -262,15 +280,14 @@ export class CommandQueue {
 
   #fence(): number {
     const words = this.#words;
-    if (words[0] >>> 14 !== 0 || words[3] >>> 30 !== 0) return ILLEGAL;
-    if ((words[0] & Fence.wsi) !== 0 && !this.#parts.registers.wired) return ILLEGAL;
+    if (!reservedClear(words, IOFENCE_RESERVED)) return ILLEGAL;
+    if (isSet(words, IOFENCE.WSI) && !this.#parts.registers.wired) return ILLEGAL;
     return this.#complete([words[0], words[1], words[2], words[3]]);
   }
 
   /** IOFENCE.C once nothing holds it up: what came before is done, and then its own effects. */
   #complete(fence: readonly number[]): number {
-    const [low, data, addressLo, addressHi] = fence;
-    const { tags, surroundings, structures, spaces } = this.#parts;
+    const { tags, surroundings, spaces } = this.#parts;
     if (tags.anyBusy) {
       this.fence = fence;
       return STAYS;
@@ -281,25 +298,31 @@ export class CommandQueue {
       return STAYS;
     }
     if (!spaces.flush()) return STAYS;
-    if ((low & (Fence.pr | Fence.pw)) !== 0) surroundings.orderRequests?.((low & Fence.pr) !== 0, (low & Fence.pw) !== 0);
-    if ((low & Fence.av) !== 0 && !structures.storeWord((addressHi << 2) | (addressLo >>> 30), addressLo << 2, data)) {
+    const reads = isSet(fence, IOFENCE.PR);
+    const writes = isSet(fence, IOFENCE.PW);
+    if (reads || writes) surroundings.orderRequests?.(reads, writes);
+    if (isSet(fence, IOFENCE.AV) && !this.#storeData(fence)) {
       this.#fail(Csr.memoryFault);
       return STAYS;
     }
-    if ((low & Fence.wsi) !== 0 && !this.queue.has(Csr.fence)) this.#fail(Csr.fence);
+    if (isSet(fence, IOFENCE.WSI) && !this.queue.has(Csr.fence)) this.#fail(Csr.fence);
     return DONE;
   }
 
-  /** ATS: PID 31:12, PV 32, DSV 33, RID 55:40, DSEG 63:56, PAYLOAD. */
+  #storeData(fence: readonly number[]): boolean {
+    const low = get(fence, IOFENCE.ADDR_LO);
+    return this.#parts.structures.storeWord((get(fence, IOFENCE.ADDR_HI) << 2) | (low >>> 30), low << 2, get(fence, IOFENCE.DATA));
+  }
+
   #ats(): number {
     const words = this.#words;
     const { registers, tags } = this.#parts;
-    if (!registers.can(Cap.ats) || (words[0] & (3 << 10)) !== 0 || (words[1] & 0xfc) !== 0) return ILLEGAL;
-    const requester = (words[1] >>> 8) & 0xffff;
-    const segment = (words[1] & 2) !== 0 ? words[1] >>> 24 : null;
-    const pasid = (words[1] & 1) !== 0 ? words[0] >>> 12 : null;
-    const payload = joinHiLo(words[3], words[2]);
-    if ((words[0] & 0x3ff) === ATS_PRGR) {
+    if (!registers.can(Cap.ats) || !reservedClear(words, ATS_RESERVED)) return ILLEGAL;
+    const requester = get(words, ATS.RID);
+    const segment = isSet(words, ATS.DSV) ? get(words, ATS.DSEG) : null;
+    const pasid = isSet(words, ATS.PV) ? get(words, ATS.PID) : null;
+    const payload = joinHiLo(get(words, ATS.PAYLOAD_HI), get(words, ATS.PAYLOAD_LO));
+    if (get(words, COMMAND.OPERATION) === Operation.ATS_PRGR) {
       tags.respond(requester, segment, pasid, payload);
       return DONE;
     }

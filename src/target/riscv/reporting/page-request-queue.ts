@@ -1,16 +1,17 @@
 import { hiOf, loOf } from '../../../memory/address.ts';
+import { put } from '../../fields.ts';
 import { NO_PASID } from '../../target.ts';
 import type { Hpm } from '../control/hpm.ts';
 import { Queue } from '../control/queue.ts';
 import { Csr, DdtMode, Interrupt, PQB, PQCSR, PQH, PQT, type Registers } from '../control/registers.ts';
+import { Cause, TransactionType } from '../spec/causes.ts';
+import { PAGE_REQUEST, PAGE_REQUEST_LG2 } from '../spec/records.ts';
 import type { Structures } from '../structures.ts';
 import { AtsCode, type AtsMessage } from '../surroundings.ts';
 import type { InvalidationTags } from '../translation/ats.ts';
 import type { Contexts } from '../translation/contexts.ts';
-import { Cause, type FaultQueue, TransactionType } from './fault-queue.ts';
+import type { FaultQueue } from './fault-queue.ts';
 import type { Interrupts } from './interrupts.ts';
-
-const RECORD_LG2 = 4;
 
 /** Response codes of a page request group response (PCI Express Base Specification 6.0, 10.4.2.1). */
 const Response = { success: 0, invalidRequest: 1, failure: 0xf } as const;
@@ -44,7 +45,7 @@ export class PageRequestQueue {
       software: PQH,
       device: PQT,
       csr: PQCSR,
-      entryLg2: RECORD_LG2,
+      entryLg2: PAGE_REQUEST_LG2,
       clearable: Csr.memoryFault | Csr.overflow,
     });
     this.#registers = registers;
@@ -93,7 +94,6 @@ export class PageRequestQueue {
     return cause === Cause.typeDisallowed ? Response.invalidRequest : Response.failure;
   }
 
-  /** "Page-request-queue record": PID 31:12, PV 32, PRIV 33, EXEC 34, DID 63:40, PAYLOAD. */
   #append(message: AtsMessage, device: number): number {
     const { queue } = this;
     const { words } = this.#structures;
@@ -104,11 +104,16 @@ export class PageRequestQueue {
       this.#interrupts.raise(Interrupt.page);
       return Response.success;
     }
-    const valid = message.pasid !== null;
-    words[0] = (message.pasid ?? 0) << 12;
-    words[1] = (valid ? 1 : 0) | (valid && message.privileged ? 2 : 0) | (valid && message.execute ? 4 : 0) | (device << 8);
-    words[2] = loOf(message.payload);
-    words[3] = hiOf(message.payload);
+    words.fill(0, 0, 4);
+    put(words, PAGE_REQUEST.DID, device);
+    if (message.pasid !== null) {
+      put(words, PAGE_REQUEST.PID, message.pasid);
+      put(words, PAGE_REQUEST.PV, 1);
+      put(words, PAGE_REQUEST.PRIV, message.privileged ? 1 : 0);
+      put(words, PAGE_REQUEST.EXEC, message.execute ? 1 : 0);
+    }
+    put(words, PAGE_REQUEST.PAYLOAD_LO, loOf(message.payload));
+    put(words, PAGE_REQUEST.PAYLOAD_HI, hiOf(message.payload));
     queue.locate();
     const written = this.#structures.write(queue.entryHi, queue.entryLo, 2, this.#registers.bigEndian);
     if (written) queue.advance();

@@ -5,10 +5,12 @@ import { TwoStage } from '../../../pagetable/two-stage.ts';
 import { NO_PASID } from '../../target.ts';
 import type { Hpm } from '../control/hpm.ts';
 import { Cap, type Registers } from '../control/registers.ts';
-import { Cause } from '../reporting/fault-queue.ts';
+import { Cause } from '../spec/causes.ts';
+import { PdtMode } from '../spec/device-context.ts';
 import type { IommuMemory } from '../surroundings.ts';
-import { coversProcess, type DeviceContext, type DeviceDirectory, firstStageMode, PdtMode, type StageFormat } from './device-directory.ts';
+import { coversProcess, type DeviceContext, type DeviceDirectory, type StageFormat } from './device-directory.ts';
 import { PDT_GUEST_PAGE_FAULT, type ProcessDirectory } from './process-directory.ts';
+import { firstStageMode } from './stage-modes.ts';
 
 /** The translation of one process of one device, or of the device's requests without process_id. */
 export interface Stages {

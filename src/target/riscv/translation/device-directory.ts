@@ -1,39 +1,22 @@
 import { READ, WRITE } from '../../../memory/access.ts';
+import { hiOfPfn, loOfPfn } from '../../../memory/address.ts';
 import type { TableMemory } from '../../../pagetable/page-table.ts';
 import { MARK_DIRTY, type RiscvMode, RiscvTable } from '../../../pagetable/riscv.ts';
 import type { ImplicitAccess } from '../../../pagetable/two-stage.ts';
+import { type Field, get, getWide, isSet, reservedClear } from '../../fields.ts';
 import { Event, type Hpm } from '../control/hpm.ts';
 import { Cap, CapHi, DDTP, DdtMode, type Registers } from '../control/registers.ts';
-import { Cause } from '../reporting/fault-queue.ts';
+import { Cause } from '../spec/causes.ts';
+import { DC, DDTE, DDTE_RESERVED, MsiptpMode } from '../spec/device-context.ts';
 import type { Structures } from '../structures.ts';
 import type { IommuMemory } from '../surroundings.ts';
+import { brokenDeviceRule, type ConfigurationLimits } from './configuration-checks.ts';
+import { secondStageMode } from './stage-modes.ts';
 
-/** "Translation control (tc)", low half. */
-const Tc = {
-  v: 1,
-  enAts: 1 << 1,
-  enPri: 1 << 2,
-  t2gpa: 1 << 3,
-  dtf: 1 << 4,
-  pdtv: 1 << 5,
-  prpr: 1 << 6,
-  gade: 1 << 7,
-  sade: 1 << 8,
-  dpe: 1 << 9,
-  sbe: 1 << 10,
-  sxl: 1 << 11,
-  reserved: 0xfff << 12,
-} as const;
-
-/** MODE of iosatp, iohgatp, pdtp and msiptp stands in the highest four bits, above the reserved bits and the PPN. */
-const MODE_SHIFT = 28;
-const FSC_RESERVED = 0xffff << 12;
-const PPN_HI = 0xfff;
 const DEVICE_ID_BITS = 24;
 const GUEST_BITS_OF_SXL = 34;
 
-/** "Encodings of pdtp.MODE field": bits of process_id that each mode knows. */
-export const PdtMode = { bare: 0, pd8: 1, pd17: 2, pd20: 3 } as const;
+/** Bits of process_id that each pdtp.MODE knows. */
 const PROCESS_BITS = [20, 8, 17, 20] as const;
 
 /** Tables of a GPA-to-SPA translation as a context says them. */
@@ -78,33 +61,9 @@ export interface DeviceContext {
   readonly implicit: ImplicitAccess;
 }
 
-export interface DirectoryConfig {
-  /** fctl.GXL can be written, so that DC.tc.SXL may be 1. */
-  readonly gxlWritable: boolean;
-  /** fctl.BE can be written, so that DC.tc.SBE may differ from it. */
-  readonly beWritable: boolean;
-  /** Widths that RCID and MCID have, as masks. */
-  readonly rcidMask: number;
-  readonly mcidMask: number;
+export interface DirectoryConfig extends ConfigurationLimits {
   /** Widest device_id. */
   readonly deviceIdBits: number;
-}
-
-/** The first-stage scheme that a MODE encodes, null for Bare, undefined where the encoding is not valid or not supported. */
-export function firstStageMode(registers: Registers, mode: number, sxl: boolean): RiscvMode | null | undefined {
-  if (mode === 0) return null;
-  if (sxl) return mode === 8 && registers.can(Cap.sv32) ? 'sv32' : undefined;
-  if (mode === 8) return registers.can(Cap.sv39) ? 'sv39' : undefined;
-  if (mode === 9) return registers.can(Cap.sv48) ? 'sv48' : undefined;
-  return mode === 10 && registers.can(Cap.sv57) ? 'sv57' : undefined;
-}
-
-function secondStageMode(registers: Registers, mode: number): RiscvMode | null | undefined {
-  if (mode === 0) return null;
-  if (registers.guest32) return mode === 8 && registers.can(Cap.sv32x4) ? 'sv32' : undefined;
-  if (mode === 8) return registers.can(Cap.sv39x4) ? 'sv39' : undefined;
-  if (mode === 9) return registers.can(Cap.sv48x4) ? 'sv48' : undefined;
-  return mode === 10 && registers.can(Cap.sv57x4) ? 'sv57' : undefined;
 }
 
 /** The device directory: "Process to locate the Device-context". */
@@ -152,22 +111,21 @@ export class DeviceDirectory {
       this.#hpm.count(Event.ddtWalk);
       const index = (device >>> (leafBits + 9 * (level - 1))) & 0x1ff;
       if (!this.#structures.read(hi, lo | (index << 3), 1, bigEndian)) return this.#refuse(this.#accessCause);
-      const entryLo = words[0];
-      const entryHi = words[1];
-      if ((entryLo & 1) === 0) return this.#refuse(Cause.ddtNotValid);
-      // Non-leaf DDT entry: V 0, reserved 9:1, PPN 53:10, reserved 63:54.
-      if ((entryLo & 0x3fe) !== 0 || entryHi >>> 22 !== 0) return this.#refuse(Cause.ddtMisconfigured);
-      hi = (entryHi << 2) | (entryLo >>> 30);
-      lo = (entryLo & ~0x3ff) << 2;
+      if (!isSet(words, DDTE.V)) return this.#refuse(Cause.ddtNotValid);
+      if (!reservedClear(words, DDTE_RESERVED)) return this.#refuse(Cause.ddtMisconfigured);
+      const page = getWide(words, DDTE.PPN);
+      hi = hiOfPfn(page);
+      lo = loOfPfn(page);
     }
     // 8. Let DC be the value of DC_SIZE bytes at a + DDI[0] * DC_SIZE.
     this.#hpm.count(Event.ddtWalk);
     const offset = (device & ((1 << leafBits) - 1)) << (extended ? 6 : 5);
     if (!extended) words.fill(0, 8);
     if (!this.#structures.read(hi, lo | offset, extended ? 8 : 4, bigEndian)) return this.#refuse(this.#accessCause);
-    // 9. and 10.
-    if ((words[0] & Tc.v) === 0) return this.#refuse(Cause.ddtNotValid);
-    if (this.#isMisconfigured()) return this.#refuse(Cause.ddtMisconfigured);
+    // 9.
+    if (!isSet(words, DC.V)) return this.#refuse(Cause.ddtNotValid);
+    // 10.
+    if (brokenDeviceRule(words, registers, this.#config) !== null) return this.#refuse(Cause.ddtMisconfigured);
     return this.#decode(device);
   }
 
@@ -180,96 +138,42 @@ export class DeviceDirectory {
     return null;
   }
 
-  /** "Device-context configuration checks". */
-  #isMisconfigured(): boolean {
-    const { words } = this.#structures;
-    return this.#hasReserved(words) || this.#misusesAts(words[0]) || this.#misusesFirstStage(words) || this.#misusesSecondStage(words);
-  }
-
-  #hasReserved(words: Int32Array): boolean {
-    const tc = words[0];
-    const registers = this.#registers;
-    const qos = registers.canHi(CapHi.qosid);
-    const rcid = (words[5] >>> 8) & 0xfff;
-    const mcid = words[5] >>> 20;
-    if ((tc & Tc.reserved) !== 0 || words[1] !== 0) return true;
-    if ((words[4] & 0xfff) !== 0 || (words[5] & 0xff) !== 0) return true;
-    if ((rcid & ~(qos ? this.#config.rcidMask : 0)) !== 0 || (mcid & ~(qos ? this.#config.mcidMask : 0)) !== 0) return true;
-    if ((words[7] & FSC_RESERVED) !== 0 || (words[9] & FSC_RESERVED) !== 0) return true;
-    if (words[11] >>> 20 !== 0 || words[13] >>> 20 !== 0 || (words[14] | words[15]) !== 0) return true;
-    // Byte order and width of first-stage structures are those that fctl allows.
-    const sbe = (tc & Tc.sbe) !== 0;
-    if (sbe !== registers.bigEndian && !(registers.can(Cap.end) && this.#config.beWritable)) return true;
-    const sxl = (tc & Tc.sxl) !== 0;
-    return registers.guest32 ? !sxl : sxl && !this.#config.gxlWritable;
-  }
-
-  #misusesAts(tc: number): boolean {
-    const registers = this.#registers;
-    const ats = (tc & Tc.enAts) !== 0;
-    const pri = (tc & Tc.enPri) !== 0;
-    const prpr = (tc & Tc.prpr) !== 0;
-    const t2gpa = (tc & Tc.t2gpa) !== 0;
-    if ((ats || pri || prpr) && !registers.can(Cap.ats)) return true;
-    if (!ats && (t2gpa || pri)) return true;
-    return (!pri && prpr) || (t2gpa && !registers.can(Cap.t2gpa));
-  }
-
-  #misusesFirstStage(words: Int32Array): boolean {
-    const tc = words[0];
-    const registers = this.#registers;
-    const mode = words[7] >>> MODE_SHIFT;
-    if ((tc & Tc.sade) !== 0 && !registers.can(Cap.amoHwad)) return true;
-    if ((tc & Tc.pdtv) === 0) return (tc & Tc.dpe) !== 0 || firstStageMode(registers, mode, (tc & Tc.sxl) !== 0) === undefined;
-    if (mode === PdtMode.pd8) return !registers.canHi(CapHi.pd8);
-    if (mode === PdtMode.pd17) return !registers.canHi(CapHi.pd17);
-    if (mode === PdtMode.pd20) return !registers.canHi(CapHi.pd20);
-    return mode !== PdtMode.bare;
-  }
-
-  #misusesSecondStage(words: Int32Array): boolean {
-    const tc = words[0];
-    const mode = words[3] >>> MODE_SHIFT;
-    const msiMode = words[9] >>> MODE_SHIFT;
-    if ((tc & Tc.gade) !== 0 && !this.#registers.can(Cap.amoHwad)) return true;
-    if (secondStageMode(this.#registers, mode) === undefined || msiMode > 1) return true;
-    if (mode === 0) return (tc & Tc.t2gpa) !== 0 || msiMode !== 0;
-    // The 16 KiB root is aligned to its size.
-    return (words[2] & 3) !== 0;
-  }
-
   #decode(device: number): DeviceContext {
     const { words } = this.#structures;
-    const tc = words[0];
-    const has = (bit: number) => (tc & bit) !== 0;
-    const mode = secondStageMode(this.#registers, words[3] >>> MODE_SHIFT) ?? null;
-    const secondStage = mode === null ? null : { mode, root: ppn(words, 2) };
-    const pageMask = this.#guestPageMask;
+    const has = (field: Field) => isSet(words, field);
+    const mode = secondStageMode(this.#registers, get(words, DC.IOHGATP_MODE)) ?? null;
+    const secondStage = mode === null ? null : { mode, root: getWide(words, DC.IOHGATP_PPN) };
+    const [pagesLo, pagesHi] = this.#guestPageMask;
+    const [maskLo, maskHi] = halves(getWide(words, DC.MSI_MASK));
+    const [patternLo, patternHi] = halves(getWide(words, DC.MSI_PATTERN));
+    const gade = has(DC.GADE);
+    const sade = has(DC.SADE);
+    const sxl = has(DC.SXL);
     return {
       device,
-      ats: has(Tc.enAts),
-      pri: has(Tc.enPri),
-      t2gpa: has(Tc.t2gpa),
-      quiet: has(Tc.dtf),
-      pdtv: has(Tc.pdtv),
-      prpr: has(Tc.prpr),
-      gade: has(Tc.gade),
-      sade: has(Tc.sade),
-      dpe: has(Tc.dpe),
-      sbe: has(Tc.sbe),
-      sxl: has(Tc.sxl),
+      ats: has(DC.EN_ATS),
+      pri: has(DC.EN_PRI),
+      t2gpa: has(DC.T2GPA),
+      quiet: has(DC.DTF),
+      pdtv: has(DC.PDTV),
+      prpr: has(DC.PRPR),
+      gade,
+      sade,
+      dpe: has(DC.DPE),
+      sbe: has(DC.SBE),
+      sxl,
       secondStage,
-      gscid: (words[3] >>> 12) & 0xffff,
-      pscid: words[4] >>> 12,
-      fscMode: words[7] >>> MODE_SHIFT,
-      fscRoot: ppn(words, 6),
-      msi: words[9] >>> MODE_SHIFT === 1,
-      msiRoot: ppn(words, 8),
-      msiMask: [words[10] & pageMask[0], words[11] & pageMask[1]],
-      msiPattern: [words[12] & pageMask[0], words[13] & pageMask[1]],
-      msiIgnored: [words[10] | ~pageMask[0], words[11] | ~pageMask[1]],
-      second: secondStage === null ? null : this.secondTable(secondStage, { gade: has(Tc.gade), sxl: has(Tc.sxl) }, this.#memory),
-      implicit: { read: has(Tc.gade) && has(Tc.sade) ? READ | MARK_DIRTY : READ, write: WRITE },
+      gscid: get(words, DC.GSCID),
+      pscid: get(words, DC.PSCID),
+      fscMode: get(words, DC.FSC_MODE),
+      fscRoot: getWide(words, DC.FSC_PPN),
+      msi: get(words, DC.MSIPTP_MODE) === MsiptpMode.flat,
+      msiRoot: getWide(words, DC.MSIPTP_PPN),
+      msiMask: [maskLo & pagesLo, maskHi & pagesHi],
+      msiPattern: [patternLo & pagesLo, patternHi & pagesHi],
+      msiIgnored: [maskLo | ~pagesLo, maskHi | ~pagesHi],
+      second: secondStage === null ? null : this.secondTable(secondStage, { gade, sxl }, this.#memory),
+      implicit: { read: gade && sade ? READ | MARK_DIRTY : READ, write: WRITE },
     };
   }
 
@@ -309,9 +213,9 @@ export class DeviceDirectory {
   }
 }
 
-/** The PPN of doubleword `at / 2`. */
-export function ppn(words: Int32Array, at: number): number {
-  return (words[at + 1] & PPN_HI) * 2 ** 32 + (words[at] >>> 0);
+/** A page number as int32: [lo, hi]. */
+function halves(page: number): readonly [number, number] {
+  return [page | 0, Math.floor(page / 2 ** 32) | 0];
 }
 
 /** Whether pdtp.MODE knows process_ids as wide. */

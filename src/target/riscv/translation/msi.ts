@@ -1,16 +1,14 @@
+import { hiOfPfn, loOfPfn } from '../../../memory/address.ts';
+import { get, getWide, isSet, reservedClear } from '../../fields.ts';
 import { Cap, type Registers } from '../control/registers.ts';
-import { Cause } from '../reporting/fault-queue.ts';
+import { Cause } from '../spec/causes.ts';
+import { MSIPTE, MSIPTE_BASIC, MSIPTE_BASIC_RESERVED, MSIPTE_MRIF, MSIPTE_MRIF_RESERVED, MsipteMode } from '../spec/msi-pte.ts';
 import type { Structures } from '../structures.ts';
 import type { DeviceContext } from './device-directory.ts';
 
 /** Outcomes of MsiTables.translate besides a negative cause: the file is a device, or lies in memory. */
 const MSI_BASIC = 1;
 export const MSI_MRIF = 2;
-
-/** "MSI page table" entries, low half: V 0, M 2:1, C 63. */
-const MSIPTE_V = 1;
-const M_MRIF = 1;
-const M_BASIC = 3;
 
 /** "Process to translate addresses of MSIs": flat tables, basic translation and memory-resident interrupt files. */
 export class MsiTables {
@@ -35,41 +33,43 @@ export class MsiTables {
     // 5. and 6.: the file's number, and the entry's address m | (I x 16).
     const file = fileNumber(context, hi, lo);
     const page = context.msiRoot;
-    const entryHi = Math.floor(page / 2 ** 20) | Math.floor(file / 2 ** 28);
-    const entryLo = ((page % 2 ** 20) << 12) | ((file % 2 ** 28) << 4);
+    const entryHi = hiOfPfn(page) | Math.floor(file / 2 ** 28);
+    const entryLo = loOfPfn(page) | ((file % 2 ** 28) << 4);
     // 7. and 8.
     if (!this.#structures.read(entryHi, entryLo, 2, this.#registers.bigEndian))
       return -(this.#structures.poisoned ? Cause.msiCorruption : Cause.msiAccessFault);
-    const low = words[0];
-    const high = words[1];
-    // 9. to 12.: no custom interpretation of C is provided.
-    if ((low & MSIPTE_V) === 0) return -Cause.msiNotValid;
-    const mode = (low >>> 1) & 3;
-    if (high < 0 || (mode !== M_BASIC && mode !== M_MRIF)) return -Cause.msiMisconfigured;
-    return mode === M_BASIC ? this.#basic(low, high) : this.#mrif(low, high);
+    // 9.
+    if (!isSet(words, MSIPTE.V)) return -Cause.msiNotValid;
+    // 10. and 11.: no custom interpretation of C is provided.
+    if (isSet(words, MSIPTE.C)) return -Cause.msiMisconfigured;
+    // 12. to 14.
+    const mode = get(words, MSIPTE.M);
+    if (mode === MsipteMode.basic) return this.#basic(words);
+    return mode === MsipteMode.mrif ? this.#mrif(words) : -Cause.msiMisconfigured;
   }
 
-  /** 13. Basic translate mode: reserved 9:3, PPN 53:10, reserved 62:54; the second doubleword is software's. */
-  #basic(low: number, high: number): number {
-    if ((low & 0x3f8) !== 0 || high >>> 22 !== 0) return -Cause.msiMisconfigured;
-    this.pageHi = (high << 2) | (low >>> 30);
-    this.pageLo = (low & ~0x3ff) << 2;
+  /** 13. */
+  #basic(words: Int32Array): number {
+    if (!reservedClear(words, MSIPTE_BASIC_RESERVED)) return -Cause.msiMisconfigured;
+    this.#setPage(getWide(words, MSIPTE_BASIC.PPN));
     return MSI_BASIC;
   }
 
-  /** 14. MRIF mode: address 55:9 in bits 53:7; notice page in 53:10 of the second doubleword, N90 in 9:0, N10 in 60. */
-  #mrif(low: number, high: number): number {
-    const { words } = this.#structures;
-    const noticeLo = words[2];
-    const noticeHi = words[3];
+  /** 14. */
+  #mrif(words: Int32Array): number {
     if (!this.#registers.can(Cap.msiMrif)) return -Cause.msiMisconfigured;
-    if ((low & 0x78) !== 0 || high >>> 22 !== 0 || (noticeHi & 0xefc0_0000) !== 0) return -Cause.msiMisconfigured;
-    this.mrifHi = (high << 2) | (low >>> 30);
-    this.mrifLo = (low & ~0x7f) << 2;
-    this.pageHi = ((noticeHi & 0x3f_ffff) << 2) | (noticeLo >>> 30);
-    this.pageLo = (noticeLo & ~0x3ff) << 2;
-    this.notice = (((noticeHi >>> 28) & 1) << 10) | (noticeLo & 0x3ff);
+    if (!reservedClear(words, MSIPTE_MRIF_RESERVED)) return -Cause.msiMisconfigured;
+    const file = getWide(words, MSIPTE_MRIF.MRIF_ADDRESS);
+    this.mrifHi = Math.floor(file / 2 ** 23);
+    this.mrifLo = (file % 2 ** 23) << 9;
+    this.#setPage(getWide(words, MSIPTE_MRIF.NPPN));
+    this.notice = (get(words, MSIPTE_MRIF.NID10) << 10) | get(words, MSIPTE_MRIF.NID);
     return MSI_MRIF;
+  }
+
+  #setPage(page: number): void {
+    this.pageHi = hiOfPfn(page);
+    this.pageLo = loOfPfn(page);
   }
 
   /**

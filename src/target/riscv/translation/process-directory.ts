@@ -1,10 +1,15 @@
 import { READ } from '../../../memory/access.ts';
+import { hiOfPfn, loOfPfn } from '../../../memory/address.ts';
 import { FAULT_TABLE_ACCESS, faultKind, OUT_HI, OUT_LO } from '../../../pagetable/page-table.ts';
+import { get, getWide, isSet, reservedClear } from '../../fields.ts';
 import { Event, type Hpm } from '../control/hpm.ts';
 import type { Registers } from '../control/registers.ts';
-import { Cause } from '../reporting/fault-queue.ts';
+import { Cause } from '../spec/causes.ts';
+import { DDTE, DDTE_RESERVED } from '../spec/device-context.ts';
+import { PC } from '../spec/process-context.ts';
 import type { Structures } from '../structures.ts';
-import { type DeviceContext, firstStageMode, ppn } from './device-directory.ts';
+import { brokenProcessRule } from './configuration-checks.ts';
+import type { DeviceContext } from './device-directory.ts';
 
 /** "Process-context", decoded and checked. */
 export interface ProcessContext {
@@ -16,9 +21,6 @@ export interface ProcessContext {
   readonly mode: number;
   readonly root: number;
 }
-
-/** "Translation attributes (ta)" of a process-context, low half. */
-const Ta = { v: 1, ens: 2, sum: 4, reserved: 0x1ff << 3 } as const;
 
 /** A guest-page fault while walking: the cause is that of the original access, which the caller knows. */
 export const PDT_GUEST_PAGE_FAULT = -1;
@@ -47,26 +49,33 @@ export class ProcessDirectory {
       // 2. PDI[1] is process_id[16:8], PDI[2] process_id[19:17].
       const index = (process >>> (9 * level - 1)) & 0x1ff;
       if (!this.#read(context, page, index << 3, 1)) return null;
-      // 7. to 9. Non-leaf PDT entry: V 0, reserved 9:1, PPN 53:10, reserved 63:54.
-      if ((words[0] & 1) === 0) return this.#refuse(Cause.pdtNotValid);
-      if ((words[0] & 0x3fe) !== 0 || words[1] >>> 22 !== 0) return this.#refuse(Cause.pdtMisconfigured);
-      page = words[1] * 2 ** 22 + (words[0] >>> 10);
+      // 7.
+      if (!isSet(words, DDTE.V)) return this.#refuse(Cause.pdtNotValid);
+      // 8.
+      if (!reservedClear(words, DDTE_RESERVED)) return this.#refuse(Cause.pdtMisconfigured);
+      // 9.
+      page = getWide(words, DDTE.PPN);
     }
     // 10. Let PC be the value of the 16 bytes at a + PDI[0] x 16.
     if (!this.#read(context, page, (process & 0xff) << 4, 2)) return null;
-    if ((words[0] & Ta.v) === 0) return this.#refuse(Cause.pdtNotValid);
-    // 12. "Process-context configuration checks".
-    const mode = words[3] >>> 28;
-    const reserved = (words[0] & Ta.reserved) !== 0 || words[1] !== 0 || (words[3] & (0xffff << 12)) !== 0;
-    if (reserved || firstStageMode(this.#registers, mode, context.sxl) === undefined) return this.#refuse(Cause.pdtMisconfigured);
-    return { ens: (words[0] & Ta.ens) !== 0, sum: (words[0] & Ta.sum) !== 0, pscid: words[0] >>> 12, mode, root: ppn(words, 2) };
+    // 11.
+    if (!isSet(words, PC.V)) return this.#refuse(Cause.pdtNotValid);
+    // 12.
+    if (brokenProcessRule(words, this.#registers, context.sxl) !== null) return this.#refuse(Cause.pdtMisconfigured);
+    return {
+      ens: isSet(words, PC.ENS),
+      sum: isSet(words, PC.SUM),
+      pscid: get(words, PC.PSCID),
+      mode: get(words, PC.FSC_MODE),
+      root: getWide(words, PC.FSC_PPN),
+    };
   }
 
   /** 3. to 6.: entries lie in guest-physical memory where there is a second stage; they are read as DC.tc.SBE says. */
   #read(context: DeviceContext, page: number, offset: number, count: number): boolean {
     const { second } = context;
-    let hi = Math.floor(page / 2 ** 20) | 0;
-    let lo = ((page % 2 ** 20) << 12) | offset;
+    let hi = hiOfPfn(page);
+    let lo = loOfPfn(page) | offset;
     if (second !== null) {
       const before = second.reads;
       const lg2 = second.walk(hi, lo, READ);

@@ -1,6 +1,6 @@
 import { EXECUTE, WRITE } from '../../../memory/access.ts';
 import { NO_PASID } from '../../target.ts';
-import { Cause, TransactionType } from '../reporting/fault-queue.ts';
+import { Cause, TransactionType } from '../spec/causes.ts';
 
 /** Kinds of request; the numbers are PCIe's AT field. */
 export const Kind = { untranslated: 0, ats: 1, translated: 2 } as const;

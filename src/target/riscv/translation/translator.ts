@@ -6,7 +6,8 @@ import { BY_FIRST_STAGE, BY_TABLE_WRITE } from '../../../pagetable/two-stage.ts'
 import { NO_PASID } from '../../target.ts';
 import { Event, type Hpm } from '../control/hpm.ts';
 import { DdtMode, type Registers } from '../control/registers.ts';
-import { Cause, type FaultQueue } from '../reporting/fault-queue.ts';
+import type { FaultQueue } from '../reporting/fault-queue.ts';
+import { Cause } from '../spec/causes.ts';
 import type { Structures } from '../structures.ts';
 import { type Contexts, PDT_GUEST_PAGE_FAULT, type Stages } from './contexts.ts';
 import { holdsInterruptFile, isInterruptFile, MSI_MRIF, type MsiTables } from './msi.ts';
