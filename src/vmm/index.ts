@@ -1,4 +1,14 @@
 export { EmulatedDevice } from './dma.ts';
+export {
+  type AtsPorts,
+  type DeviceScope,
+  type DmarDescription,
+  dmarTable,
+  type IntegratedDevices,
+  type RemappingUnit,
+  type ReservedMemory,
+} from './firmware/acpi/dmar.ts';
+export type { TableMaker } from './firmware/acpi/table.ts';
 export { HypercallDispatcher, type HypercallHandler } from './hypercalls.ts';
 export { Machine, type MachineParts } from './machine.ts';
 export type { EndpointState, MachineState, StateListener } from './machine-state.ts';
