@@ -148,7 +148,8 @@ export class Machine {
   #observer(): TargetObserver {
     const binder = this.#binder;
     return {
-      attach: (endpoint, space) => this.#attach(endpoint, space),
+      // The binder keeps no PASIDs: on hardware, requests that carry one stay blocked.
+      attach: (endpoint, space, pasid) => (pasid === undefined ? this.#attach(endpoint, space) : 0),
       changed: binder === null ? () => {} : (space, first, last) => binder.changed(space, first, last),
       flush: binder === null ? () => 0 : () => binder.flush(),
     };

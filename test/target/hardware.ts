@@ -46,7 +46,9 @@ export class Hardware implements TargetObserver {
     this.#callsLeft = nth;
   }
 
-  attach(endpoint: number, space: AddressSpace | null): number {
+  /** Hardware without PASIDs: only requests that carry none are compared. */
+  attach(endpoint: number, space: AddressSpace | null, pasid?: number): number {
+    if (pasid !== undefined) return 0;
     if (this.#fails()) {
       // As the Binder does it: the guest has left its old tables for good.
       if (space?.owner === 'guest') this.#reaches.set(endpoint, null);

@@ -1,0 +1,70 @@
+import { CAP, ECAP, FECTL, Global, GSTS, IECTL, PECTL, RootTable, TTM_LEGACY, TTM_SCALABLE, VER } from '../spec/registers.ts';
+
+/** Version 1.0: register-based invalidation (6.5.1) and drain flags (6.5.2.3) still mean something. */
+const VERSION = 0x10;
+
+/** The register page, and the pointers that took effect from it. */
+export class Registers {
+  readonly words: Int32Array;
+  /** RTADDR and IRTA when they were set last (SRTP, SIRTP): [lo, hi]. */
+  readonly root = new Int32Array(2);
+  readonly interruptTable = new Int32Array(2);
+  readonly #cap: readonly [number, number];
+  readonly #ecap: readonly [number, number];
+
+  /** `cap`, `ecap`: [lo, hi]. */
+  constructor(bytes: number, cap: readonly [number, number], ecap: readonly [number, number]) {
+    this.words = new Int32Array(bytes / 4);
+    this.#cap = cap;
+    this.#ecap = ecap;
+    this.reset();
+  }
+
+  reset(): void {
+    this.words.fill(0);
+    this.root.fill(0);
+    this.interruptTable.fill(0);
+    this.set(VER, VERSION);
+    for (const event of [FECTL, IECTL, PECTL]) this.set(event, 1 << 31);
+    this.setCapabilities();
+  }
+
+  setCapabilities(): void {
+    this.words.set(this.#cap, CAP >> 2);
+    this.words.set(this.#ecap, ECAP >> 2);
+  }
+
+  get(offset: number): number {
+    return this.words[offset >> 2];
+  }
+
+  set(offset: number, value: number): void {
+    this.words[offset >> 2] = value;
+  }
+
+  change(offset: number, clear: number, set: number): void {
+    this.words[offset >> 2] = (this.words[offset >> 2] & ~clear) | set;
+  }
+
+  /** Whether a bit of the global status is set. */
+  isOn(bit: number): boolean {
+    return (this.words[GSTS >> 2] & bit) !== 0;
+  }
+
+  get translating(): boolean {
+    return this.isOn(Global.TE);
+  }
+
+  /** Translation table mode, as set last. */
+  get mode(): number {
+    return (this.root[0] & RootTable.TTM) >>> RootTable.TTM_SHIFT;
+  }
+
+  get isLegacy(): boolean {
+    return this.mode === TTM_LEGACY;
+  }
+
+  get isScalable(): boolean {
+    return this.mode === TTM_SCALABLE;
+  }
+}

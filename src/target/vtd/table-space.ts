@@ -1,0 +1,101 @@
+import { PFN_LIMIT } from '../../memory/address.ts';
+import type { TableMemory } from '../../pagetable/page-table.ts';
+import { enumerateTwoStage } from '../../pagetable/two-stage.ts';
+import type { AddressSpace, PfnRange, RunVisitor } from '../target.ts';
+import { LargeLeaves } from './large-leaves.ts';
+import type { StageBuilder, Stages } from './translation/stages.ts';
+
+/** Table entries that one enumeration reads at most, of each stage. */
+export const ENTRY_BUDGET = 1 << 21;
+
+/** Pages of the interrupt address range, FEEx_xxxxh: no request reaches memory there, as input or as output (3.14). */
+const INTERRUPTS = { first: 0xfee00, last: 0xfeeff } as const;
+
+/** What the guest's tables mean to requests that share them. */
+export class TableSpace implements AddressSpace {
+  readonly name: string;
+  readonly owner = 'guest';
+  readonly announced: boolean;
+  readonly granuleLg2 = 12;
+  readonly apertures: readonly PfnRange[];
+  readonly stages: Stages;
+  readonly #builder: StageBuilder;
+  readonly #memory: TableMemory;
+  readonly #leaves = new LargeLeaves();
+
+  /** `cachingMode`: mappings of the second stage are announced; of the first never (6.1). `withPasid`: its requests carry one. */
+  constructor(stages: Stages, withPasid: boolean, cachingMode: boolean, builder: StageBuilder, memory: TableMemory) {
+    this.name = nameOf(stages);
+    this.announced = cachingMode && stages.first === null;
+    this.stages = stages;
+    this.#builder = builder;
+    this.#memory = memory;
+    this.apertures = aperturesOf(stages, withPasid);
+  }
+
+  /**
+   * Reads at most ENTRY_BUDGET entries of each stage: 8 GiB of 4 KiB pages. Behind larger tables the answer is the page reached,
+   * and hardware has nothing from there on (a device that is attached anew: nothing at all).
+   */
+  enumerate(first: number, last: number, visit: RunVisitor): number {
+    let reached = -1;
+    const seen: RunVisitor = (iova, gpa, pages, permission) => {
+      this.#leaves.note(iova, gpa, pages);
+      return visitOutsideInterrupts(iova, gpa, pages, permission, visit);
+    };
+    for (const aperture of this.apertures) {
+      const from = Math.max(first, aperture.first);
+      const to = Math.min(last, aperture.last);
+      if (from > to) continue;
+      reached = this.#enumerateTables(from, to, seen);
+      if (reached <= to) return reached;
+    }
+    return last + 1;
+  }
+
+  #enumerateTables(first: number, last: number, visit: RunVisitor): number {
+    const { first: firstStage, second } = this.stages;
+    const builder = this.#builder;
+    const memory = this.#memory;
+    if (firstStage === null) return builder.second(second!, memory).enumerate(first, last, visit, ENTRY_BUDGET);
+    if (second === null) return builder.first(firstStage, memory).enumerate(first, last, visit, ENTRY_BUDGET);
+    const tables = {
+      memory,
+      first: (over: TableMemory) => builder.first(firstStage, over),
+      second: (over: TableMemory) => builder.second(second, over),
+    };
+    return enumerateTwoStage(tables, first, last, visit, ENTRY_BUDGET);
+  }
+
+  /** A range with all of the leaves that had mapped its ends. */
+  widened(first: number, last: number): PfnRange {
+    return { first: this.#leaves.firstOf(first), last: this.#leaves.lastOf(last) };
+  }
+}
+
+/** A run without what would reach the interrupt range. */
+function visitOutsideInterrupts(iova: number, gpa: number, pages: number, permission: number, visit: RunVisitor): boolean {
+  const below = Math.min(pages, INTERRUPTS.first - gpa);
+  if (below === pages || gpa > INTERRUPTS.last) return visit(iova, gpa, pages, permission);
+  if (below > 0 && !visit(iova, gpa, below, permission)) return false;
+  const skip = INTERRUPTS.last + 1 - gpa;
+  return skip >= pages || visit(iova + skip, gpa + skip, pages - skip, permission);
+}
+
+function aperturesOf({ firstTable, secondTable }: Stages, withPasid: boolean): readonly PfnRange[] {
+  const { inputBits, canonical } = (firstTable ?? secondTable)!.description;
+  const pages = 2 ** (inputBits - 12);
+  const low = canonical ? pages / 2 : pages;
+  const whole: PfnRange[] = withPasid
+    ? [{ first: 0, last: low - 1 }]
+    : [
+        { first: 0, last: INTERRUPTS.first - 1 },
+        { first: INTERRUPTS.last + 1, last: low - 1 },
+      ];
+  return canonical ? [...whole, { first: PFN_LIMIT - pages / 2, last: PFN_LIMIT - 1 }] : whole;
+}
+
+function nameOf({ domain, pasid, first, second }: Stages): string {
+  const parts = [first && `PASID ${pasid} (first stage, ${first.levels} levels)`, second && `second stage, ${second.levels} levels`];
+  return `domain ${domain}: ${parts.filter((part) => part !== null).join(', ')}`;
+}

@@ -1,0 +1,228 @@
+import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
+import type { AddressSpace, FirstStage, Target, TargetObserver } from '../target.ts';
+import { capabilities, registerOf } from './capabilities.ts';
+import { DeviceInvalidations } from './control/device-invalidations.ts';
+import { InvalidationQueue } from './control/invalidation-queue.ts';
+import { Invalidations } from './control/invalidations.ts';
+import { RegisterWrites } from './control/register-writes.ts';
+import { Registers } from './control/registers.ts';
+import { checkedOptions, type VtdChoices, type VtdIommuOptions } from './options.ts';
+import { Event } from './reporting/event.ts';
+import { FaultLog } from './reporting/fault-log.ts';
+import { type PageRequest, PageRequestQueue } from './reporting/page-request-queue.ts';
+import { checkedState, type VtdIommuState } from './saved-state.ts';
+import { Spaces } from './spaces.ts';
+import { FECTL, FRCD, FRCD_FITTING, FRCD_NEXT_PAGE, IECTL, PECTL } from './spec/registers.ts';
+import type { VtdSurroundings } from './surroundings.ts';
+import { Contexts } from './translation/contexts.ts';
+import { DeviceTlb, type TranslationCompletion, type TranslationRequest } from './translation/device-tlb.ts';
+import { InterruptRemapping, type RemappedInterrupt } from './translation/interrupt-remapping.ts';
+import { StageBuilder } from './translation/stages.ts';
+import { Structures } from './translation/structures.ts';
+import { Translator } from './translation/translator.ts';
+
+/** Descriptors processed for one register access at most, a queue of the largest size; what is left goes on at the next. */
+const DESCRIPTORS_PER_ACCESS = 1 << 15;
+
+/**
+ * An Intel VT-d remapping unit (Intel D51397). Registers are accessed with `read` and `write`; endpoints are PCI requester IDs.
+ *
+ * @example
+ * const iommu = new VtdIommu({ cachingMode: true }, { memory: GuestMemory.ofBytes(1 << 20) });
+ * iommu.addEndpoint(0x0028);
+ * iommu.read(0x00, 4); // 0x10n: version 1.0
+ * iommu.translate(0x0028, NO_PASID, 0, 0x1000, READ); // 12: translation is off, and the page is where it says
+ */
+export class VtdIommu implements Target {
+  readonly name = 'vtd';
+  readonly translated: Int32Array;
+  /** Bytes of registers: what DRHD says of them (8.3). */
+  readonly registerBytes: number;
+  readonly #registers: Registers;
+  readonly #choices: VtdChoices;
+  readonly #translator: Translator;
+  readonly #deviceTlb: DeviceTlb;
+  readonly #interrupts: InterruptRemapping;
+  readonly #faults: FaultLog;
+  readonly #devices: DeviceInvalidations;
+  readonly #spaces: Spaces;
+  readonly #invalidations: Invalidations;
+  readonly #queue: InvalidationQueue;
+  readonly #pages: PageRequestQueue;
+  readonly #writes: RegisterWrites;
+
+  /** @throws TypeError for an option of the wrong type; RangeError for one that is not possible. */
+  constructor(options: VtdIommuOptions, surroundings: VtdSurroundings) {
+    const choices = checkedOptions(options);
+    const { memory } = surroundings;
+    const table = capabilities(choices);
+    const [cap, ecap] = (['CAP', 'ECAP'] as const).map((name) => registerOf(table, name));
+    const records = choices.faultRecords <= FRCD_FITTING ? FRCD : FRCD_NEXT_PAGE;
+    this.#choices = choices;
+    this.registerBytes = records === FRCD ? 4096 : 8192;
+    const registers = new Registers(this.registerBytes, [loOf(cap), hiOf(cap)], [loOf(ecap), hiOf(ecap)]);
+    const [faultEvent, completionEvent, pageRequestEvent] = [FECTL, IECTL, PECTL].map((at) => new Event(registers, surroundings, at));
+    const faults = new FaultLog(registers, faultEvent, records, choices.faultRecords);
+    const structures = new Structures(memory);
+    const builder = new StageBuilder(memory, choices.hostAddressWidth);
+    const contexts = new Contexts(registers, structures, builder, choices);
+    const translator = new Translator(registers, contexts, faults, choices.hostAddressWidth, choices.iotlbEntries);
+    const spaces = new Spaces({ memory, registers, contexts, builder, cachingMode: choices.cachingMode });
+    const inputBits = 12 + 9 * Math.max(...choices.secondStageLevels);
+    const invalidations = new Invalidations(registers, contexts, translator, spaces, inputBits);
+    const devices = new DeviceInvalidations(surroundings);
+    const shared = { registers, surroundings, invalidations, faults, choices };
+    this.#registers = registers;
+    this.#faults = faults;
+    this.#translator = translator;
+    this.#spaces = spaces;
+    this.#invalidations = invalidations;
+    this.#devices = devices;
+    this.#deviceTlb = new DeviceTlb(registers, contexts, translator, faults, choices.hostAddressWidth);
+    this.#interrupts = new InterruptRemapping(registers, structures, faults, choices);
+    this.#queue = new InvalidationQueue({ ...shared, devices, spaces, completed: completionEvent });
+    this.#pages = new PageRequestQueue({ ...shared, contexts, event: pageRequestEvent });
+    this.#writes = new RegisterWrites({ ...shared, faultEvent, completionEvent, pageRequestEvent, records });
+    this.translated = translator.translated;
+  }
+
+  /** Tells of a device behind the unit. An observer hears what it reaches from now on. @throws RangeError when it is no requester ID. */
+  addEndpoint(device: number): void {
+    if (!Number.isInteger(device) || device < 0 || device > 0xffff) throw new RangeError(`VtdIommu: ${device} is not a requester ID`);
+    this.#spaces.add(device);
+  }
+
+  removeEndpoint(device: number): void {
+    this.#spaces.remove(device);
+  }
+
+  /** A register read of 4 or 8 bytes; any other size, place or alignment reads 0. */
+  read(offset: number, bytes: number): bigint {
+    if (!this.#isAccess(offset, bytes)) return 0n;
+    this.#queue.run(DESCRIPTORS_PER_ACCESS);
+    const low = this.#registers.get(offset);
+    return bytes === 4 ? BigInt(low >>> 0) : joinHiLo(this.#registers.get(offset + 4), low);
+  }
+
+  /** A register write of 4 or 8 bytes; any other size, place or alignment is ignored. */
+  write(offset: number, bytes: number, value: bigint): void {
+    if (!this.#isAccess(offset, bytes)) return;
+    this.#spaces.beginAccess();
+    this.#writes.write(offset, loOf(value));
+    if (bytes === 8) this.#writes.write(offset + 4, hiOf(value));
+    this.#spaces.flush();
+    this.#queue.run(DESCRIPTORS_PER_ACCESS);
+  }
+
+  #isAccess(offset: number, bytes: number): boolean {
+    if ((bytes !== 4 && bytes !== 8) || !Number.isInteger(offset) || offset < 0) return false;
+    return offset % bytes === 0 && offset + bytes <= this.registerBytes;
+  }
+
+  observe(observer: TargetObserver): () => void {
+    return this.#spaces.observe(observer);
+  }
+
+  spaceOf(endpoint: number, pasid?: number): AddressSpace | null {
+    return this.#spaces.spaceOf(endpoint, pasid);
+  }
+
+  stageOf(endpoint: number, pasid?: number): FirstStage | null {
+    return this.#spaces.stageOf(endpoint, pasid);
+  }
+
+  /**
+   * An untranslated request. A write without PASID to FEEx_xxxxh is an interrupt (3.14): the answer is the address as it is, and its
+   * data belongs to `remap`.
+   */
+  translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
+    return this.#translator.translate(endpoint, pasid, hi, lo, access);
+  }
+
+  /**
+   * An interrupt request: a 4-byte write of `data` to FEEx_xxxxh, whose lower 32 bits are `address`. DELIVER: `interrupt` is for the
+   * processors; POSTED: it was recorded, and nobody is to be told; negative: the reason of a fault.
+   */
+  remap(source: number, address: number, data: number): number {
+    return this.#interrupts.remap(source, address, data);
+  }
+
+  /** The same for an entry of an I/O APIC's redirection table (5.1.5.1), `hi` and `lo` its two words. */
+  remapIoapic(source: number, hi: number, lo: number): number {
+    // Its upper half is the address from bit 4 on (destination, or format and index); bit 11 is bit 2 in both formats.
+    const address = 0xfee0_0000 | ((hi >>> 12) & 0xffff0) | (((lo >>> 11) & 1) << 2);
+    return this.#interrupts.remap(source, address, (lo & 0x7ff) | (lo & (1 << 15)));
+  }
+
+  /** The interrupt of the last `remap` that answered DELIVER. */
+  get interrupt(): Readonly<RemappedInterrupt> {
+    return this.#interrupts.interrupt;
+  }
+
+  /** Completes a translation request of a device (PCIe ATS). */
+  translationRequest(request: TranslationRequest): TranslationCompletion {
+    return this.#deviceTlb.request(request);
+  }
+
+  /** Whether a device may use an address that it was told: 0, or the negative reason of a fault. */
+  translatedRequest(device: number, address: bigint, access: number): number {
+    return this.#deviceTlb.translatedRequest(device, address, access);
+  }
+
+  /** A page request of a device (PCIe PRI). */
+  pageRequest(request: PageRequest): void {
+    if (!this.#choices.pageRequests) return;
+    this.#pages.receive(request);
+    this.#spaces.flush();
+  }
+
+  /** A device has done what the request with this tag asked. False: nobody waits for it, and the guest is told (ICE). */
+  invalidationCompletion(device: number, tag: number): boolean {
+    const expected = this.#devices.complete(device, tag);
+    if (!expected) this.#faults.completionError(device);
+    this.#queue.run(DESCRIPTORS_PER_ACCESS);
+    return expected;
+  }
+
+  /** A device did not complete its invalidations within the protocol's time (ITE). */
+  invalidationTimeout(device: number): void {
+    if (this.#devices.expire(device)) this.#faults.timeoutError(device);
+  }
+
+  reset(): void {
+    this.#registers.reset();
+    this.#faults.next = 0;
+    this.#devices.reset();
+    this.#forgetAll();
+  }
+
+  #forgetAll(): void {
+    this.#invalidations.everyContext();
+    this.#invalidations.everyTranslation();
+    this.#spaces.flush();
+  }
+
+  save(): VtdIommuState {
+    const { words, root, interruptTable } = this.#registers;
+    return {
+      target: this.name,
+      registers: Array.from(words),
+      root: Array.from(root),
+      interruptTable: Array.from(interruptTable),
+      nextRecord: this.#faults.next,
+      deviceInvalidations: this.#devices.save(),
+    };
+  }
+
+  /** Registers and what is under way; capabilities stay this unit's. Caches start empty, which the specification always allows. */
+  load(state: unknown): void {
+    const saved = checkedState(state, this.registerBytes / 4, this.#choices.faultRecords);
+    this.#registers.words.set(saved.registers);
+    this.#registers.setCapabilities();
+    this.#registers.root.set(saved.root);
+    this.#registers.interruptTable.set(saved.interruptTable);
+    this.#faults.next = saved.nextRecord;
+    this.#devices.load(saved.deviceInvalidations);
+    this.#forgetAll();
+  }
+}

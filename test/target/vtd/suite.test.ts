@@ -1,0 +1,5 @@
+import { targetSuite } from '../suite.ts';
+import { legacySubject, scalableSubject } from './subject.ts';
+
+targetSuite(legacySubject);
+targetSuite(scalableSubject);
