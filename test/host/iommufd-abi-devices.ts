@@ -44,6 +44,8 @@ export function iommufdDeviceAbi(machine: () => AbiMachine): void {
     new Uint8Array(m.memory.buffer).fill(0xff);
     expect(info(0, device, 4096, m.memory.address)).toBe(0);
     expect(m.out32(12)).toBeLessThan(256);
+    // PCI_ATS_NOT_SUPPORTED; no PASIDs.
+    expect(m.out64(32)).toBe(8n);
     expect(new Uint8Array(m.memory.buffer, 256, 4096 - 256).every((byte) => byte === 0)).toBe(true);
     expect(new Uint8Array(m.memory.buffer)[4096]).toBe(0xff);
     expect(info(0, device, 0, 0n)).toBe(0);
@@ -65,6 +67,7 @@ export function iommufdDeviceAbi(machine: () => AbiMachine): void {
     expect(bitmap(hwpt, 0, 0x1000n, 0x1000n, 0x1000n, 1)).toBe('EOPNOTSUPP');
     expect(bitmap(NO_ID, 0, 0x1000n, 0x1000n, 0x1000n)).toBe('ENOENT');
     expect(bitmap(hwpt, 0, U64_MAX - 0xfffn, 0x2000n, 0x1000n)).toBe('EOVERFLOW');
+    expect(bitmap(hwpt, 0, 0x1000n, 0n, 0x1000n)).toBe('EINVAL');
     expect(bitmap(hwpt, 0, 0x1800n, 0x1000n, 0x1000n)).toBe('EINVAL');
     expect(bitmap(hwpt, 0, 0x1000n, 0x1000n, 0n)).toBe('EINVAL');
     expect(bitmap(hwpt, 0, 0x1000n, 0x1000n, 0x2000n)).toBe('EINVAL');
@@ -80,6 +83,9 @@ export function iommufdDeviceAbi(machine: () => AbiMachine): void {
     expect(m.out32(24)).toBe(0);
     expect(invalidate(id, 0n, 24, 1)).toBe('EINVAL');
     expect(invalidate(id, m.memory.address, 0, 1)).toBe('EINVAL');
+    expect(invalidate(NO_ID, m.memory.address, 4097, 1)).toBe('EINVAL');
+    expect(invalidate(NO_ID, m.memory.address, 8, 2 ** 19 + 1)).toBe('EINVAL');
+    expect(invalidate(NO_ID, m.memory.address, 4096, 2 ** 19)).toBe('ENOENT');
     expect(invalidate(NO_ID, m.memory.address, 24, 1)).toBe('ENOENT');
     expect(invalidate(id, m.memory.address, 24, 1)).toBe('EINVAL');
     expect(m.out32(24)).toBe(0);
@@ -139,6 +145,11 @@ export function iommufdDeviceAbi(machine: () => AbiMachine): void {
     expect(bound(0, 0xffff_ffff)).toBe('EINVAL');
     expect(bound(0, 0x7fff_0000)).toBe('EBADF');
     expect(bound(0, cdev)).toBe('EBADFD');
+    // struct vfio_device_bind_iommufd has 24 bytes; a token is no use to a device that is no virtual function.
+    expect(m.sized(cdev, 'VFIO_DEVICE_BIND_IOMMUFD', 32, 0, m.fd, 0, 0n, 1n)).toBe('E2BIG');
+    expect(bound(1, m.fd)).toBe('EFAULT');
+    expect(m.callOn(cdev, 'VFIO_DEVICE_BIND_IOMMUFD', 1, m.fd, 0, NOWHERE)).toBe('EFAULT');
+    expect(m.callOn(cdev, 'VFIO_DEVICE_BIND_IOMMUFD', 1, m.fd, 0, m.memory.address)).toBe('EINVAL');
     expect(bound(0, m.fd)).toBe(0);
     expect(bound(0, m.fd)).toBe('EINVAL');
     const again = m.opened(m.fixture.device);

@@ -121,6 +121,7 @@ export function iommufdAbi(name: string, create: () => AbiFixture): void {
       expect(m.map(NO_ID, 0x1000n, 0x1000n, 0n, FIXED)).toBe('EINVAL');
       expect(m.map(NO_ID, 0x1000n, 0x1000n)).toBe('ENOENT');
       expect(m.map(id, 0x1000n, 0n)).toBe('EINVAL');
+      expect(m.map(id, 0x1000n, U64_MAX - 0xfffn)).toBe('EOVERFLOW');
       expect(m.call('IOMMU_IOAS_MAP', RW, id, 0, U64_MAX - 0xfffn, 0x2000n, 0x1000n)).toBe('EOVERFLOW');
       expect(m.map(id, U64_MAX - 0xfffn, 0x2000n)).toBe('EOVERFLOW');
       expect(m.map(id, 0x1000n, 0x2000n)).toBe(0);

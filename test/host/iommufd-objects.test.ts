@@ -3,7 +3,7 @@ import { IommufdHost } from '../../src/host/iommufd/index.ts';
 import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
 import type { Frames, PhysicalMemory } from '../../src/host/sim/memory.ts';
 import type { HardwareQueues, Invalidation, NestedDomain, NestingModel, VirtualIommu } from '../../src/host/sim/nesting/model.ts';
-import { userItem, userStruct } from '../../src/host/sim/nesting/user-struct.ts';
+import { userStruct, wholeItem } from '../../src/host/sim/nesting/user-struct.ts';
 import type { PagingDomain } from '../../src/host/sim/paging-domain.ts';
 import { Struct } from '../../src/host/sim/structs.ts';
 import { DMA_UNMAPPED } from '../../src/host/sim/translation.ts';
@@ -110,14 +110,13 @@ function makeViommu(newest: Newest, parent: PagingDomain, physical: PhysicalMemo
     invalidation: {
       type: SELFTEST.viommuInvalidate,
       run(entry, device) {
-        const fields = userItem(viommuInvalidate, entry);
-        if (typeof fields === 'number') return fields;
-        const { flags, vdev_id: virtualId, cache_id: index } = fields;
+        const { flags, vdev_id: virtualId, cache_id: index } = wholeItem(viommuInvalidate, entry);
         const cache = caches.get(BigInt(virtualId)) ?? new Array<number>(ENTRIES).fill(SELFTEST.deviceCache);
         if ((flags & ~FLAG_ALL) === 0 && index < ENTRIES && !device(BigInt(virtualId))) return -errno.EINVAL;
         caches.set(BigInt(virtualId), cache);
         return clear(cache, flags, index);
       },
+      blocks: { entries: 1, entryBytes: viommuInvalidate.bytes, check: () => 0 },
     },
     event(_fault, virtualId) {
       const data = Buffer.alloc(4);

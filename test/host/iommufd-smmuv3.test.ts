@@ -19,8 +19,11 @@ describe('SMMUv3 stream table entry', () => {
     return [cd0, BigInt(root) << 12n];
   }
 
-  function nested(create?: (made: ReturnType<typeof guest>, parent: ReturnType<IommufdHost['createPageTable']>) => Viommu) {
-    const made = guest(config);
+  function nested(
+    create?: (made: ReturnType<typeof guest>, parent: ReturnType<IommufdHost['createPageTable']>) => Viommu,
+    iommu: IommuConfig = config,
+  ) {
+    const made = guest(iommu);
     const root = made.allocator.allocate(1);
     const table = new ArmTable(made.memory, { ...TABLE, root: BigInt(root) << 12n, allocator: made.allocator });
     const descriptors = made.allocator.allocate(1);
@@ -149,6 +152,124 @@ describe('SMMUv3 stream table entry', () => {
     host.close();
   });
 
+  test('a refused command: all before it are counted, its block of 63 is not carried out, and the driver gives it again', () => {
+    const { host, device, viommu, table, ste0, byte, kernel } = nested();
+    viommu.addDevice(device, STREAM);
+    table.map(IOVA, DATA, 1, READ_WRITE);
+    host.createStageOne(device, viommu, smmuv3Stage1(ste0, 0n)).attach(device);
+    const raw = host.createInvalidations(viommu, 1, 16);
+    const cooked = host.createSmmuInvalidations(viommu);
+    const forget = [0x11, ASID << 16, 0, 0];
+    for (const before of [1, 62, 63, 64, 100, 126, 127]) {
+      for (const commands of [raw, cooked]) {
+        table.unmap(IOVA, 1);
+        table.map(IOVA, DATA, 1, READ_WRITE);
+        commands.add(forget);
+        expect(commands.flush()).toBe(0);
+        expect(byte(IOVA)).toBe(0x5a);
+        table.unmap(IOVA, 1);
+        table.map(IOVA, DATA + 1, 1, READ_WRITE);
+        // Only the last before the refused one forgets this address.
+        for (let other = 1; other < before; other++) commands.add([0x11, (ASID + 1) << 16, 0, 0]);
+        commands.add(forget);
+        commands.add([0x46, 0, 0, 0]);
+        expect(commands.flush()).toBe(-errno.EIO);
+        expect(commands.done).toBe(before);
+        const lost = commands === raw && before % 63 !== 0;
+        expect(byte(IOVA), `${before} before`).toBe(lost ? 0x5a : 0xa5);
+      }
+    }
+    expect(kernel.hooks.counts.get('IOMMU_HWPT_INVALIDATE')).toBe(7 * 2 * 2 + 7);
+    host.close();
+  });
+
+  test('an array is copied whole: a tail that is not zero, no entries at all, and nothing is done', () => {
+    const { host, device, viommu, table, ste0, byte } = nested();
+    viommu.addDevice(device, STREAM);
+    table.map(IOVA, DATA, 1, READ_WRITE);
+    host.createStageOne(device, viommu, smmuv3Stage1(ste0, 0n)).attach(device);
+    expect(byte(IOVA)).toBe(0x5a);
+    table.unmap(IOVA, 1);
+    const wide = host.createInvalidations(viommu, 1, 24);
+    wide.add([0x10, 0, 0, 0, 0, 0]);
+    wide.add([0x10, 0, 0, 0, 1, 0]);
+    expect(wide.flush()).toBe(-errno.E2BIG);
+    expect([wide.done, byte(IOVA)]).toEqual([0, 0x5a]);
+    wide.add([0x10, 0, 0, 0, 0, 0]);
+    expect(wide.flush()).toBe(0);
+    expect(byte(IOVA)).toBeNull();
+    host.close();
+  });
+
+  test.each([
+    ['CFGI_CD with a substream', 'plain', 0x05 | (1 << 11), 0x100, 0, 0],
+    ['CFGI_CD_ALL with Range', 'default', 0x06, 0x100, 31, 0],
+    ['TLBI_NH_ALL with an ASID', 'default', 0x10, 1 << 16, 0, 0],
+    ['TLBI_NH_VAA with an ASID', 'default', 0x13, 1 << 16, 0, 0],
+    ['TLBI_NSNH_ALL with anything', 'default', 0x30, 1, 0, 0],
+    ['ATC_INV without IDR0.ATS', 'default', 0x40, 0x100, 0, 0],
+    ['bit 1 of word 1', 'default', 0x12, 0, 2, 0],
+    ['NUM without TG', 'default', 0x12 | (1 << 12), 0, 0, 0],
+    ['TTL without TG', 'default', 0x12, 0, 1 << 8, 0],
+    ['TG with no NUM, SCALE or TTL', 'default', 0x12, 0, 1 << 10, 0],
+    ['SCALE above 31', 'default', 0x12 | (1 << 25), 0, 1 << 10, 0],
+    ['TG 2 with TTL 1', 'default', 0x12, 0, (2 << 10) | (1 << 8), 0],
+    ['a range without IDR3.RIL', 'plain', 0x12 | (1 << 12), 0, 1 << 10, 0],
+    ['PREFETCH', 'default', 0x01, 0x100, 0, 0],
+    ['CFGI_STE', 'default', 0x03, 0x100, 0, 0],
+    ['CFGI_ALL', 'default', 0x04, 0, 31, 0],
+    ['TLBI_EL2_ALL', 'default', 0x20, 0, 0, 0],
+    ['TLBI_S12_VMALL', 'default', 0x28, 0, 0, 0],
+    ['RESUME', 'default', 0x44, 0x100, 0, 0],
+  ])('Linux 7.3 refuses %s', (_name, hardware, word0, word1, word2, word3) => {
+    // IDR as QEMU's SMMUv3 has it, without ranges: no substreams, no ATS.
+    const idr = [0x0d44_101b, 0x0273_0010, 0, 0x1014, 0, 0x74];
+    const { host, device, viommu } = nested(undefined, hardware === 'plain' ? { nesting: smmuv3({ idr }) } : config);
+    viommu.addDevice(device, STREAM);
+    const commands = host.createSmmuInvalidations(viommu);
+    commands.addCommand(word0, word1, word2, word3);
+    expect(commands.flush()).toBe(-errno.EIO);
+    expect(commands.done).toBe(0);
+    host.close();
+  });
+
+  test('a VMID is taken; the ranges that there are, too', () => {
+    const { host, device, viommu } = nested();
+    viommu.addDevice(device, STREAM);
+    const commands = host.createSmmuInvalidations(viommu);
+    commands.addCommand(0x10, 5, 0, 0);
+    commands.addCommand(0x12, 5 | (ASID << 16), (1 << 10) | (1 << 8), 0);
+    commands.addCommand(0x12 | (1 << 12), 0, 2 << 10, 0);
+    commands.addCommand(0x05 | (1 << 11) | (3 << 12), Number(STREAM), 1, 0);
+    expect(commands.flush()).toBe(0);
+    host.close();
+  });
+
+  test('CD.TG0 3 is no granule: the descriptor is bad', () => {
+    const { host, device, viommu, ste0, view, descriptors, byte } = nested();
+    viommu.addDevice(device, STREAM);
+    view.setUint8(descriptors * 4096, view.getUint8(descriptors * 4096) | (3 << 6));
+    host.createStageOne(device, viommu, smmuv3Stage1(ste0, 0n)).attach(device);
+    expect(byte(IOVA)).toBeNull();
+    host.close();
+  });
+
+  test('a stream table entry goes with the vIOMMU that its device is on; a closed device’s vDEVICE leaves its ID behind', () => {
+    const { host, device, viommu, parent, ste0, space } = nested();
+    const other = host.createViommu(device, parent, VIOMMU_SMMUV3);
+    const stranger = host.createStageOne(device, other, smmuv3Stage1(ste0, 0n));
+    const vdevice = viommu.addDevice(device, STREAM);
+    expect(stranger.attach(device)).toBe(-errno.ENOENT);
+    stranger.close();
+    const { id } = vdevice;
+    device.close();
+    const made = [host.createSpace(), host.createSpace()];
+    expect(made.map((each) => each.id)).not.toContain(id);
+    vdevice.close();
+    for (const each of made) expect(each.map(0, Number(space.id), 1, READ_WRITE)).toBe(0);
+    host.close();
+  });
+
   test('faults are events with the virtual stream ID, in order, and lost ones are counted', () => {
     const { host, device, viommu, ste0, sim } = nested();
     viommu.addDevice(device, STREAM);
@@ -166,6 +287,8 @@ describe('SMMUv3 stream table entry', () => {
     const record = new DataView((read[0].data as Uint8Array).buffer);
     expect(record.getUint8(0)).toBe(0x10);
     expect(record.getUint32(4, true)).toBe(Number(STREAM));
+    // CLASS IN, a write.
+    expect(record.getUint32(12, true)).toBe(2 << 8);
     expect(record.getBigUint64(16, true)).toBe(0x1000n);
     expect(events.read()).toEqual([]);
     fail(5);

@@ -48,6 +48,12 @@ describe('the simulated process', () => {
     expect(kernel.read(fd, memory, 8)).toBe(8);
     expect(value[0]).toBe(7n);
     expect(kernel.write(fd, memory, 4)).toBe(-errno.EINVAL);
+    expect(kernel.write(fd, memory, 16), 'eight bytes and no more').toBe(-errno.EINVAL);
+    value[0] = 2n ** 64n - 1n;
+    expect(kernel.write(fd, memory, 8)).toBe(-errno.EINVAL);
+    value[0]--;
+    expect(kernel.write(fd, memory, 8)).toBe(8);
+    expect(kernel.write(fd, memory, 8), 'it would count too far').toBe(-errno.EAGAIN);
     expect(kernel.read(fd, memory, 8192)).toBe(-errno.EFAULT);
   });
 
@@ -61,6 +67,9 @@ describe('the simulated process', () => {
     expect(new Uint8Array(two.buffer)[0x1001]).toBe(7);
     expect(kernel.mmap(first, 0x3000, 0n)).toBe(-errno.EINVAL);
     expect(kernel.mmap(first, 0x1000, 1n)).toBe(-errno.EINVAL);
+    const mapped = kernel.live().mappings;
+    expect(() => kernel.mmap(first, 0x1000, 0n)).toThrow(/part of a file/);
+    expect(kernel.live().mappings, 'a mapping that nobody gets').toBe(mapped);
     const host = new IommufdHost(kernel);
     const space = host.createSpace();
     expect(space.mapFile(0x10, first, 0x1000n, 1, READ)).toBe(0);
@@ -192,14 +201,14 @@ describe('devices and their IOMMUs', () => {
     expect(two.attach(a)).toBe(0);
     expect(kernel.device('b').hostPfn(0x10, READ)).toBe(DMA_UNMAPPED);
     const other = new IommufdHost(kernel);
-    expect(() => other.openDevice(kernel.device('b').path)).toThrow(/EBUSY.*somebody else/);
+    expect(() => other.openDevice(kernel.device('b').path)).toThrow(/EPERM \(another iommufd owns the IOMMU group/);
     host.close();
     expect(other.openDevice(kernel.device('b').path).name).toContain('b');
   });
 
   test('without interrupt isolation nobody gets the devices', () => {
     const { device } = machine({ iommus: [{ isolatedMsi: false }] });
-    expect(() => device('vfio0')).toThrow(/EPERM \(no interrupt isolation/);
+    expect(() => device('vfio0')).toThrow(/EPERM .*iommufd.allow_unsafe_interrupts=1/);
   });
 
   test('reset closes everything, and the machine can be used again', () => {

@@ -16,8 +16,9 @@ const DETACH_PASID_BYTES = 12;
 const WITH_PASID = 1;
 
 const bindHints: Readonly<Record<number, string>> = {
-  [errno.EPERM]: 'no interrupt isolation: the kernel wants iommufd.allow_unsafe_interrupts=1',
-  [errno.EBUSY]: 'somebody else owns a device of this IOMMU group',
+  [errno.EPERM]:
+    'another iommufd owns the IOMMU group, or interrupts are not remapped and the kernel wants iommufd.allow_unsafe_interrupts=1',
+  [errno.EBUSY]: 'the IOMMU group is open through /dev/vfio',
   [errno.ENOTTY]: 'not a VFIO device node, as under /dev/vfio/devices',
 };
 

@@ -20,7 +20,7 @@ export class Invalidations {
   /** The entries, 32-bit words; entry i begins at i * entryWords. */
   protected readonly entries: Int32Array;
   protected count = 0;
-  /** How many entries of the last flush were carried out; the one behind them is the one that failed. */
+  /** How many entries of the last flush the kernel took; the one behind them is the one that failed. */
   done = 0;
   readonly #context: IommufdContext;
   readonly #memory: PortMemory;
@@ -67,6 +67,13 @@ export class Invalidations {
     this.done = words[INVALIDATE.count];
     if (result < 0) this.#errno = result;
     return Math.min(result, 0);
+  }
+
+  /** Gives the first `entries` of the last flush once more. Returns 0 or a negative errno. */
+  protected again(entries: number): number {
+    this.#command.words[INVALIDATE.count] = entries;
+    this.#context.calls.control++;
+    return Math.min(this.#command.call(this.#context.fd), 0);
   }
 
   /** Of the last flush that failed. */
@@ -120,6 +127,16 @@ export class VtdInvalidations extends Invalidations {
 export class SmmuInvalidations extends Invalidations {
   constructor(context: IommufdContext, target: Handle, capacity?: number) {
     super(context, target, TYPE_ARM_SMMUV3, 16, capacity);
+  }
+
+  /**
+   * Linux 7.3 counts commands that it has not carried out when it refuses one behind them (they go in blocks, and the block of the
+   * refused one never goes), so what was counted is given again: what `done` says is done.
+   */
+  override flush(): number {
+    const result = super.flush();
+    if (result < 0 && this.done > 0) this.again(this.done);
+    return result;
   }
 
   /** Four words, lowest first. */

@@ -22,7 +22,7 @@ export class Viommu extends KernelObject {
   }
 
   /** The device's place on it, by the ID that the guest knows it by (SMMUv3: the virtual stream ID). @throws HostError */
-  addDevice(device: Handle, virtualId: bigint): Vdevice {
+  addDevice(device: BoundDevice, virtualId: bigint): Vdevice {
     return new Vdevice(this.context, this, device, virtualId);
   }
 
@@ -78,9 +78,16 @@ function allocViommu(context: IommufdContext, device: Handle, parent: Handle, ty
   }
 }
 
+/** A device of the kernel's table that may be closed before what stands for it. */
+interface BoundDevice extends Handle {
+  readonly closed?: boolean;
+}
+
 /** A device on a vIOMMU. */
 export class Vdevice extends KernelObject {
-  constructor(context: IommufdContext, viommu: Handle, device: Handle, virtualId: bigint) {
+  readonly #device: BoundDevice;
+
+  constructor(context: IommufdContext, viommu: Handle, device: BoundDevice, virtualId: bigint) {
     const words = context.control(
       'IOMMU_VDEVICE_ALLOC',
       VDEVICE.bytes,
@@ -92,6 +99,13 @@ export class Vdevice extends KernelObject {
       `virtual ID 0x${virtualId.toString(16)}`,
     );
     super(context, words[VDEVICE.id]);
+    this.#device = device;
+  }
+
+  /** It goes with its device: its ID may be another object's then. */
+  override close(): void {
+    if (this.#device.closed) this.dispose();
+    else super.close();
   }
 }
 

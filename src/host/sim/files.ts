@@ -50,6 +50,8 @@ export class SharedFile implements SimFile {
   close(): void {}
 }
 
+const COUNT_MAX = 2n ** 64n - 1n;
+
 /** eventfd(2): a counter that a write adds to and a read takes. */
 export class EventFile implements SimFile {
   #count = 0n;
@@ -70,9 +72,13 @@ export class EventFile implements SimFile {
     return 8;
   }
 
+  /** eventfd_write: 8 bytes, no more; the counter stays below 2^64 - 1. */
   write(view: Uint8Array): number {
-    if (view.length < 8) return -errno.EINVAL;
-    this.#count += dataViewOf(view).getBigUint64(0, true);
+    if (view.length !== 8) return -errno.EINVAL;
+    const added = dataViewOf(view).getBigUint64(0, true);
+    if (added === COUNT_MAX) return -errno.EINVAL;
+    if (this.#count + added >= COUNT_MAX) return -errno.EAGAIN;
+    this.#count += added;
     return 8;
   }
 

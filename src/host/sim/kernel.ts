@@ -152,6 +152,7 @@ export class SimKernel implements Port {
     });
     if (vma === undefined) return result;
     if (vma.offset === 0 && vma.frames.buffer.byteLength === vma.last - vma.first + 1) return this.#portMemory(vma, vma.frames.buffer);
+    this.process.unmap(vma);
     throw new RangeError('SimKernel.mmap: part of a file has no buffer of its own; map all of it');
   }
 

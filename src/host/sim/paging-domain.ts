@@ -68,6 +68,10 @@ export class PagingDomain implements Translation {
     return [pfn, 1];
   }
 
+  get anyDirty(): boolean {
+    return this.#dirty.size > 0;
+  }
+
   clearDirty(): void {
     this.#dirty.clear();
   }

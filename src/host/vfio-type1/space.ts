@@ -101,11 +101,12 @@ export class Type1Space extends VfioSpace {
     const view = new DataView(this.host.control.buffer);
     view.setBigUint64(DIRTY_BYTES, addressOfPfn(iova), true);
     view.setBigUint64(DIRTY_BYTES + 8, addressOfPfn(pages), true);
-    this.#putBitmap(view, DIRTY_BYTES + 16, pages, bitmap);
-    return this.#dirtyPages(DIRTY_GET_BITMAP, DIRTY_BYTES + 16 + uapi.VFIO_BITMAP_BYTES, iova, pages);
+    return this.#withBitmap(view, DIRTY_BYTES + 16, pages, bitmap, () =>
+      this.#dirtyPages(DIRTY_GET_BITMAP, DIRTY_BYTES + 16 + uapi.VFIO_BITMAP_BYTES, iova, pages),
+    );
   }
 
-  /** `unmap` and `readDirty` in one, so that no write falls between them. */
+  /** `unmap` and `readDirty` (which adds to `bitmap`) in one, so that no write falls between them. */
   unmapReadingDirty(iova: number, pages: number, bitmap: PortMemory): number {
     return this.unmapWith(iova, pages, () => {
       const view = new DataView(this.host.control.buffer);
@@ -113,21 +114,34 @@ export class Type1Space extends VfioSpace {
       view.setUint32(4, uapi.VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP, true);
       view.setBigUint64(8, addressOfPfn(iova), true);
       view.setBigUint64(16, addressOfPfn(pages), true);
-      this.#putBitmap(view, uapi.VFIO_DMA_UNMAP_BYTES, pages, bitmap);
-      this.host.calls.unmap++;
-      const result = this.host.port.ioctl(this.container, uapi.VFIO_IOMMU_UNMAP_DMA, this.host.control);
+      const result = this.#withBitmap(view, uapi.VFIO_DMA_UNMAP_BYTES, pages, bitmap, () => {
+        this.host.calls.unmap++;
+        return this.host.port.ioctl(this.container, uapi.VFIO_IOMMU_UNMAP_DMA, this.host.control);
+      });
       return result < 0 ? this.fail('VFIO_IOMMU_UNMAP_DMA', result, iova, pages, 'VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP') : 0;
     });
   }
 
-  /** @throws RangeError when the bitmap is too small. */
-  #putBitmap(view: DataView, at: number, pages: number, bitmap: PortMemory): void {
+  /**
+   * Makes a call with a bitmap of its own and adds what the kernel wrote to the caller's: the kernel writes whole 64-bit words, and
+   * so would clear what the caller has gathered. @throws RangeError when the caller's is too small.
+   */
+  #withBitmap(view: DataView, at: number, pages: number, into: PortMemory, call: () => number): number {
     const words = Math.ceil(pages / 2 ** (this.#granuleLg2 - PAGE_LG2) / 64);
-    if (bitmap.bytes < 8 * words) throw new RangeError(`a bitmap of ${bitmap.bytes} bytes is too small for ${pages} pages`);
-    // struct vfio_bitmap
-    view.setBigUint64(at, 1n << BigInt(this.#granuleLg2), true);
-    view.setBigUint64(at + 8, BigInt(8 * words), true);
-    view.setBigUint64(at + 16, bitmap.address, true);
+    if (into.bytes < 8 * words) throw new RangeError(`a bitmap of ${into.bytes} bytes is too small for ${pages} pages`);
+    const own = this.host.port.allocate(8 * words);
+    try {
+      // struct vfio_bitmap
+      view.setBigUint64(at, 1n << BigInt(this.#granuleLg2), true);
+      view.setBigUint64(at + 8, BigInt(8 * words), true);
+      view.setBigUint64(at + 16, own.address, true);
+      const result = call();
+      const [from, to] = [new Int32Array(own.buffer, 0, 2 * words), new Int32Array(into.buffer, 0, 2 * words)];
+      for (let word = 0; word < from.length; word++) if (from[word] !== 0) to[word] |= from[word];
+      return result;
+    } finally {
+      own.release();
+    }
   }
 
   #dirtyPages(flags: number, bytes: number, iova = 0, pages = 0): number {

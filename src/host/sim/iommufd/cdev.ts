@@ -3,13 +3,16 @@ import { ioctl } from '../../iommufd/uapi.ts';
 import type { SimDevice } from '../device.ts';
 import type { SimFile } from '../files.ts';
 import type { SimKernel } from '../kernel.ts';
-import { readArgsz } from '../structs.ts';
+import { readArgsz, readSized } from '../structs.ts';
 import { IommufdContext } from './context.ts';
 import { DeviceObject, NO_PASID } from './device.ts';
 import { vfioAttach, vfioBind, vfioDetach } from './structs.ts';
 
 const names = new Map<number, string>(Object.entries(ioctl).map(([name, number]) => [number, name]));
 
+/** VFIO_DEVICE_BIND_FLAG_TOKEN */
+const WITH_TOKEN = 1;
+const TOKEN_BYTES = 16;
 /** VFIO_DEVICE_ATTACH_PASID and VFIO_DEVICE_DETACH_PASID */
 const WITH_PASID = 1;
 
@@ -38,16 +41,18 @@ export class CdevFile implements SimFile {
   }
 
   #bind(address: number): number {
-    const command = readArgsz(vfioBind, vfioBind.endOf('out_devid'), this.#kernel.process, address);
+    const command = readSized(vfioBind, vfioBind.endOf('out_devid'), this.#kernel.process, address);
     if (typeof command === 'number') return command;
-    const { flags, iommufd } = command.in;
-    if (flags !== 0 || iommufd < 0 || this.#object !== null) return -errno.EINVAL;
+    const { flags, iommufd, token_uuid_ptr } = command.in;
+    if ((flags & ~WITH_TOKEN) !== 0 || iommufd < 0 || this.#object !== null) return -errno.EINVAL;
+    // The token is read, and then a device that is no virtual function has none to compare it with.
+    if (flags === WITH_TOKEN) return this.#kernel.process.view(token_uuid_ptr, TOKEN_BYTES) === null ? -errno.EFAULT : -errno.EINVAL;
     const file = this.#kernel.file(iommufd);
     if (file === undefined) return -errno.EBADF;
     if (!(file instanceof IommufdContext)) return -errno.EBADFD;
     const { iommu, group } = this.#device;
     if (file.list(DeviceObject).some((object) => object.device === this.#device)) return -errno.EINVAL;
-    if (group.owner !== null && group.owner !== file) return -errno.EBUSY;
+    if (group.owner !== null && group.owner !== file) return group.owner instanceof IommufdContext ? -errno.EPERM : -errno.EBUSY;
     if (!iommu.config.isolatedMsi) return -errno.EPERM;
     group.owner = file;
     this.#context = file;
@@ -90,7 +95,7 @@ export class CdevFile implements SimFile {
     if (object === null || context === null) return;
     this.#object = null;
     object.detachAll();
-    if (object.virtual !== null) context.remove(object.virtual.id);
+    if (object.virtual !== null) context.bury(object.virtual.id);
     object.users--;
     context.remove(object.id);
     context.close();

@@ -22,6 +22,8 @@ export interface BoundDevice extends KernelObject {
   readonly device: SimDevice;
   /** Its ID on a vIOMMU, while it has a vDEVICE there. */
   virtualId: bigint | undefined;
+  /** That vIOMMU. */
+  slice: KernelObject | null;
 }
 
 /** An object that shows pages of hardware to mmap. */
@@ -62,6 +64,8 @@ export class IommufdContext implements SimFile {
   vfioIoas = 0;
   readonly #handlers: ReadonlyMap<number, IoctlHandler>;
   readonly #objects = new Map<number, KernelObject>();
+  /** IDs of objects that are gone without their user's doing: nobody else gets them. */
+  readonly #tombstones = new Set<number>();
   #references = 1;
 
   constructor(kernel: SimKernel, handlers: ReadonlyMap<number, IoctlHandler>) {
@@ -82,7 +86,7 @@ export class IommufdContext implements SimFile {
   /** Gives the object the lowest free ID, from 1. */
   add<T extends KernelObject>(object: T): T {
     let id = 1;
-    while (this.#objects.has(id)) id++;
+    while (this.#objects.has(id) || this.#tombstones.has(id)) id++;
     object.id = id;
     this.#objects.set(id, object);
     return object;
@@ -128,6 +132,11 @@ export class IommufdContext implements SimFile {
     if (this.vfioIoas === id) this.vfioIoas = 0;
     object.destroy();
     return 0;
+  }
+
+  /** iommufd_object_tombstone_user: destroys an object whose ID its user still has in hand. */
+  bury(id: number): void {
+    if (this.remove(id) === 0) this.#tombstones.add(id);
   }
 
   hold(): void {

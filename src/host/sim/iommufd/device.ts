@@ -34,6 +34,7 @@ export class DeviceObject implements BoundDevice {
   users = 1;
   readonly device: SimDevice;
   virtualId: bigint | undefined;
+  slice: KernelObject | null = null;
   /** The vDEVICE that stands for it, and goes with it. */
   virtual: KernelObject | null = null;
   readonly #context: IommufdContext;

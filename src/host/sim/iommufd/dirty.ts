@@ -24,7 +24,8 @@ const setTracking = handler('IOMMU_HWPT_SET_DIRTY_TRACKING', iommuHwptSetDirtyTr
 /** iommufd_check_iova_range */
 function checkRange(hwpt: PagingHwpt, iova: bigint, length: bigint, pageSize: bigint): number {
   const end = iova + length;
-  if (length === 0n || end - 1n > IOVA_MAX) return -errno.EOVERFLOW;
+  if (length === 0n) return -errno.EINVAL;
+  if (end - 1n > IOVA_MAX) return -errno.EOVERFLOW;
   const { alignment } = hwpt.ioas.table;
   if (iova % alignment !== 0n || end % alignment !== 0n || pageSize === 0n) return -errno.EINVAL;
   return (iova & (pageSize - 1n)) !== 0n || (end & (pageSize - 1n)) !== 0n ? -errno.EINVAL : 0;
@@ -39,13 +40,14 @@ const getBitmap = handler('IOMMU_HWPT_GET_DIRTY_BITMAP', iommuHwptGetDirtyBitmap
   if (refused < 0) return refused;
   if ((hwpt.flags & DIRTY_TRACKING) === 0) return -errno.EOPNOTSUPP;
   const bits = length / page_size;
-  const bitmap = context.kernel.process.view(data, Number((bits + 63n) / 64n) * 8);
-  if (bitmap === null) return -errno.EFAULT;
   // Neither a hole nor tracking that is off is an error: there is nothing to tell then, behind the hole or at all.
   if (!hwpt.domain.tracking) return 0;
   const mapped = hwpt.ioas.table.mappedFrom(iova, iova + length - 1n);
   if (mapped < iova) return 0;
   const bitOf = (pfn: number) => Number(((BigInt(pfn) << 12n) - iova) / page_size);
+  // The bitmap is looked at only when there is something to tell (iova_bitmap_set).
+  const bitmap = context.kernel.process.view(data, Number((bits + 63n) / 64n) * 8);
+  if (bitmap === null) return hwpt.domain.anyDirty ? -errno.EFAULT : 0;
   hwpt.domain.readDirty(Number(iova >> 12n), Number(mapped >> 12n), (flags & NO_CLEAR) === 0, (first, last) => {
     for (let bit = bitOf(first); bit <= bitOf(last); bit++) bitmap[bit >> 3] |= 1 << (bit & 7);
   });

@@ -92,7 +92,9 @@ const alloc = handler('IOMMU_HWPT_ALLOC', iommuHwptAlloc, 'reserved', (context, 
 const INPUT_TYPE = 1;
 /** enum iommufd_hw_capabilities */
 const CAP_DIRTY_TRACKING = 1n;
+const CAP_PASID_EXEC = 2n;
 const CAP_PASID_PRIV = 4n;
+const CAP_NO_ATS = 8n;
 
 const hwInfo = handler('IOMMU_GET_HW_INFO', iommuHwInfo, 'reserved2', (context, command) => {
   const { flags, dev_id, data_len, data_uptr, data_type, reserved0, reserved1, reserved2 } = command.in;
@@ -111,7 +113,10 @@ const hwInfo = handler('IOMMU_GET_HW_INFO', iommuHwInfo, 'reserved2', (context, 
     data_len: info.length,
     data_type: wanted === 0 ? (nesting?.infoType ?? 0) : wanted,
     out_max_pasid_log2: pasidLog2,
-    out_capabilities: (dirtyTracking ? CAP_DIRTY_TRACKING : 0n) | (pasidLog2 > 0 ? CAP_PASID_PRIV : 0n),
+    out_capabilities:
+      (dirtyTracking ? CAP_DIRTY_TRACKING : 0n) |
+      (pasidLog2 > 0 ? CAP_PASID_EXEC | CAP_PASID_PRIV : 0n) |
+      (device.device.pageRequests ? 0n : CAP_NO_ATS),
   });
 });
 

@@ -81,8 +81,8 @@ function fileSource(file: SimFile): Source {
 
 /** iopt_alloc_pages: the memory of one map call, or a negative errno. */
 function pagesOf(context: IommufdContext, source: Source, start: bigint, bytes: bigint, writable: boolean): Pages | number {
-  if (bytes === 0n || bytes > IOVA_MAX - BigInt(PAGE_BYTES)) return -errno.EINVAL;
   if (start + bytes > IOVA_MAX) return -errno.EOVERFLOW;
+  if (bytes === 0n || bytes > IOVA_MAX - BigInt(PAGE_BYTES)) return -errno.EINVAL;
   return new Pages(context.kernel, source, start, bytes, writable);
 }
 

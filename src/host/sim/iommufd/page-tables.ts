@@ -133,7 +133,7 @@ export class NestedHwpt implements Hwpt {
 
   accepts(bound: BoundDevice): number {
     if (bound.device.iommu !== this.#parent.domain.iommu) return -errno.EINVAL;
-    return this.domain.accepts(bound.virtualId) || acceptsFaults(this, bound);
+    return this.domain.accepts(bound.slice === this.slice ? bound.virtualId : undefined) || acceptsFaults(this, bound);
   }
 
   translate(pfn: number, access: number, pasid: number, commit: boolean): number {

@@ -97,6 +97,7 @@ class Vdevice implements KernelObject {
     viommu.devices.set(virtualId, device);
     device.virtual = this;
     device.virtualId = virtualId;
+    device.slice = viommu;
   }
 
   destroy(): void {
@@ -104,6 +105,7 @@ class Vdevice implements KernelObject {
     this.#viommu.devices.delete(this.#virtualId);
     this.#device.virtual = null;
     this.#device.virtualId = undefined;
+    this.#device.slice = null;
   }
 
   save(): unknown {

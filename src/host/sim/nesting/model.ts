@@ -22,6 +22,17 @@ export interface Invalidation {
   readonly type: number;
   /** Carries out one entry of an array: 0 or a negative errno. `device`: whether a virtual ID names a device of the vIOMMU. */
   run(entry: Uint8Array, device: (virtualId: bigint) => boolean): number;
+  /** The array is copied before anything is done, and goes to the hardware in blocks. Default: entry by entry. */
+  readonly blocks?: InvalidationBlocks;
+}
+
+export interface InvalidationBlocks {
+  /** Entries of a block: one with an entry that is refused is not carried out, and yet what lies before that entry is counted. */
+  readonly entries: number;
+  /** Bytes of an entry that the kernel knows: more must be zero. */
+  readonly entryBytes: number;
+  /** 0, or the negative errno that refuses an entry. */
+  check(entry: Uint8Array, device: (virtualId: bigint) => boolean): number;
 }
 
 /** A first stage that a user owns, in memory that a paging domain of the kernel maps. */

@@ -18,9 +18,59 @@ const TLBI_NSNH_ALL = 0x30;
 const ATC_INV = 0x40;
 const CMD_SYNC = 0x46;
 
+type Devices = (virtualId: bigint) => boolean;
+
+const IDR0_ATS = 1 << 10;
+const IDR3_RIL = 1 << 10;
+
+/** Fields of commands that a guest may set beside the number. The VMID is taken, and replaced by the guest's own. */
+const VMID = 0xffffn << 32n;
+const ASID = 0xffffn << 48n;
+const STREAM = 0xffff_ffffn << 32n;
+/** SSV and SSID */
+const SUBSTREAM = (1n << 11n) | (0xf_ffffn << 12n);
+/** NUM and SCALE of a range; Leaf, TTL, TG and the address. */
+const RANGE = (31n << 12n) | (31n << 20n);
+const VA = 1n | (3n << 8n) | (3n << 10n) | (~0xfffn & 0xffff_ffff_ffff_ffffn);
+
+interface CommandFields {
+  readonly word0: bigint;
+  readonly word1: bigint;
+  readonly range?: true;
+  readonly stream?: true;
+  readonly substream?: true;
+}
+
+const commandFields = new Map<number, CommandFields>([
+  [CFGI_CD, { word0: STREAM | SUBSTREAM, word1: 1n, stream: true, substream: true }],
+  [CFGI_CD_ALL, { word0: STREAM, word1: 0n, stream: true }],
+  [TLBI_NH_ALL, { word0: VMID, word1: 0n }],
+  [TLBI_NH_ASID, { word0: VMID | ASID, word1: 0n }],
+  [TLBI_NH_VA, { word0: VMID | ASID | RANGE, word1: VA, range: true }],
+  [TLBI_NH_VAA, { word0: VMID | RANGE, word1: VA, range: true }],
+  [TLBI_NSNH_ALL, { word0: 0n, word1: 0n }],
+  // SSV, Global and SSID; Size and the address.
+  [ATC_INV, { word0: STREAM | SUBSTREAM | (1n << 9n), word1: 0x3fn | (~0xfffn & 0xffff_ffff_ffff_ffffn), stream: true, substream: true }],
+]);
+
+/** Without TG there is no range; with it (and IDR3.RIL) not the reserved ones of 4.4.1.1: nothing at all, 16 KiB granules at level 1. */
+function rangeIsValid(word0: bigint, word1: bigint, ranges: boolean): boolean {
+  const granule = (word1 >> 10n) & 3n;
+  const level = (word1 >> 8n) & 3n;
+  if (granule === 0n) return (word0 & RANGE) === 0n && level === 0n;
+  return ranges && ((word0 & RANGE) !== 0n || level !== 0n) && !(granule === 2n && level === 1n);
+}
+
 export class SmmuCaches {
   readonly #descriptors = new Map<object, Map<number, ContextDescriptor>>();
   readonly #translations = new Map<number, StageOneCache>();
+
+  readonly #idr: readonly number[];
+
+  /** `idr`: IDR0 to IDR5 of the hardware (6.3.1 to 6.3.6). */
+  constructor(idr: readonly number[]) {
+    this.#idr = idr;
+  }
 
   descriptor(stream: object, substream: number): ContextDescriptor | undefined {
     return this.#descriptors.get(stream)?.get(substream);
@@ -48,39 +98,49 @@ export class SmmuCaches {
     return cache.translate(tables, pfn, access, commit);
   }
 
-  /** Commands that the kernel takes from a vIOMMU: 0, or -EIO. `device`: whether the vIOMMU has a stream of that ID. */
-  command(word0: bigint, word1: bigint, device: (virtualId: bigint) => boolean): number {
-    const operation = Number(word0 & 0xffn);
+  /** What Linux 7.3 takes from a vIOMMU: 0, or -EIO. `device`: whether the vIOMMU has a stream of that ID. */
+  check(word0: bigint, word1: bigint, device: Devices): number {
+    const fields = commandFields.get(Number(word0 & 0xffn));
+    if (fields === undefined) return -errno.EIO;
+    if ((word0 & ~0xffn & ~fields.word0) !== 0n || (word1 & ~fields.word1) !== 0n) return -errno.EIO;
+    if (fields.range === true && !rangeIsValid(word0, word1, (this.#idr[3] & IDR3_RIL) !== 0)) return -errno.EIO;
+    const substreams = ((this.#idr[1] >> 6) & 31) > 0;
+    if (fields.substream === true && !substreams && (word0 & SUBSTREAM) !== 0n) return -errno.EIO;
+    if (fields.stream !== true) return 0;
+    if (Number(word0 & 0xffn) === ATC_INV && (this.#idr[0] & IDR0_ATS) === 0) return -errno.EIO;
+    return device(word0 >> 32n) ? 0 : -errno.EIO;
+  }
+
+  /** Carries out a command that `check` takes: 0, or -EIO. */
+  command(word0: bigint, word1: bigint, device: Devices): number {
+    if (this.check(word0, word1, device) < 0) return -errno.EIO;
     const asid = Number(word0 >> 48n);
-    switch (operation) {
+    switch (Number(word0 & 0xffn)) {
       case TLBI_NSNH_ALL:
       case TLBI_NH_ALL:
         this.#translations.clear();
-        return 0;
+        break;
       case TLBI_NH_ASID:
         this.#translations.delete(asid);
-        return 0;
+        break;
       case TLBI_NH_VA:
         this.#range(this.#translations.get(asid), word0, word1);
-        return 0;
+        break;
       case TLBI_NH_VAA:
         for (const cache of this.#translations.values()) this.#range(cache, word0, word1);
-        return 0;
+        break;
       case CFGI_CD:
       case CFGI_CD_ALL:
-        if (!device(word0 >> 32n)) return -errno.EIO;
         // A hardware that forgets more than it is told to is right too; streams are not told apart here.
         this.#descriptors.clear();
-        return 0;
-      case ATC_INV:
-        return device(word0 >> 32n) ? 0 : -errno.EIO;
+        break;
       default:
-        return -errno.EIO;
     }
+    return 0;
   }
 
   /** Commands that a queue of the guest's own may hold: the same but for configuration, and CMD_SYNC. */
-  queued(word0: bigint, word1: bigint, device: (virtualId: bigint) => boolean): number {
+  queued(word0: bigint, word1: bigint, device: Devices): number {
     const operation = Number(word0 & 0xffn);
     if (operation === CMD_SYNC) return 0;
     return operation === CFGI_CD || operation === CFGI_CD_ALL || operation === TLBI_NSNH_ALL

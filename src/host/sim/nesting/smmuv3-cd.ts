@@ -75,9 +75,12 @@ export function contextDescriptor(
         }),
     );
   try {
-    const granule0 = GRANULE_LG2_0[field(6, 2)];
+    const granule0 = GRANULE_LG2_0[field(6, 2)] as 12 | 14 | 16 | undefined;
     const granule1 = GRANULE_LG2_1[field(22, 2)];
-    const lower = field(14, 1) === 1 ? null : table(false, granule0, field(0, 6), ttb0);
+    const enabled0 = field(14, 1) === 0;
+    // TG0 3 is reserved (5.4): C_BAD_CD.
+    if (enabled0 && granule0 === undefined) return null;
+    const lower = enabled0 && granule0 !== undefined ? table(false, granule0, field(0, 6), ttb0) : null;
     const upper = field(30, 1) === 1 || granule1 === 0 ? null : table(true, granule1, field(16, 6), ttb1);
     return { asid: field(48, 16), lower, upper };
   } catch (error) {

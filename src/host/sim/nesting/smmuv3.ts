@@ -8,7 +8,7 @@ import type { Event, HardwareQueues, Invalidation, NestedDomain, NestingModel, V
 import { SmmuCaches } from './smmuv3-caches.ts';
 import { type ContextDescriptor, contextDescriptor } from './smmuv3-cd.ts';
 import { answerVintf, checkVintf, type TegraConfig, TegraQueues, tegraInfo, VIOMMU_TEGRA241 } from './tegra241.ts';
-import { userItem, userStruct } from './user-struct.ts';
+import { userStruct, wholeItem } from './user-struct.ts';
 
 /** Arm SMMUv3 (IHI 0070): nested translation, and what the kernel lets a guest command. */
 
@@ -37,6 +37,9 @@ const hwptSmmu = new Struct({ ste0: 'u64', ste1: 'u64' });
 /** struct iommu_viommu_arm_smmuv3_invalidate */
 const invalidateSmmu = new Struct({ cmd0: 'u64', cmd1: 'u64' });
 
+/** Commands that go to the hardware together (CMDQ_BATCH_ENTRIES - 1). */
+const BATCH_COMMANDS = 63;
+
 /** Fields of a stream table entry (5.2) that a guest may set: V, Config, S1Fmt, S1ContextPtr, S1CDMax; S1DSS, S1CIR, S1COR, S1CSH, S1STALLD, EATS. */
 const STE0_ALLOWED = 0x1n | (7n << 1n) | (3n << 4n) | 0xf_ffff_ffff_ffc0n | (0x1fn << 59n);
 const STE1_ALLOWED = 0xffn | (1n << 27n) | (3n << 28n);
@@ -47,6 +50,8 @@ const CONFIG_S1 = 5n;
 /** Event numbers (7.3): no translation, and permission. */
 const F_TRANSLATION = 0x10n;
 const F_PERMISSION = 0x13n;
+/** CLASS of an event: the input address (7.3.13). */
+const CLASS_IN = 2n << 40n;
 
 export interface SmmuConfig {
   /** IDR0 to IDR5. Default: AArch64 tables, two-level context tables, 16-bit ASIDs, 20-bit substream IDs, 48 bits in and out, 4K and 64K granules, ranges. */
@@ -70,7 +75,7 @@ export function smmuv3(config: SmmuConfig = {}): NestingModel {
     },
     virtualTypes: config.tegra241 === undefined ? [VIOMMU_SMMUV3] : [VIOMMU_SMMUV3, VIOMMU_TEGRA241],
     virtual(parent, physical, type, answer) {
-      const caches = new SmmuCaches();
+      const caches = new SmmuCaches(idr);
       if (type === VIOMMU_SMMUV3 || config.tegra241 === undefined) return new VirtualSmmu(parent, physical, caches);
       const refused = checkVintf(answer);
       if (refused < 0) return refused;
@@ -89,8 +94,16 @@ class VirtualSmmu implements VirtualIommu {
   readonly invalidation: Invalidation = {
     type: INVALIDATE_SMMUV3,
     run: (entry, device) => {
-      const command = userItem(invalidateSmmu, entry);
-      return typeof command === 'number' ? command : this.#caches.command(command.cmd0, command.cmd1, device);
+      const { cmd0, cmd1 } = wholeItem(invalidateSmmu, entry);
+      return this.#caches.command(cmd0, cmd1, device);
+    },
+    blocks: {
+      entries: BATCH_COMMANDS,
+      entryBytes: invalidateSmmu.bytes,
+      check: (entry, device) => {
+        const { cmd0, cmd1 } = wholeItem(invalidateSmmu, entry);
+        return this.#caches.check(cmd0, cmd1, device);
+      },
     },
   };
 
@@ -120,7 +133,7 @@ class VirtualSmmu implements VirtualIommu {
     const view = new DataView(data.buffer);
     const substream = pasid < 0 ? 0n : (1n << 11n) | (BigInt(pasid) << 12n);
     view.setBigUint64(0, (code === DMA_FORBIDDEN ? F_PERMISSION : F_TRANSLATION) | substream | (virtualId << 32n), true);
-    view.setBigUint64(8, (access & WRITE) !== 0 ? 0n : 1n << 35n, true);
+    view.setBigUint64(8, CLASS_IN | ((access & WRITE) !== 0 ? 0n : 1n << 35n), true);
     view.setBigUint64(16, BigInt(pfn) << 12n, true);
     return { type: VEVENTQ_SMMUV3, data };
   }

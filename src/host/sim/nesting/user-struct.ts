@@ -12,9 +12,8 @@ export function userStruct<F extends Fields>(struct: Struct<F>, lastRequired: ke
   return struct.decode(bytes);
 }
 
-/** The same of an item of a whole array (iommu_copy_struct_from_full_user_array): what is missing is zero, what is too much must be (E2BIG). */
-export function userItem<F extends Fields>(struct: Struct<F>, data: Uint8Array): Decoded<F> | number {
-  if (data.subarray(struct.bytes).some((byte) => byte !== 0)) return -errno.E2BIG;
+/** An item of an array that was copied whole (iommu_copy_struct_from_full_user_array): what is missing is zero, what is too much was zero. */
+export function wholeItem<F extends Fields>(struct: Struct<F>, data: Uint8Array): Decoded<F> {
   const bytes = new Uint8Array(struct.bytes);
   bytes.set(data.subarray(0, struct.bytes));
   return struct.decode(bytes);

@@ -17,7 +17,10 @@ export function checkBitmap(size: bigint, pageBytes: bigint, bitmapBytes: bigint
   return pages === 0n || bitmapBytes === 0n || bitmapBytes > BITMAP_BYTES_MAX || bitmapBytes < wanted ? -errno.EINVAL : 0;
 }
 
-/** Adds a bit for every page of the mappings to a bitmap of the process that begins at `iova`. False: EFAULT. */
+/**
+ * update_user_bitmap: writes whole 64-bit words of a bitmap of the process that begins at `iova`. Bits of the first word below the
+ * mapping stay, bits of the last one behind it are cleared, and words without a mapping are not touched. False: EFAULT.
+ */
 export function writeBitmap(
   memory: ProcessMemory,
   address: bigint,
@@ -28,11 +31,13 @@ export function writeBitmap(
   for (const { first, last } of mappings) {
     const begin = Number((first - iova) / pageBytes);
     const end = Number((last - iova) / pageBytes);
-    const view = memory.view(address + BigInt(8 * Math.floor(begin / 64)), 8 * (Math.floor(end / 64) - Math.floor(begin / 64) + 1));
+    const word = Math.floor(begin / 64);
+    const view = memory.view(address + BigInt(8 * word), 8 * (Math.floor(end / 64) - word + 1));
     if (view === null) return false;
-    for (let bit = begin; bit <= end; bit++) {
-      const at = bit - 64 * Math.floor(begin / 64);
-      view[at >>> 3] |= 1 << (at & 7);
+    const from = begin - 64 * word;
+    for (let bit = from; bit < 8 * view.length; bit++) {
+      if (bit <= end - 64 * word) view[bit >>> 3] |= 1 << (bit & 7);
+      else view[bit >>> 3] &= ~(1 << (bit & 7));
     }
   }
   return true;
