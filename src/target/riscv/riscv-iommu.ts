@@ -1,6 +1,7 @@
 import { WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import type { AddressSpace, Target, TargetObserver } from '../target.ts';
+import { ALL_CAPABILITIES } from './capabilities.ts';
 import { CommandQueue } from './control/command-queue.ts';
 import { DebugTranslation } from './control/debug.ts';
 import { Hpm } from './control/hpm.ts';
@@ -24,8 +25,8 @@ import { Translator } from './translation/translator.ts';
 
 /** What an implementation may choose. */
 export interface RiscvIommuConfig {
-  /** The capabilities register. */
-  readonly capabilities: bigint;
+  /** The capabilities register. Default: all of capabilities.ts. */
+  readonly capabilities?: bigint;
   /** fctl at reset. Default: 0, or WSI where only wires are supported. */
   readonly fctl?: number;
   /** fctl.GXL can be written. Default: no. */
@@ -60,8 +61,16 @@ export interface RiscvIommuConfig {
 const COMMANDS_PER_ACCESS = 1 << 14;
 
 /**
- * The RISC-V IOMMU (RISC-V IOMMU Architecture Specification 1.0 and its ratified extensions). Registers are accessed with
+ * The RISC-V IOMMU (RISC-V IOMMU Architecture Specification, version 20260222, its extensions included). Registers are accessed with
  * `read` and `write`, in any size at any offset; endpoints are device_ids.
+ *
+ * @example
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * const iommu = new RiscvIommu({}, { memory });
+ * iommu.translate(8, -1, 0, 0x5123, READ); // -256: all inbound transactions disallowed
+ * iommu.write(16, 8, 1n); // ddtp.iommu_mode: Bare
+ * iommu.translate(8, -1, 0, 0x5123, READ); // 12: lg2 of the page
+ * iommu.translated[0]; // 0x5123
  */
 export class RiscvIommu implements Target {
   readonly name = 'riscv';
@@ -262,10 +271,11 @@ export class RiscvIommu implements Target {
 
   reset(): void {
     const registers = this.#registers;
+    const { capabilities = ALL_CAPABILITIES, fctl = defaultFctl(capabilities) } = this.#config;
     registers.words.fill(0);
-    registers.set(CAPABILITIES, loOf(this.#config.capabilities));
-    registers.set(CAPABILITIES + 4, hiOf(this.#config.capabilities));
-    registers.set(FCTL, this.#config.fctl ?? defaultFctl(this.#config.capabilities));
+    registers.set(CAPABILITIES, loOf(capabilities));
+    registers.set(CAPABILITIES + 4, hiOf(capabilities));
+    registers.set(FCTL, fctl);
     registers.set(DDTP, this.#config.resetMode ?? 0);
     this.#tags.reset();
     this.#commands.reset();
@@ -325,7 +335,8 @@ function checkConfig(config: RiscvIommuConfig): void {
     if (value !== undefined && (!Number.isInteger(value) || Number(value) < low || Number(value) > high))
       throw new RangeError(`RiscvIommu: ${name} ${value} is not in ${low}..${high}`);
   };
-  const pas = Number((config.capabilities >> 32n) & 0x3fn);
+  const { capabilities = ALL_CAPABILITIES } = config;
+  const pas = Number((capabilities >> 32n) & 0x3fn);
   if (pas < 32 || pas > 56) throw new RangeError(`RiscvIommu: capabilities.PAS ${pas} is not in 32..56`);
   within('resetMode', 0, 1);
   within('maxMode', 1, 4);
