@@ -1,0 +1,174 @@
+import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
+import { isSet } from '../fields.ts';
+import type { AddressSpace, FirstStage, Target, TargetObserver } from '../target.ts';
+import { EFR, EFR2 } from './capabilities.ts';
+import { CommandBuffer } from './control/command-buffer.ts';
+import { PciCapability } from './control/pci-capability.ts';
+import { Registers } from './control/registers.ts';
+import { Events } from './reporting/events.ts';
+import { EVENT_LOG, PPR_LOG, RingLog } from './reporting/log.ts';
+import { type PageRequest, PageRequests } from './reporting/page-requests.ts';
+import { type AmdIommuState, checkedState, saveRegisters } from './saved-state.ts';
+import { Spaces } from './spaces.ts';
+import { DTE } from './spec/dte.ts';
+import { CONTROL, REG, REGISTER_BYTES, STATUS_W1C } from './spec/registers.ts';
+import type { AmdIommuOptions } from './surroundings.ts';
+import { VERDICT } from './translation/device-entry.ts';
+import { InterruptRemapping, type RemappedInterrupt } from './translation/interrupts.ts';
+import { Translator } from './translation/translator.ts';
+
+/**
+ * The AMD IOMMU (AMD-Vi). Registers are accessed with `read` and `write`; endpoints are PCI requester IDs of one segment.
+ *
+ * @example
+ * const iommu = new AmdIommu({ memory: GuestMemory.ofBytes(1 << 20) });
+ * iommu.addEndpoint(0x28); // 00:05.0
+ * iommu.write(0x18, 8, 1n); // on, with a device table at 0 in which all is 0
+ * iommu.translate(0x28, -1, 0, 0x1000, 1); // 12: V = 0 passes
+ */
+export class AmdIommu implements Target {
+  readonly name = 'amd';
+  readonly translated: Int32Array;
+  /** The capability block of its PCI function. */
+  readonly pci: PciCapability;
+  readonly #registers: Registers;
+  readonly #translator: Translator;
+  readonly #interrupts: InterruptRemapping;
+  readonly #eventLog: RingLog;
+  readonly #pprLog: RingLog;
+  readonly #pageRequests: PageRequests;
+  readonly #spaces: Spaces;
+  readonly #commands: CommandBuffer;
+
+  /** `pci`: where the register page and the next PCI capability are. @throws TypeError or RangeError when an option is not possible. */
+  constructor(options: AmdIommuOptions, pci: { readonly base?: bigint; readonly next?: number } = {}) {
+    const { memory, npCache = true, without = [] } = options;
+    if (!Array.isArray(memory?.regions)) throw new TypeError('AmdIommu: memory is no GuestMemory');
+    if (typeof npCache !== 'boolean') throw new TypeError('AmdIommu: npCache is no boolean');
+    const known = [...EFR, ...EFR2].map(({ name }) => name);
+    for (const name of without) if (!known.includes(name)) throw new RangeError(`AmdIommu: without: there is no feature ${name}`);
+    this.pci = new PciCapability({ npCache, next: pci.next ?? 0, base: pci.base ?? 0n });
+    const registers = new Registers(without);
+    this.#registers = registers;
+    this.#eventLog = new RingLog(registers, options, EVENT_LOG);
+    this.#pprLog = new RingLog(registers, options, PPR_LOG);
+    const events = new Events(this.#eventLog, registers);
+    this.#translator = new Translator(registers, events, options);
+    this.translated = this.#translator.translated;
+    this.#interrupts = new InterruptRemapping(registers, memory, events, this.#translator);
+    this.#pageRequests = new PageRequests(this.#pprLog, registers, options);
+    this.#spaces = new Spaces(this.#translator, memory, npCache);
+    this.#commands = new CommandBuffer({ registers, events, translator: this.#translator, spaces: this.#spaces }, options);
+  }
+
+  /** Tells of a device behind the IOMMU. @throws RangeError for what is no requester ID. */
+  addEndpoint(device: number): void {
+    if (!Number.isInteger(device) || device < 0 || device > 0xffff) throw new RangeError(`AmdIommu: ${device} is no requester ID`);
+    this.#spaces.add(device);
+  }
+
+  removeEndpoint(device: number): void {
+    this.#spaces.remove(device);
+  }
+
+  observe(observer: TargetObserver): () => void {
+    return this.#spaces.observe(observer);
+  }
+
+  spaceOf(endpoint: number, pasid?: number): AddressSpace | null {
+    return this.#spaces.spaceOf(endpoint, pasid);
+  }
+
+  stageOf(endpoint: number, pasid?: number): FirstStage | null {
+    return this.#spaces.stageOf(endpoint, pasid);
+  }
+
+  translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
+    return this.#translator.translate(endpoint, pasid, hi, lo, access);
+  }
+
+  /** What becomes of a device's 4-byte write of `data` to a message address (0xfee00000 and on; its low half). */
+  remap(device: number, lo: number, data: number): RemappedInterrupt {
+    return this.#interrupts.remap(device, lo, data);
+  }
+
+  /** A page request of a device. */
+  pageRequest(request: PageRequest): void {
+    const { verdict, words } = this.#translator.entry(request.device & 0xffff);
+    this.#pageRequests.receive(request, verdict === VERDICT.translate && isSet(words, DTE.PPR));
+  }
+
+  /** A register read of 4 or 8 bytes; any other size, place or alignment reads 0. */
+  read(offset: number, bytes: number): bigint {
+    if (!isAccess(offset, bytes)) return 0n;
+    this.#commands.run();
+    const low = this.#registers.get32(offset);
+    return bytes === 4 ? BigInt(low >>> 0) : joinHiLo(this.#registers.get32(offset + 4), low);
+  }
+
+  /** A register write of 4 or 8 bytes; any other size, place or alignment is ignored. */
+  write(offset: number, bytes: number, value: bigint): void {
+    if (!isAccess(offset, bytes)) return;
+    const registers = this.#registers;
+    const was = this.#enables();
+    if (offset === REG.STATUS) registers.set32(offset, registers.get32(offset) & ~(loOf(value) & STATUS_W1C));
+    else if (offset === REG.HARDWARE_EVENT_STATUS) registers.set32(offset, registers.get32(offset) & ~loOf(value));
+    else {
+      registers.store32(offset, loOf(value));
+      if (bytes === 8) registers.store32(offset + 4, hiOf(value));
+    }
+    const register = offset & ~7;
+    if (register === REG.CONTROL) this.#configured(was);
+    else if (decidesTranslation(register)) this.#forgetAll();
+    this.#commands.run();
+  }
+
+  #enables(): { readonly events: boolean; readonly ppr: boolean; readonly commands: boolean } {
+    const on = (field: (typeof CONTROL)[keyof typeof CONTROL]) => this.#registers.control(field) !== 0;
+    return {
+      events: on(CONTROL.EVENT_LOG_EN),
+      ppr: on(CONTROL.PPR_LOG_EN),
+      commands: on(CONTROL.COMMAND_BUFFER_EN) && on(CONTROL.IOMMU_EN),
+    };
+  }
+
+  #configured(was: { readonly events: boolean; readonly ppr: boolean; readonly commands: boolean }): void {
+    this.#eventLog.configured(was.events);
+    this.#pprLog.configured(was.ppr);
+    this.#commands.configured(was.commands);
+    this.#forgetAll();
+  }
+
+  #forgetAll(): void {
+    this.#translator.forgetAll();
+    this.#spaces.refreshAll();
+    this.#spaces.flush();
+  }
+
+  reset(): void {
+    this.#registers.reset();
+    this.#forgetAll();
+  }
+
+  save(): AmdIommuState {
+    return { target: this.name, registers: saveRegisters(this.#registers) };
+  }
+
+  /** Registers, features included; caches start empty, which the specification always allows. @throws TypeError; then nothing has changed. */
+  load(state: unknown): void {
+    const { registers } = checkedState(state);
+    this.#registers.words.fill(0);
+    for (const [offset, word] of registers) this.#registers.set32(offset, word);
+    this.#forgetAll();
+  }
+}
+
+function isAccess(offset: number, bytes: number): boolean {
+  if ((bytes !== 4 && bytes !== 8) || !Number.isInteger(offset)) return false;
+  return offset >= 0 && offset + bytes <= REGISTER_BYTES && offset % bytes === 0;
+}
+
+function decidesTranslation(register: number): boolean {
+  if (register === REG.DEVICE_TABLE || register === REG.EXCLUSION_BASE || register === REG.EXCLUSION_LIMIT) return true;
+  return register >= REG.DEVICE_TABLE_SEGMENT && register < REG.DEVICE_TABLE_SEGMENT + 56;
+}

@@ -1,0 +1,200 @@
+import { hiOfPfn, loOfPfn, PFN_LIMIT } from '../../../memory/address.ts';
+import type { GuestMemory } from '../../../memory/guest-memory.ts';
+import { NO_CONTEXT } from '../../../memory/iotlb.ts';
+import { type Field, get, getWide, isSet, reservedClear, reservedMask, type WideField } from '../../fields.ts';
+import type { Events } from '../reporting/events.ts';
+import type { Spaces } from '../spaces.ts';
+import {
+  COMMAND_BYTES,
+  COMPLETE_PPR,
+  COMPLETION_WAIT,
+  INVALIDATE_ALL,
+  INVALIDATE_DEVICE,
+  INVALIDATE_IOTLB,
+  INVALIDATE_PAGES,
+  OP,
+  OPCODE,
+  PREFETCH,
+} from '../spec/commands.ts';
+import { EVENT } from '../spec/events.ts';
+import { CONTROL, POINTER_MASK, REG, STATUS } from '../spec/registers.ts';
+import type { AmdIommuOptions } from '../surroundings.ts';
+import type { Translator } from '../translation/translator.ts';
+import type { Registers } from './registers.ts';
+
+/** Commands for one register access at most; what is left goes on at the next. */
+const COMMANDS_PER_ACCESS = 1 << 14;
+
+const reserved = (fields: Readonly<Record<string, Field | WideField>>) => reservedMask(2, Object.values(fields));
+/** By opcode: bits that must be 0; what has none is no command. */
+const RESERVED: readonly (Int32Array | undefined)[] = [
+  undefined,
+  reserved(COMPLETION_WAIT),
+  reserved(INVALIDATE_DEVICE),
+  reserved(INVALIDATE_PAGES),
+  reserved(INVALIDATE_IOTLB),
+  reserved(INVALIDATE_DEVICE),
+  reserved(PREFETCH),
+  reserved(COMPLETE_PPR),
+  reserved(INVALIDATE_ALL),
+];
+
+interface Parts {
+  readonly registers: Registers;
+  readonly events: Events;
+  readonly translator: Translator;
+  readonly spaces: Spaces;
+}
+
+/** The command buffer (2.4): commands one after the other; an error stops it until it is enabled again. */
+export class CommandBuffer {
+  readonly #parts: Parts;
+  readonly #memory: GuestMemory;
+  readonly #options: AmdIommuOptions;
+  readonly #words = new Int32Array(4);
+
+  constructor(parts: Parts, options: AmdIommuOptions) {
+    this.#parts = parts;
+    this.#memory = options.memory;
+    this.#options = options;
+  }
+
+  /** Control was written: enabled from 0 to 1 the buffer runs again. */
+  configured(wasEnabled: boolean): void {
+    const { registers } = this.#parts;
+    const isEnabled = registers.control(CONTROL.COMMAND_BUFFER_EN) !== 0 && registers.control(CONTROL.IOMMU_EN) !== 0;
+    if (isEnabled !== wasEnabled) registers.status(STATUS.COMMAND_BUFFER_RUN, isEnabled);
+  }
+
+  run(): void {
+    const { registers, spaces } = this.#parts;
+    if (!registers.hasStatus(STATUS.COMMAND_BUFFER_RUN)) return;
+    const mask = (registers.ringBytes(REG.COMMAND_BASE) - 1) & POINTER_MASK;
+    spaces.beginAccess();
+    for (let left = COMMANDS_PER_ACCESS; left > 0 && !spaces.isSpent; left--) {
+      const head = registers.get32(REG.COMMAND_HEAD) & mask;
+      if (head === (registers.get32(REG.COMMAND_TAIL) & mask) || !this.#step(head)) break;
+      registers.set32(REG.COMMAND_HEAD, (head + COMMAND_BYTES) & mask);
+    }
+    // Head is where the guest sees how far its commands are.
+    spaces.flush();
+  }
+
+  /** False: the buffer has stopped, its head at the command. */
+  #step(head: number): boolean {
+    const page = this.#parts.registers.ringPage(REG.COMMAND_BASE) + (head >>> 12);
+    const hi = hiOfPfn(page);
+    const lo = loOfPfn(page) | (head & 0xfff);
+    if (!this.#load(hi, lo)) return this.#stop(EVENT.commandHardware, hi, lo);
+    const words = this.#words;
+    const mask = RESERVED[get(words, OP)];
+    if (mask === undefined || !reservedClear(words, mask)) return this.#stop(EVENT.illegalCommand, hi, lo);
+    return this.#execute(words);
+  }
+
+  #load(hi: number, lo: number): boolean {
+    const words = this.#words;
+    const { word } = this.#memory;
+    if (this.#memory.load64(hi, lo) < 0) return false;
+    words[0] = word[0];
+    words[1] = word[1];
+    if (this.#memory.load64(hi, lo + 8) < 0) return false;
+    words[2] = word[0];
+    words[3] = word[1];
+    return true;
+  }
+
+  #stop(code: number, hi: number, lo: number): false {
+    this.#parts.events.command(code, hi, lo);
+    this.#parts.registers.status(STATUS.COMMAND_BUFFER_RUN, false);
+    return false;
+  }
+
+  #execute(words: Int32Array): boolean {
+    const { translator, spaces } = this.#parts;
+    switch (get(words, OP)) {
+      case OPCODE.completionWait:
+        return this.#completionWait(words);
+      case OPCODE.invalidateDeviceEntry: {
+        const device = get(words, INVALIDATE_DEVICE.DEVICE);
+        translator.forgetDevice(device);
+        spaces.command(words, device);
+        spaces.refresh(device);
+        return true;
+      }
+      case OPCODE.invalidatePages:
+        this.#invalidatePages(words);
+        return true;
+      case OPCODE.invalidateIotlbPages:
+        this.#invalidateIotlb(words);
+        return true;
+      case OPCODE.completePpr:
+        this.#options.completePageRequest?.({
+          device: get(words, COMPLETE_PPR.DEVICE),
+          pasid: isSet(words, COMPLETE_PPR.GN) ? get(words, COMPLETE_PPR.PASID) : null,
+          tag: get(words, COMPLETE_PPR.TAG),
+        });
+        return true;
+      case OPCODE.invalidateAll:
+        translator.forgetAll();
+        spaces.command(words, -1);
+        spaces.invalidatedAll();
+        return true;
+      // Interrupt tables are not cached, and a prefetch is a hint.
+      default:
+        return true;
+    }
+  }
+
+  /** 2.4.1: what came before is done, on the hardware too. */
+  #completionWait(words: Int32Array): boolean {
+    const { registers, spaces } = this.#parts;
+    spaces.flush();
+    if (isSet(words, COMPLETION_WAIT.S)) {
+      const hi = words[1] & 0xf_ffff;
+      const lo = words[0] & ~7;
+      if (this.#memory.store64(hi, lo, words[3], words[2]) < 0) return this.#stop(EVENT.commandHardware, hi, lo);
+    }
+    if (isSet(words, COMPLETION_WAIT.I)) {
+      registers.status(STATUS.COMPLETION_WAIT_INT, true);
+      if (registers.control(CONTROL.COMPLETION_WAIT_INT_EN) !== 0) this.#options.interrupt?.(registers.ownInterrupt(REG.XT_GENERAL));
+    }
+    return true;
+  }
+
+  /** 2.4.3: a cache may forget more, and behind the host table it does: all of the domain's guest translations. */
+  #invalidatePages(words: Int32Array): void {
+    const { translator, spaces } = this.#parts;
+    const domain = get(words, INVALIDATE_PAGES.DOMAIN);
+    const first = getWide(words, INVALIDATE_PAGES.ADDRESS);
+    const { start, pages } = rangeOf(first, isSet(words, INVALIDATE_PAGES.S));
+    const pasid = isSet(words, INVALIDATE_PAGES.GN) ? get(words, INVALIDATE_PAGES.PASID) : -1;
+    if (pasid < 0 && translator.hasGuestTables(domain)) translator.iotlb.invalidateSpace(domain);
+    else translator.iotlb.invalidateRange(domain, pasid < 0 ? NO_CONTEXT : pasid, start, start + pages - 1);
+    translator.forgetGuestTables(domain);
+    spaces.command(words, -1);
+    spaces.invalidated(domain, pasid, start, start + pages - 1);
+  }
+
+  #invalidateIotlb(words: Int32Array): void {
+    const device = get(words, INVALIDATE_IOTLB.DEVICE);
+    const pasid = get(words, INVALIDATE_IOTLB.PASID_LOW) | (get(words, INVALIDATE_IOTLB.PASID_HIGH) << 8);
+    const { start, pages } = rangeOf(getWide(words, INVALIDATE_IOTLB.ADDRESS), isSet(words, INVALIDATE_IOTLB.S));
+    this.#parts.spaces.command(words, device);
+    this.#options.invalidateDevice?.({
+      device,
+      pasid: isSet(words, INVALIDATE_IOTLB.GN) ? pasid : null,
+      firstPage: start,
+      pages,
+      type: get(words, INVALIDATE_IOTLB.TYPE),
+    });
+  }
+}
+
+/** With S the lowest bit of the address that is clear says how many pages: 2 for bit 12 (2.4.3). */
+function rangeOf(page: number, sized: boolean): { readonly start: number; readonly pages: number } {
+  if (!sized) return { start: page, pages: 1 };
+  let pages = 2;
+  for (let rest = page; rest % 2 === 1 && pages < PFN_LIMIT; rest = Math.floor(rest / 2)) pages *= 2;
+  return { start: page - (page % pages), pages };
+}

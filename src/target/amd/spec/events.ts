@@ -1,0 +1,65 @@
+import { bit, bits } from '../../fields.ts';
+
+/** Events, 2.5, and page requests, 2.6: two doublewords. */
+export const RECORD_BYTES = 16;
+
+/** Codes of events; a fault of `translate` is one, negated. */
+export const EVENT = {
+  illegalDeviceEntry: 1,
+  pageFault: 2,
+  deviceTableHardware: 3,
+  pageTableHardware: 4,
+  illegalCommand: 5,
+  commandHardware: 6,
+  iotlbTimeout: 7,
+  invalidRequest: 8,
+} as const;
+
+/** Fields of events; each event has some of them, and the address in its second doubleword. */
+export const RECORD = {
+  DEVICE: bits(15, 0),
+  PASID_HIGH: bits(19, 16),
+  /** Domain, or PASID[15:0] with GN. */
+  DOMAIN: bits(47, 32),
+  GN: bit(48),
+  /** Execute was asked for. */
+  NX: bit(49),
+  /** User privilege. */
+  US: bit(50),
+  /** An interrupt request. */
+  I: bit(51),
+  /** The page is present. */
+  PR: bit(52),
+  /** A write. */
+  RW: bit(53),
+  /** Permission is what was missing. */
+  PE: bit(54),
+  /** A reserved bit is set; otherwise, in a present entry, the level is what is wrong. */
+  RZ: bit(55),
+  /** An ATS translation request. */
+  TR: bit(56),
+  /** Of hardware errors and invalid requests. */
+  TYPE: bits(59, 57),
+  CODE: bits(63, 60),
+} as const;
+
+/** RECORD.TYPE of hardware errors: bits 58:57. */
+export const HARDWARE_TYPE = { masterAbort: 1, targetAbort: 2, dataError: 3 } as const;
+/** RECORD.TYPE of INVALID_DEVICE_REQUEST: a read, or a write that is no message, of the interrupt range. */
+export const REQUEST_TYPE = { interruptRange: 0 } as const;
+
+/** PAGE_SERVICE_REQUEST, 2.6.1. */
+export const PPR = {
+  DEVICE: bits(15, 0),
+  PASID_LOW: bits(31, 16),
+  /** PRG index, and whether it is the last request of its group. */
+  TAG: bits(41, 32),
+  PASID_HIGH: bits(45, 42),
+  EXECUTE: bit(49),
+  READ: bit(50),
+  WRITE: bit(53),
+  USER: bit(54),
+  GN: bit(56),
+  CODE: bits(63, 60),
+} as const;
+export const PPR_CODE = 1;

@@ -1,0 +1,277 @@
+import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../../memory/access.ts';
+import { pfnOfHiLo } from '../../../memory/address.ts';
+import type { GuestMemory } from '../../../memory/guest-memory.ts';
+import { Iotlb, NO_CONTEXT } from '../../../memory/iotlb.ts';
+import {
+  FAULT_INPUT_SIZE,
+  FAULT_NOT_PRESENT,
+  FAULT_PERMISSION,
+  FAULT_RESERVED,
+  FAULT_TABLE_ACCESS,
+  faultKind,
+  OUT_HI,
+  OUT_LENGTH,
+  OUT_LO,
+  OUT_PERMISSION,
+} from '../../../pagetable/page-table.ts';
+import { BY_FIRST_STAGE, CountedMemory, TwoStage, type WalkingStage } from '../../../pagetable/two-stage.ts';
+import { getWide, isSet } from '../../fields.ts';
+import type { Registers } from '../control/registers.ts';
+import type { Events, Flag } from '../reporting/events.ts';
+import { DTE } from '../spec/dte.ts';
+import { EVENT, REQUEST_TYPE } from '../spec/events.ts';
+import { CONTROL, EXCLUSION, REG } from '../spec/registers.ts';
+import type { AmdIommuOptions } from '../surroundings.ts';
+import { DeviceEntry, VERDICT } from './device-entry.ts';
+import { GCR3_UNREADABLE, guestRoot, guestTable } from './guest-tables.ts';
+
+/** The request is no PCI function's. */
+export const FAULT_ENDPOINT = -0x100;
+
+/** Guest tables of PASIDs that a device entry remembers. */
+const STAGES = 64;
+/** VERDICT.pass and VERDICT.translate, for the hot path. */
+const PASS = 0;
+const TRANSLATE = 4;
+/** lo >>> 20 of addresses that interrupts are written to. */
+const INTERRUPT_RANGE = 0xfee;
+
+/** Translates requests (2.2): device entries and translations are cached until the guest invalidates them. */
+export class Translator {
+  readonly translated = new Int32Array(2);
+  readonly iotlb: Iotlb;
+  readonly #registers: Registers;
+  readonly #memory: GuestMemory;
+  readonly #events: Events;
+  readonly #without: readonly string[];
+  readonly #entries = new Map<number, DeviceEntry>();
+  readonly #stages = new Map<DeviceEntry, Map<number, WalkingStage | number>>();
+  /** Domains that translations of guest tables were cached for. */
+  readonly #guestDomains = new Set<number>();
+  readonly #fill = new Int32Array(OUT_LENGTH);
+  #device = -1;
+  #entry: DeviceEntry | null = null;
+  /** Exclusion range in pages; an empty one ends before it begins. */
+  #excludedFirst = 1;
+  #excludedLast = 0;
+  #excludesAll = false;
+
+  constructor(registers: Registers, events: Events, { memory, iotlbEntries = 65536, without = [] }: AmdIommuOptions) {
+    this.#registers = registers;
+    this.#memory = memory;
+    this.#events = events;
+    this.#without = without;
+    this.iotlb = new Iotlb(iotlbEntries);
+  }
+
+  /** The device's entry, as it was when it was read last. */
+  entry(device: number): DeviceEntry {
+    let entry = this.#entries.get(device);
+    if (entry === undefined) {
+      entry = new DeviceEntry(this.#registers, this.#memory, device, this.#without);
+      this.#entries.set(device, entry);
+    }
+    return entry;
+  }
+
+  forgetDevice(device: number): void {
+    const entry = this.#entries.get(device);
+    if (entry !== undefined) this.#stages.delete(entry);
+    this.#entries.delete(device);
+    this.#device = -1;
+    this.#entry = null;
+  }
+
+  /** Everything that is cached. */
+  forgetAll(): void {
+    this.#entries.clear();
+    this.#stages.clear();
+    this.#guestDomains.clear();
+    this.iotlb.invalidateAll();
+    this.#device = -1;
+    this.#entry = null;
+    const base = this.#registers.view(REG.EXCLUSION_BASE);
+    const enabled = isSet(base, EXCLUSION.ENABLE);
+    this.#excludedFirst = enabled ? getWide(base, EXCLUSION.BASE) : 1;
+    this.#excludedLast = enabled ? getWide(this.#registers.view(REG.EXCLUSION_LIMIT), EXCLUSION.BASE) : 0;
+    this.#excludesAll = isSet(base, EXCLUSION.ALLOW_ALL);
+  }
+
+  /** Where the guest tables of a domain's PASIDs are may be something else. */
+  forgetGuestTables(domain: number): void {
+    for (const entry of this.#stages.keys()) if (entry.domain === domain) this.#stages.delete(entry);
+  }
+
+  /** Whether translations of guest tables of the domain may be cached. */
+  hasGuestTables(domain: number): boolean {
+    return this.#guestDomains.has(domain);
+  }
+
+  /** The exclusion range as far as it holds for an entry, or null. */
+  excluded(entry: DeviceEntry): { readonly first: number; readonly last: number } | null {
+    if (this.#excludedFirst > this.#excludedLast || !(this.#excludesAll || isSet(entry.words, DTE.EX))) return null;
+    return { first: this.#excludedFirst, last: this.#excludedLast };
+  }
+
+  /** The root of a PASID's guest table now; negative: NO_GCR3 or GCR3_UNREADABLE. */
+  guestRoot(entry: DeviceEntry, pasid: number): number {
+    return guestRoot(entry, pasid, this.#memory, this.#registers.control(CONTROL.GCR3_TRP_MODE) !== 0);
+  }
+
+  translate(device: number, pasid: number, hi: number, lo: number, access: number): number {
+    if (device !== this.#device && !this.#select(device)) return FAULT_ENDPOINT;
+    const entry = this.#entry;
+    if (entry === null) return FAULT_ENDPOINT;
+    if (entry.verdict === PASS) return this.#answer(hi, lo, 12);
+    if (entry.verdict !== TRANSLATE) return this.#refuse(entry, pasid, hi, lo, access);
+    if (hi === 0 && lo >>> 20 === INTERRUPT_RANGE && pasid < 0) return this.#interruptRange(entry, lo, access);
+    if (this.#excludedFirst <= this.#excludedLast && this.#isExcluded(entry, hi, lo)) return this.#answer(hi, lo, 12);
+    const context = entry.guest ? entry.guestPasid(pasid) : -1;
+    if (context < 0 && pasid >= 0) return this.#pageFault(entry, pasid, [], hi, lo, access);
+    // A fetch is a read where no table tells them apart.
+    const asked = (access & 3) | ((access & EXECUTE) >>> 2);
+    const wish = context >= 0 ? access & 15 : asked;
+    if ((asked & ~entry.granted) !== 0) return this.#pageFault(entry, context, ['PR', 'PE'], hi, lo, access);
+    if (context < 0 && entry.host === null) return this.#answer(hi, lo, 12);
+    const lg2 = this.iotlb.lookup(entry.domain, context < 0 ? NO_CONTEXT : context, hi, lo, wish);
+    if (lg2 < 0) return this.#miss(entry, context, hi, lo, wish);
+    const { out } = this.iotlb;
+    return this.#answer(out[OUT_HI], out[OUT_LO], lg2);
+  }
+
+  #select(device: number): boolean {
+    if (device < 0 || device > 0xffff) return false;
+    this.#entry = this.entry(device);
+    this.#device = device;
+    return true;
+  }
+
+  #answer(hi: number, lo: number, lg2: number): number {
+    this.translated[0] = lo;
+    this.translated[1] = hi;
+    return lg2;
+  }
+
+  #isExcluded(entry: DeviceEntry, hi: number, lo: number): boolean {
+    const pfn = pfnOfHiLo(hi, lo);
+    return pfn >= this.#excludedFirst && pfn <= this.#excludedLast && this.excluded(entry) !== null;
+  }
+
+  /** Messages are written there, and nothing can be read (2.1.2): the machine asks `remap` what becomes of a write. */
+  #interruptRange(entry: DeviceEntry, lo: number, access: number): number {
+    if ((access & (READ | EXECUTE)) === 0) return this.#answer(0, lo, 12);
+    this.#report(EVENT.invalidRequest, entry, -1, [], 0, lo, REQUEST_TYPE.interruptRange);
+    return -EVENT.invalidRequest;
+  }
+
+  #miss(entry: DeviceEntry, context: number, hi: number, lo: number, wish: number): number {
+    const stage = context < 0 ? entry.host! : this.#stage(entry, context);
+    if (context >= 0) this.#guestDomains.add(entry.domain);
+    if (typeof stage === 'number') {
+      if (stage !== GCR3_UNREADABLE) return this.#pageFault(entry, context, [], hi, lo, wish);
+      this.#report(EVENT.pageTableHardware, entry, context, rw(wish), hi, lo);
+      return -EVENT.pageTableHardware;
+    }
+    const lg2 = stage.walk(hi, lo, wish);
+    if (lg2 < 0) return this.#walkFault(entry, context, stage, lg2, hi, lo, wish);
+    const { out } = stage;
+    // What a supervisor may do is not what a user may: such translations are not kept.
+    if ((wish & PRIVILEGED) === 0) {
+      this.#fill.set(out);
+      // The first write has a dirty bit to set.
+      if ((wish & WRITE) === 0 && (context >= 0 || entry.tracksDirty)) this.#fill[OUT_PERMISSION] &= ~WRITE;
+      this.iotlb.fill(entry.domain, context < 0 ? NO_CONTEXT : context, hi, lo, lg2, this.#fill);
+    }
+    return this.#answer(out[OUT_HI], out[OUT_LO], lg2);
+  }
+
+  /** A PASID's guest tables behind the host's, or why there are none. */
+  #stage(entry: DeviceEntry, pasid: number): WalkingStage | number {
+    let stages = this.#stages.get(entry);
+    if (stages === undefined || stages.size >= STAGES) {
+      stages = new Map();
+      this.#stages.set(entry, stages);
+    }
+    let stage = stages.get(pasid);
+    if (stage === undefined) {
+      const root = this.guestRoot(entry, pasid);
+      stage = root < 0 ? root : this.#makeStage(entry, root, this.#memory);
+      stages.set(pasid, stage);
+    }
+    return stage;
+  }
+
+  #makeStage(entry: DeviceEntry, root: number, memory: GuestMemory | CountedMemory): WalkingStage {
+    if (entry.host === null) return guestTable(entry, root, memory);
+    return new TwoStage({ memory, second: entry.hostTable(memory), first: (over) => guestTable(entry, root, over) });
+  }
+
+  /** Event and flags of a walk's fault (2.5.3, table 49). */
+  #walkFault(entry: DeviceEntry, context: number, stage: WalkingStage, code: number, hi: number, lo: number, wish: number): number {
+    const byHost = stage instanceof TwoStage && stage.origin !== BY_FIRST_STAGE;
+    const blamed = byHost ? -1 : context;
+    const atHi = byHost ? stage.gpaHi : hi;
+    const atLo = byHost ? stage.gpaLo : lo;
+    switch (faultKind(code)) {
+      case FAULT_TABLE_ACCESS: {
+        const at = this.#unreadable(entry, context, hi, lo, wish);
+        this.#report(EVENT.pageTableHardware, entry, blamed, rw(wish), at.hi, at.lo);
+        return -EVENT.pageTableHardware;
+      }
+      case FAULT_NOT_PRESENT:
+      case FAULT_INPUT_SIZE:
+        return this.#pageFault(entry, blamed, [], atHi, atLo, wish);
+      case FAULT_PERMISSION:
+        return this.#pageFault(entry, blamed, ['PR', 'PE'], atHi, atLo, wish);
+      case FAULT_RESERVED:
+        return this.#pageFault(entry, blamed, ['PR', 'RZ'], atHi, atLo, wish);
+      default:
+        return this.#pageFault(entry, blamed, ['PR'], atHi, atLo, wish);
+    }
+  }
+
+  /** The address of the table entry that could not be read: the walk again, with somebody watching. */
+  #unreadable(entry: DeviceEntry, context: number, hi: number, lo: number, wish: number): LastRead {
+    const watched = new LastRead(this.#memory);
+    const stage = context < 0 ? entry.hostTable(watched) : this.#makeStage(entry, this.guestRoot(entry, context), watched);
+    stage.walk(hi, lo, wish);
+    return watched;
+  }
+
+  #refuse(entry: DeviceEntry, pasid: number, hi: number, lo: number, access: number): number {
+    if (entry.verdict === VERDICT.abort) return this.#pageFault(entry, pasid, [], hi, lo, access);
+    const code = entry.verdict === VERDICT.illegal ? EVENT.illegalDeviceEntry : EVENT.deviceTableHardware;
+    const flags: Flag[] = [...rw(access), ...(entry.hasReserved ? (['RZ'] as const) : [])];
+    this.#report(code, entry, pasid, flags, hi, lo);
+    return -code;
+  }
+
+  #pageFault(entry: DeviceEntry, pasid: number, flags: readonly Flag[], hi: number, lo: number, access: number): number {
+    const suppressed = isSet(entry.words, DTE.SA) || (isSet(entry.words, DTE.SE) && entry.reported);
+    entry.reported = true;
+    const privilege: Flag[] = pasid >= 0 && (access & PRIVILEGED) === 0 ? ['US'] : [];
+    const fetch: Flag[] = pasid >= 0 && (access & EXECUTE) !== 0 ? ['NX'] : [];
+    if (!suppressed) this.#report(EVENT.pageFault, entry, pasid, [...flags, ...rw(access), ...privilege, ...fetch], hi, lo);
+    return -EVENT.pageFault;
+  }
+
+  #report(code: number, entry: DeviceEntry, pasid: number, flags: readonly Flag[], hi: number, lo: number, type = 0): void {
+    this.#events.request(code, { device: entry.device, domain: entry.domain, pasid }, flags, hi, lo, type);
+  }
+}
+
+function rw(access: number): Flag[] {
+  return (access & WRITE) !== 0 ? ['RW'] : [];
+}
+
+/** Remembers what was loaded last. */
+class LastRead extends CountedMemory {
+  hi = 0;
+  lo = 0;
+
+  override load64(hi: number, lo: number): number {
+    this.hi = hi;
+    this.lo = lo;
+    return super.load64(hi, lo);
+  }
+}

@@ -1,0 +1,4 @@
+import { targetSuite } from '../suite.ts';
+import { amdSubject } from './subject.ts';
+
+targetSuite(amdSubject);
