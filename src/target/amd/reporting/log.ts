@@ -1,6 +1,7 @@
 import { hiOfPfn, loOfPfn } from '../../../memory/address.ts';
 import type { GuestMemory } from '../../../memory/guest-memory.ts';
 import type { Registers } from '../control/registers.ts';
+import { RECORD_BYTES } from '../spec/events.ts';
 import { CONTROL, POINTER_MASK, REG, STATUS } from '../spec/registers.ts';
 import type { AmdIommuOptions } from '../surroundings.ts';
 
@@ -68,7 +69,7 @@ export class RingLog {
     if (!registers.hasStatus(running)) return false;
     const bytes = registers.ringBytes(base);
     const at = registers.get32(tail) & (bytes - 1) & POINTER_MASK;
-    const next = (at + 16) & (bytes - 1);
+    const next = (at + RECORD_BYTES) & (bytes - 1);
     if (next === (registers.get32(head) & (bytes - 1) & POINTER_MASK)) {
       registers.status(overflow, true);
       registers.status(running, false);
