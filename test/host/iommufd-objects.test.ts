@@ -4,8 +4,8 @@ import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
 import type { Frames, PhysicalMemory } from '../../src/host/sim/memory.ts';
 import type { HardwareQueues, Invalidation, NestedDomain, NestingModel, VirtualIommu } from '../../src/host/sim/nesting/model.ts';
 import { userStruct, wholeItem } from '../../src/host/sim/nesting/user-struct.ts';
-import type { PagingDomain } from '../../src/host/sim/paging-domain.ts';
 import { Struct } from '../../src/host/sim/structs.ts';
+import type { ParentStage } from '../../src/host/sim/translation.ts';
 import { DMA_UNMAPPED } from '../../src/host/sim/translation.ts';
 import { WRITE } from '../../src/memory/access.ts';
 import { iommufdObjects, SELFTEST } from './iommufd-objects.ts';
@@ -29,7 +29,7 @@ const stageInvalidate = new Struct({ flags: 'u32', iotlb_id: 'u32' });
 const viommuInvalidate = new Struct({ flags: 'u32', vdev_id: 'u32', cache_id: 'u32' });
 
 class MockStage implements NestedDomain {
-  readonly parent: PagingDomain;
+  readonly parent: ParentStage;
   readonly iotlb: number[];
   readonly invalidation: Invalidation = {
     type: SELFTEST.hwptInvalidate,
@@ -39,7 +39,7 @@ class MockStage implements NestedDomain {
     },
   };
 
-  constructor(parent: PagingDomain, value: number) {
+  constructor(parent: ParentStage, value: number) {
     this.parent = parent;
     this.iotlb = new Array(ENTRIES).fill(value);
   }
@@ -61,7 +61,7 @@ interface Newest {
   caches: Map<bigint, number[]>;
 }
 
-function makeStage(newest: Newest, parent: PagingDomain, type: number, data: Uint8Array): MockStage | number {
+function makeStage(newest: Newest, parent: ParentStage, type: number, data: Uint8Array): MockStage | number {
   if (type !== SELFTEST.hwptData) return -errno.EOPNOTSUPP;
   const stage = userStruct(stageStruct, 'iotlb', data);
   if (typeof stage === 'number') return stage;
@@ -93,7 +93,7 @@ class MockQueues implements HardwareQueues {
   run(): void {}
 }
 
-function makeViommu(newest: Newest, parent: PagingDomain, physical: PhysicalMemory, answer: Uint8Array | null): VirtualIommu {
+function makeViommu(newest: Newest, parent: ParentStage, physical: PhysicalMemory, answer: Uint8Array | null): VirtualIommu {
   const caches = new Map<bigint, number[]>();
   newest.caches = caches;
   const queues = new MockQueues(physical);

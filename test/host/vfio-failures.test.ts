@@ -45,7 +45,7 @@ function plain<H extends VfioHost>(
     yield;
     const device = host.openDevice(firstPath);
     yield;
-    const a = host.createSpace();
+    const a = host.createSpace() as VfioSpace;
     yield;
     const b = host.createSpace();
     yield;

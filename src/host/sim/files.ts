@@ -1,6 +1,5 @@
 import { errno } from '../errno.ts';
-import type { SimKernel } from './kernel.ts';
-import type { Frames, Vma } from './memory.ts';
+import type { Frames, PhysicalMemory, ProcessMemory, Vma } from './memory.ts';
 import { dataViewOf } from './structs.ts';
 
 /** What a descriptor of the simulated process stands for. */
@@ -20,18 +19,24 @@ export interface SimFile {
   close(): void;
 }
 
+/** Where a file's bytes are, and where the process sees them. */
+interface SharedMemory {
+  readonly physical: PhysicalMemory;
+  readonly process: ProcessMemory;
+}
+
 /** A file in shared memory: all its openings share the bytes, which live as long as the simulated machine. */
 export class SharedFile implements SimFile {
-  readonly #kernel: SimKernel;
+  readonly #memory: SharedMemory;
   readonly frames: Frames;
 
-  constructor(kernel: SimKernel, bytes: number, frames = kernel.physical.allocate(bytes)) {
-    this.#kernel = kernel;
+  constructor(memory: SharedMemory, bytes: number, frames = memory.physical.allocate(bytes)) {
+    this.#memory = memory;
     this.frames = frames;
   }
 
   reopen(): SharedFile {
-    return new SharedFile(this.#kernel, this.frames.buffer.byteLength, this.frames);
+    return new SharedFile(this.#memory, this.frames.buffer.byteLength, this.frames);
   }
 
   ioctlName(): undefined {
@@ -44,7 +49,7 @@ export class SharedFile implements SimFile {
 
   mmap(bytes: number, offset: number): Vma | number {
     if (offset + bytes > this.frames.buffer.byteLength) return -errno.EINVAL;
-    return this.#kernel.process.map(this.frames, offset, bytes);
+    return this.#memory.process.map(this.frames, offset, bytes);
   }
 
   close(): void {}

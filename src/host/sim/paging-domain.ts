@@ -2,7 +2,7 @@ import { WRITE } from '../../memory/access.ts';
 import { PAGE_LG2 } from '../../memory/address.ts';
 import type { SimIommu } from './iommu.ts';
 import { type Span, SpanList } from './spans.ts';
-import { DMA_FORBIDDEN, DMA_UNMAPPED, type Translation } from './translation.ts';
+import { DMA_FORBIDDEN, DMA_UNMAPPED, type ParentStage } from './translation.ts';
 
 /** Contiguous pages of a domain: IOVA pages [first, last] reach physical pages from `physical` on. Page numbers count 4 KiB. */
 export interface DomainRun extends Span<number> {
@@ -13,9 +13,8 @@ export interface DomainRun extends Span<number> {
 }
 
 /** An I/O page table that the kernel keeps for an IOMMU (iommu_domain of type UNMANAGED). */
-export class PagingDomain implements Translation {
+export class PagingDomain implements ParentStage {
   readonly iommu: SimIommu;
-  /** First stages that stand upon it. */
   nested = 0;
   /** The hardware sets dirty bits. */
   tracking = false;

@@ -31,3 +31,9 @@ export interface Translation {
   /** Hears of the faults of accesses that were really tried. True: a page request was made of it. */
   fault?(fault: DmaFault): boolean;
 }
+
+/** A page table of the kernel's that first stages stand upon. */
+export interface ParentStage extends Translation {
+  /** First stages that stand upon it now. */
+  nested: number;
+}

@@ -1,22 +1,15 @@
 import { errno, HostError } from '../errno.ts';
-import type { SpaceRequirements } from '../host.ts';
 import type { Port } from '../port.ts';
 import { VfioHost } from '../vfio/host.ts';
 import { VFIO_SPAPR_TCE_IOMMU, VFIO_SPAPR_TCE_v2_IOMMU } from '../vfio/uapi.ts';
 import { TceSpace } from './space.ts';
-import type { WindowWish } from './windows.ts';
+import type { TceRequirements } from './windows.ts';
 
 const module = 'vfio_iommu_spapr_tce';
 const drivers = {
   1: { kind: 'vfio-spapr-tce', type: VFIO_SPAPR_TCE_IOMMU, typeName: 'VFIO_SPAPR_TCE_IOMMU', module },
   2: { kind: 'vfio-spapr-tce', type: VFIO_SPAPR_TCE_v2_IOMMU, typeName: 'VFIO_SPAPR_TCE_v2_IOMMU', module },
 } as const;
-
-/** What a space of this interface can be asked for beyond what any space can. */
-export interface TceRequirements extends SpaceRequirements {
-  /** Dynamic windows besides the default one; every property may be left open. Version 2 only. */
-  readonly windows?: readonly WindowWish[];
-}
 
 /** The VFIO sPAPR TCE IOMMU driver of the kernel behind a port, for POWER hosts. */
 export class TceHost extends VfioHost {
@@ -32,6 +25,6 @@ export class TceHost extends VfioHost {
   override createSpace(requirements: TceRequirements = {}): TceSpace {
     if (this.version === 1 && requirements.windows?.length)
       throw new HostError('VFIO_IOMMU_SPAPR_TCE_CREATE', errno.ENOTTY, undefined, 'version 1 has no dynamic windows');
-    return this.keep(new TceSpace(this, requirements));
+    return this.keep(new TceSpace(this, this.version, requirements));
   }
 }

@@ -1,3 +1,3 @@
-export { TceHost, type TceRequirements } from './host.ts';
+export { TceHost } from './host.ts';
 export { TceSpace } from './space.ts';
-export type { TceWindow, WindowWish } from './windows.ts';
+export type { TceRequirements, TceWindow, WindowWish } from './windows.ts';

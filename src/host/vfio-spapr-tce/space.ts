@@ -1,12 +1,12 @@
 import { addressOfPfn, PAGE_LG2 } from '../../memory/address.ts';
 import { errno } from '../errno.ts';
 import type { IovaRange } from '../host.ts';
+import type { VfioHost } from '../vfio/host.ts';
 import { VfioSpace } from '../vfio/space.ts';
 import * as uapi from '../vfio/uapi.ts';
-import type { TceHost, TceRequirements } from './host.ts';
 import { RegisteredMemory } from './registered-memory.ts';
 import { EEH_OP, TCE_REGISTER, VFIO_EEH_PE_GET_STATE } from './uapi.ts';
-import { type TceInfo, type TceWindow, WindowCalls, type WindowWish } from './windows.ts';
+import { type TceInfo, type TceRequirements, type TceWindow, WindowCalls, type WindowWish } from './windows.ts';
 
 /** A container with the sPAPR TCE driver. Mappings lie in windows; the kernel forgets windows and registered memory with the last device. */
 export class TceSpace extends VfioSpace {
@@ -17,9 +17,9 @@ export class TceSpace extends VfioSpace {
   readonly #registered: RegisteredMemory;
   #windows: TceWindow[] = [];
 
-  constructor(host: TceHost, requirements: TceRequirements) {
+  constructor(host: VfioHost, version: 1 | 2, requirements: TceRequirements) {
     super(host, requirements);
-    this.#version = host.version;
+    this.#version = version;
     this.#wishes = requirements.windows ?? [];
     this.#calls = new WindowCalls(host, this.container);
     this.#registered = new RegisteredMemory(

@@ -1,5 +1,6 @@
 import { addressOfPfn, PAGE_LG2, pfnOf } from '../../memory/address.ts';
 import { errno } from '../errno.ts';
+import type { SpaceRequirements } from '../host.ts';
 import type { VfioHost } from '../vfio/host.ts';
 import * as uapi from '../vfio/uapi.ts';
 import { TCE_CREATE, TCE_INFO, TCE_REMOVE, VFIO_IOMMU_SPAPR_INFO_DDW } from './uapi.ts';
@@ -18,6 +19,12 @@ export interface WindowWish {
   readonly sizeLg2?: number;
   /** Levels of its TCE table. */
   readonly levels?: number;
+}
+
+/** What a space of this interface can be asked for beyond what any space can. */
+export interface TceRequirements extends SpaceRequirements {
+  /** Dynamic windows besides the default one; every property may be left open. Version 2 only. */
+  readonly windows?: readonly WindowWish[];
 }
 
 /** What VFIO_IOMMU_SPAPR_TCE_GET_INFO says; without dynamic windows `pageSizes` is 0. */

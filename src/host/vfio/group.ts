@@ -1,8 +1,28 @@
 import { errno, HostError } from '../errno.ts';
-import type { HostDevice } from '../host.ts';
-import type { VfioHost } from './host.ts';
-import type { VfioSpace } from './space.ts';
+import type { HostCalls, HostDevice, HostSpace } from '../host.ts';
+import type { Port, PortMemory } from '../port.ts';
 import * as uapi from './uapi.ts';
+
+/** The interface that groups are opened through, as far as they need it. */
+export interface GroupHost {
+  readonly port: Port;
+  /** For the structs of calls that are not hot. */
+  readonly control: PortMemory;
+  readonly calls: HostCalls;
+  /** Opens a node of /dev/vfio. `expected` says what the path should be. @throws HostError */
+  open(path: string, expected: string): number;
+  dropGroup(group: VfioGroup): void;
+}
+
+/** The space whose container a group is in, as far as the group needs it. */
+export interface GroupSpace extends HostSpace {
+  /** Attaches a device that is attached to nothing. 0 or a negative errno. */
+  take(device: VfioDevice): number;
+  /** Takes the group out of the container. 0 or a negative errno. */
+  leave(group: VfioGroup): number;
+  /** The group is in the container no more. */
+  lost(group: VfioGroup): void;
+}
 
 /** An open IOMMU group: what a container takes in. All its devices share one space. */
 export class VfioGroup {
@@ -10,7 +30,7 @@ export class VfioGroup {
   readonly fd: number;
   readonly devices = new Set<VfioDevice>();
   /** The space whose container the group is in. */
-  space: VfioSpace | null = null;
+  space: GroupSpace | null = null;
 
   constructor(path: string, fd: number) {
     this.path = path;
@@ -32,13 +52,13 @@ export class VfioGroup {
 export class VfioDevice implements HostDevice {
   readonly name: string;
   readonly group: VfioGroup;
-  readonly #host: VfioHost;
+  readonly #host: GroupHost;
   readonly #deviceName: string | null;
-  space: VfioSpace | null = null;
+  space: GroupSpace | null = null;
   /** The VFIO device file while the device is attached; -1: none. */
   fd = -1;
 
-  constructor(host: VfioHost, group: VfioGroup, path: string, deviceName: string | null) {
+  constructor(host: GroupHost, group: VfioGroup, path: string, deviceName: string | null) {
     this.#host = host;
     this.group = group;
     this.name = deviceName ?? path;
@@ -50,7 +70,7 @@ export class VfioDevice implements HostDevice {
     return this.group.path.slice(this.group.path.lastIndexOf('/') + 1);
   }
 
-  get attachment(): VfioSpace | null {
+  get attachment(): GroupSpace | null {
     return this.space;
   }
 
@@ -93,7 +113,7 @@ export class VfioDevice implements HostDevice {
 }
 
 /** Opens a group and sees that it can be used. @throws HostError */
-export function openGroup(host: VfioHost, path: string): VfioGroup {
+export function openGroup(host: GroupHost, path: string): VfioGroup {
   const fd = host.open(path, 'the number of the IOMMU group, with every device of the group bound to vfio-pci');
   const ints = new Int32Array(host.control.buffer);
   ints[0] = uapi.VFIO_GROUP_STATUS_BYTES;

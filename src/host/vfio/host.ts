@@ -1,8 +1,7 @@
 import { errno, HostError } from '../errno.ts';
-import type { Host, HostCalls, HostCapabilities, SpaceRequirements } from '../host.ts';
+import type { Host, HostCalls, HostCapabilities, HostSpace, SpaceRequirements } from '../host.ts';
 import type { Port, PortMemory } from '../port.ts';
 import { openGroup, VfioDevice, type VfioGroup } from './group.ts';
-import type { VfioSpace } from './space.ts';
 import * as uapi from './uapi.ts';
 
 /** Larger than any struct of the interface, capability chains and device names included. */
@@ -28,7 +27,7 @@ export abstract class VfioHost implements Host {
   /** For the structs of calls that are not hot. */
   readonly control: PortMemory;
   readonly #groups = new Map<string, VfioGroup>();
-  readonly #spaces = new Set<VfioSpace>();
+  readonly #spaces = new Set<HostSpace>();
   #open = true;
 
   /** @throws HostError when the kernel lacks the interface or the user may not open it. */
@@ -86,15 +85,15 @@ export abstract class VfioHost implements Host {
     return new VfioDevice(this, group, path, deviceName ?? null);
   }
 
-  abstract createSpace(requirements?: SpaceRequirements): VfioSpace;
+  abstract createSpace(requirements?: SpaceRequirements): HostSpace;
 
   /** Remembers a space, to close it with the host. */
-  protected keep<S extends VfioSpace>(space: S): S {
+  protected keep<S extends HostSpace>(space: S): S {
     this.#spaces.add(space);
     return space;
   }
 
-  dropSpace(space: VfioSpace): void {
+  dropSpace(space: HostSpace): void {
     this.#spaces.delete(space);
   }
 

@@ -5,7 +5,7 @@ import { errno, HostError } from '../errno.ts';
 import type { HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
 import type { PortMemory } from '../port.ts';
 import { outOfReach } from '../reach.ts';
-import { VfioDevice, type VfioGroup } from './group.ts';
+import { type GroupSpace, VfioDevice, type VfioGroup } from './group.ts';
 import type { VfioHost } from './host.ts';
 import * as uapi from './uapi.ts';
 
@@ -20,7 +20,7 @@ const MAPPINGS_MAX = 2 ** 28;
  * each IOMMU driver has its own idea of mapping twice, of unmapping a part and of unmapping nothing, so the space answers
  * those itself.
  */
-export abstract class VfioSpace implements HostSpace {
+export abstract class VfioSpace implements HostSpace, GroupSpace {
   readonly host: VfioHost;
   protected readonly container: number;
   protected readonly requirements: SpaceRequirements;
@@ -151,8 +151,8 @@ export abstract class VfioSpace implements HostSpace {
       const left = before.detach(own);
       if (left < 0) return this.fail('VFIO_GROUP_UNSET_CONTAINER', left, 0, 0, own.name);
     }
-    const result = this.#take(own);
-    if (result < 0 && before !== null) before.#take(own);
+    const result = this.take(own);
+    if (result < 0 && before !== null) before.take(own);
     return result;
   }
 
@@ -163,10 +163,10 @@ export abstract class VfioSpace implements HostSpace {
   }
 
   /** Attaches a device that is attached to nothing. */
-  #take(device: VfioDevice): number {
+  take(device: VfioDevice): number {
     const { group } = device;
     // A container that did not let go of a group when its last device was detached is asked again.
-    if (group.space !== null && group.space !== this && group.attached === 0) group.space.#leave(group);
+    if (group.space !== null && group.space !== this && group.attached === 0) group.space.leave(group);
     if (group.space !== null && group.space !== this)
       return this.fail('VFIO_GROUP_SET_CONTAINER', errno.EBUSY, 0, 0, `another device of ${group.path} is attached to another space`);
     const enters = group.space === null;
@@ -174,7 +174,7 @@ export abstract class VfioSpace implements HostSpace {
     if (result < 0) return result;
     const opened = device.open();
     if (opened < 0) {
-      if (enters) this.#leave(group);
+      if (enters) this.leave(group);
       return this.fail('VFIO_GROUP_GET_DEVICE_FD', opened, 0, 0, device.name);
     }
     device.space = this;
@@ -186,7 +186,7 @@ export abstract class VfioSpace implements HostSpace {
     if (own.space !== this) return this.fail('VFIO_GROUP_UNSET_CONTAINER', errno.EINVAL, 0, 0, `${device.name} is not attached to it`);
     own.closeFile();
     own.space = null;
-    const result = own.group.attached > 0 ? 0 : this.#leave(own.group);
+    const result = own.group.attached > 0 ? 0 : this.leave(own.group);
     if (result < 0) {
       // A group whose device is open is let go by no container, so the file had to be closed to try.
       own.space = this;
@@ -218,11 +218,12 @@ export abstract class VfioSpace implements HostSpace {
     if (result >= 0) result = this.entered(first);
     if (result >= 0) result = this.#meetsRequirements();
     if (result >= 0 && first) result = this.#mapAll();
-    if (result < 0) this.#leave(group);
+    if (result < 0) this.leave(group);
     return Math.min(result, 0);
   }
 
-  #leave(group: VfioGroup): number {
+  /** Takes the group out of the container. Returns 0 or a negative errno. */
+  leave(group: VfioGroup): number {
     this.host.calls.attach++;
     const result = this.host.port.ioctl(group.fd, uapi.VFIO_GROUP_UNSET_CONTAINER, 0);
     if (result < 0) return this.fail('VFIO_GROUP_UNSET_CONTAINER', result, 0, 0, group.path);

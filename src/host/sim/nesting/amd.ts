@@ -4,9 +4,8 @@ import { MEM_OK } from '../../../memory/guest-memory.ts';
 import { X86Table } from '../../../pagetable/x86.ts';
 import { errno } from '../../errno.ts';
 import type { PhysicalMemory } from '../memory.ts';
-import type { PagingDomain } from '../paging-domain.ts';
 import { Struct } from '../structs.ts';
-import { DMA_BLOCKED } from '../translation.ts';
+import { DMA_BLOCKED, type ParentStage } from '../translation.ts';
 import { behind, type NestedDomain, type NestingModel, StageOneCache, type Tables, tablesOver } from './model.ts';
 import { userStruct } from './user-struct.ts';
 
@@ -80,11 +79,11 @@ function check(dte: GuestDte, efr: bigint): number {
 
 class AmdStageOne implements NestedDomain {
   readonly pasids = true;
-  readonly parent: PagingDomain;
+  readonly parent: ParentStage;
   readonly #physical: PhysicalMemory;
   readonly #dte: GuestDte;
 
-  constructor(parent: PagingDomain, physical: PhysicalMemory, dte: GuestDte) {
+  constructor(parent: ParentStage, physical: PhysicalMemory, dte: GuestDte) {
     this.parent = parent;
     this.#physical = physical;
     this.#dte = dte;

@@ -12,9 +12,8 @@ import {
 } from '../../../pagetable/page-table.ts';
 import { SecondStageMemory, type WalkingStage } from '../../../pagetable/two-stage.ts';
 import type { Frames, PhysicalMemory } from '../memory.ts';
-import type { PagingDomain } from '../paging-domain.ts';
 import { PhysicalTables } from '../physical-tables.ts';
-import { DMA_FORBIDDEN, DMA_UNMAPPED, type Translation } from '../translation.ts';
+import { DMA_FORBIDDEN, DMA_UNMAPPED, type ParentStage, type Translation } from '../translation.ts';
 
 /** How the user makes the hardware forget (IOMMU_HWPT_INVALIDATE). */
 export interface Invalidation {
@@ -37,7 +36,7 @@ export interface InvalidationBlocks {
 
 /** A first stage that a user owns, in memory that a paging domain of the kernel maps. */
 export interface NestedDomain extends Translation {
-  readonly parent: PagingDomain;
+  readonly parent: ParentStage;
   /** What attaching it to a device asks for beyond: 0 or a negative errno. `virtualId`: of the device on its vIOMMU, if it has one. */
   accepts(virtualId: bigint | undefined): number;
   readonly invalidation?: Invalidation;
@@ -83,22 +82,22 @@ export interface NestingModel {
   /** Data of IOMMU_GET_HW_INFO, of its own type or of another that was asked for; null: not that one. */
   info(type: number): Uint8Array | null;
   /** A first stage right on a nesting parent, or a negative errno. Absent: it wants a vIOMMU. */
-  nest?(parent: PagingDomain, physical: PhysicalMemory, type: number, data: Uint8Array): NestedDomain | number;
+  nest?(parent: ParentStage, physical: PhysicalMemory, type: number, data: Uint8Array): NestedDomain | number;
   /** It walks two stages. Default: it has `nest` or `virtual`. */
   readonly nestParent?: boolean;
   /** enum iommu_viommu_type, those that it has; default: any, where it has `virtual`. */
   readonly virtualTypes?: readonly number[];
   /** A vIOMMU of one of its types, or a negative errno. `answer`: the caller's data, to be filled. */
-  virtual?(parent: PagingDomain, physical: PhysicalMemory, type: number, answer: Uint8Array | null): VirtualIommu | number;
+  virtual?(parent: ParentStage, physical: PhysicalMemory, type: number, answer: Uint8Array | null): VirtualIommu | number;
 }
 
 /** A paging domain as a stage of a walk. */
 class PagingStage implements WalkingStage {
   readonly out = new Int32Array(OUT_LENGTH);
-  readonly #domain: PagingDomain;
+  readonly #domain: ParentStage;
   readonly #commit: boolean;
 
-  constructor(domain: PagingDomain, commit: boolean) {
+  constructor(domain: ParentStage, commit: boolean) {
     this.#domain = domain;
     this.#commit = commit;
   }
@@ -114,7 +113,7 @@ class PagingStage implements WalkingStage {
 }
 
 /** Guest-physical memory as the hardware reaches it: behind the tables that the kernel keeps. */
-export function behind(parent: PagingDomain, physical: PhysicalMemory, commit: boolean): TableMemory {
+export function behind(parent: ParentStage, physical: PhysicalMemory, commit: boolean): TableMemory {
   return new SecondStageMemory(new PhysicalTables(physical, commit), new PagingStage(parent, commit), { read: READ, write: WRITE });
 }
 
@@ -133,7 +132,7 @@ export interface Tables {
   readonly probe: PageTable;
 }
 
-export function tablesOver(parent: PagingDomain, physical: PhysicalMemory, make: (memory: TableMemory) => PageTable): Tables {
+export function tablesOver(parent: ParentStage, physical: PhysicalMemory, make: (memory: TableMemory) => PageTable): Tables {
   return { real: make(behind(parent, physical, true)), probe: make(behind(parent, physical, false)) };
 }
 

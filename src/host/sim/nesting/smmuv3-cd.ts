@@ -3,7 +3,7 @@ import { MEM_OK } from '../../../memory/guest-memory.ts';
 import { ArmTable } from '../../../pagetable/arm.ts';
 import type { TableMemory } from '../../../pagetable/page-table.ts';
 import type { PhysicalMemory } from '../memory.ts';
-import type { PagingDomain } from '../paging-domain.ts';
+import type { ParentStage } from '../translation.ts';
 import { behind, type Tables, tablesOver } from './model.ts';
 
 /** Context descriptors of an SMMUv3 (IHI 0070, 5.4), found as STE.S1Fmt and S1ContextPtr say (5.2). */
@@ -41,7 +41,7 @@ function locate(memory: TableMemory, ste0: bigint, substream: number): bigint | 
 
 /** The descriptor of a substream, or null: there is none that is valid (C_BAD_SUBSTREAMID, C_BAD_CD, F_CD_FETCH). */
 export function contextDescriptor(
-  parent: PagingDomain,
+  parent: ParentStage,
   physical: PhysicalMemory,
   ste0: bigint,
   substream: number,

@@ -1,9 +1,8 @@
 import { READ, WRITE } from '../../../memory/access.ts';
 import { errno } from '../../errno.ts';
 import type { PhysicalMemory } from '../memory.ts';
-import type { PagingDomain } from '../paging-domain.ts';
 import { Struct } from '../structs.ts';
-import { DMA_BLOCKED, DMA_FORBIDDEN } from '../translation.ts';
+import { DMA_BLOCKED, DMA_FORBIDDEN, type ParentStage } from '../translation.ts';
 import type { Event, HardwareQueues, Invalidation, NestedDomain, NestingModel, VirtualIommu } from './model.ts';
 import { SmmuCaches } from './smmuv3-caches.ts';
 import { type ContextDescriptor, contextDescriptor } from './smmuv3-cd.ts';
@@ -87,7 +86,7 @@ export function smmuv3(config: SmmuConfig = {}): NestingModel {
 }
 
 class VirtualSmmu implements VirtualIommu {
-  readonly #parent: PagingDomain;
+  readonly #parent: ParentStage;
   readonly #physical: PhysicalMemory;
   readonly #caches: SmmuCaches;
   readonly queues?: HardwareQueues;
@@ -107,7 +106,7 @@ class VirtualSmmu implements VirtualIommu {
     },
   };
 
-  constructor(parent: PagingDomain, physical: PhysicalMemory, caches: SmmuCaches, queues?: HardwareQueues) {
+  constructor(parent: ParentStage, physical: PhysicalMemory, caches: SmmuCaches, queues?: HardwareQueues) {
     this.#parent = parent;
     this.#physical = physical;
     this.#caches = caches;
@@ -141,7 +140,7 @@ class VirtualSmmu implements VirtualIommu {
 
 /** A stream table entry of the guest: aborts, passes through, or names a table of context descriptors. */
 class SmmuStageOne implements NestedDomain {
-  readonly parent: PagingDomain;
+  readonly parent: ParentStage;
   readonly pasids: boolean;
   readonly #physical: PhysicalMemory;
   readonly #caches: SmmuCaches;
@@ -149,7 +148,7 @@ class SmmuStageOne implements NestedDomain {
   readonly #ste0: bigint;
   readonly #ste1: bigint;
 
-  constructor(parent: PagingDomain, physical: PhysicalMemory, caches: SmmuCaches, ste0: bigint, ste1: bigint) {
+  constructor(parent: ParentStage, physical: PhysicalMemory, caches: SmmuCaches, ste0: bigint, ste1: bigint) {
     this.parent = parent;
     this.#physical = physical;
     this.#caches = caches;

@@ -3,8 +3,8 @@ import { pfnOf } from '../../../memory/address.ts';
 import { X86Table } from '../../../pagetable/x86.ts';
 import { errno } from '../../errno.ts';
 import type { PhysicalMemory } from '../memory.ts';
-import type { PagingDomain } from '../paging-domain.ts';
 import { Struct } from '../structs.ts';
+import type { ParentStage } from '../translation.ts';
 import { type NestedDomain, type NestingModel, StageOneCache, type Tables, tablesOver } from './model.ts';
 import { userStruct } from './user-struct.ts';
 
@@ -58,7 +58,7 @@ export function vtd(config: VtdConfig = {}): NestingModel {
       return data;
     },
     ...((ecap & ECAP_NEST) !== 0n && {
-      nest: (parent: PagingDomain, physical: PhysicalMemory, type: number, data: Uint8Array) => {
+      nest: (parent: ParentStage, physical: PhysicalMemory, type: number, data: Uint8Array) => {
         if (type !== DATA_VTD_S1) return -errno.EOPNOTSUPP;
         const stage = userStruct(hwptVtdS1, 'reserved', data);
         return typeof stage === 'number' ? stage : new VtdStageOne(parent, physical, stage, cap, ecap);
@@ -68,7 +68,7 @@ export function vtd(config: VtdConfig = {}): NestingModel {
 }
 
 class VtdStageOne implements NestedDomain {
-  readonly parent: PagingDomain;
+  readonly parent: ParentStage;
   readonly #config: VtdS1;
   readonly #cap: bigint;
   readonly #ecap: bigint;
@@ -76,7 +76,7 @@ class VtdStageOne implements NestedDomain {
   readonly #cache = new StageOneCache();
   readonly invalidation = { type: INVALIDATE_VTD_S1, run: (entry: Uint8Array) => this.#invalidate(entry) };
 
-  constructor(parent: PagingDomain, physical: PhysicalMemory, config: VtdS1, cap: bigint, ecap: bigint) {
+  constructor(parent: ParentStage, physical: PhysicalMemory, config: VtdS1, cap: bigint, ecap: bigint) {
     this.parent = parent;
     this.#config = config;
     this.#cap = cap;
