@@ -22,9 +22,9 @@ import { Translator } from './translation/translator.ts';
  *
  * @example
  * const iommu = new AmdIommu({ memory: GuestMemory.ofBytes(1 << 20) });
- * iommu.addEndpoint(0x28); // 00:05.0
- * iommu.write(0x18, 8, 1n); // on, with a device table at 0 in which all is 0
- * iommu.translate(0x28, -1, 0, 0x1000, 1); // 12: V = 0 passes
+ * iommu.addEndpoint(0x28);
+ * iommu.write(0x18, 8, 1n);
+ * iommu.translate(0x28, -1, 0, 0x1000, 1); // 12
  */
 export class AmdIommu implements Target {
   readonly name = 'amd';
