@@ -18,8 +18,8 @@ export const EVERYTHING: VtdIommuOptions = {
 /** Pages that the guest's driver uses. */
 export const ROOT = 1;
 export const CONTEXT = 2;
-const QUEUE = 4;
-const STATUS = 5;
+export const QUEUE = 4;
+export const STATUS = 5;
 export const PASID_DIRECTORY = 6;
 export const PASID_TABLE = 7;
 const POOL = 16;
@@ -165,6 +165,12 @@ export class Guest {
     this.iommu.write(Reg.rtaddr, 8, (BigInt(ROOT) << 12n) | (ttm << 10n));
     this.global(Cmd.srtp);
     this.global(Cmd.te);
+  }
+
+  /** Another translation table mode. */
+  setMode(ttm: bigint): void {
+    this.iommu.write(Reg.rtaddr, 8, (BigInt(ROOT) << 12n) | (ttm << 10n));
+    this.global(Cmd.srtp);
   }
 
   startQueue(): void {
