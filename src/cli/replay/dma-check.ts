@@ -18,6 +18,8 @@ export interface ExpectedDma {
   readonly allowed: number;
   /** Permission bits that must fault. */
   readonly forbidden: number;
+  /** The target's own fault code of what is forbidden, where the recording has it. */
+  readonly fault?: number;
   /** Where the access was recorded, for messages. */
   readonly line: number;
 }
@@ -61,8 +63,12 @@ export class DmaCheck {
           () => `${where}: software ${verb} reaches ${found === null ? 'a fault' : hex(found)}, not ${hex(gpa)}`,
         );
       } else if (dma.forbidden & access) {
-        const found = this.#translate(endpoint, iova, access);
-        this.software.check(found === null, () => `${where}: software ${verb} is forbidden and reaches ${hex(found!)}`);
+        const code = this.#target.translate(endpoint, NO_PASID, hiOf(iova), loOf(iova), access);
+        const { fault = code } = dma;
+        this.software.check(
+          code < 0 && code === fault,
+          () => `${where}: software ${verb} is forbidden and ${code < 0 ? `ends with fault ${code}, not ${fault}` : 'goes through'}`,
+        );
       }
     }
   }

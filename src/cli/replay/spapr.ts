@@ -17,13 +17,18 @@ import { hex } from './tally.ts';
 
 /** BUID of the first host bridge of QEMU's pseries machine; a machine line may name another as `buid`. */
 const DEFAULT_BUID = 0x800000020000000n;
-/** All functions of the bridge share its windows, so one endpoint stands for them. */
-const ENDPOINT = 0;
-
-/** Where a window lies on the bus. */
+/** Where a window lies on the bus, and who reaches it: all functions of a bridge share its windows, so one endpoint stands for them. */
 interface Window {
   readonly start: bigint;
   readonly pageLg2: number;
+  readonly endpoint: number;
+}
+
+/** The access that was translated last: a fault of the same address is about it. */
+interface Translated {
+  readonly liobn: number;
+  readonly offset: bigint;
+  readonly allowed: number;
 }
 
 export function recordedSpapr(machine: RecordedLine, memory: GuestMemory): RecordedTarget {
@@ -36,24 +41,37 @@ class RecordedSpapr implements RecordedTarget {
   readonly #memory: GuestMemory;
   readonly #hypercalls = new HypercallDispatcher<HypercallRegisters>();
   readonly #registers = new HypercallRegisters();
-  readonly #windows = new Map<number, Window>();
+  /** Windows of the machine at power-on, and all that there ever were since then: a device may still name one that is gone. */
+  readonly #powerOn: ReadonlyMap<number, Window>;
+  #windows: Map<number, Window>;
+  /** Endpoint of each bridge, by its BUID. */
+  readonly #bridges = new Map<bigint, number>();
+  #translated: Translated | null = null;
   /** A page of RAM for the lists of H_PUT_TCE_INDIRECT, which a recording has without their address. */
   readonly #listPage: bigint;
 
   constructor(machine: RecordedLine, memory: GuestMemory) {
     this.#memory = memory;
-    const windows = machine.objects('windows').map((window) => ({
-      liobn: window.u32('liobn'),
-      start: window.u64('start'),
-      pageLg2: window.integer('pageShift'),
-      pages: window.integer('pages'),
-    }));
-    for (const window of windows) this.#windows.set(window.liobn, window);
-    const ddw = machine.has('ddw') ? machine.object('ddw') : null;
-    const buid = machine.has('buid') ? machine.u64('buid') : DEFAULT_BUID;
+    const described = machine.has('bridges') ? machine.objects('bridges') : [machine];
+    if (described.length === 0) machine.fail("'bridges' has no bridge");
+    const powerOn = new Map<number, Window>();
+    const bridges = described.map((bridge, endpoint) => {
+      const windows = bridge.objects('windows').map((window) => ({
+        liobn: window.u32('liobn'),
+        start: window.u64('start'),
+        pageLg2: window.integer('pageShift'),
+        pages: window.integer('pages'),
+      }));
+      for (const { liobn, start, pageLg2 } of windows) powerOn.set(liobn, { start, pageLg2, endpoint });
+      const ddw = bridge.has('ddw') ? bridge.object('ddw') : null;
+      const buid = bridge.has('buid') ? bridge.u64('buid') : DEFAULT_BUID;
+      this.#bridges.set(buid, endpoint);
+      return { buid, endpoints: [endpoint], windows, ...(ddw && { ddw: dynamicWindows(ddw) }) };
+    });
+    this.#powerOn = powerOn;
+    this.#windows = new Map(powerOn);
     const [ram] = recordedRam(machine);
     this.#listPage = ram.gpa + ram.bytes - BigInt(PAGE_BYTES);
-    const bridges = [{ buid, endpoints: [ENDPOINT], windows, ...(ddw && { ddw: dynamicWindows(ddw) }) }];
     this.target = guarded(machine, () => new SpaprIommu({ memory, bridges }));
     this.#hypercalls.serve([H_PUT_TCE, H_PUT_TCE_INDIRECT, H_STUFF_TCE, H_GET_TCE], (opcode, registers) =>
       this.target.hypercall(opcode, registers),
@@ -61,7 +79,7 @@ class RecordedSpapr implements RecordedTarget {
   }
 
   start({ passThrough }: ReplayContext): void {
-    passThrough(ENDPOINT);
+    for (const endpoint of this.#bridges.values()) passThrough(endpoint);
   }
 
   replay(line: RecordedLine, context: ReplayContext): void {
@@ -82,6 +100,14 @@ class RecordedSpapr implements RecordedTarget {
         break;
       case 'xlate':
         this.#xlate(line, context);
+        break;
+      case 'fault':
+        this.#fault(line, context);
+        break;
+      case 'reset':
+        this.target.reset();
+        this.#windows = new Map(this.#powerOn);
+        this.#translated = null;
         break;
       case 'ddwQuery':
         this.#query(line, context);
@@ -127,18 +153,40 @@ class RecordedSpapr implements RecordedTarget {
   }
 
   #xlate(line: RecordedLine, { dma }: ReplayContext): void {
-    const window = this.#windows.get(line.u32('liobn')) ?? line.fail(`no window has LIOBN ${hex(line.u32('liobn'))}`);
+    const window = this.#window(line);
     const offset = line.u64('ioba');
     const mask = line.u64('mask');
-    const allowed = recordedAccess(line, 'perm');
+    const allowed = line.integer('perm') === 0 ? 0 : recordedAccess(line, 'perm');
+    this.#translated = { liobn: line.u32('liobn'), offset, allowed };
     dma.check({
-      endpoint: ENDPOINT,
+      endpoint: window.endpoint,
       iova: BigInt.asUintN(64, window.start + offset),
       gpa: line.u64('addr') | (offset & mask),
       allowed,
       forbidden: READ_WRITE & ~allowed,
       line: line.number,
     });
+  }
+
+  /** A refused access. Behind its translation it is one that the TCE does not allow; on its own the address had no TCE at all. */
+  #fault(line: RecordedLine, { dma, answers }: ReplayContext): void {
+    const window = this.#window(line);
+    const offset = line.u64('ioba');
+    const before = this.#translated;
+    const allowed = before !== null && before.liobn === line.u32('liobn') && before.offset === offset ? before.allowed : 0;
+    answers.check(allowed !== READ_WRITE, () => `line ${line.number}: a fault where reads and writes are allowed`);
+    dma.check({
+      endpoint: window.endpoint,
+      iova: BigInt.asUintN(64, window.start + offset),
+      gpa: 0n,
+      allowed: 0,
+      forbidden: READ_WRITE & ~allowed,
+      line: line.number,
+    });
+  }
+
+  #window(line: RecordedLine): Window {
+    return this.#windows.get(line.u32('liobn')) ?? line.fail(`no window has LIOBN ${hex(line.u32('liobn'))}`);
   }
 
   /** Makes the call with the bridge's cells in front and compares the status (0 where the recording has no `ret`). */
@@ -177,7 +225,8 @@ class RecordedSpapr implements RecordedTarget {
       found.liobn === liobn && found.start === start,
       () => `line ${line.number}: the window is LIOBN ${hex(found.liobn)} at ${hex(found.start)}, not ${hex(liobn)} at ${hex(start)}`,
     );
-    this.#windows.set(liobn, { start, pageLg2 });
+    const endpoint = this.#bridges.get(line.u64('buid')) ?? line.fail(`no bridge has BUID ${hex(line.u64('buid'))}`);
+    this.#windows.set(liobn, { start, pageLg2, endpoint });
   }
 }
 

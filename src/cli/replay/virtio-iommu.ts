@@ -7,6 +7,8 @@ import { hex } from './tally.ts';
 
 /** VIRTIO_IOMMU_RESV_MEM_T_MSI (virtio 1.3, 5.13.6.8.1). */
 const SUBTYPE_MSI = 1;
+/** VIRTIO_IOMMU_FAULT_R_UNKNOWN. */
+const UNKNOWN = 0;
 /** VIRTIO_IOMMU_S_OK. */
 const OK = 0;
 
@@ -48,14 +50,18 @@ class RecordedVirtioIommu implements RecordedTarget {
   }
 
   replay(line: RecordedLine, context: ReplayContext): void {
-    if (this.#access !== null && line.op !== 'xlate') this.#bypassed(context);
+    if (this.#access !== null && line.op !== 'xlate' && line.op !== 'fault') this.#bypassed(context);
     if (this.#unmap !== null && line.op !== 'unmapped') this.#unmapEnded(context);
     switch (line.op) {
       case 'reserved':
         this.#reserved(line, context);
         break;
       case 'attach':
-        this.#status(line, context, this.target.attach(line.u32('domain'), this.#endpoint(line, context)));
+        this.#status(
+          line,
+          context,
+          this.target.attach(line.u32('domain'), this.#endpoint(line, context), line.has('flags') ? line.u32('flags') : 0),
+        );
         break;
       case 'detach':
         this.#status(line, context, this.target.detach(line.u32('domain'), this.#endpoint(line, context)));
@@ -74,6 +80,13 @@ class RecordedVirtioIommu implements RecordedTarget {
         break;
       case 'xlate':
         this.#xlate(line, context);
+        break;
+      case 'fault':
+        this.#fault(line, context);
+        break;
+      case 'reset':
+        this.target.reset();
+        this.target.negotiate();
         break;
       default:
         line.fail('is no operation of a virtio-iommu guest');
@@ -157,6 +170,19 @@ class RecordedVirtioIommu implements RecordedTarget {
     if (access.iova !== iova || access.endpoint !== endpoint) line.fail('is not the translation of the dma before it');
     this.#access = null;
     context.dma.check({ ...access, gpa: line.u64('addr'), line: line.number });
+  }
+
+  /**
+   * The access before was refused, with a reason (5.13.6.9). QEMU gives 0, unknown, for an endpoint that no domain has, where the specification
+   * says DOMAIN.
+   */
+  #fault(line: RecordedLine, { dma }: ReplayContext): void {
+    const access = this.#access ?? line.fail('follows no dma');
+    if (access.iova !== line.u64('iova') || access.endpoint !== line.u32('endpoint')) line.fail('is not about the dma before it');
+    this.#access = null;
+    const reason = line.integer('reason');
+    const fault = reason === UNKNOWN ? {} : { fault: -(reason + 1) };
+    dma.check({ ...access, allowed: 0, forbidden: access.allowed, ...fault, line: line.number });
   }
 
   /** An access that was not translated: the endpoint had no domain yet, or it was an MSI, which no memory sees (5.13.6.8.1). */
