@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { Binder } from '../accel/binder.ts';
 import { checkWish } from '../accel/choose.ts';
 import type { PathCounters } from '../accel/path.ts';

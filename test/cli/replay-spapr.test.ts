@@ -93,7 +93,7 @@ describe('replay of a pseries guest', () => {
     ['no RAM', [{ ...MACHINE, ram: [] }], 1, "machine: 'ram' has no region"],
     ['RAM of no bytes', [{ ...MACHINE, ram: [{ gpa: '0x0', bytes: '0x0' }] }], 1, 'machine: '],
     ['dynamic windows without a mask', [{ ...MACHINE, ddw: { windows: 1 } }], 1, "machine.ddw: 'liobn' is no 64-bit value"],
-    ['an xlate that accesses nothing', [MACHINE, { ...GUEST[3], perm: 0 }], 2, "xlate: 'perm' is 0"],
+    ['an xlate that accesses less than nothing', [MACHINE, { ...GUEST[3], perm: -1 }], 2, "xlate: 'perm' is -1"],
     ['an xlate that accesses what there is not', [MACHINE, { ...GUEST[3], perm: 4 }], 2, "xlate: 'perm' is 4"],
     ['RAM that cannot be', [{ ...MACHINE, ram: [{ gpa: '0x10', bytes: '0x1000' }] }], 1, 'machine: '],
     [

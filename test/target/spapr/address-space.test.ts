@@ -64,7 +64,7 @@ describe('translation (LoPAR 2.9, 3.2.2.2)', () => {
     Object.defineProperty(buffer, 'byteLength', { value: 2 ** 35 });
     const list = new DataView(new ArrayBuffer(4096));
     const read = (_hi: number, _lo: number, to: Uint8Array) => to.set(new Uint8Array(list.buffer)) ?? 0;
-    const memory = { regions: [{ gpa: 0n, buffer }], read } as never;
+    const memory = { regions: [{ gpa: 0n, buffer }], read, observe: () => () => undefined } as never;
     const bridge = { buid: 1n, endpoints: [0], windows: [{ liobn: 1, start: 1n << 40n, pageLg2: 34, pages: 4 }] };
     const machine = new TestMachine({ memory, bridges: [bridge] });
     machine.call(H_PUT_TCE, 1n, (1n << 40n) + (1n << 34n), (1n << 34n) | 0x3_1234_5001n);

@@ -1,0 +1,92 @@
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { recording, traces } from './recordings.ts';
+import { runCli } from './run-cli.ts';
+
+const files = readdirSync(traces).filter((name) => name.endsWith('.ndjson.gz'));
+
+/** A POWER host's windows begin at 0 and at 2^59; an s390 guest's aperture lies between. */
+const unserved = (host: string, file: string): boolean => host === 'vfio-spapr-tce' && file.startsWith('zpci');
+
+describe.each(['iommufd', 'vfio-type1', 'vfio-spapr-tce'])('every recorded guest over %s', (host) => {
+  test.each(files.filter((file) => !unserved(host, file)))('%s', async (file) => {
+    const { status, out } = await runCli('replay', join(traces, file), '--host', host, '--json');
+    const result = JSON.parse(out);
+    expect(result).toMatchObject({ host, answers: { wrong: 0 }, dma: { wrong: 0 }, hardwareDma: { wrong: 0 } });
+    expect(result.hardwareDma.checked).toBeGreaterThan(1000);
+    expect(status).toBe(0);
+  });
+});
+
+const MACHINE = {
+  op: 'machine',
+  target: 'spapr',
+  ram: [{ gpa: '0x0', bytes: '0x10000' }],
+  bridges: [0, 1].map((i) => ({
+    buid: `0x${(0x10 + i).toString(16)}`,
+    windows: [{ liobn: i + 1, start: '0x0', pageShift: 12, pages: 16 }],
+  })),
+};
+const put = (liobn: number, tce: string) => ({ op: 'put', liobn, ioba: '0x1000', tce, ret: 0 });
+
+async function replayed(...lines: object[]) {
+  const { status, out } = await runCli('replay', recording([MACHINE, ...lines]), '--json');
+  return { status, result: JSON.parse(out) };
+}
+
+describe('what faults and resets mean', () => {
+  test('each bridge has its own windows, and a reset empties them', async () => {
+    const at = (liobn: number, addr: string, perm: number) => ({ op: 'xlate', liobn, ioba: '0x1000', addr, perm, mask: '0xfff' });
+    const { status, result } = await replayed(
+      put(1, '0x3003'),
+      put(2, '0x4001'),
+      at(1, '0x3000', 3),
+      at(2, '0x4000', 1),
+      { op: 'reset' },
+      at(1, '0x0', 0),
+      {
+        op: 'fault',
+        liobn: 2,
+        ioba: '0x1000',
+      },
+    );
+    expect(status).toBe(0);
+    expect(result.hardwareDma).toEqual({ checked: 8, wrong: 0 });
+  });
+
+  test('a fault where the access goes through is wrong, in software and on the hardware', async () => {
+    const { status, result } = await replayed(put(1, '0x3003'), { op: 'fault', liobn: 1, ioba: '0x1000' });
+    expect(status).toBe(1);
+    expect([result.dma.wrong, result.hardwareDma.wrong]).toEqual([2, 2]);
+  });
+
+  test('a fault behind its translation is about what the TCE does not allow', async () => {
+    const xlate = { op: 'xlate', liobn: 1, ioba: '0x1000', addr: '0x3000', perm: 1, mask: '0xfff' };
+    expect((await replayed(put(1, '0x3001'), xlate, { op: 'fault', liobn: 1, ioba: '0x1000' })).status).toBe(0);
+    expect((await replayed(put(1, '0x3003'), { ...xlate, perm: 3 }, { op: 'fault', liobn: 1, ioba: '0x1000' })).status).toBe(1);
+  });
+
+  test("a virtio-iommu's fault is compared with its reason", async () => {
+    const { out } = await runCli('replay', join(traces, 'virtio-iommu-linux-6.12-vfio-faults.ndjson.gz'), '--json');
+    expect(JSON.parse(out).ops.fault).toBe(604);
+    const machine = {
+      op: 'machine',
+      target: 'virtio-iommu',
+      ram: [{ gpa: '0x0', bytes: '0x10000' }],
+      pageSizeMask: '0xfffffffffffff000',
+      inputRange: { start: '0x0', last: '0xffffffff' },
+      domainRange: { start: 0, last: 9 },
+      probeBytes: 512,
+      bypass: 1,
+    };
+    const lines = (reason: number) => [
+      machine,
+      { op: 'attach', domain: 1, endpoint: 3 },
+      { op: 'dma', endpoint: 3, iova: '0x1000', flag: 1 },
+      { op: 'fault', endpoint: 3, iova: '0x1000', reason, flags: 256 },
+    ];
+    expect((await runCli('replay', recording(lines(2)))).status).toBe(0);
+    expect((await runCli('replay', recording(lines(1)))).status).toBe(1);
+  });
+});
