@@ -1,4 +1,4 @@
-import type { HostDevice, HostSpace } from '../host/host.ts';
+import type { AttachmentPoint, HostDevice } from '../host/host.ts';
 import { seal } from './seal.ts';
 
 /**
@@ -7,10 +7,10 @@ import { seal } from './seal.ts';
  */
 export class Attachments {
   readonly #devices = new Set<HostDevice>();
-  #space: HostSpace;
+  #space: AttachmentPoint;
   #behind = false;
 
-  constructor(space: HostSpace) {
+  constructor(space: AttachmentPoint) {
     this.#space = space;
   }
 
@@ -70,7 +70,7 @@ export class Attachments {
   }
 
   /** Moves every attached device to another host space, or none: one that can neither move nor go back is blocked, with its group. */
-  moveTo(space: HostSpace): boolean {
+  moveTo(space: AttachmentPoint): boolean {
     const before = this.#space;
     const moving = [...this.#devices].filter((device) => this.#has(device));
     let result = 0;

@@ -216,7 +216,7 @@ export class Binder implements TargetObserver {
   }
 
   #move(group: DeviceGroup, space: AddressSpace): number {
-    const after = this.#backings.get(space) ?? this.#back(space);
+    const after = this.#backings.get(space) ?? this.#back(space, group);
     if (typeof after === 'number') return after;
     const before = group.backing;
     // A container lets a group in once all of it has left the one before.
@@ -266,8 +266,9 @@ export class Binder implements TargetObserver {
     this.#leave(group);
   }
 
-  #back(space: AddressSpace): Backing | number {
-    const context = { space, memory: this.#memory, host: this.#host };
+  #back(space: AddressSpace, group: DeviceGroup): Backing | number {
+    const [{ device }] = group.members;
+    const context = { space, memory: this.#memory, host: this.#host, device };
     const { kind, choice } = choose(context, this.#wish);
     if (kind === null) {
       this.#error = new HostError(

@@ -48,6 +48,8 @@ export interface PathContext {
   readonly memory: GuestMemory;
   /** null: the endpoint is emulated. */
   readonly host: Host | null;
+  /** The first device that comes, by which the host can be asked what hardware it has. */
+  readonly device?: HostDevice;
 }
 
 /** One file of src/accel: a path and what it needs. */

@@ -1,5 +1,6 @@
 import type { PathKind } from './path.ts';
 import { shadow } from './shadow.ts';
+import { userOwned } from './user-owned/user-owned.ts';
 
 /** All paths, fastest first. */
-export const paths: readonly PathKind[] = [shadow];
+export const paths: readonly PathKind[] = [userOwned, shadow];

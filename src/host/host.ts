@@ -45,7 +45,7 @@ export interface HostDevice {
  * One I/O address space of the host kernel. `map`, `unmap`, `copy`, `attach` and `detach` return 0 or a negative errno and
  * leave `error` for whoever wants the operation and the range as well.
  */
-export interface HostSpace {
+export interface HostSpace extends AttachmentPoint {
   /** Where mappings are possible now, reserved ranges taken out; attaching a device can shrink it. */
   apertures(): readonly IovaRange[];
   /**
@@ -78,6 +78,72 @@ export interface HostSpace {
   close(): void;
 }
 
+/** What a device can be attached to. Calls return 0 or a negative errno. */
+export interface AttachmentPoint {
+  /** Attaches the device, or replaces what it was attached to. */
+  attach(device: HostDevice): number;
+  detach(device: HostDevice): number;
+  /** Of the last call that failed. */
+  readonly error: HostError | null;
+}
+
+/** What the IOMMU in front of a device can walk before the kernel's tables, as far as who writes such tables must know. */
+export interface NestingHardware {
+  readonly kind: 'vtd' | 'smmuv3';
+  /** Widths of addresses that go in, and that come out: guest-physical ones. */
+  readonly inputBits: number;
+  readonly outputBits: number;
+  readonly gigabytePages: boolean;
+  /** A large page can become a table while it is in use (SMMUv3: IDR3.BBML 2). Without it only the smallest pages can be mapped. */
+  readonly liveSplit: boolean;
+}
+
+/** A first stage of the user's, in the hardware's terms; addresses are guest-physical. */
+export type UserStage =
+  /** VT-d 4.1, 9.6: the root of a first-stage table of 4 levels. */
+  | { readonly kind: 'vtd'; readonly root: bigint; readonly addressWidth: 48 | 57 }
+  /** IHI 0070, 5.2: double words 0 and 1 of a stream table entry. `asid`: of the context descriptor that it names. */
+  | { readonly kind: 'smmuv3'; readonly ste: readonly [bigint, bigint]; readonly asid: number };
+
+/** A first stage that the hardware has. It remembers what it has read until it is told to forget. */
+export interface InstalledStage extends AttachmentPoint {
+  /** [first, first + pages) has changed, tables above it too; remembered until `sync`. */
+  invalidate(first: number, pages: number): void;
+  invalidateAll(): void;
+  /** The hardware has forgotten what was invalidated: one call at most. 0 or a negative errno, and then it may have forgotten nothing. */
+  sync(): number;
+  /** @throws HostError EBUSY while a device is attached. */
+  close(): void;
+}
+
+/** Memory of this process for tables, page-aligned and zeroed. */
+export interface TablePages {
+  readonly buffer: ArrayBufferLike;
+  /** Host virtual address of the first byte. */
+  readonly address: bigint;
+  release(): void;
+}
+
+/** One guest's guest-physical memory as the hardware's second stage, and what stands on it. */
+export interface NestingParent {
+  readonly hardware: NestingHardware;
+  /** Guest-physical pages to host pages: one mapping, and one pin, for all devices and first stages. */
+  readonly space: HostSpace;
+  allocate(pages: number): TablePages;
+  /** @throws HostError */
+  install(device: HostDevice, stage: UserStage): InstalledStage;
+  /** @throws HostError EBUSY while a first stage stands on it. */
+  close(): void;
+}
+
+/** How a host puts first stages of the user's on its hardware. */
+export interface HostNesting {
+  /** What the device stands behind, or the reason why no first stage of the user's can be put there. */
+  hardwareOf(device: HostDevice): NestingHardware | string;
+  /** @throws HostError */
+  createParent(device: HostDevice, hardware: NestingHardware): NestingParent;
+}
+
 /** Host calls made, by kind, since the driver was opened. */
 export interface HostCalls {
   map: number;
@@ -94,6 +160,8 @@ export interface Host {
   readonly kind: string;
   readonly capabilities: HostCapabilities;
   readonly calls: HostCalls;
+  /** Absent: the interface has no first stages. */
+  readonly nesting?: HostNesting;
   /** `path`: the device's VFIO node, as this interface wants it. @throws HostError */
   openDevice(path: string): HostDevice;
   /** @throws HostError, with the reason when the interface cannot meet a requirement. */

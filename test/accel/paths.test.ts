@@ -1,4 +1,4 @@
-import { paths } from '../../src/accel/registry.ts';
+import { shadow } from '../../src/accel/shadow.ts';
 import { pathSuite } from './suite.ts';
 
-for (const kind of paths) pathSuite(kind);
+pathSuite(shadow);

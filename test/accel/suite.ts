@@ -5,7 +5,7 @@ import { errno } from '../../src/host/errno.ts';
 import type { Host, HostDevice } from '../../src/host/host.ts';
 import { IommufdSpace } from '../../src/host/iommufd/space.ts';
 import { hostKinds, openHost } from '../../src/host/registry.ts';
-import { type SimDevice, type SimKernel, simKernel } from '../../src/host/sim/index.ts';
+import { type IommuConfig, type SimDevice, type SimKernel, simKernel } from '../../src/host/sim/index.ts';
 import { READ, WRITE } from '../../src/memory/access.ts';
 import { pfnOf } from '../../src/memory/address.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
@@ -16,7 +16,7 @@ import { TOY_PAGES, ToySpace } from './toy-space.ts';
 const REGION_PAGES = 128;
 
 /** What one step of a random program does to the space. */
-interface Step {
+export interface Step {
   readonly from: number;
   readonly count: number;
   readonly gpa: number;
@@ -30,9 +30,9 @@ const step = fc.record({
   permission: fc.constantFrom(0, 0, 1, 2, 3, 3),
 });
 /** A guest operation: a few steps, one flush. */
-const program = fc.array(fc.array(step, { minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 8 });
+export const program = fc.array(fc.array(step, { minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 8 });
 
-class Fixture {
+export class Fixture {
   readonly kernel: SimKernel;
   readonly host: Host;
   readonly memory: GuestMemory;
@@ -43,8 +43,14 @@ class Fixture {
   /** First host page of each region. */
   readonly #hostPfns: readonly number[];
 
-  constructor(kind: PathKind, owner: 'target' | 'guest', hostKind = 'iommufd', dmaEntryLimit = 65535) {
-    const iommus = hostKind === 'vfio-spapr-tce' ? [{ tce: {} }] : [{}];
+  constructor(
+    kind: PathKind,
+    owner: 'target' | 'guest',
+    hostKind = 'iommufd',
+    dmaEntryLimit = 65535,
+    nesting: IommuConfig['nesting'] = null,
+  ) {
+    const iommus = hostKind === 'vfio-spapr-tce' ? [{ tce: {} }] : [{ nesting }];
     this.kernel = simKernel({ iommus, dmaEntryLimit, devices: [{ name: 'vfio0' }, { name: 'vfio1' }] });
     this.host = openHost(hostKind, this.kernel);
     const regions = [0, 1].map((i) => {
@@ -54,11 +60,12 @@ class Fixture {
     this.memory = new GuestMemory(regions);
     this.#hostPfns = regions.map((region) => pfnOf(region.hostAddress));
     this.space = new ToySpace(owner);
-    this.path = kind.create({ space: this.space, memory: this.memory, host: this.host });
     this.devices = this.kernel.devices;
     this.hostDevices = this.devices.map(({ path, group, name }) =>
       this.host.openDevice(hostKind === 'iommufd' ? path : `/dev/vfio/${group.number}#${name}`),
     );
+    const [device] = this.hostDevices;
+    this.path = kind.create({ space: this.space, memory: this.memory, host: this.host, device });
     for (const device of this.hostDevices) expect(this.path.attach(device)).toBe(0);
   }
 

@@ -1,11 +1,12 @@
 import { HostError } from '../errno.ts';
-import type { Host, HostCalls, HostCapabilities, SpaceRequirements } from '../host.ts';
+import type { Host, HostCalls, HostCapabilities, HostNesting, SpaceRequirements } from '../host.ts';
 import type { Port } from '../port.ts';
 import { type Handle, IommufdContext } from './context.ts';
 import { IommufdDevice } from './device.ts';
 import { FaultQueue } from './fault-queue.ts';
 import { type HwInfo, readHwInfo } from './hw-info.ts';
 import { Invalidations, SmmuInvalidations, VtdInvalidations } from './invalidate.ts';
+import { IommufdNesting } from './nesting.ts';
 import { KernelPageTable, type NestedOptions, type PageTableOptions, StageOne } from './page-table.ts';
 import { IommufdSpace } from './space.ts';
 import type { StageOneData } from './stage-one.ts';
@@ -45,6 +46,7 @@ export class IommufdHost implements Host {
   readonly fd: number;
   readonly #context: IommufdContext;
   readonly #devices = new Set<IommufdDevice>();
+  readonly nesting: HostNesting;
   #closed = false;
 
   /** @throws HostError when there is no such node, or the process may not open it. */
@@ -53,6 +55,7 @@ export class IommufdHost implements Host {
     this.fd = port.open(path);
     if (this.fd < 0) throw new HostError(`open ${path}`, this.fd);
     this.#context = new IommufdContext(port, this.fd, this.calls);
+    this.nesting = new IommufdNesting(this.#context);
   }
 
   /** `path`: the node under /dev/vfio/devices of a device whose driver is vfio-pci. */

@@ -1,6 +1,7 @@
-import type { HostError } from '../errno.ts';
+import { errno, type HostError } from '../errno.ts';
+import type { AttachmentPoint, HostDevice } from '../host.ts';
 import { type Handle, type IommufdContext, KernelObject, LastError } from './context.ts';
-import type { IommufdDevice } from './device.ts';
+import { IommufdDevice } from './device.ts';
 import { type DirtyOptions, type DirtyVisitor, readDirty } from './dirty.ts';
 import type { FaultQueue } from './fault-queue.ts';
 import type { IommufdSpace } from './space.ts';
@@ -62,15 +63,28 @@ function alloc(context: IommufdContext, device: Handle, parent: Handle, options:
   }
 }
 
+function own(device: HostDevice): IommufdDevice {
+  if (device instanceof IommufdDevice) return device;
+  throw new TypeError(`${device.name} was not opened through this host`);
+}
+
 /** A page table that a device can be attached to instead of a space. */
-abstract class PageTable extends KernelObject {
+abstract class PageTable extends KernelObject implements AttachmentPoint {
   readonly #last = new LastError();
 
   /** Attaches the device, or replaces what it was attached to with no moment in between. Returns 0 or a negative errno. */
-  attach(device: IommufdDevice): number {
+  attach(device: HostDevice): number {
     this.context.calls.attach++;
-    const result = device.attach(this);
+    const result = own(device).attach(this);
     return result < 0 ? this.#last.set('VFIO_DEVICE_ATTACH_IOMMUFD_PT', result) : 0;
+  }
+
+  /** The device's requests are blocked. Returns 0 or a negative errno; of a device that is attached elsewhere -EINVAL. */
+  detach(device: HostDevice): number {
+    if (device.attachment !== this) return this.#last.set('VFIO_DEVICE_DETACH_IOMMUFD_PT', -errno.EINVAL);
+    this.context.calls.attach++;
+    const result = own(device).detach();
+    return result < 0 ? this.#last.set('VFIO_DEVICE_DETACH_IOMMUFD_PT', result) : 0;
   }
 
   /** The same for one PASID of the device. */

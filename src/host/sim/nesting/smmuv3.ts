@@ -59,7 +59,7 @@ export interface SmmuConfig {
   readonly tegra241?: TegraConfig;
 }
 
-const defaultIdr = [0x0000_1aca | (1 << 19), (19 << 21) | (20 << 6) | 16, 0, 1 << 10, 0, 0x55];
+const defaultIdr = [0x0000_1acb | (1 << 19), (19 << 21) | (20 << 6) | 16, 0, 1 << 10, 0, 0x55];
 
 export function smmuv3(config: SmmuConfig = {}): NestingModel {
   const idr = config.idr ?? defaultIdr;

@@ -1,0 +1,259 @@
+import { errno, HostError } from '../../host/errno.ts';
+import type { HostDevice, InstalledStage, NestingHardware } from '../../host/host.ts';
+import { READ, WRITE } from '../../memory/access.ts';
+import type { AddressSpace } from '../../target/target.ts';
+import { Attachments } from '../attachments.ts';
+import { DirtyRanges } from '../dirty-ranges.ts';
+import type { Path, PathContext, PathCounters, PathKind } from '../path.ts';
+import { RunList } from '../run-list.ts';
+import { WantedRuns } from '../wanted-runs.ts';
+import { SecondStage } from './second-stage.ts';
+import { type WrittenStage, writeStage } from './stage-format.ts';
+import { StagePages } from './table-arena.ts';
+import { without } from './table-difference.ts';
+
+/** Runs of one flush. */
+const RUN_LIMIT = 1 << 20;
+
+/** First-stage tables in the hardware's format, written by us: a map is stores, an unmap stores and one invalidation. */
+export const userOwned: PathKind = {
+  name: 'user-owned',
+  refuse({ space, host, device }) {
+    if (host === null) return 'the endpoint has no host device';
+    if (host.nesting === undefined || device === undefined) return `${host.kind} takes no first stages`;
+    const hardware = host.nesting.hardwareOf(device);
+    if (typeof hardware === 'string') return hardware;
+    if (!space.announced) return `${space.name}: its guest does not announce new mappings`;
+    const beyond = space.owner === 'target' && space.apertures.some(({ last }) => last >= inputPages(hardware));
+    return beyond ? `${space.name} reaches beyond the ${hardware.inputBits} bits of the hardware's first stage` : null;
+  },
+  create: (context) => new UserOwnedPath(context),
+};
+
+/** Pages of the lower half, which is all that a table of ours maps: VT-d's addresses are canonical. */
+function inputPages({ kind, inputBits }: NestingHardware): number {
+  return 2 ** (inputBits - 12 - (kind === 'vtd' ? 1 : 0));
+}
+
+/**
+ * The tables are what is remembered: what they hold in a dirty range is compared with what the guest means, page by page. Removals are
+ * stored, then the hardware forgets, then additions are stored: an entry never goes from one valid value to another unseen (Arm's
+ * break-before-make), and pages that stay are never touched.
+ */
+class UserOwnedPath implements Path {
+  readonly name = 'user-owned';
+  readonly counters: PathCounters = { flushes: 0, splits: 0, splitsWithoutGap: 0 };
+  readonly #space: AddressSpace;
+  readonly #second: SecondStage;
+  readonly #pages: StagePages;
+  readonly #written: WrittenStage;
+  readonly #installed: InstalledStage;
+  readonly #devices: Attachments;
+  readonly #runs = { held: new RunList(RUN_LIMIT), wanted: new RunList(RUN_LIMIT) };
+  readonly #wanted: WantedRuns;
+  readonly #changed = new DirtyRanges();
+  /** What earlier flushes could not do, or did not come to. */
+  readonly #owed = new DirtyRanges();
+  readonly #rest = new DirtyRanges();
+  readonly #limit: number;
+  readonly #liveSplit: boolean;
+  #populated = false;
+  /** The hardware may remember what is no longer in the tables; a guest that owns its mappings has no device on it meanwhile. */
+  #stale = false;
+  #error: HostError | null = null;
+
+  constructor({ space, memory, host, device }: PathContext) {
+    const hardware = host!.nesting!.hardwareOf(device!) as NestingHardware;
+    this.#space = space;
+    this.#limit = inputPages(hardware);
+    this.#liveSplit = hardware.liveSplit;
+    this.#wanted = new WantedRuns(space, memory, this.#runs.wanted);
+    this.#second = SecondStage.join(host!, memory, device!, hardware);
+    this.#pages = new StagePages(this.#second.arena);
+    try {
+      const written = writeStage(hardware, this.#second.arena.memory, this.#pages, this.#second.takeAsid());
+      if (written === null) throw new HostError(space.name, errno.ENOMEM, undefined, 'no memory for tables');
+      this.#written = written;
+      this.#installed = this.#second.parent.install(device!, written.stage);
+    } catch (error) {
+      this.#pages.release();
+      this.#second.leave();
+      throw error;
+    }
+    this.#devices = new Attachments(this.#installed);
+  }
+
+  get error(): HostError | null {
+    return this.#error;
+  }
+
+  get pending(): boolean {
+    return this.#changed.count > 0 || this.#owed.count > 0 || this.#rest.count > 0 || this.#stale || this.#devices.behind;
+  }
+
+  get unfinished(): boolean {
+    return this.#rest.count > 0;
+  }
+
+  attach(device: HostDevice): number {
+    if (!this.#populated) {
+      for (const { first, last } of this.#space.apertures) this.#changed.add(first, last);
+      const result = this.flush();
+      if (result < 0) return result;
+      this.#populated = true;
+    }
+    if (this.#stale && this.#space.owner === 'guest') {
+      this.#devices.await(device);
+      return 0;
+    }
+    return this.#answered(this.#devices.admit(device));
+  }
+
+  detach(device: HostDevice): number {
+    return this.#answered(this.#devices.expel(device));
+  }
+
+  moved(device: HostDevice): void {
+    this.#devices.forget(device);
+  }
+
+  changed(first: number, last: number): void {
+    this.#changed.add(first, last);
+  }
+
+  remap(): number {
+    const followed = this.#answered(this.#second.follow(), this.#second.parent.space.error);
+    if (followed < 0) return followed;
+    for (const { first, last } of this.#space.apertures) this.#changed.add(first, last);
+    this.#wanted.tolerant = true;
+    const result = this.flush();
+    this.#wanted.tolerant = false;
+    return result;
+  }
+
+  flush(): number {
+    if (!this.pending) return 0;
+    this.counters.flushes++;
+    if (this.#stale) {
+      this.#installed.invalidateAll();
+      const result = this.#sync();
+      if (result < 0) {
+        this.#owed.addAll(this.#changed);
+        this.#changed.clear();
+        return result;
+      }
+    }
+    const debts = [this.#owed, this.#rest].map(taken);
+    const result = this.#changed.count > 0 ? this.#reconcile(this.#changed) : 0;
+    this.#changed.clear();
+    for (const debt of debts) {
+      if (result < 0 || this.#rest.count > 0) this.#owed.addAll(debt);
+      else if (debt.count > 0) this.#reconcile(debt);
+    }
+    if (!this.#stale && this.#devices.behind) this.#devices.admitAll();
+    return result;
+  }
+
+  close(): void {
+    try {
+      this.#installed.close();
+      this.#pages.release();
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      this.#error = error;
+    }
+    this.#error = this.#second.leave() ?? this.#error;
+  }
+
+  #answered(answer: number, error = this.#installed.error): number {
+    if (answer < 0) this.#error = error;
+    return answer;
+  }
+
+  /** Makes the tables and the hardware agree within the ranges; what cannot be done is owed. Returns 0 or a negative errno. */
+  #reconcile(dirty: DirtyRanges): number {
+    const result = this.#survey(dirty) || this.#remove() || this.#add();
+    if (result < 0) this.#owed.addAll(dirty);
+    return result;
+  }
+
+  #survey(dirty: DirtyRanges): number {
+    const { held, wanted } = this.#runs;
+    dirty.normalize();
+    held.clear();
+    this.#wanted.begin();
+    for (let i = 0; i < dirty.count; i++) {
+      const [first, last] = [dirty.first(i), dirty.last(i)];
+      const end = this.#written.table.enumerate(first, last, this.#visitHeld, Number.POSITIVE_INFINITY);
+      // Of what was too much nothing is asked in this slice, and until it is nothing of it is mapped.
+      const next = this.#rest.count > 0 ? first : this.#wanted.ask(first, end - 1);
+      if (next <= last) this.#rest.add(next, last);
+      if (end <= last && !this.#visitRemoval(end, 0, last - end + 1)) return this.#noMemory();
+    }
+    const { error } = this.#wanted;
+    if (error !== null) return this.#answered(-errno.EFAULT, error);
+    for (let i = 0; i < wanted.length; i++) if (wanted.permission[i] === WRITE) wanted.permission[i] = READ | WRITE;
+    return 0;
+  }
+
+  #remove(): number {
+    const { held, wanted } = this.#runs;
+    const whole = without(held, wanted, this.#visitRemoval);
+    const result = this.#sync();
+    if (whole || result < 0) return result;
+    // A large page cannot be split for want of memory: what its owner has unmapped already must not be reached.
+    this.#distrust();
+    return this.#noMemory();
+  }
+
+  #add(): number {
+    const { held, wanted } = this.#runs;
+    return without(wanted, held, this.#visitAddition) ? 0 : this.#noMemory();
+  }
+
+  /** The hardware forgets what was removed, and the tables that are gone with it can be used again. */
+  #sync(): number {
+    const result = this.#installed.sync();
+    if (result < 0) {
+      this.#distrust();
+      return this.#answered(result);
+    }
+    this.#stale = false;
+    this.#pages.reclaim();
+    return 0;
+  }
+
+  #distrust(): void {
+    this.#stale = true;
+    if (this.#space.owner === 'guest') this.#devices.expelAll();
+  }
+
+  #noMemory(): number {
+    return this.#answered(-errno.ENOMEM, new HostError(this.#space.name, errno.ENOMEM, undefined, 'no room in the tables'));
+  }
+
+  readonly #visitHeld = (iova: number, gpa: number, pages: number, permission: number): boolean =>
+    this.#runs.held.push(iova, gpa, pages, permission & (READ | WRITE));
+
+  readonly #visitRemoval = (iova: number, _gpa: number, pages: number): boolean => {
+    if (this.#written.table.unmap(iova, pages) < 0) return false;
+    this.#installed.invalidate(iova, pages);
+    return true;
+  };
+
+  readonly #visitAddition = (iova: number, gpa: number, pages: number, permission: number): boolean => {
+    const { table } = this.#written;
+    if (iova + pages > this.#limit) return false;
+    if (this.#liveSplit) return table.map(iova, gpa, pages, permission) === pages;
+    for (let i = 0; i < pages; i++) if (table.map(iova + i, gpa + i, 1, permission) !== 1) return false;
+    return true;
+  };
+}
+
+/** What the ranges hold, taken out of them. */
+function taken(ranges: DirtyRanges): DirtyRanges {
+  const copy = new DirtyRanges();
+  copy.addAll(ranges);
+  ranges.clear();
+  return copy;
+}

@@ -1,0 +1,54 @@
+import { errno, HostError } from '../host/errno.ts';
+import { MMIO, READ, READ_WRITE } from '../memory/access.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import type { AddressSpace } from '../target/target.ts';
+import type { RunList } from './run-list.ts';
+
+/** What an address space means, as runs that hardware can have: of contiguous host memory, with what ROM allows. */
+export class WantedRuns {
+  /** What leads to no RAM is left out without an error: RAM has gone, and the guest's mappings of it with it. */
+  tolerant = false;
+  /** The first run since `begin` that the guest means and that can be mapped nowhere. */
+  error: HostError | null = null;
+  readonly #space: AddressSpace;
+  readonly #memory: GuestMemory;
+  readonly #runs: RunList;
+
+  constructor(space: AddressSpace, memory: GuestMemory, runs: RunList) {
+    this.#space = space;
+    this.#memory = memory;
+    this.#runs = runs;
+  }
+
+  begin(): void {
+    this.#runs.clear();
+    this.error = null;
+  }
+
+  /** Adds what [first, last] means. Returns the first page that was not examined, last + 1 when all was. */
+  ask(first: number, last: number): number {
+    return this.#space.enumerate(first, last, this.#visit);
+  }
+
+  /** Cuts a run where host memory is not contiguous; ROM is for reading. What is no RAM has no host page: registers of devices are left out, anything else is an error. */
+  readonly #visit = (iova: number, gpa: number, pages: number, permission: number): boolean => {
+    if ((permission & READ_WRITE) === 0) return true;
+    for (let done = 0; done < pages; ) {
+      const run = this.#memory.hostRun(gpa + done, pages - done);
+      if (run > 0) {
+        const granted = permission & (this.#memory.isReadOnly(gpa + done) ? READ : READ_WRITE);
+        if (granted !== 0 && !this.#runs.push(iova + done, gpa + done, run, granted)) return false;
+        done += run;
+        continue;
+      }
+      if ((permission & MMIO) === 0 && this.#space.owner === 'target' && !this.tolerant) {
+        const range = { first: iova + done, last: iova + pages - 1 };
+        this.error ??= new HostError(this.#space.name, errno.EFAULT, range, 'leads outside guest RAM');
+      }
+      const next = this.#memory.nextHostPage(gpa + done);
+      if (next < 0 || next >= gpa + pages) return true;
+      done = next - gpa;
+    }
+    return true;
+  };
+}

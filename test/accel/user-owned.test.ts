@@ -1,0 +1,167 @@
+import { fc, test } from '@fast-check/vitest';
+import { describe, expect } from 'vitest';
+import { userOwned } from '../../src/accel/user-owned/user-owned.ts';
+import { errno } from '../../src/host/errno.ts';
+import { openHost } from '../../src/host/registry.ts';
+import { amd, simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
+import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { Fixture, program, type Step } from './suite.ts';
+import { TOY_PAGES, ToySpace } from './toy-space.ts';
+
+const BBML_2 = 2 << 11;
+const hardwares = {
+  'VT-d': () => vtd(),
+  SMMUv3: () => smmuv3(),
+  'SMMUv3 that splits large pages live': () =>
+    smmuv3({ idr: [0x0000_1aca | (1 << 19) | 3, (19 << 21) | (20 << 6) | 16, 0, (1 << 10) | BBML_2, 0, 0x55] }),
+};
+
+class Guest extends Fixture {
+  constructor(hardware: keyof typeof hardwares, owner: 'target' | 'guest' = 'target') {
+    super(userOwned, owner, 'iommufd', 65535, hardwares[hardware]());
+  }
+
+  /** Every page is read and written, so that the hardware remembers all that it can. */
+  touch(): void {
+    const byte = new Uint8Array(1);
+    for (const device of this.devices) {
+      for (let i = 0; i < TOY_PAGES; i++) {
+        const iova = BigInt(this.space.base + i) << 12n;
+        device.dmaRead(iova, byte);
+        device.dmaWrite(iova, byte);
+      }
+    }
+  }
+
+  /** First stages have no write-only pages: those can be read as well. */
+  override meant(): (string | null)[] {
+    return super.meant().map((page) => page?.replace(/\/2$/, '/3') ?? null);
+  }
+
+  agrees(): void {
+    for (const device of this.devices) expect(this.hardware(device)).toEqual(this.meant());
+  }
+
+  /** Map and unmap calls, and all others. */
+  count(steps: readonly Step[]): readonly [number, number] {
+    const before = { ...this.host.calls };
+    expect(this.run(steps)).toBe(0);
+    const { map, unmap, copy, control, attach } = this.host.calls;
+    return [map + unmap + copy - before.map - before.unmap - before.copy, control + attach - before.control - before.attach];
+  }
+}
+
+for (const hardware of Object.keys(hardwares) as (keyof typeof hardwares)[]) {
+  describe(`path user-owned behind ${hardware}`, () => {
+    for (const owner of ['target', 'guest'] as const) {
+      test.prop([program], { numRuns: 8 })(
+        `${owner}-owned: hardware that forgets nothing by itself agrees after every operation, with no map call and one other at most; what did not change never goes away`,
+        (operations) => {
+          const guest = new Guest(hardware, owner);
+          for (const steps of operations) {
+            const before = guest.meant();
+            guest.touch();
+            const probes: (string | null)[][] = [];
+            const dispose = guest.kernel.hooks.observe({ after: () => probes.push(guest.hardware(guest.devices[0])) });
+            const [mapping, other] = guest.count(steps);
+            dispose();
+            expect(mapping).toBe(0);
+            expect(other).toBeLessThanOrEqual(1);
+            const after = guest.meant();
+            guest.agrees();
+            for (const probe of probes) probe.forEach((found, i) => void (before[i] === after[i] && expect(found).toBe(before[i])));
+          }
+          guest.path.close();
+          guest.host.close();
+        },
+      );
+
+      test.prop([program, fc.integer({ min: 1, max: 6 }), fc.integer({ min: 1, max: 3 })], { numRuns: 10 })(
+        `${owner}-owned: host calls fail: nothing stale is reached by who has none to take it back, and all is mended later`,
+        (operations, nth, count) => {
+          const guest = new Guest(hardware, owner);
+          for (let i = 0; i < count; i++) guest.kernel.hooks.fail({ nth: nth + i, errno: errno.EIO });
+          for (const steps of operations) {
+            const before = guest.space.pages;
+            guest.touch();
+            if (guest.run(steps) < 0 && owner === 'target') {
+              guest.space.pages = before;
+              guest.path.changed(guest.space.base, guest.space.base + TOY_PAGES - 1);
+              if (guest.path.flush() < 0) continue;
+            }
+            for (const device of guest.devices)
+              guest.hardware(device).forEach((found, i) => void (found !== null && expect(found).toBe(guest.meant()[i])));
+          }
+          guest.kernel.hooks.reset();
+          expect(guest.path.flush()).toBe(0);
+          expect(guest.path.pending).toBe(false);
+          guest.hostDevices.forEach((device, i) => {
+            const found = guest.hardware(guest.devices[i]);
+            expect(found).toEqual(device.closed ? found.map(() => null) : guest.meant());
+          });
+        },
+      );
+    }
+
+    test('an invalidation that is left out shows: the hardware still has what was unmapped', () => {
+      const guest = new Guest(hardware);
+      guest.run([{ from: 0, count: 4, gpa: 0, permission: 3 }]);
+      guest.touch();
+      guest.kernel.hooks.fail({ kind: 'IOMMU_HWPT_INVALIDATE', nth: 1, errno: errno.EIO });
+      expect(guest.run([{ from: 0, count: 4, gpa: 0, permission: 0 }])).toBe(-errno.EIO);
+      expect(() => guest.agrees()).toThrow();
+      expect(guest.path.flush()).toBe(0);
+      guest.agrees();
+    });
+
+    test('RAM is mapped once for all spaces, and the last path frees everything', () => {
+      const guest = new Guest(hardware);
+      const maps = guest.host.calls.map;
+      const space = new ToySpace('target', 0x9000);
+      const context = { space, memory: guest.memory, host: guest.host, device: guest.hostDevices[0] };
+      const second = userOwned.create(context);
+      expect(second.attach(guest.hostDevices[0])).toBe(0);
+      guest.path.moved(guest.hostDevices[0]);
+      expect(guest.host.calls.map).toBe(maps);
+      expect(second.detach(guest.hostDevices[0])).toBe(0);
+      expect(guest.path.detach(guest.hostDevices[1])).toBe(0);
+      second.close();
+      guest.path.close();
+      expect([second.error, guest.path.error]).toEqual([null, null]);
+      const { mappings, ...live } = guest.kernel.live();
+      expect(Object.entries(live).filter(([kind, count]) => /hwpt|ioas|viommu|vdevice/i.test(kind) && count > 0)).toEqual([]);
+    });
+
+    test('guest RAM that is removed is reached no more; what is added can be', () => {
+      const guest = new Guest(hardware);
+      guest.run([
+        { from: 0, count: 8, gpa: 120, permission: 3 },
+        { from: 8, count: 8, gpa: 120, permission: 3 },
+      ]);
+      guest.touch();
+      guest.memory.remove(0n);
+      expect(guest.path.remap()).toBe(0);
+      const left = guest.hardware(guest.devices[0]);
+      expect(left.slice(0, 8)).toEqual(new Array(8).fill(null));
+      expect(left.slice(8, 16)).toEqual(guest.meant().slice(8, 16));
+    });
+  });
+}
+
+describe('path user-owned is refused', () => {
+  const context = (nesting: ReturnType<typeof vtd> | null, announced = true) => {
+    const kernel = simKernel({ iommus: [{ nesting }], devices: [{ name: 'vfio0' }] });
+    const host = openHost('iommufd', kernel);
+    const space = Object.assign(new ToySpace('guest'), { announced });
+    return { space, memory: GuestMemory.ofBytes(4096), host, device: host.openDevice(kernel.device().path) };
+  };
+
+  test.each([
+    ['hardware that nests nothing', context(null), /names no IOMMU/],
+    ['AMD-Vi, whose kernel takes no invalidations', context(amd()), /stale/],
+    ['VT-d without nesting', context(vtd({ ecap: 0n })), /ECAP.NEST/],
+    ['a guest that does not announce', context(vtd(), false), /does not announce/],
+  ])('%s', (_, made, reason) => {
+    expect(userOwned.refuse(made)).toMatch(reason);
+  });
+});
