@@ -71,7 +71,13 @@ describe('Machine', () => {
     machine.passThrough(8, kernel.device('vfio0').path);
     machine.remove(0);
     expect(machine.state.endpoints).toEqual({
-      8: { kind: 'pass-through', device: kernel.device('vfio0').path, space: 'PHB 0x1', path: 'shadow', refused: [] },
+      8: {
+        kind: 'pass-through',
+        device: kernel.device('vfio0').path,
+        space: 'PHB 0x1',
+        path: 'shadow',
+        refused: [{ path: 'user-owned', reason: expect.stringContaining('IOMMU_GET_HW_INFO') }],
+      },
     });
     expect(applyPatches(initial, recorded)).toEqual(machine.state);
     expect(applyPatches(machine.state, undo.flat())).toEqual(initial);
@@ -172,7 +178,7 @@ describe('Machine', () => {
 
   test('a path that is no path is refused, with the names that there are', () => {
     const { memory, target, host } = pseries();
-    expect(() => new Machine({ memory, target, host, path: 'teleport' })).toThrow(/auto, shadow/);
+    expect(() => new Machine({ memory, target, host, path: 'teleport' })).toThrow(/auto, user-owned, shadow/);
     // Nothing was observed: the target takes the next machine.
     new Machine({ memory, target, host }).close();
   });
