@@ -206,6 +206,41 @@ describe('devices and their IOMMUs', () => {
     expect(other.openDevice(kernel.device('b').path).name).toContain('b');
   });
 
+  test('a region that is still mapped holds a closed device’s file: it is detached before', () => {
+    const { kernel, host, device } = machine({});
+    const vfio = device('vfio0');
+    const space = host.createSpace();
+    const memory = kernel.allocate(4096);
+    expect(space.map(0x10, pfnOf(memory.address), 1, READ_WRITE)).toBe(0);
+    expect(space.attach(vfio)).toBe(0);
+    const region = kernel.mmap(vfio.fd, 4096, 0n) as PortMemory;
+    const { id } = vfio;
+    vfio.close();
+    expect(kernel.device().dmaWrite(0x1_0000n, Uint8Array.of(1))).toBe(DMA_BLOCKED);
+    expect(() => host.openDevice(kernel.device().path), `object ${id} is bound still`).toThrow(/EINVAL/);
+    region.release();
+    const again = host.openDevice(kernel.device().path);
+    expect(space.attach(again)).toBe(0);
+    // The descriptor alone, as a process that is killed: the mapping keeps the DMA going.
+    const held = kernel.mmap(again.fd, 4096, 0n) as PortMemory;
+    kernel.close(again.fd);
+    expect(kernel.device().dmaWrite(0x1_0000n, Uint8Array.of(1))).toBe(0);
+    held.release();
+    expect(kernel.device().dmaWrite(0x1_0000n, Uint8Array.of(1))).toBe(DMA_BLOCKED);
+  });
+
+  test('a device that the kernel does not detach is closed all the same', () => {
+    const { kernel, host, device } = machine({});
+    const vfio = device('vfio0');
+    expect(host.createSpace().attach(vfio)).toBe(0);
+    kernel.hooks.fail({ kind: 'VFIO_DEVICE_DETACH_IOMMUFD_PT', nth: 1, errno: errno.EIO });
+    vfio.close();
+    expect([vfio.closed, kernel.device().dmaWrite(0n, Uint8Array.of(1))]).toEqual([true, DMA_BLOCKED]);
+    vfio.close();
+    host.close();
+    expect(kernel.live()['descriptors']).toBe(0);
+  });
+
   test('without interrupt isolation nobody gets the devices', () => {
     const { device } = machine({ iommus: [{ isolatedMsi: false }] });
     expect(() => device('vfio0')).toThrow(/EPERM .*iommufd.allow_unsafe_interrupts=1/);

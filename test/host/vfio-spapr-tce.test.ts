@@ -69,6 +69,9 @@ describe('vfio-spapr-tce', () => {
     ['a page size that there is not', { pageLg2: 13 }, errno.EINVAL],
     ['more levels than there are', { levels: 6, sizeLg2: 30 }, errno.EINVAL],
     ['a window smaller than its page', { pageLg2: 24, sizeLg2: 20 }, errno.EINVAL],
+    // pnv_pci_ioda2_table_alloc_pages: 5 levels of 9 bits and a page of 12 reach 2^57.
+    ['levels that index more than 2^54 bytes with the page', { levels: 5, sizeLg2: 30 }, errno.EINVAL],
+    ['a window of 2^55 bytes', { levels: 4, sizeLg2: 55 }, errno.EINVAL],
   ])('%s is refused with what there is', (_, wish, code) => {
     const space = host.createSpace({ windows: [wish] });
     expect(space.attach(open())).toBe(-code);

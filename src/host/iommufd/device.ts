@@ -36,6 +36,7 @@ export class IommufdDevice implements HostDevice {
   readonly #attach: Command;
   readonly #detach: Command;
   readonly #onClose: (device: IommufdDevice) => void;
+  readonly #pasids = new Set<number>();
   #closed = false;
 
   /** @throws HostError when the node cannot be opened or bound. */
@@ -86,6 +87,7 @@ export class IommufdDevice implements HostDevice {
     command.words[3] = pasid;
     const result = command.call(this.fd);
     command.release();
+    if (result >= 0) this.#pasids.add(pasid);
     return Math.min(result, 0);
   }
 
@@ -96,6 +98,7 @@ export class IommufdDevice implements HostDevice {
     command.words[2] = pasid;
     const result = command.call(this.fd);
     command.release();
+    if (result >= 0) this.#pasids.delete(pasid);
     return Math.min(result, 0);
   }
 
@@ -103,9 +106,14 @@ export class IommufdDevice implements HostDevice {
     return this.#closed;
   }
 
-  /** Closing the descriptor detaches and unbinds. */
+  /**
+   * Detaches, and closes the descriptor, which unbinds. Detaching comes first: a region that is still mapped holds the file, and the
+   * device would go on with its DMA. A detach that fails is no reason to keep the descriptor, which detaches when nothing holds it.
+   */
   close(): void {
     if (this.#closed) return;
+    for (const pasid of [...this.#pasids]) this.detachPasid(pasid);
+    if (this.attachment !== null) this.detach();
     this.#closed = true;
     this.attachment = null;
     this.#port.close(this.fd);

@@ -174,10 +174,12 @@ export class IommufdSpace extends KernelObject implements HostSpace {
     }
   }
 
+  /** Back to where it was, or blocked: where it is after all `attachment` says. */
   #undoAttach(device: IommufdDevice, before: Handle | null): void {
     this.context.calls.attach++;
-    if (before !== null) device.attach(before);
-    else device.detach();
+    if (before !== null && device.attach(before) === 0) return;
+    if (before !== null) this.context.calls.attach++;
+    device.detach();
   }
 
   detach(device: HostDevice): number {

@@ -1,8 +1,10 @@
+import { PAGE_BYTES } from '../../../memory/address.ts';
 import { errno } from '../../errno.ts';
 import { ioctl } from '../../iommufd/uapi.ts';
 import type { SimDevice } from '../device.ts';
 import type { SimFile } from '../files.ts';
 import type { SimKernel } from '../kernel.ts';
+import type { Vma } from '../memory.ts';
 import { readArgsz, readSized } from '../structs.ts';
 import { IommufdContext } from './context.ts';
 import { DeviceObject, NO_PASID } from './device.ts';
@@ -22,6 +24,8 @@ export class CdevFile implements SimFile {
   readonly #device: SimDevice;
   #context: IommufdContext | null = null;
   #object: DeviceObject | null = null;
+  #mappings = 0;
+  #closed = false;
 
   constructor(kernel: SimKernel, device: SimDevice) {
     this.#kernel = kernel;
@@ -90,7 +94,23 @@ export class CdevFile implements SimFile {
     return { device: this.#device.name, bound: this.#object?.id ?? null };
   }
 
+  /** The device's first region. A mapping holds the file, as any mapping does. */
+  mmap(bytes: number, offset: number): Vma | number {
+    if (this.#object === null || offset !== 0 || bytes !== PAGE_BYTES) return -errno.EINVAL;
+    const frames = this.#kernel.physical.allocate(bytes);
+    this.#mappings++;
+    const onUnmap = () => {
+      this.#mappings--;
+      if (this.#closed) this.close();
+    };
+    const vma = this.#kernel.process.map(frames, 0, bytes, { onUnmap });
+    this.#kernel.physical.drop(frames);
+    return vma;
+  }
+
   close(): void {
+    this.#closed = true;
+    if (this.#mappings > 0) return;
     const [object, context] = [this.#object, this.#context];
     if (object === null || context === null) return;
     this.#object = null;

@@ -148,6 +148,7 @@ export class TceDriver implements ContainerDriver {
     const power = bytes > 0n && (bytes & (bytes - 1n)) === 0n;
     if (!power || bytes < 1n << BigInt(pageLg2) || levels < 1 || levels > levelsMax) return -errno.EINVAL;
     const entries = Number(bytes >> BigInt(pageLg2));
+    if (tooDeep(Math.log2(entries), levels, pageLg2)) return -errno.EINVAL;
     const refused = this.#kernel.pin(tableBytes(entries));
     if (refused < 0) return refused;
     const table = new TceTable(index === 0 ? BigInt(start32) : start64, pageLg2, entries, levels);
@@ -292,6 +293,12 @@ export class TceDriver implements ContainerDriver {
 /** Runs the rest of a call when its struct could be read. */
 function done<C extends object>(command: C | number, run: (command: C) => number): number {
   return typeof command === 'number' ? command : run(command);
+}
+
+/** pnv_pci_ioda2_table_alloc_pages: what the levels index and the page together stay below 2^55, and a level has a page at least. */
+function tooDeep(entriesLg2: number, levels: number, pageLg2: number): boolean {
+  const levelLg2 = Math.max(Math.ceil(entriesLg2 / levels), PAGE_LG2 - 3);
+  return levelLg2 * levels + pageLg2 >= 55;
 }
 
 function tableBytes(entries: number): number {
