@@ -44,6 +44,18 @@ describe('a guest with an AMD IOMMU on iommufd', () => {
     expect(device.dmaWrite(0x20_9000n, Uint8Array.of(1))).toBeLessThan(0);
   });
 
+  test('an invalidation of one page takes all of the large page that covered it off the hardware', () => {
+    const { guest, table, kernel } = machine();
+    table.map(0x200, 0, 512, 3);
+    guest.command(invalidatePages(7, 0x200, 21), completionWait());
+    const device = kernel.device('vfio0');
+    expect(device.dmaRead(0x3f_f000n, new Uint8Array(4))).toBe(0);
+    table.unmap(0x200, 512);
+    guest.command(invalidatePages(7, 0x200, 12), completionWait());
+    expect(device.dmaRead(0x3f_f000n, new Uint8Array(4))).toBeLessThan(0);
+    expect(guest.access(DEVICE, 0x3f_f000n, 1)).toBeLessThan(0n);
+  });
+
   test('devices of one domain share what the host has; one that leaves it reaches nothing of it', () => {
     const { guest, table, calls, kernel, vm } = machine();
     const before = calls();

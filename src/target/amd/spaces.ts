@@ -2,10 +2,12 @@ import { EXECUTE, READ, READ_WRITE } from '../../memory/access.ts';
 import { PFN_LIMIT } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { TableMemory } from '../../pagetable/page-table.ts';
+import type { RadixReader } from '../../pagetable/radix-reader.ts';
 import { Runs } from '../../pagetable/runs.ts';
 import { CountedMemory, enumerateTwoStage } from '../../pagetable/two-stage.ts';
 import { get, put } from '../fields.ts';
 import { IdentitySpace } from '../identity-space.ts';
+import { LargeLeaves } from '../large-leaves.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type PfnRange, type RunVisitor, sameStage, type TargetObserver } from '../target.ts';
 import { DTE } from './spec/dte.ts';
 import { type DeviceEntry, VERDICT } from './translation/device-entry.ts';
@@ -33,6 +35,8 @@ class TableSpace implements AddressSpace {
   readonly granuleLg2 = 12;
   readonly apertures: readonly PfnRange[];
   readonly parts: TableParts;
+  /** Of the tables that invalidations name: the guest's, or the host's without them. */
+  readonly leaves = new LargeLeaves();
   readonly #memory: CountedMemory;
 
   constructor(parts: TableParts, memory: CountedMemory, announced: boolean) {
@@ -80,11 +84,17 @@ class TableSpace implements AddressSpace {
   #tables(from: number, to: number, visit: RunVisitor): number {
     const { entry, pasid, root } = this.parts;
     const memory = this.#memory;
-    if (pasid < 0) return entry.host === null ? flat(from, to, visit) : entry.hostTable(memory).enumerate(from, to, visit, ENTRY_BUDGET);
-    if (entry.host === null) return guestTable(entry, root, memory).enumerate(from, to, visit, ENTRY_BUDGET);
-    const first = (over: TableMemory) => guestTable(entry, root, over);
+    if (pasid < 0)
+      return entry.host === null ? flat(from, to, visit) : this.#noting(entry.hostTable(memory)).enumerate(from, to, visit, ENTRY_BUDGET);
+    if (entry.host === null) return this.#noting(guestTable(entry, root, memory)).enumerate(from, to, visit, ENTRY_BUDGET);
+    const first = (over: TableMemory) => this.#noting(guestTable(entry, root, over));
     const stages = { memory, first, second: (over: TableMemory) => entry.hostTable(over) };
     return enumerateTwoStage(stages, from, to, visit, ENTRY_BUDGET);
+  }
+
+  #noting<Table extends RadixReader>(table: Table): Table {
+    table.largeLeaf = (page, lg2) => this.leaves.add(page, lg2);
+    return table;
   }
 }
 
@@ -236,8 +246,12 @@ export class Spaces {
     for (const space of new Set(this.#attached.values())) if (space instanceof TableSpace) this.#say(space, 0, PFN_LIMIT - 1);
   }
 
+  /** All that was made of the leaves that covered the range. */
   #say(space: TableSpace, first: number, last: number): void {
-    this.#observer?.changed(space, first, last);
+    const from = space.leaves.first(first);
+    const to = space.leaves.last(last);
+    if (from === 0 && to === PFN_LIMIT - 1) space.leaves.clear();
+    this.#observer?.changed(space, from, to);
     this.#changed = true;
   }
 

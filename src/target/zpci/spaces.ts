@@ -4,6 +4,7 @@ import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { S390Table } from '../../pagetable/s390.ts';
 import { get, isSet } from '../fields.ts';
 import { IdentitySpace } from '../identity-space.ts';
+import { LargeLeaves } from '../large-leaves.ts';
 import type { AddressSpace, PfnRange, RunVisitor } from '../target.ts';
 import { IOTA } from './spec/anchor.ts';
 
@@ -36,6 +37,8 @@ export class TableSpace implements AddressSpace {
   /** What of them the tables can translate at all: less where a segment table has to serve more than 2 GiB. */
   readonly lastTranslated: number;
   readonly table: S390Table;
+  /** Frames that enumerations met: a refresh of one page takes all of the frame that covered it. */
+  readonly leaves = new LargeLeaves();
   readonly isProtected: boolean;
   /** Levels above the page tables, and the first of them. */
   readonly top: number;
@@ -53,6 +56,7 @@ export class TableSpace implements AddressSpace {
     this.top = levels - 1;
     this.origin = Number(iota / BigInt(TABLE_BYTES)) * (TABLE_BYTES / PAGE_BYTES);
     this.table = new S390Table(memory, { root: this.origin, levels, protected: this.isProtected, edat: 2 });
+    this.table.largeLeaf = (page, lg2) => this.leaves.add(page, lg2);
   }
 
   /** Reads at most ENTRY_BUDGET entries. */

@@ -145,6 +145,17 @@ describe('zPCI translation', () => {
   });
 });
 
+test('a refresh of one page says all of the frame that covered it', () => {
+  const { guest, tables } = registered();
+  tables.frame(PAGE, 3);
+  const said: unknown[] = [];
+  guest.iommu.observe({ attach: () => 0, changed: (_, first, last) => void said.push([first, last]), flush: () => 0 });
+  runsOf(guest.iommu.spaceOf(1)!);
+  tables.set(tables.entry(1, PAGE >> 8), INVALID);
+  guest.refresh(1, PAGE, 1);
+  expect(said).toEqual([[FIRST, FIRST + 255]]);
+});
+
 describe('zPCI interrupts', () => {
   const vector = 0x3000n;
   const summary = 0x3100n;

@@ -170,6 +170,7 @@ export class CommandBuffer {
     const { start, pages } = rangeOf(first, isSet(words, INVALIDATE_PAGES.S));
     const pasid = isSet(words, INVALIDATE_PAGES.GN) ? get(words, INVALIDATE_PAGES.PASID) : -1;
     if (pasid < 0 && translator.hasGuestTables(domain)) translator.iotlb.invalidateSpace(domain);
+    else if (pasid >= 0 && translator.hasPieces(domain)) translator.iotlb.invalidateContext(domain, pasid);
     else translator.iotlb.invalidateRange(domain, pasid < 0 ? NO_CONTEXT : pasid, start, start + pages - 1);
     translator.forgetGuestTables(domain);
     spaces.command(words, -1);

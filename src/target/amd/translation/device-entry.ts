@@ -105,7 +105,7 @@ export class DeviceEntry {
   }
 
   /** The host table over other memory: for enumerations and for who looks behind a failure. */
-  hostTable(memory: TableMemory): PageTable {
+  hostTable(memory: TableMemory): AmdV1Table {
     const accessedDirty = this.tracksDirty ? 'both' : this.tracksAccess ? 'accessed' : 'none';
     return new AmdV1Table(memory, { levels: this.mode as 1 | 2 | 3 | 4 | 5 | 6, root: getWide(this.words, DTE.ROOT), accessedDirty });
   }

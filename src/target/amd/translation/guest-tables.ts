@@ -1,6 +1,6 @@
 import { READ, WRITE } from '../../../memory/access.ts';
 import { hiOfPfn, loOfPfn } from '../../../memory/address.ts';
-import type { PageTable, TableMemory } from '../../../pagetable/page-table.ts';
+import type { TableMemory } from '../../../pagetable/page-table.ts';
 import { SecondStageMemory } from '../../../pagetable/two-stage.ts';
 import { X86Table } from '../../../pagetable/x86.ts';
 import { getWide, isSet } from '../../fields.ts';
@@ -37,6 +37,6 @@ function guestMemory(entry: DeviceEntry, memory: TableMemory): TableMemory {
 }
 
 /** A PASID's guest table over memory that is behind the host table already. */
-export function guestTable(entry: DeviceEntry, root: number, memory: TableMemory): PageTable {
+export function guestTable(entry: DeviceEntry, root: number, memory: TableMemory): X86Table {
   return new X86Table(memory, { levels: entry.guestLevels, root });
 }

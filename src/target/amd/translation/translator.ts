@@ -48,6 +48,8 @@ export class Translator {
   readonly #stages = new Map<DeviceEntry, Map<number, WalkingStage | number>>();
   /** Domains that translations of guest tables were cached for. */
   readonly #guestDomains = new Set<number>();
+  /** Those of them whose tables stand behind host tables: large leaves may be cached in pieces. */
+  readonly #nestedDomains = new Set<number>();
   readonly #fill = new Int32Array(OUT_LENGTH);
   #device = -1;
   #entry: DeviceEntry | null = null;
@@ -87,6 +89,7 @@ export class Translator {
     this.#entries.clear();
     this.#stages.clear();
     this.#guestDomains.clear();
+    this.#nestedDomains.clear();
     this.iotlb.invalidateAll();
     this.#device = -1;
     this.#entry = null;
@@ -104,7 +107,12 @@ export class Translator {
 
   /** Whether translations of guest tables of the domain may be cached. */
   hasGuestTables(domain: number): boolean {
-    return this.#guestDomains.has(domain);
+    return this.#guestDomains.has(domain) || this.#nestedDomains.has(domain);
+  }
+
+  /** Whether leaves of the domain's guest tables may be cached in pieces. */
+  hasPieces(domain: number): boolean {
+    return this.#nestedDomains.has(domain);
   }
 
   /** The exclusion range as far as it holds for an entry, or null. */
@@ -166,7 +174,7 @@ export class Translator {
 
   #miss(entry: DeviceEntry, context: number, hi: number, lo: number, wish: number): number {
     const stage = context < 0 ? entry.host! : this.#stage(entry, context);
-    if (context >= 0) this.#guestDomains.add(entry.domain);
+    if (context >= 0) (entry.host === null ? this.#guestDomains : this.#nestedDomains).add(entry.domain);
     if (typeof stage === 'number') {
       if (stage !== GCR3_UNREADABLE) return this.#pageFault(entry, context, [], hi, lo, wish);
       this.#report(EVENT.pageTableHardware, entry, context, rw(wish), hi, lo);
