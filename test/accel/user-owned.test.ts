@@ -150,6 +150,21 @@ for (const hardware of Object.keys(hardwares) as (keyof typeof hardwares)[]) {
   });
 }
 
+test('a window wider than the first stage is refused when the target makes it, and the old state stands', () => {
+  const guest = new Guest('VT-d');
+  guest.run([{ from: 0, count: 4, gpa: 0, permission: 3 }]);
+  const { apertures } = guest.space;
+  const wide = { first: 2 ** 47, last: 2 ** 47 + 15 };
+  Object.assign(guest.space, { apertures: [...apertures, wide] });
+  guest.path.changed(wide.first, wide.last);
+  expect(guest.path.flush()).toBe(-errno.ERANGE);
+  expect(guest.path.error?.message).toContain('first stage');
+  Object.assign(guest.space, { apertures });
+  guest.path.changed(wide.first, wide.last);
+  expect(guest.path.flush()).toBe(0);
+  guest.agrees();
+});
+
 describe('path user-owned is refused', () => {
   const context = (nesting: ReturnType<typeof vtd> | null, announced = true) => {
     const kernel = simKernel({ iommus: [{ nesting }], devices: [{ name: 'vfio0' }] });

@@ -57,6 +57,8 @@ class UserOwnedPath implements Path {
   readonly #rest = new DirtyRanges();
   readonly #limit: number;
   readonly #liveSplit: boolean;
+  /** The apertures that the first stage covers. */
+  #reached: AddressSpace['apertures'] | null = null;
   #populated = false;
   /** The hardware may remember what is no longer in the tables; a guest that owns its mappings has no device on it meanwhile. */
   #stale = false;
@@ -144,7 +146,9 @@ class UserOwnedPath implements Path {
       }
     }
     const debts = [this.#owed, this.#rest].map(taken);
-    const result = this.#changed.count > 0 ? this.#reconcile(this.#changed) : 0;
+    const reached = this.#reachApertures();
+    if (reached < 0) this.#owed.addAll(this.#changed);
+    const result = reached < 0 || this.#changed.count === 0 ? reached : this.#reconcile(this.#changed);
     this.#changed.clear();
     for (const debt of debts) {
       if (result < 0 || this.#rest.count > 0) this.#owed.addAll(debt);
@@ -168,6 +172,19 @@ class UserOwnedPath implements Path {
   #answered(answer: number, error = this.#installed.error): number {
     if (answer < 0) this.#error = error;
     return answer;
+  }
+
+  /** A window that the target promised its guest has to be one that the first stage covers: it is refused now, not at its first mapping. */
+  #reachApertures(): number {
+    const wanted = this.#space.apertures;
+    if (wanted === this.#reached || this.#space.owner === 'guest') return 0;
+    const outside = wanted.find(({ last }) => last >= this.#limit);
+    if (outside !== undefined) {
+      const hint = "wider than the hardware's first stage";
+      return this.#answered(-errno.ERANGE, new HostError(this.#space.name, errno.ERANGE, outside, hint));
+    }
+    this.#reached = wanted;
+    return 0;
   }
 
   /** Makes the tables and the hardware agree within the ranges; what cannot be done is owed. Returns 0 or a negative errno. */

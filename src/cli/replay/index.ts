@@ -5,12 +5,14 @@ import { type Command, EXIT_OK, EXIT_WRONG, type Output } from '../command.ts';
 import { progressOf } from '../progress.ts';
 import { bytesOf } from '../recording.ts';
 import { openRig, type PortName, portNames } from './ports.ts';
+import { type HostHardware, hostHardwares } from './rig-sim.ts';
 import { type ReplayResult, RIG_DEVICES, replay } from './run.ts';
 
 interface ReplayOptions {
   readonly host: string;
   readonly port: PortName;
   readonly path: string;
+  readonly hostHw: HostHardware;
   readonly json: boolean;
 }
 
@@ -27,13 +29,14 @@ export const replayCommand: Command = {
           .default('sim'),
       )
       .addOption(new Option('--path <path>', 'path from the guest to the hardware').choices(pathNames()).default('auto'))
+      .addOption(new Option('--host-hw <iommu>', "the simulated host's IOMMU").choices(hostHardwares()).default('none'))
       .action(async (file: string, options: ReplayOptions) => end(await run(file, options, output)));
   },
 };
 
-async function run(file: string, { host, port, path, json }: ReplayOptions, output: Output): Promise<number> {
+async function run(file: string, { host, port, path, hostHw, json }: ReplayOptions, output: Output): Promise<number> {
   const size = await bytesOf(file);
-  const rig = await openRig(port, host, RIG_DEVICES);
+  const rig = await openRig(port, host, RIG_DEVICES, hostHw);
   try {
     const progress = progressOf(output, `replay ${file}`, size);
     const result = await replay({ file, path, ...(progress && { progress }) }, rig);
@@ -52,7 +55,7 @@ export function wrongOf(result: ReplayResult): number {
 }
 
 function describe(result: ReplayResult, { out }: Output): void {
-  const { answers, dma, hardwareDma, hostCalls, splits } = result;
+  const { answers, dma, hardwareDma, hostCalls, otherCalls, splits } = result;
   const count = (value: number): string => value.toLocaleString('en');
   out(`${result.file}: ${result.target} guest over ${result.host} (${result.port}), path ${result.path}`);
   out(
@@ -66,6 +69,7 @@ function describe(result: ReplayResult, { out }: Output): void {
   out(
     `  host calls    ${count(hostCalls.total)}: ${count(hostCalls.map)} map, ${count(hostCalls.unmap)} unmap, ${count(hostCalls.copy)} copy, ${count(hostCalls.attach)} attach (QEMU 11.1: ${count(result.peerHostCalls)})`,
   );
+  out(`  other calls   ${count(otherCalls)}: invalidations, allocations, queries`);
   out(`  splits        ${splits.withGap} with a gap, ${splits.withoutGap} without`);
   out(`  time          ${result.seconds.toFixed(1)} s`);
   for (const detail of [...answers.details, ...dma.details, ...hardwareDma.details]) out(`  wrong: ${detail}`);

@@ -31,6 +31,8 @@ export interface ReplayResult {
   readonly dma: Tally;
   readonly hardwareDma: Tally;
   readonly hostCalls: CallCounts;
+  /** Invalidations, allocations and queries that followed the guest's operations. */
+  readonly otherCalls: number;
   /** Host calls made before the first recorded operation, and the allocations and queries of the whole run. */
   readonly setup: { readonly calls: number };
   readonly splits: { readonly withGap: number; readonly withoutGap: number };
@@ -120,6 +122,7 @@ class Run {
       dma: this.#context.dma.software,
       hardwareDma: this.#context.dma.hardware,
       hostCalls: { ...counts, total },
+      otherCalls: since('control'),
       setup: { calls: all - total },
       splits: {
         withGap: counters.reduce((sum, { counters: { splits } }) => sum + splits, 0),
