@@ -16,5 +16,11 @@ export const registry: Readonly<Record<string, () => Promise<{ readonly row: Row
   'virtio-map': () => import('./rows/virtio-map.ts'),
   'put-tce': async () => ({ row: (await import('./rows/tce.ts')).putTce }),
   'put-tce-indirect': async () => ({ row: (await import('./rows/tce.ts')).putTceIndirect }),
+  'amd-translate-hit': async () => ({ row: (await import('./rows/amd.ts')).translateHit }),
+  'amd-translate-miss': async () => ({ row: (await import('./rows/amd.ts')).translateMiss }),
+  'amd-commands': async () => ({ row: (await import('./rows/amd.ts')).commands }),
+  'zpci-translate-hit': async () => ({ row: (await import('./rows/zpci.ts')).translateHit }),
+  'zpci-translate-miss': async () => ({ row: (await import('./rows/zpci.ts')).translateMiss }),
+  'zpci-rpcit': async () => ({ row: (await import('./rows/zpci.ts')).refresh }),
   'dma-read': async () => ({ row: (await import('./rows/tce.ts')).dma }),
 };

@@ -1,0 +1,95 @@
+import { READ } from '../../src/memory/access.ts';
+import { hiOf, loOf } from '../../src/memory/address.ts';
+import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { NO_PASID } from '../../src/target/target.ts';
+import { GeneralRegisters, MPCIFC, ZpciIommu } from '../../src/target/zpci/index.ts';
+import { Random } from '../random.ts';
+import type { Row, Work } from '../row.ts';
+
+const PAGES = 1 << 14;
+const BASE = 1;
+const REGION = 0x4000;
+const SEGMENT = 0x8000;
+const PAGE_TABLES = 0x1_0000;
+const RAM_BYTES = 0x10_0000;
+const FIB = 0x1000;
+const HANDLE = 0x8002_0000n;
+
+/** A function behind region third tables, 64 MiB from 4 GiB on. */
+class Guest {
+  readonly iommu: ZpciIommu;
+  readonly registers = new GeneralRegisters();
+
+  constructor(iotlbEntries: number) {
+    const memory = GuestMemory.ofBytes(RAM_BYTES);
+    const store = (at: number, value: bigint) => memory.store64BE(0, at, hiOf(value), loOf(value));
+    store(REGION + 16, BigInt(SEGMENT) | 7n);
+    for (let i = 0; i < PAGES / 256; i++) store(SEGMENT + 8 * i, BigInt(PAGE_TABLES + 2048 * i));
+    for (let page = 0; page < PAGES; page++) store(PAGE_TABLES + 8 * page, BigInt(0x20_0000 + (page ^ 0x155)) << 12n);
+    this.iommu = new ZpciIommu({ memory, functions: [{ fid: 1 }], iotlbEntries });
+    const block = new Uint8Array(64);
+    block.set([0, 32, 0, 5], 0);
+    block.set([0, 2, 0, 0, 0, 0, 0, 1], 16);
+    block.set([0, 32], 32);
+    this.iommu.clp(block);
+    store(FIB + 0x10, 0x1_0000_0000n);
+    store(FIB + 0x18, 0x1_03ff_ffffn);
+    store(FIB + 0x20, BigInt(REGION) | 0x804n);
+    this.registers.u64[1] = (HANDLE << 32n) | BigInt(MPCIFC.registerTranslation);
+    if (this.iommu.mpcifc(this.registers, 1, BigInt(FIB)) !== 0) throw new Error('the function was not registered');
+  }
+}
+
+class Translations implements Work {
+  readonly operations = 1 << 13;
+  readonly #guest: Guest;
+  readonly #order: Int32Array;
+  #at = 0;
+
+  constructor(guest: Guest) {
+    const random = new Random();
+    this.#guest = guest;
+    this.#order = Int32Array.from({ length: PAGES }, () => random.next() & (PAGES - 1));
+  }
+
+  batch(): number {
+    const { iommu } = this.#guest;
+    const { translated } = iommu;
+    const order = this.#order;
+    const end = this.#at + this.operations;
+    let sum = 0;
+    for (let i = this.#at; i < end; i++) {
+      const lg2 = iommu.translate(1, NO_PASID, BASE, order[i] << 12, READ);
+      sum = (sum + lg2 + translated[0] + translated[1]) | 0;
+    }
+    this.#at = end === order.length ? 0 : end;
+    return sum;
+  }
+}
+
+/** RPCIT of one page after the other. */
+class Refreshes implements Work {
+  readonly operations = 1 << 11;
+  readonly #guest = new Guest(1 << 15);
+
+  batch(): number {
+    const { iommu, registers } = this.#guest;
+    const { u64 } = registers;
+    let sum = 0;
+    for (let i = 0; i < this.operations; i++) {
+      u64[1] = HANDLE << 32n;
+      u64[2] = BigInt(0x1_0000_0000 + i * 4096);
+      u64[3] = 4096n;
+      sum = (sum + iommu.rpcit(registers, 1, 2) + 1) | 0;
+    }
+    return sum;
+  }
+}
+
+function row(name: string, variant: string, setup: () => Work): Row {
+  return { name, baseline: null, variants: [{ name: variant, goal: null, baseline: null, setup }] };
+}
+
+export const translateHit = row('zpci-translate-hit', '16K pages', () => new Translations(new Guest(2 * PAGES)));
+export const translateMiss = row('zpci-translate-miss', '16K pages', () => new Translations(new Guest(16)));
+export const refresh = row('zpci-rpcit', 'one page', () => new Refreshes());
