@@ -7,17 +7,6 @@ import { type RecordedLine, RecordingError } from '../recording.ts';
 import type { DmaCheck } from './dma-check.ts';
 import type { Tally } from './tally.ts';
 
-/** Guest RAM as the machine line of a recording describes it. */
-export interface RecordedRam {
-  readonly gpa: bigint;
-  readonly bytes: bigint;
-}
-
-export function recordedRam(machine: RecordedLine): RecordedRam[] {
-  const regions = machine.objects('ram').map((region) => ({ gpa: region.u64('gpa'), bytes: region.u64('bytes') }));
-  return regions.length > 0 ? regions : machine.fail("'ram' has no region");
-}
-
 /** READ, WRITE or both, as recordings write them too. */
 export function recordedAccess(line: RecordedLine, field: string): number {
   const access = line.integer(field);

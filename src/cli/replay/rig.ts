@@ -1,7 +1,5 @@
 import type { Host } from '../../host/host.ts';
 import type { Port } from '../../host/port.ts';
-import { GuestMemory } from '../../memory/guest-memory.ts';
-import type { RecordedRam } from './replayer.ts';
 
 /** The DMA of one passed-through device, done for real: false when the hardware refused it. */
 export interface DmaEngine {
@@ -25,14 +23,4 @@ export interface Rig {
   /** The devices do every how many-th recorded DMA; 1 where they are quick. */
   readonly stride: number;
   close(): void;
-}
-
-/** Guest RAM in memory that the port's kernel can map for DMA. @throws RangeError when there is not that much. */
-export function allocateRam(port: Port, regions: readonly RecordedRam[]): GuestMemory {
-  return new GuestMemory(
-    regions.map(({ gpa, bytes }) => {
-      const memory = port.allocate(Number(bytes));
-      return { gpa, buffer: memory.buffer, bytes: Number(bytes), hostAddress: memory.address };
-    }),
-  );
 }

@@ -2,8 +2,9 @@ import type { HostCalls } from '../../host/host.ts';
 import { Machine } from '../../vmm/machine.ts';
 import { type ReadProgress, type RecordedLine, RecordingError, recordedLines } from '../recording.ts';
 import { DmaCheck } from './dma-check.ts';
-import { guarded, type RecordedTarget, type ReplayContext, recordedRam } from './replayer.ts';
-import { allocateRam, type DmaEngine, type Rig } from './rig.ts';
+import { allocateRam, recordedRam } from './ram.ts';
+import { guarded, type RecordedTarget, type ReplayContext } from './replayer.ts';
+import type { DmaEngine, Rig } from './rig.ts';
 import { Tally } from './tally.ts';
 import { recordedTarget } from './targets.ts';
 

@@ -12,7 +12,8 @@ import {
 } from '../../target/spapr/index.ts';
 import { HypercallDispatcher } from '../../vmm/hypercalls.ts';
 import type { RecordedLine } from '../recording.ts';
-import { guarded, type RecordedTarget, type ReplayContext, recordedAccess, recordedRam } from './replayer.ts';
+import { recordedRam } from './ram.ts';
+import { guarded, type RecordedTarget, type ReplayContext, recordedAccess } from './replayer.ts';
 import { hex } from './tally.ts';
 
 /** BUID of the first host bridge of QEMU's pseries machine; a machine line may name another as `buid`. */

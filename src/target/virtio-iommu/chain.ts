@@ -1,7 +1,9 @@
 import type { GuestMemory } from '../../memory/guest-memory.ts';
-import { CHAIN_LIMIT } from './virtqueue.ts';
 
 const FRAME = 2 ** 32;
+
+/** Descriptors that one buffer may have ("The device MAY have a reasonable limit", 2.7.4.1). */
+export const CHAIN_LIMIT = 1024;
 
 /** One buffer of a virtqueue: pieces of guest memory, the device-readable ones first (2.6, 2.7.4.2). Reused: allocates only to grow. */
 export class Chain {

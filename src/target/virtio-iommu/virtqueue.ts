@@ -23,9 +23,6 @@ export const EMPTY = 0;
 /** The ring breaks a rule of 2.7 or 2.8, or leaves guest RAM. The device needs a reset (2.1.2). */
 export const BROKEN = -1;
 
-/** Descriptors that one buffer may have ("The device MAY have a reasonable limit", 2.7.4.1). */
-export const CHAIN_LIMIT = 1024;
-
 /** The device's side of a virtqueue: the same for split and packed rings. Buffers are given back in the order in which they were taken. */
 export interface Virtqueue {
   /** Next buffer that the driver made available. Looks at CHAIN_LIMIT descriptors at most. */

@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
+import { CHAIN_LIMIT } from '../../../src/target/virtio-iommu/chain.ts';
 import { VirtioIommu } from '../../../src/target/virtio-iommu/index.ts';
 import { EVENT_QUEUE, REQUEST_QUEUE, S_OK, STATUS_DRIVER_OK, STATUS_NEEDS_RESET } from '../../../src/target/virtio-iommu/protocol.ts';
-import { CHAIN_LIMIT, type QueueSetup } from '../../../src/target/virtio-iommu/virtqueue.ts';
+import type { QueueSetup } from '../../../src/target/virtio-iommu/virtqueue.ts';
 import type { Driver } from './driver.ts';
 import { EP, featuresOf, type RingKind, ringKinds, start } from './fixture.ts';
 import { attach, map, unmap } from './requests.ts';
