@@ -213,7 +213,7 @@ export class Domains {
       this.bypass = bypass;
       return true;
     }
-    for (const { id } of loose.slice(0, refused)) this.#tell(id, reach(!bypass));
+    for (const { id } of loose.slice(0, refused)) this.#tellBack(id, reach(!bypass));
     return false;
   }
 
@@ -227,8 +227,13 @@ export class Domains {
     if (refused < 0) return true;
     const moved = endpoints.slice(0, refused).filter(moves);
     this.#install(before.domains, before.bypass);
-    for (const endpoint of moved) this.#tell(endpoint.id, this.spaceOf(endpoint));
+    for (const endpoint of moved) this.#tellBack(endpoint.id, this.spaceOf(endpoint));
     return false;
+  }
+
+  /** An endpoint goes back to what it reached before. Where the hardware refuses that too it is blocked: nothing is better than what it must not reach. */
+  #tellBack(id: number, space: AddressSpace | null): void {
+    if (this.#tell(id, space) < 0 && space !== null) this.#tell(id, null);
   }
 
   /** All domains go, and every endpoint is blocked: what remains when the hardware cannot do better. */

@@ -328,6 +328,27 @@ describe('save and load', () => {
     expect(iommu.map(1, 0x1000n, 0x1fffn, 0n, 3)).not.toBe(S_OK);
   });
 
+  test('a refused bypass change moves earlier endpoints back; one that cannot go back is blocked', () => {
+    const { iommu } = start({ packed: false, eventIdx: false }, 8, { bootBypass: true });
+    iommu.negotiate();
+    const host = new PickyHost();
+    iommu.observe(host);
+    const attempt = (refuses: PickyHost['refuses']) => {
+      host.refuses = refuses;
+      host.attached.length = 0;
+      iommu.writeConfig(BYPASS, Uint8Array.of(0));
+      return host.attached.map(([endpoint, space]) => [endpoint - EP, space]);
+    };
+    expect(attempt((endpoint, space) => endpoint === OTHER && space === null)).toEqual([
+      [0, null],
+      [0, 'identity'],
+    ]);
+    expect(attempt((endpoint, space) => (endpoint === OTHER ? space === null : space !== null))).toEqual([
+      [0, null],
+      [0, null],
+    ]);
+  });
+
   test('a host that does not follow a load or a reset: an error, and nothing has changed', () => {
     const iommu = busy();
     const before = iommu.save();

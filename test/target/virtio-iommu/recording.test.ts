@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
 import { expect, test } from 'vitest';
@@ -10,10 +10,10 @@ import { S_OK } from '../../../src/target/virtio-iommu/protocol.ts';
 import { VirtioIommu } from '../../../src/target/virtio-iommu/virtio-iommu.ts';
 
 /*
- * What a stock Linux guest asked of QEMU 11.1's virtio-iommu (../shared/traces/README.md): every request has the answer that it had
+ * What a stock Linux guest asked of QEMU 11.1's virtio-iommu (test/recordings/README.md): every request has the answer that it had
  * there, what an UNMAP removes is what it removed there, and every DMA lands where it landed there.
  */
-const recording = fileURLToPath(new URL('../../../../shared/traces/virtio-iommu-linux-6.12.ndjson.gz', import.meta.url));
+const recording = fileURLToPath(new URL('../../recordings/virtio-iommu-linux-6.12.ndjson.gz', import.meta.url));
 
 type Line = Record<string, string | number> & { op: string };
 
@@ -25,8 +25,7 @@ function readRecording(): Line[] {
     .map((line) => JSON.parse(line) as Line);
 }
 
-test('a recorded Linux guest: every answer and every DMA as on QEMU', (context) => {
-  if (!existsSync(recording)) context.skip('the recording lies beside the checkout, in ../shared/traces');
+test('a recorded Linux guest: every answer and every DMA as on QEMU', () => {
   const lines = readRecording();
   const memory = GuestMemory.ofBytes(4096);
   const iommu = new VirtioIommu({ memory, inputRange: { start: 0n, last: 0x7f_ffff_ffffn }, iotlbCapacity: 64 });
