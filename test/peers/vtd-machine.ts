@@ -79,8 +79,13 @@ export class VtdPeers {
     this.ours = new VtdIommu({ faultRecords: 1, ...options }, { memory: this.memory });
   }
 
-  dispose(): Promise<void> {
-    return this.qemu.dispose();
+  /** Answers come in order: once a last read has its own, every write before it has been taken. */
+  async dispose(): Promise<void> {
+    try {
+      await this.qemu.readl(VTD + FSTS);
+    } finally {
+      await this.qemu.dispose();
+    }
   }
 
   store(address: number, value: bigint): void {
