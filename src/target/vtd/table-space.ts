@@ -1,8 +1,10 @@
 import { PFN_LIMIT } from '../../memory/address.ts';
 import type { TableMemory } from '../../pagetable/page-table.ts';
 import { enumerateTwoStage } from '../../pagetable/two-stage.ts';
+import type { VtdSecondStageTable } from '../../pagetable/vtd-second-stage.ts';
+import type { X86Table } from '../../pagetable/x86.ts';
+import { LargeLeaves } from '../large-leaves.ts';
 import type { AddressSpace, PfnRange, RunVisitor } from '../target.ts';
-import { LargeLeaves } from './large-leaves.ts';
 import type { StageBuilder, Stages } from './translation/stages.ts';
 
 /** Table entries that one enumeration reads at most, of each stage. */
@@ -39,15 +41,12 @@ export class TableSpace implements AddressSpace {
    */
   enumerate(first: number, last: number, visit: RunVisitor): number {
     let reached = -1;
-    const seen: RunVisitor = (iova, gpa, pages, permission) => {
-      this.#leaves.note(iova, gpa, pages);
-      return visitOutsideInterrupts(iova, gpa, pages, permission, visit);
-    };
+    const outside: RunVisitor = (iova, gpa, pages, permission) => visitOutsideInterrupts(iova, gpa, pages, permission, visit);
     for (const aperture of this.apertures) {
       const from = Math.max(first, aperture.first);
       const to = Math.min(last, aperture.last);
       if (from > to) continue;
-      reached = this.#enumerateTables(from, to, seen);
+      reached = this.#enumerateTables(from, to, outside);
       if (reached <= to) return reached;
     }
     return last + 1;
@@ -57,19 +56,27 @@ export class TableSpace implements AddressSpace {
     const { first: firstStage, second } = this.stages;
     const builder = this.#builder;
     const memory = this.#memory;
-    if (firstStage === null) return builder.second(second!, memory).enumerate(first, last, visit, ENTRY_BUDGET);
-    if (second === null) return builder.first(firstStage, memory).enumerate(first, last, visit, ENTRY_BUDGET);
+    if (firstStage === null) return this.#noting(builder.second(second!, memory)).enumerate(first, last, visit, ENTRY_BUDGET);
+    if (second === null) return this.#noting(builder.first(firstStage, memory)).enumerate(first, last, visit, ENTRY_BUDGET);
     const tables = {
       memory,
-      first: (over: TableMemory) => builder.first(firstStage, over),
+      first: (over: TableMemory) => this.#noting(builder.first(firstStage, over)),
       second: (over: TableMemory) => builder.second(second, over),
     };
     return enumerateTwoStage(tables, first, last, visit, ENTRY_BUDGET);
   }
 
+  /** Remembers the large leaves of a table that input addresses go through. */
+  #noting<Table extends X86Table | VtdSecondStageTable>(table: Table): Table {
+    table.largeLeaf = (page, lg2) => this.#leaves.add(page, lg2);
+    return table;
+  }
+
   /** A range with all of the leaves that had mapped its ends. */
   widened(first: number, last: number): PfnRange {
-    return { first: this.#leaves.firstOf(first), last: this.#leaves.lastOf(last) };
+    const range = { first: this.#leaves.first(first), last: this.#leaves.last(last) };
+    if (range.first === 0 && range.last === PFN_LIMIT - 1) this.#leaves.clear();
+    return range;
   }
 }
 
