@@ -51,7 +51,7 @@ function withExpectations(code: string): string {
 }
 
 async function scopeOf(file: string): Promise<Record<string, unknown>> {
-  const entries = files.filter((name) => name.endsWith('/index.ts') && !name.includes('/cli/'));
+  const entries = files.filter((name) => name.endsWith('/index.ts') && !relative(SRC, name).startsWith('cli'));
   const modules = await Promise.all([...entries, join(SRC, 'memory/access.ts'), file].map((name) => import(name)));
   return Object.assign({}, ...modules, { expect });
 }

@@ -5,6 +5,13 @@
  * - the public API takes and returns `bigint`, converted here, once, through a scratch array.
  */
 
+/**
+ * Where the halves of a 64-bit value stand in an array of int32: `GuestMemory.word`, `Target.translated`, `out` of tables and caches, fields of
+ * structures. Arguments go the other way round, (hi, lo), as numbers are written.
+ */
+export const LO = 0;
+export const HI = 1;
+
 /** lg2 of the page that a page frame number counts, in bytes. */
 export const PAGE_LG2 = 12;
 export const PAGE_BYTES = 4096;
@@ -31,6 +38,11 @@ export function joinHiLo(hi: number, lo: number): bigint {
   scratch32[1] = hi;
   scratch32[0] = lo;
   return scratch64[0];
+}
+
+/** The 64-bit value whose halves stand in an array, at LO and HI. */
+export function join(halves: ArrayLike<number>): bigint {
+  return joinHiLo(halves[HI], halves[LO]);
 }
 
 /** Page frame number of the page that holds an address. */

@@ -18,12 +18,15 @@ export interface GuestRegion {
   readonly file?: { readonly fd: number; readonly offset: bigint };
 }
 
-/** What every accessor of guest memory answers: the access was done, or it left guest RAM and nothing was done. */
+/**
+ * What every accessor of guest memory answers: the access was done, or it left guest RAM and nothing was done. MEM_FAULT is no errno (-1 to
+ * -4095), and no target's fault code (src/target/fault-codes.ts).
+ */
 export const MEM_OK = 0;
-export const MEM_FAULT = -1;
+export const MEM_FAULT = -0x1000;
 // The same for this file: the compiler folds a constant only within its module, and only if it is not exported.
 const OK = 0;
-const FAULT = -1;
+const FAULT = -0x1000;
 
 /** Up to here a place, and the 64 bytes after it, are int32. */
 const INT32_PLACES = 0x7fff_ff00;

@@ -23,7 +23,10 @@ export interface TableAllocator {
   free(pfn: number, pages: number): void;
 }
 
-/** Why a walk ended without a translation. `faultCode` packs it with the level (0: the leaf level) into a negative int. */
+/**
+ * Why a walk ended without a translation. `faultCode` packs it with the level (0: the leaf level) into a negative int that is no errno, no
+ * MEM_FAULT, and no target's fault code.
+ */
 export const FAULT_NOT_PRESENT = 1;
 export const FAULT_PERMISSION = 2;
 /** A reserved bit, a reserved encoding, a misaligned large page. */
@@ -39,7 +42,7 @@ export const FAULT_ACCESS_FLAG = 7;
 export type FaultKind = 1 | 2 | 3 | 4 | 5 | 6 | 7;
 
 export function faultCode(kind: FaultKind, level: number): number {
-  return -(kind | (level << 4));
+  return -(0x2000 | kind | (level << 4));
 }
 export function faultKind(code: number): FaultKind {
   return (-code & 15) as FaultKind;

@@ -126,7 +126,7 @@ export interface Target {
   /**
    * Translates one access of an emulated device (wish bits: src/memory/access.ts) as the hardware would, faults recorded
    * where the guest looks for them. Returns lg2 of the bytes around the address for which the answer holds (the address
-   * stands in `translated`, [lo, hi]), or a negative fault code of the target.
+   * stands in `translated`, its halves at LO and HI), or a fault code of the target's (src/target/fault-codes.ts).
    */
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number;
   readonly translated: Int32Array;

@@ -16,8 +16,8 @@ export class EmulatedDevice {
   }
 
   /**
-   * Reads guest memory at an I/O virtual address into `to`. 0, or a negative fault code of the target, or MEM_FAULT when a
-   * translation leads outside guest RAM; bytes before the fault were read.
+   * Reads guest memory at an I/O virtual address into `to`. 0, or a fault code of the target's, or MEM_FAULT when a translation
+   * leads outside guest RAM (`faultName` says which); bytes before the fault were read.
    */
   read(iova: bigint, to: Uint8Array, pasid = NO_PASID): number {
     return this.transfer(hiOf(iova), loOf(iova), to, READ, pasid);

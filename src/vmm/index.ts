@@ -1,4 +1,5 @@
 export { EmulatedDevice } from './dma.ts';
+export { faultName, faultNumber, faultSource } from './fault-name.ts';
 export {
   type AtsPorts,
   type DeviceScope,

@@ -1,5 +1,6 @@
 import { WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
+import { FAULT_BASE } from '../fault-codes.ts';
 import type { AddressSpace, Target, TargetObserver } from '../target.ts';
 import { ALL_CAPABILITIES } from './capabilities.ts';
 import { CommandQueue } from './control/command-queue.ts';
@@ -67,7 +68,7 @@ const COMMANDS_PER_ACCESS = 1 << 14;
  * @example
  * const memory = GuestMemory.ofBytes(1 << 20);
  * const iommu = new RiscvIommu({}, { memory });
- * iommu.translate(8, -1, 0, 0x5123, READ); // -256: all inbound transactions disallowed
+ * iommu.translate(8, -1, 0, 0x5123, READ); // -0x60100: all inbound transactions disallowed
  * iommu.write(16, 8, 1n); // ddtp.iommu_mode: Bare
  * iommu.translate(8, -1, 0, 0x5123, READ); // 12: lg2 of the page
  * iommu.translated[0]; // 0x5123
@@ -213,27 +214,27 @@ export class RiscvIommu implements Target {
   }
 
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
-    return this.#translator.translate(endpoint, pasid, hi, lo, access);
+    return told(this.#translator.translate(endpoint, pasid, hi, lo, access));
   }
 
   /** A request of any kind, for bridges that know more than `translate` asks: `answer` has what `translated` has not. */
   request(kind: RequestKind, device: number, pasid: number, iova: bigint, access: number): number {
-    return this.#translator.request(kind, device, pasid, hiOf(iova), loOf(iova), access);
+    return told(this.#translator.request(kind, device, pasid, hiOf(iova), loOf(iova), access));
   }
 
   /**
    * The 4-byte write of a device where `translate` answered INTERRUPT_IN_MEMORY: sets the interrupt's pending bit, and sends
-   * the notice MSI. Returns 0, or a negative cause, which is in the fault queue then. The guest may have rewritten the entry since
+   * the notice MSI. Returns 0, or a fault code, whose cause is in the fault queue then. The guest may have rewritten the entry since
    * `translate`: where no interrupt file in memory is left, nothing is stored and the write is blamed on its MSI page table entry.
    */
   storeInterrupt(device: number, pasid: number, iova: bigint, value: number): number {
     const hi = hiOf(iova);
     const lo = loOf(iova);
     const lg2 = this.#translator.request(Kind.untranslated, device, pasid, hi, lo, WRITE);
-    if (lg2 < 0) return lg2;
+    if (lg2 < 0) return told(lg2);
     const result = this.#translator.answer.mrif ? this.msi.storeInterrupt(lo & 0xfff, value | 0) : -Cause.msiMisconfigured;
     if (result < 0) this.#translator.fault(device, pasid, hi, lo, WRITE, -result);
-    return result;
+    return told(result);
   }
 
   get answer(): Translator['answer'] {
@@ -349,4 +350,9 @@ function checkConfig(config: RiscvIommuConfig): void {
   within('mcidBits', 0, 12);
   within('invalidationTags', 1, 32);
   within('directoryEntries', 1, 2 ** 24);
+}
+
+/** The rooms answer a negated cause; who asks the unit is told it in the range that is RISC-V's. */
+function told(answer: number): number {
+  return answer >= 0 ? answer : answer - FAULT_BASE.riscv;
 }

@@ -1,4 +1,5 @@
 export type { DmaWindowGeometry } from './dma-window.ts';
+export * from './faults.ts';
 export type { DynamicWindowLimits, HostBridgeOptions } from './host-bridge.ts';
 export { HypercallRegisters } from './hypercall-registers.ts';
 export * from './papr.ts';

@@ -2,6 +2,7 @@ import { PAGE_BYTES, pfnOfHiLo } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { type AddressSpace, NO_PASID, type Target, type TargetObserver } from '../target.ts';
 import type { DmaWindow } from './dma-window.ts';
+import { FAULT_ENDPOINT, FAULT_EXTENT, FAULT_PAGE, FAULT_PERMISSION } from './faults.ts';
 import { GuestRam } from './guest-ram.ts';
 import { HostBridge, type HostBridgeOptions } from './host-bridge.ts';
 import type { HypercallRegisters } from './hypercall-registers.ts';
@@ -22,15 +23,6 @@ import {
 import { callRtas, type DmaWindowCall, type WindowKeeper } from './rtas.ts';
 import { loadBridge, type SavedBridge, saveBridge } from './saved-state.ts';
 import { TceArray, TceBudget, TceTable } from './tce-table.ts';
-
-/** Why `translate` of this target found nothing. The endpoint is none of a bridge's, or the request carries a PASID. */
-export const FAULT_ENDPOINT = -1;
-/** TCE extent error: the address lies in no window (LoPAR R2-3 of 3.2.2.2). */
-export const FAULT_EXTENT = -2;
-/** The TCE says page fault (3.2.2.2). */
-export const FAULT_PAGE = -3;
-/** The TCE allows the other direction only (3.2.2.2). */
-export const FAULT_PERMISSION = -4;
 
 export interface SpaprIommuOptions {
   readonly memory: GuestMemory;

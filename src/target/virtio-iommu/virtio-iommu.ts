@@ -2,6 +2,7 @@ import { EXECUTE, READ, READ_WRITE, WRITE } from '../../memory/access.ts';
 import { hiOfPfn, loOfPfn, PAGE_LG2, pfnOfHiLo } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { Iotlb, NO_CONTEXT } from '../../memory/iotlb.ts';
+import { targetFault } from '../fault-codes.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import type { AddressSpace, Target, TargetObserver } from '../target.ts';
 import { Batch } from './batch.ts';
@@ -168,7 +169,7 @@ export class VirtioIommu implements Target {
 
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
     const known = this.#domains.endpoints.get(endpoint);
-    if (known === undefined) return ~virtio.FAULT_R_UNKNOWN;
+    if (known === undefined) return targetFault('virtio-iommu', virtio.FAULT_R_UNKNOWN);
     const wish = (access & READ_WRITE) | ((access & EXECUTE) !== 0 ? READ : 0);
     // The specification knows no process address spaces: what carries a PASID is not mapped.
     if (pasid >= 0) return this.#fault(virtio.FAULT_R_UNKNOWN, wish, known, hi, lo);
@@ -295,7 +296,7 @@ export class VirtioIommu implements Target {
   #fault(reason: number, wish: number, endpoint: Endpoint, hi: number, lo: number): number {
     const flags = ((wish & READ) !== 0 ? virtio.FAULT_F_READ : 0) | ((wish & WRITE) !== 0 ? virtio.FAULT_F_WRITE : 0);
     this.#faults.report(reason, flags, endpoint.id, hi, lo);
-    return ~reason;
+    return targetFault('virtio-iommu', reason);
   }
 }
 

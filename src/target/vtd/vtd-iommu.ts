@@ -1,4 +1,5 @@
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
+import { FAULT_BASE } from '../fault-codes.ts';
 import type { AddressSpace, FirstStage, Target, TargetObserver } from '../target.ts';
 import { capabilities, registerOf } from './capabilities.ts';
 import { DeviceInvalidations } from './control/device-invalidations.ts';
@@ -136,22 +137,22 @@ export class VtdIommu implements Target {
    * data belongs to `remap`.
    */
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
-    return this.#translator.translate(endpoint, pasid, hi, lo, access);
+    return told(this.#translator.translate(endpoint, pasid, hi, lo, access));
   }
 
   /**
    * An interrupt request: a 4-byte write of `data` to FEEx_xxxxh, whose lower 32 bits are `address`. DELIVER: `interrupt` is for the
-   * processors; POSTED: it was recorded, and nobody is to be told; negative: the reason of a fault.
+   * processors; POSTED: it was recorded, and nobody is to be told; negative: a fault code.
    */
   remap(source: number, address: number, data: number): number {
-    return this.#interrupts.remap(source, address, data);
+    return told(this.#interrupts.remap(source, address, data));
   }
 
   /** The same for an entry of an I/O APIC's redirection table (5.1.5.1), `hi` and `lo` its two words. */
   remapIoapic(source: number, hi: number, lo: number): number {
     // Its upper half is the address from bit 4 on (destination, or format and index); bit 11 is bit 2 in both formats.
     const address = 0xfee0_0000 | ((hi >>> 12) & 0xffff0) | (((lo >>> 11) & 1) << 2);
-    return this.#interrupts.remap(source, address, (lo & 0x7ff) | (lo & (1 << 15)));
+    return told(this.#interrupts.remap(source, address, (lo & 0x7ff) | (lo & (1 << 15))));
   }
 
   /** The interrupt of the last `remap` that answered DELIVER. */
@@ -164,9 +165,9 @@ export class VtdIommu implements Target {
     return this.#deviceTlb.request(request);
   }
 
-  /** Whether a device may use an address that it was told: 0, or the negative reason of a fault. */
+  /** Whether a device may use an address that it was told: 0, or the fault code. */
   translatedRequest(device: number, address: bigint, access: number): number {
-    return this.#deviceTlb.translatedRequest(device, address, access);
+    return told(this.#deviceTlb.translatedRequest(device, address, access));
   }
 
   /** A page request of a device (PCIe PRI). */
@@ -225,4 +226,9 @@ export class VtdIommu implements Target {
     this.#devices.load(saved.deviceInvalidations);
     this.#forgetAll();
   }
+}
+
+/** The rooms answer a fault's negated reason; who asks the unit is told it in the range that is VT-d's. */
+function told(answer: number): number {
+  return answer >= 0 ? answer : answer - FAULT_BASE.vtd;
 }

@@ -3,4 +3,5 @@ export type { PciSpaces, ZpciFunctionOptions, ZpciIommuOptions } from './options
 export { GeneralRegisters } from './registers.ts';
 export type { ZpciIommuState } from './saved-state.ts';
 export { CC, INTERRUPTION, MPCIFC, PEC, STATUS } from './spec/codes.ts';
-export { FAULT_BLOCKED, FAULT_ENDPOINT, ZpciIommu } from './zpci-iommu.ts';
+export { FAULT_BLOCKED, FAULT_ENDPOINT } from './spec/faults.ts';
+export { ZpciIommu } from './zpci-iommu.ts';

@@ -2,6 +2,7 @@ import { READ_WRITE } from '../../memory/access.ts';
 import { hiOf, hiOfPfn, joinHiLo, loOf, loOfPfn, pfnOfHiLo } from '../../memory/address.ts';
 import { NO_CONTEXT } from '../../memory/iotlb.ts';
 import { OUT_HI, OUT_LO } from '../../pagetable/page-table.ts';
+import { targetFault } from '../fault-codes.ts';
 import { type AddressSpace, NO_PASID, type Target, type TargetObserver } from '../target.ts';
 import { LogicalProcessor } from './clp.ts';
 import { FunctionControls } from './controls.ts';
@@ -17,12 +18,8 @@ import type { GeneralRegisters } from './registers.ts';
 import { checkedState, loadFunction, saveFunction, type ZpciIommuState } from './saved-state.ts';
 import { TableSpace } from './spaces.ts';
 import { PEC } from './spec/codes.ts';
+import { FAULT_BLOCKED, FAULT_ENDPOINT } from './spec/faults.ts';
 import { TableCheck } from './table-check.ts';
-
-/** Why `translate` of this target found nothing, beside the negated PEC of the error event: no such function, or a request with a PASID. */
-export const FAULT_ENDPOINT = -0x100;
-/** The function does no DMA: not enabled, in the error state, or without a registered translation. Nothing is reported. */
-export const FAULT_BLOCKED = -0x101;
 
 /**
  * The PCI functions of an s390 guest and their address translation. Endpoints are function IDs. Instructions come from the machine, which
@@ -212,7 +209,7 @@ export class ZpciIommu implements Target {
 
   #fault(one: ZpciFunction, code: number, hi: number, lo: number): number {
     this.#errors.fail(one, code, joinHiLo(hi, lo));
-    return -code;
+    return targetFault('zpci', code);
   }
 
   reset(): void {

@@ -1,12 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { EXECUTE, PRIVILEGED, READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
 import { AmdIommu, EVENT, FAULT_ENDPOINT } from '../../../src/target/amd/index.ts';
+import { targetFault } from '../../../src/target/fault-codes.ts';
 import { runsOf } from '../hardware.ts';
 import { type Dte, Guest, invalidateAll, invalidateDevice, invalidatePages, ON, RAM_PAGES, Reg } from './guest.ts';
 
 const DEVICE = 0x28;
 const IOVA = 0x5000n;
-const PAGE_FAULT = BigInt(-EVENT.pageFault);
+const PAGE_FAULT = BigInt(targetFault('amd', EVENT.pageFault));
 
 function started(dte: Dte = {}): Guest {
   const guest = new Guest();
@@ -50,14 +51,14 @@ describe('device table entries, 2.2.2.1', () => {
     ['GLX 3', { gcr3: 9, glx: 3 }, 0],
   ])('ILLEGAL_DEV_TABLE_ENTRY: %s', (_, dte, flags) => {
     const guest = started(dte);
-    expect(guest.access(DEVICE, IOVA, READ)).toBe(BigInt(-EVENT.illegalDeviceEntry));
+    expect(guest.access(DEVICE, IOVA, READ)).toBe(BigInt(targetFault('amd', EVENT.illegalDeviceEntry)));
     expect(guest.events()).toEqual([[event(EVENT.illegalDeviceEntry, flags), IOVA]]);
     expect(guest.iommu.spaceOf(DEVICE)).toBeNull();
   });
 
   test('DEV_TAB_HARDWARE_ERROR: behind the table, outside memory; the hardware event registers have the first', () => {
     const guest = started();
-    expect(guest.access(0x1000, IOVA, WRITE)).toBe(BigInt(-EVENT.deviceTableHardware));
+    expect(guest.access(0x1000, IOVA, WRITE)).toBe(BigInt(targetFault('amd', EVENT.deviceTableHardware)));
     const [[first, second]] = guest.events();
     expect([first >> 60n, (first >> 57n) & 3n, first & 0xffffn, second]).toEqual([3n, 2n, 0x1000n, IOVA]);
     guest.access(0x1001, IOVA, WRITE);
@@ -148,7 +149,7 @@ describe('host tables, 2.2.3', () => {
     guest.setDevice(DEVICE, { mode: 2, root, domain: 7 });
     guest.command(invalidateDevice(DEVICE));
     expect(guest.access(DEVICE, 0n, READ)).toBe(PAGE_FAULT);
-    expect(guest.access(DEVICE, 0x20_3000n, WRITE)).toBe(BigInt(-EVENT.pageTableHardware));
+    expect(guest.access(DEVICE, 0x20_3000n, WRITE)).toBe(BigInt(targetFault('amd', EVENT.pageTableHardware)));
     const [[reserved], [hardware, address]] = guest.events();
     expect(reserved).toBe(event(EVENT.pageFault, 0x90, 7));
     expect([hardware >> 60n, address]).toEqual([4n, 0x4000_0018n]);
@@ -170,7 +171,7 @@ describe('host tables, 2.2.3', () => {
   test('the interrupt range: writes are messages, reads are INVALID_DEVICE_REQUEST', () => {
     const guest = started();
     expect(guest.access(DEVICE, 0xfee0_1000n, WRITE)).toBe(0xfee0_1000n);
-    expect(guest.access(DEVICE, 0xfee0_1000n, READ)).toBe(BigInt(-EVENT.invalidRequest));
+    expect(guest.access(DEVICE, 0xfee0_1000n, READ)).toBe(BigInt(targetFault('amd', EVENT.invalidRequest)));
     expect(guest.events()[0][0] >> 57n).toBe(0x40n);
     expect(runsOf(guest.iommu.spaceOf(DEVICE)!, 0xfedff, 0xfef00)).toEqual([
       { iova: 0xfedff, gpa: 0xfedff, pages: 1, permission: READ_WRITE },

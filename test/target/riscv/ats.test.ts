@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { READ, WRITE } from '../../../src/memory/access.ts';
+import { targetFault } from '../../../src/target/fault-codes.ts';
 import { AtsCode, type AtsMessage, RiscvIommu } from '../../../src/target/riscv/index.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
 import { FENCE, fence, Guest, invalDdt, Reg } from './guest.ts';
@@ -120,6 +121,6 @@ test('a read and write is reported as the write ("Fault record TTYP field encodi
   const { root } = guest.table('sv39');
   guest.setContext(DEVICE, { first: { mode: 8, root, pscid: 1 } });
   guest.command(invalDdt(DEVICE), fence());
-  expect(guest.iommu.translate(DEVICE, NO_PASID, 0, 0x1000, READ | WRITE)).toBe(-15);
+  expect(guest.iommu.translate(DEVICE, NO_PASID, 0, 0x1000, READ | WRITE)).toBe(targetFault('riscv', 15));
   expect(guest.takeFaults().map(([low]) => [low & 0xfffn, (low >> 34n) & 0x3fn])).toEqual([[15n, 3n]]);
 });

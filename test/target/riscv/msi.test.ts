@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { READ, WRITE } from '../../../src/memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../../src/memory/address.ts';
 import type { RiscvTable } from '../../../src/pagetable/riscv.ts';
+import { targetFault } from '../../../src/target/fault-codes.ts';
 import { Cause, INTERRUPT_IN_MEMORY } from '../../../src/target/riscv/index.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
 import { fence, Guest, invalDdt } from './guest.ts';
@@ -60,9 +61,9 @@ describe('"Process to translate addresses of MSIs"', () => {
   test('entries that are not valid or misconfigured; fetches', () => {
     const { guest } = setUp();
     const { iommu } = guest;
-    expect(iommu.translate(DEVICE, NO_PASID, 0, (FILES + 2) * 4096, WRITE)).toBe(-Cause.msiNotValid);
-    expect(iommu.translate(DEVICE, NO_PASID, 0, (FILES + 3) * 4096, WRITE)).toBe(-Cause.msiMisconfigured);
-    expect(iommu.translate(DEVICE, NO_PASID, 0, FILES * 4096, 4)).toBe(-Cause.instructionAccessFault);
+    expect(iommu.translate(DEVICE, NO_PASID, 0, (FILES + 2) * 4096, WRITE)).toBe(targetFault('riscv', Cause.msiNotValid));
+    expect(iommu.translate(DEVICE, NO_PASID, 0, (FILES + 3) * 4096, WRITE)).toBe(targetFault('riscv', Cause.msiMisconfigured));
+    expect(iommu.translate(DEVICE, NO_PASID, 0, FILES * 4096, 4)).toBe(targetFault('riscv', Cause.instructionAccessFault));
     expect(guest.takeFaults().map(([low, , iotval]) => [low & 0xfffn, iotval])).toEqual([
       [262n, BigInt((FILES + 2) * 4096)],
       [263n, BigInt((FILES + 3) * 4096)],
@@ -153,7 +154,7 @@ describe('AIA, "Memory-resident interrupt files"', () => {
     const { guest } = setUp();
     const low = (0x7ff_ffffn << 7n) | 3n;
     guest.memory.store64(0, MSI_TABLE * 4096 + 16, hiOf(low), loOf(low));
-    expect(guest.iommu.storeInterrupt(DEVICE, NO_PASID, file, 5)).toBe(-Cause.mrifAccessFault);
+    expect(guest.iommu.storeInterrupt(DEVICE, NO_PASID, file, 5)).toBe(targetFault('riscv', Cause.mrifAccessFault));
     expect(guest.takeFaults().map(([word]) => word & 0xfffn)).toEqual([264n]);
   });
 
@@ -163,10 +164,10 @@ describe('AIA, "Memory-resident interrupt files"', () => {
     expect(iommu.translate(DEVICE, NO_PASID, 0, Number(file), WRITE)).toBe(INTERRUPT_IN_MEMORY);
     memory.store64(0, MSI_TABLE * 4096 + 16, 0, (0x20 << 10) | 7);
     memory.store64(0, MSI_TABLE * 4096 + 24, 0, 0);
-    expect(iommu.storeInterrupt(DEVICE, NO_PASID, file, 70)).toBe(-Cause.msiMisconfigured);
+    expect(iommu.storeInterrupt(DEVICE, NO_PASID, file, 70)).toBe(targetFault('riscv', Cause.msiMisconfigured));
     expect(guest.takeFaults().map(([low, , iotval]) => [low & 0xfffn, iotval])).toEqual([[263n, file]]);
     expect([doubleword(MRIF + 16), doubleword(0x20 * 4096), stores]).toEqual([0n, 0n, []]);
     // An address of the second stage's is as little a file in memory.
-    expect(iommu.storeInterrupt(DEVICE, NO_PASID, BigInt((FILES - 1) * 4096), 70)).toBe(-Cause.msiMisconfigured);
+    expect(iommu.storeInterrupt(DEVICE, NO_PASID, BigInt((FILES - 1) * 4096), 70)).toBe(targetFault('riscv', Cause.msiMisconfigured));
   });
 });

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { PRIVILEGED, READ } from '../../../src/memory/access.ts';
+import { targetFault } from '../../../src/target/fault-codes.ts';
 import { Cause } from '../../../src/target/riscv/index.ts';
 import { Guest } from './guest.ts';
 
@@ -16,9 +17,9 @@ test('PC.ta.ENS 0: supervisor privilege faults, in the IOTLB or not ("Process to
   // Process-context: ta has V and nothing else, fsc is Bare.
   guest.memory.store64(0, pdt * 4096 + PROCESS * 16, 0, 1);
   guest.setContext(DEVICE, { first: { mode: PD8, root: pdt, pscid: 0 }, tc: PDTV });
-  expect(iommu.translate(DEVICE, PROCESS, 0, 0x5000, READ | PRIVILEGED)).toBe(-Cause.typeDisallowed);
+  expect(iommu.translate(DEVICE, PROCESS, 0, 0x5000, READ | PRIVILEGED)).toBe(targetFault('riscv', Cause.typeDisallowed));
   expect(iommu.translate(DEVICE, PROCESS, 0, 0x5000, READ)).toBeGreaterThanOrEqual(12);
-  expect(iommu.translate(DEVICE, PROCESS, 0, 0x5000, READ | PRIVILEGED)).toBe(-Cause.typeDisallowed);
+  expect(iommu.translate(DEVICE, PROCESS, 0, 0x5000, READ | PRIVILEGED)).toBe(targetFault('riscv', Cause.typeDisallowed));
 });
 
 test.each([-1, -0x8000_0000])('a request of device %i, which there is not: a fault, before any other request and after', (device) => {

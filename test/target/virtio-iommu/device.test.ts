@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { READ, WRITE } from '../../../src/memory/access.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
+import { targetFault } from '../../../src/target/fault-codes.ts';
 import { type AddressSpace, NO_PASID } from '../../../src/target/target.ts';
 import { CONFIG_INTERRUPT, VirtioIommu, type VirtioIommuOptions, type VirtioIommuState } from '../../../src/target/virtio-iommu/index.ts';
 import {
@@ -106,11 +107,11 @@ describe('bypass (5.13.6)', () => {
     iommu.negotiate();
     iommu.attach(1, OTHER, 1);
     iommu.writeConfig(BYPASS, Uint8Array.of(0));
-    expect(translate(iommu)).toBe(~FAULT_R_DOMAIN);
+    expect(translate(iommu)).toBe(targetFault('virtio-iommu', FAULT_R_DOMAIN));
     expect(iommu.spaceOf(EP)).toBeNull();
     expect(isIdentity(iommu, OTHER)).toBe(true);
     iommu.detach(1, OTHER);
-    expect(translate(iommu, OTHER)).toBe(~FAULT_R_DOMAIN);
+    expect(translate(iommu, OTHER)).toBe(targetFault('virtio-iommu', FAULT_R_DOMAIN));
   });
 
   test('the field stays over a reset of the device and is restored by a reset of the system (5.13.4.2)', () => {
@@ -119,7 +120,7 @@ describe('bypass (5.13.6)', () => {
     iommu.writeConfig(BYPASS, Uint8Array.of(0));
     iommu.device.status = 0;
     expect(config(iommu).getUint8(BYPASS)).toBe(0);
-    expect(translate(iommu)).toBe(~FAULT_R_DOMAIN);
+    expect(translate(iommu)).toBe(targetFault('virtio-iommu', FAULT_R_DOMAIN));
     iommu.reset();
     expect(config(iommu).getUint8(BYPASS)).toBe(1);
     expect(isIdentity(iommu)).toBe(true);
@@ -128,21 +129,21 @@ describe('bypass (5.13.6)', () => {
   test('F_BYPASS: in bypass mode once it is negotiated, not before', () => {
     const iommu = make({ bypassMode: 'feature' });
     expect(iommu.device.offeredFeatures & (F_BYPASS | F_BYPASS_CONFIG)).toBe(F_BYPASS);
-    expect(translate(iommu)).toBe(~FAULT_R_DOMAIN);
+    expect(translate(iommu)).toBe(targetFault('virtio-iommu', FAULT_R_DOMAIN));
     iommu.negotiate();
     expect(isIdentity(iommu)).toBe(true);
     const other = make({ bypassMode: 'feature' });
     other.load(iommu.save());
     expect(isIdentity(other)).toBe(true);
     iommu.negotiate(F_VERSION_1);
-    expect(translate(iommu)).toBe(~FAULT_R_DOMAIN);
+    expect(translate(iommu)).toBe(targetFault('virtio-iommu', FAULT_R_DOMAIN));
   });
 
   test('never: neither feature', () => {
     const iommu = make({ bypassMode: 'never' });
     expect(iommu.device.offeredFeatures & (F_BYPASS | F_BYPASS_CONFIG)).toBe(0n);
     iommu.negotiate();
-    expect(translate(iommu)).toBe(~FAULT_R_DOMAIN);
+    expect(translate(iommu)).toBe(targetFault('virtio-iommu', FAULT_R_DOMAIN));
   });
 
   test('the identity reaches RAM: pieces that touch are one', () => {

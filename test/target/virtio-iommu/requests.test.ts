@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
+import { targetFault } from '../../../src/target/fault-codes.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
 import { VirtioIommu, type VirtioIommuOptions } from '../../../src/target/virtio-iommu/index.ts';
 import {
@@ -88,12 +89,12 @@ describe('ATTACH and DETACH (5.13.6.3, 5.13.6.4)', () => {
     expect(iommu.spaceOf(OTHER)).toBe(iommu.spaceOf(EP));
     expect(translate(iommu, 0x1000n, READ, OTHER)).toBe(0x5000n);
     expect(iommu.attach(2, OTHER)).toBe(S_OK);
-    expect(translate(iommu, 0x1000n, READ, OTHER)).toBe(~FAULT_R_MAPPING);
+    expect(translate(iommu, 0x1000n, READ, OTHER)).toBe(targetFault('virtio-iommu', FAULT_R_MAPPING));
     expect(translate(iommu, 0x1000n)).toBe(0x5000n);
     expect(iommu.detach(1, OTHER)).toBe(S_INVAL);
     expect(iommu.detach(2, OTHER)).toBe(S_OK);
     expect(iommu.detach(2, OTHER)).toBe(S_INVAL);
-    expect(translate(iommu, 0x1000n, READ, OTHER)).toBe(~FAULT_R_DOMAIN);
+    expect(translate(iommu, 0x1000n, READ, OTHER)).toBe(targetFault('virtio-iommu', FAULT_R_DOMAIN));
   });
 
   test('a domain that all endpoints left is gone with its mappings, its number free for another', () => {
@@ -104,7 +105,7 @@ describe('ATTACH and DETACH (5.13.6.3, 5.13.6.4)', () => {
     expect(iommu.counts).toMatchObject({ domains: 0, mappings: 0 });
     expect(iommu.map(1, 0x1000n, 0x1fffn, 0x5000n, RW)).toBe(S_NOENT);
     expect(iommu.attach(1, EP)).toBe(S_OK);
-    expect(translate(iommu, 0x1000n)).toBe(~FAULT_R_MAPPING);
+    expect(translate(iommu, 0x1000n)).toBe(targetFault('virtio-iommu', FAULT_R_MAPPING));
   });
 
   test('a domain that maps what is reserved for an endpoint is not compatible with it: UNSUPP', () => {
@@ -149,15 +150,15 @@ describe('MAP (5.13.6.5)', () => {
     const iommu = attached();
     expect(iommu.map(1, 0x1_0000_0000n, 0x1_0000_2fffn, 0x7_0000_8000n, 1)).toBe(S_OK);
     expect(translate(iommu, 0x1_0000_2abcn)).toBe(0x7_0000_aabcn);
-    expect(translate(iommu, 0x1_0000_2abcn, WRITE)).toBe(~FAULT_R_MAPPING);
-    expect(translate(iommu, 0x1_0000_2abcn, READ_WRITE)).toBe(~FAULT_R_MAPPING);
-    expect(translate(iommu, 0xffff_ffffn)).toBe(~FAULT_R_MAPPING);
-    expect(translate(iommu, 0x1_0000_3000n)).toBe(~FAULT_R_MAPPING);
+    expect(translate(iommu, 0x1_0000_2abcn, WRITE)).toBe(targetFault('virtio-iommu', FAULT_R_MAPPING));
+    expect(translate(iommu, 0x1_0000_2abcn, READ_WRITE)).toBe(targetFault('virtio-iommu', FAULT_R_MAPPING));
+    expect(translate(iommu, 0xffff_ffffn)).toBe(targetFault('virtio-iommu', FAULT_R_MAPPING));
+    expect(translate(iommu, 0x1_0000_3000n)).toBe(targetFault('virtio-iommu', FAULT_R_MAPPING));
     expect(iommu.map(1, 0x4000n, 0x4fffn, 0x9000n, 2)).toBe(S_OK);
     expect(translate(iommu, 0x4000n, WRITE)).toBe(0x9000n);
-    expect(translate(iommu, 0x4000n, READ)).toBe(~FAULT_R_MAPPING);
+    expect(translate(iommu, 0x4000n, READ)).toBe(targetFault('virtio-iommu', FAULT_R_MAPPING));
     expect(iommu.map(1, 0x5000n, 0x5fffn, 0x9000n, 0)).toBe(S_OK);
-    expect(translate(iommu, 0x5000n, READ)).toBe(~FAULT_R_MAPPING);
+    expect(translate(iommu, 0x5000n, READ)).toBe(targetFault('virtio-iommu', FAULT_R_MAPPING));
   });
 
   test('the answer speaks for the largest aligned block that lies in the mapping', () => {
@@ -230,7 +231,7 @@ describe('MAP (5.13.6.5)', () => {
     const iommu = make();
     iommu.attach(1, OTHER);
     expect(translate(iommu, 0xfee0_1004n, WRITE, OTHER)).toBe(0xfee0_1004n);
-    expect(translate(iommu, 0xfef0_0000n, WRITE, OTHER)).toBe(~FAULT_R_MAPPING);
+    expect(translate(iommu, 0xfef0_0000n, WRITE, OTHER)).toBe(targetFault('virtio-iommu', FAULT_R_MAPPING));
   });
 
   test('no more mappings than the cap: NOMEM, and room again after an UNMAP', () => {
@@ -359,7 +360,7 @@ describe('UNMAP (5.13.6.6): its seven examples, a page for a byte', () => {
     iommu.map(1, 0x20_0000n, 0x3f_ffffn, 0x20_0000n, RW);
     expect(translate(iommu, 0x20_1000n)).toBe(0x20_1000n);
     iommu.unmap(1, 0x20_0000n, 0x3f_ffffn);
-    expect(translate(iommu, 0x20_1000n)).toBe(~FAULT_R_MAPPING);
+    expect(translate(iommu, 0x20_1000n)).toBe(targetFault('virtio-iommu', FAULT_R_MAPPING));
     iommu.map(1, 0x20_1000n, 0x20_1fffn, 0x7000n, 1);
     expect(translate(iommu, 0x20_1000n)).toBe(0x7000n);
   });
@@ -384,8 +385,8 @@ describe('what is not the specification’s', () => {
   test('a request with a PASID, or from an endpoint that nobody knows, is no request for this device', () => {
     const iommu = attached();
     iommu.map(1, 0n, 0xfffn, 0n, RW);
-    expect(iommu.translate(EP, 0, 0, 0, READ)).toBe(~FAULT_R_UNKNOWN);
-    expect(translate(iommu, 0n, READ, 9)).toBe(~FAULT_R_UNKNOWN);
+    expect(iommu.translate(EP, 0, 0, 0, READ)).toBe(targetFault('virtio-iommu', FAULT_R_UNKNOWN));
+    expect(translate(iommu, 0n, READ, 9)).toBe(targetFault('virtio-iommu', FAULT_R_UNKNOWN));
   });
 
   test('impossible options and endpoints throw', () => {

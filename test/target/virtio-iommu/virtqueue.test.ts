@@ -1,6 +1,7 @@
 import { fc, test as property } from '@fast-check/vitest';
 import { describe, expect, test } from 'vitest';
 import { READ, WRITE } from '../../../src/memory/access.ts';
+import { targetFault } from '../../../src/target/fault-codes.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
 import { CONFIG_INTERRUPT } from '../../../src/target/virtio-iommu/index.ts';
 import {
@@ -181,9 +182,9 @@ describe.each(ringKinds)('$name ring', (kind) => {
     events.add({ readable: new Uint8Array(), writable: 23 });
     events.askInterrupt(1, kind.eventIdx);
     iommu.attach(1, EP);
-    expect(iommu.translate(OTHER, NO_PASID, 1, 0x1234_5678, READ)).toBe(~FAULT_R_DOMAIN);
+    expect(iommu.translate(OTHER, NO_PASID, 1, 0x1234_5678, READ)).toBe(targetFault('virtio-iommu', FAULT_R_DOMAIN));
     expect(interrupts).toEqual([EVENT_QUEUE]);
-    expect(iommu.translate(EP, NO_PASID, 0, 0x10, WRITE)).toBe(~FAULT_R_MAPPING);
+    expect(iommu.translate(EP, NO_PASID, 0, 0x10, WRITE)).toBe(targetFault('virtio-iommu', FAULT_R_MAPPING));
     for (let i = 0; i < 3; i++) iommu.translate(EP, NO_PASID, 0, 0x10, WRITE);
     const reports = events.collect();
     expect(reports.map(({ written }) => written)).toEqual([24, 24, 0]);

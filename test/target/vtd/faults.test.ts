@@ -3,6 +3,7 @@ import { EXECUTE, PRIVILEGED, READ, READ_WRITE, WRITE } from '../../../src/memor
 import { hiOf, loOf } from '../../../src/memory/address.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
 import { Fault, type FaultName, type VtdIommuOptions } from '../../../src/target/vtd/index.ts';
+import { faultNumber, faultSource } from '../../../src/vmm/fault-name.ts';
 import { Cmd, CONTEXT, EVERYTHING, Guest, PASID_DIRECTORY, PASID_TABLE, type PasidEntry, Reg, ROOT } from './guest.ts';
 
 /* Each condition of VT-d D51397-018 (5.10), table 30, by its name: how it comes about, and the reason that is recorded. */
@@ -303,10 +304,12 @@ function reasonOf(
     if (guest.scalable) guest.store(scalableContext, guest.load(scalableContext) | 2n);
     else guest.store(context, guest.load(context) | 2n);
   }
-  const result = guest.iommu.translate(DEVICE, pasid, hiOf(address), loOf(address), access);
+  const answer = guest.iommu.translate(DEVICE, pasid, hiOf(address), loOf(address), access);
+  expect(faultSource(answer)).toBe('vtd');
+  const result = faultNumber(answer)!;
   const recorded = guest.faults();
-  if (recorded.length > 0) expect(recorded).toEqual([-result]);
-  return fpd ? recorded : [-result, ...recorded];
+  if (recorded.length > 0) expect(recorded).toEqual([result]);
+  return fpd ? recorded : [result, ...recorded];
 }
 
 test('without a fault there is none', () => {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { targetFault } from '../../../src/target/fault-codes.ts';
 import { DELIVER, Fault, type FaultName, POSTED, type VtdIommuOptions } from '../../../src/target/vtd/index.ts';
 import { Cmd, Guest, Reg } from './guest.ts';
 
@@ -41,10 +42,10 @@ test('off: compatibility format passes as it is (5.1.2.1)', () => {
 
 test('on: compatibility format needs CFI, and no extended mode', () => {
   const guest = remapping(false);
-  expect(guest.iommu.remap(SOURCE, 0xfee0_0000, 0x41)).toBe(-Fault['IR.25']);
+  expect(guest.iommu.remap(SOURCE, 0xfee0_0000, 0x41)).toBe(targetFault('vtd', Fault['IR.25']));
   guest.global(Cmd.cfi);
   expect(guest.iommu.remap(SOURCE, 0xfee0_0000, 0x41)).toBe(DELIVER);
-  expect(remapping(true).iommu.remap(SOURCE, 0xfee0_0000, 0x41)).toBe(-Fault['IR.25']);
+  expect(remapping(true).iommu.remap(SOURCE, 0xfee0_0000, 0x41)).toBe(targetFault('vtd', Fault['IR.25']));
 });
 
 test('the index is the handle, with SHV and the subhandle (5.1.3); the entry says the rest (9.9)', () => {
@@ -75,7 +76,7 @@ test('what an I/O APIC sends (5.1.5.1): index in bits 63:49 and 11, format in bi
   setEntry(guest, 9, 0x0000_0001_0041_0001n);
   expect(guest.iommu.remapIoapic(SOURCE, (9 << 17) | (1 << 16), 0x41)).toBe(DELIVER);
   expect(guest.iommu.interrupt.destination).toBe(1);
-  expect(guest.iommu.remapIoapic(SOURCE, (9 << 17) | (1 << 16), (1 << 11) | 0x41)).toBe(-Fault['IR.21']);
+  expect(guest.iommu.remapIoapic(SOURCE, (9 << 17) | (1 << 16), (1 << 11) | 0x41)).toBe(targetFault('vtd', Fault['IR.21']));
   const off = new Guest();
   expect(off.iommu.remapIoapic(SOURCE, 0x3400_0000, 0x8841)).toBe(DELIVER);
   expect(off.iommu.interrupt).toMatchObject({ vector: 0x41, destination: 0x34, logical: true, levelTriggered: true });
@@ -96,7 +97,7 @@ describe('source validation (SVT, SQ, SID)', () => {
   ])('%s', (_, high, source, allowed) => {
     const guest = remapping();
     setEntry(guest, 0, 0x0000_0001_0041_0001n, high);
-    expect(guest.iommu.remap(source, remappable(0), 0)).toBe(allowed ? DELIVER : -Fault['IR.26']);
+    expect(guest.iommu.remap(source, remappable(0), 0)).toBe(allowed ? DELIVER : targetFault('vtd', Fault['IR.26']));
     expect(guest.faults()).toEqual(allowed ? [] : [Fault['IR.26']]);
   });
 });
@@ -140,13 +141,13 @@ describe('faults (5.1.4.1, table 15)', () => {
   ])('%s: %s', (name, _, qualified, act) => {
     const guest = remapping();
     setEntry(guest, 0, present);
-    expect(act(guest)).toBe(-Fault[name]);
+    expect(act(guest)).toBe(targetFault('vtd', Fault[name]));
     expect(guest.faults()).toEqual([Fault[name]]);
     if (!qualified) return;
     // FPD, which counts without P.
     const quiet = remapping();
     quiet.store(TABLE * 4096 + 16, 2n);
-    expect(quiet.iommu.remap(SOURCE, remappable(1), 0)).toBe(-Fault['IR.22']);
+    expect(quiet.iommu.remap(SOURCE, remappable(1), 0)).toBe(targetFault('vtd', Fault['IR.22']));
     expect(quiet.faults()).toEqual([]);
   });
 
@@ -160,13 +161,13 @@ describe('faults (5.1.4.1, table 15)', () => {
   test('xAPIC mode: destination bits that it has not are reserved', () => {
     const guest = remapping(false);
     setEntry(guest, 0, present);
-    expect(guest.iommu.remap(SOURCE, remappable(0), 0)).toBe(-Fault['IR.24']);
+    expect(guest.iommu.remap(SOURCE, remappable(0), 0)).toBe(targetFault('vtd', Fault['IR.24']));
   });
 
   test('without posted interrupts the mode bit is reserved', () => {
     const guest = remapping(true, { postedInterrupts: false });
     setEntry(guest, 0, present | 0x8000n);
-    expect(guest.iommu.remap(SOURCE, remappable(0), 0)).toBe(-Fault['IR.24']);
+    expect(guest.iommu.remap(SOURCE, remappable(0), 0)).toBe(targetFault('vtd', Fault['IR.24']));
   });
 });
 

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { READ, WRITE } from '../../../src/memory/access.ts';
+import { targetFault } from '../../../src/target/fault-codes.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
 import { capabilities, Fault, type PageGroupResponse, type VtdIommuOptions } from '../../../src/target/vtd/index.ts';
 import { checkedOptions } from '../../../src/target/vtd/options.ts';
@@ -104,7 +105,7 @@ test('pointers take effect when they are set, not when they are written (SRTP)',
   guest.iommu.write(Reg.rtaddr, 8, 0n);
   expect(guest.iommu.translate(DEVICE, NO_PASID, 0, 0x5000, READ)).toBe(12);
   guest.global(Cmd.srtp);
-  expect(guest.iommu.translate(DEVICE, NO_PASID, 0, 0x5000, READ)).toBe(-Fault['LRT.2']);
+  expect(guest.iommu.translate(DEVICE, NO_PASID, 0, 0x5000, READ)).toBe(targetFault('vtd', Fault['LRT.2']));
 });
 
 describe('fault records (7.2.1, 7.3)', () => {
@@ -277,12 +278,12 @@ describe('ATS (4.1, table 30)', () => {
     const { guest, ask } = machine();
     guest.store(2 * 4096 + DEVICE * 32, (6n << 12n) | 9n);
     expect(ask(0x5000n)).toEqual({ status: 'unsupported' });
-    expect(guest.iommu.translatedRequest(DEVICE, 0n, WRITE)).toBe(-Fault['SCT.5']);
+    expect(guest.iommu.translatedRequest(DEVICE, 0n, WRITE)).toBe(targetFault('vtd', Fault['SCT.5']));
     expect(guest.faults()).toEqual([Fault['SCT.5']]);
     const legacy = machine({ deviceTlb: true });
     legacy.guest.setContext(DEVICE, { root: legacy.root, did: 1 });
     expect(legacy.ask(0x5000n)).toEqual({ status: 'unsupported' });
-    expect(legacy.guest.iommu.translatedRequest(DEVICE, 0n, WRITE)).toBe(-Fault['LCT.5']);
+    expect(legacy.guest.iommu.translatedRequest(DEVICE, 0n, WRITE)).toBe(targetFault('vtd', Fault['LCT.5']));
   });
 
   test('Completer Abort, and the address type in the record', () => {
@@ -299,8 +300,8 @@ describe('ATS (4.1, table 30)', () => {
       [{ deviceTlb: true }, Fault['LGN.1'], Fault['LGN.4']],
     ] as const) {
       const { guest } = machine(options);
-      expect(guest.iommu.translatedRequest(DEVICE, 1n << 48n, WRITE)).toBe(-wide);
-      expect(guest.iommu.translatedRequest(DEVICE, 0xfee0_0000n, WRITE)).toBe(-interrupt);
+      expect(guest.iommu.translatedRequest(DEVICE, 1n << 48n, WRITE)).toBe(targetFault('vtd', wide));
+      expect(guest.iommu.translatedRequest(DEVICE, 0xfee0_0000n, WRITE)).toBe(targetFault('vtd', interrupt));
     }
   });
 });

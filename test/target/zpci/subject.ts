@@ -2,7 +2,7 @@ import { fc } from '@fast-check/vitest';
 import { hiOf, loOf } from '../../../src/memory/address.ts';
 import type { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import type { Target, TargetObserver } from '../../../src/target/target.ts';
-import type { ZpciIommu } from '../../../src/target/zpci/index.ts';
+import { FAULT_ENDPOINT, type ZpciIommu } from '../../../src/target/zpci/index.ts';
 import type { TargetFixture, TargetSubject } from '../suite.ts';
 import { FIRST, Guest, GuestTables, handleOf, PAGES, PROTECTED, RAM_PAGES } from './guest.ts';
 
@@ -48,7 +48,7 @@ class Recovering implements Target {
   }
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
     const lg2 = this.iommu.translate(endpoint, pasid, hi, lo, access);
-    if (lg2 < 0 && lg2 > -0x100) for (let i = 0; i < 3 && this.guest.modify(endpoint, 7)[0] !== 0; i++);
+    if (lg2 < 0 && lg2 > FAULT_ENDPOINT) for (let i = 0; i < 3 && this.guest.modify(endpoint, 7)[0] !== 0; i++);
     return lg2;
   }
   reset(): void {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
+import { targetFault } from '../../../src/target/fault-codes.ts';
 import { FAULT_BLOCKED, FAULT_ENDPOINT, GeneralRegisters, PEC } from '../../../src/target/zpci/index.ts';
 import { runsOf } from '../hardware.ts';
 import { type Designation, FIRST, FRAME, Guest, GuestTables, handleOf, INVALID, PAGES, PROTECTED } from './guest.ts';
@@ -34,7 +35,7 @@ describe('zPCI translation', () => {
       guest.refresh(1, FIRST, PAGES);
       expect(guest.access(1, IOVA, READ)).toBe(0x80000n);
       expect(runsOf(guest.iommu.spaceOf(1)!)[0].permission).toBe(READ);
-      expect(guest.access(1, IOVA, WRITE)).toBe(BigInt(-PEC.protection));
+      expect(guest.access(1, IOVA, WRITE)).toBe(BigInt(targetFault('zpci', PEC.protection)));
       expect(guest.modify(1, 7)).toEqual([0, 0]);
       tables.set(at, entry);
       guest.refresh(1, FIRST, PAGES);
@@ -47,10 +48,10 @@ describe('zPCI translation', () => {
     tables.map(PAGE, 0x80, 1, PROTECTED);
     guest.refresh(1, PAGE, 1);
     expect(guest.access(1, IOVA, READ)).toBe(0x80000n);
-    expect(guest.access(1, IOVA, WRITE)).toBe(BigInt(-PEC.protection));
+    expect(guest.access(1, IOVA, WRITE)).toBe(BigInt(targetFault('zpci', PEC.protection)));
     const { guest: other } = registered('regionThird', PROTECTED);
     expect(other.access(1, IOVA, READ)).toBe(0x80000n);
-    expect(other.access(1, IOVA, WRITE)).toBe(BigInt(-PEC.protection));
+    expect(other.access(1, IOVA, WRITE)).toBe(BigInt(targetFault('zpci', PEC.protection)));
   });
 
   test('frames of 1 MiB, and of 2 GiB in region third tables; an answer holds no further than PAL', () => {
@@ -80,7 +81,7 @@ describe('zPCI translation', () => {
   ])('%s: its error event, and the error state', (_, code, spoil) => {
     const { guest, tables } = registered();
     spoil(tables);
-    expect(guest.access(1, IOVA | 8n, READ)).toBe(BigInt(-code));
+    expect(guest.access(1, IOVA | 8n, READ)).toBe(BigInt(targetFault('zpci', code)));
     expect(guest.events).toEqual([{ code, handle: handleOf(1), fid: 1, address: IOVA | 8n }]);
     expect(guest.iommu.spaceOf(1)).toBeNull();
     expect(guest.access(1, IOVA + 0x1000n, READ)).toBe(BigInt(FAULT_BLOCKED));
@@ -94,9 +95,9 @@ describe('zPCI translation', () => {
 
   test('outside PBA to PAL; a function without registration; another function; a PASID', () => {
     const { guest } = registered();
-    expect(guest.access(1, BigInt(FIRST - 1) << 12n, READ)).toBe(BigInt(-PEC.range));
+    expect(guest.access(1, BigInt(FIRST - 1) << 12n, READ)).toBe(BigInt(targetFault('zpci', PEC.range)));
     expect(guest.modify(1, 7)).toEqual([0, 0]);
-    expect(guest.access(1, BigInt(FIRST + PAGES) << 12n, READ)).toBe(BigInt(-PEC.range));
+    expect(guest.access(1, BigInt(FIRST + PAGES) << 12n, READ)).toBe(BigInt(targetFault('zpci', PEC.range)));
     expect(guest.access(2, IOVA, READ)).toBe(BigInt(FAULT_BLOCKED));
     expect(guest.access(3, IOVA, READ)).toBe(BigInt(FAULT_ENDPOINT));
     expect(guest.iommu.translate(1, 5, 0, Number(IOVA), READ)).toBe(FAULT_ENDPOINT);
@@ -106,7 +107,7 @@ describe('zPCI translation', () => {
   test('segment tables reach 2 GiB, whatever PAL says', () => {
     const { guest } = registered('segment');
     guest.register(1, TABLES | 0x800n, 6, 2 ** 20);
-    expect(guest.access(1, 0x8000_0000n, READ)).toBe(BigInt(-PEC.range));
+    expect(guest.access(1, 0x8000_0000n, READ)).toBe(BigInt(targetFault('zpci', PEC.range)));
   });
 
   test('relaxed translation: RAM from the start of the aperture on', () => {

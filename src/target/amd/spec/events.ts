@@ -3,7 +3,7 @@ import { bit, bits } from '../../fields.ts';
 /** Events, 2.5, and page requests, 2.6: two doublewords. */
 export const RECORD_BYTES = 16;
 
-/** Codes of events; a fault of `translate` is one, negated. */
+/** Codes of events; `targetFault('amd', …)` of one is what `translate` answers. */
 export const EVENT = {
   illegalDeviceEntry: 1,
   pageFault: 2,

@@ -15,18 +15,17 @@ import {
   OUT_PERMISSION,
 } from '../../../pagetable/page-table.ts';
 import { BY_FIRST_STAGE, CountedMemory, TwoStage, type WalkingStage } from '../../../pagetable/two-stage.ts';
+import { targetFault } from '../../fault-codes.ts';
 import { getWide, isSet } from '../../fields.ts';
 import type { Registers } from '../control/registers.ts';
 import type { Events, Flag } from '../reporting/events.ts';
 import { DTE } from '../spec/dte.ts';
 import { EVENT, REQUEST_TYPE } from '../spec/events.ts';
+import { FAULT_ENDPOINT } from '../spec/faults.ts';
 import { CONTROL, EXCLUSION, REG } from '../spec/registers.ts';
 import type { AmdIommuOptions } from '../surroundings.ts';
 import { DeviceEntry, VERDICT } from './device-entry.ts';
 import { GCR3_UNREADABLE, guestRoot, guestTable } from './guest-tables.ts';
-
-/** The request is no PCI function's. */
-export const FAULT_ENDPOINT = -0x100;
 
 /** Guest tables of PASIDs that a device entry remembers. */
 const STAGES = 64;
@@ -169,7 +168,7 @@ export class Translator {
   #interruptRange(entry: DeviceEntry, lo: number, access: number): number {
     if ((access & (READ | EXECUTE)) === 0) return this.#answer(0, lo, 12);
     this.#report(EVENT.invalidRequest, entry, -1, [], 0, lo, REQUEST_TYPE.interruptRange);
-    return -EVENT.invalidRequest;
+    return targetFault('amd', EVENT.invalidRequest);
   }
 
   #miss(entry: DeviceEntry, context: number, hi: number, lo: number, wish: number): number {
@@ -178,7 +177,7 @@ export class Translator {
     if (typeof stage === 'number') {
       if (stage !== GCR3_UNREADABLE) return this.#pageFault(entry, context, [], hi, lo, wish);
       this.#report(EVENT.pageTableHardware, entry, context, rw(wish), hi, lo);
-      return -EVENT.pageTableHardware;
+      return targetFault('amd', EVENT.pageTableHardware);
     }
     const lg2 = stage.walk(hi, lo, wish);
     if (lg2 < 0) return this.#walkFault(entry, context, stage, lg2, hi, lo, wish);
@@ -224,7 +223,7 @@ export class Translator {
       case FAULT_TABLE_ACCESS: {
         const at = this.#unreadable(entry, context, hi, lo, wish);
         this.#report(EVENT.pageTableHardware, entry, blamed, rw(wish), at.hi, at.lo);
-        return -EVENT.pageTableHardware;
+        return targetFault('amd', EVENT.pageTableHardware);
       }
       case FAULT_NOT_PRESENT:
       case FAULT_INPUT_SIZE:
@@ -251,7 +250,7 @@ export class Translator {
     const code = entry.verdict === VERDICT.illegal ? EVENT.illegalDeviceEntry : EVENT.deviceTableHardware;
     const flags: Flag[] = [...rw(access), ...(entry.hasReserved ? (['RZ'] as const) : [])];
     this.#report(code, entry, pasid, flags, hi, lo);
-    return -code;
+    return targetFault('amd', code);
   }
 
   #pageFault(entry: DeviceEntry, pasid: number, flags: readonly Flag[], hi: number, lo: number, access: number): number {
@@ -260,7 +259,7 @@ export class Translator {
     const privilege: Flag[] = pasid >= 0 && (access & PRIVILEGED) === 0 ? ['US'] : [];
     const fetch: Flag[] = pasid >= 0 && (access & EXECUTE) !== 0 ? ['NX'] : [];
     if (!suppressed) this.#report(EVENT.pageFault, entry, pasid, [...flags, ...rw(access), ...privilege, ...fetch], hi, lo);
-    return -EVENT.pageFault;
+    return targetFault('amd', EVENT.pageFault);
   }
 
   #report(code: number, entry: DeviceEntry, pasid: number, flags: readonly Flag[], hi: number, lo: number, type = 0): void {

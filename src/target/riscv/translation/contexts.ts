@@ -180,9 +180,9 @@ export class Contexts {
     });
   }
 
-  /** Address that the second stage refused, after PDT_GUEST_PAGE_FAULT: [hi, lo]. */
+  /** Address that the second stage refused, after PDT_GUEST_PAGE_FAULT: [lo, hi]. */
   get refusedGpa(): readonly [number, number] {
-    return [this.#processes.gpaHi, this.#processes.gpaLo];
+    return [this.#processes.gpaLo, this.#processes.gpaHi];
   }
 
   /**

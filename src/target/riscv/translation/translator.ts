@@ -13,8 +13,8 @@ import { type Contexts, PDT_GUEST_PAGE_FAULT, type Stages } from './contexts.ts'
 import { holdsInterruptFile, isInterruptFile, MSI_MRIF, type MsiTables } from './msi.ts';
 import { blamed, byAccess, isReported, Kind, type RequestKind, typeOf } from './requests.ts';
 
-/** What `translate` answers for the page of an interrupt file in memory (MRIF): a write there is `storeInterrupt`'s. */
-export const INTERRUPT_IN_MEMORY = -0x1000;
+/** What `translate` answers, negated as causes are, for INTERRUPT_IN_MEMORY. */
+const IN_MEMORY = 0x1000;
 
 /** Permission bits in the IOTLB beside READ, WRITE and EXECUTE: who may, and whether the page is an interrupt file. */
 const BY_USER = 1 << 3;
@@ -40,7 +40,7 @@ export interface Answer {
   interruptFile: boolean;
   /** The interrupt file lies in memory: see MsiTables. */
   mrif: boolean;
-  /** T2GPA: the guest-physical address, [hi, lo]. */
+  /** T2GPA: the guest-physical address. */
   gpaHi: number;
   gpaLo: number;
 }
@@ -116,7 +116,7 @@ export class Translator {
 
   /** An interrupt file in memory is no address to write to. */
   #orInterrupt(result: number): number {
-    return result >= 0 && this.answer.mrif ? INTERRUPT_IN_MEMORY : result;
+    return result >= 0 && this.answer.mrif ? -IN_MEMORY : result;
   }
 
   /** The request of the same device as the last one: what its contexts say is known. */
@@ -363,7 +363,7 @@ export class Translator {
     const { contexts } = this.#parts;
     if (contexts.cause !== PDT_GUEST_PAGE_FAULT) return -contexts.cause;
     // "Process to locate the Process-context": the read is implicit, the cause that of the original access.
-    const [hi, lo] = contexts.refusedGpa;
+    const [lo, hi] = contexts.refusedGpa;
     this.#iotval2Hi = hi;
     this.#iotval2Lo = (lo & ~3) | 1;
     return -byAccess(access, Cause.instructionGuestPageFault);

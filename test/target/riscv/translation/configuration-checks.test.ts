@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { READ } from '../../../../src/memory/access.ts';
+import { targetFault } from '../../../../src/target/fault-codes.ts';
 import { get, put, putWide } from '../../../../src/target/fields.ts';
 import { Cause, Registers } from '../../../../src/target/riscv/index.ts';
 import { DC, DC_RESERVED } from '../../../../src/target/riscv/spec/device-context.ts';
@@ -140,7 +141,7 @@ describe('device-context configuration checks', () => {
     const guest = new Guest();
     guest.start();
     guest.setContext(8, { tc: 1 << 3 });
-    expect(guest.iommu.translate(8, NO_PASID, 0, 0x5000, READ)).toBe(-Cause.ddtMisconfigured);
+    expect(guest.iommu.translate(8, NO_PASID, 0, 0x5000, READ)).toBe(targetFault('riscv', Cause.ddtMisconfigured));
     expect(guest.takeFaults()[0][0] & 0xfffn).toBe(259n);
   });
 });

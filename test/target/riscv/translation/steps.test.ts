@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../../../src/memory/access.ts';
+import { targetFault } from '../../../../src/target/fault-codes.ts';
 import { Cause, Kind } from '../../../../src/target/riscv/index.ts';
 import { NO_PASID } from '../../../../src/target/target.ts';
 import { type Context, Guest, Reg } from '../guest.ts';
@@ -68,17 +69,21 @@ describe('process to translate an IOVA', () => {
   test('step 1: Off refuses everything (256)', () => {
     const guest = started({});
     guest.setMode(0);
-    for (const kind of Object.values(Kind)) expect(ask(guest, { kind })).toBe(-Cause.allDisallowed);
+    for (const kind of Object.values(Kind)) expect(ask(guest, { kind })).toBe(targetFault('riscv', Cause.allDisallowed));
   });
 
   test('step 2: Bare refuses what is ATS (260) and passes the rest', () => {
     const guest = started({});
     guest.setMode(1);
-    expect(Object.values(Kind).map((kind) => ask(guest, { kind }))).toEqual([12, -Cause.typeDisallowed, -Cause.typeDisallowed]);
+    expect(Object.values(Kind).map((kind) => ask(guest, { kind }))).toEqual([
+      12,
+      targetFault('riscv', Cause.typeDisallowed),
+      targetFault('riscv', Cause.typeDisallowed),
+    ]);
   });
 
   test('step 5: a device_id wider than ddtp.iommu_mode (260)', () => {
-    expect(ask(started({}), { device: 64 })).toBe(-Cause.typeDisallowed);
+    expect(ask(started({}), { device: 64 })).toBe(targetFault('riscv', Cause.typeDisallowed));
   });
 
   test.each([
@@ -87,12 +92,12 @@ describe('process to translate an IOVA', () => {
     ['7b: a process_id without PDTV', {}, { process: 1 }],
     ['7c: a process_id wider than pdtp.MODE', { first: { mode: PD8, root: 40, pscid: 0 }, tc: PDTV }, { process: 256 }],
   ] as const)('step %s (260)', (_, context, request) => {
-    expect(ask(started(context), request)).toBe(-Cause.typeDisallowed);
+    expect(ask(started(context), request)).toBe(targetFault('riscv', Cause.typeDisallowed));
   });
 
   test('steps 8 and 9 come before 14: translated requests need no process-context', () => {
     const { guest } = withProcess(0n, EN_ATS);
-    expect(ask(guest, { process: 1 })).toBe(-Cause.pdtNotValid);
+    expect(ask(guest, { process: 1 })).toBe(targetFault('riscv', Cause.pdtNotValid));
     expect(ask(guest, { kind: Kind.translated, process: 1 })).toBe(12);
   });
 
@@ -121,13 +126,13 @@ describe('process to translate an IOVA', () => {
 
   test('step 11: with DPE a request without process_id has process 0', () => {
     const { guest, pdt } = withProcess(0n, DPE);
-    expect(ask(guest)).toBe(-Cause.pdtNotValid);
+    expect(ask(guest)).toBe(targetFault('riscv', Cause.pdtNotValid));
     store(guest, pdt, 0, 1n);
     expect(ask(guest)).toBe(30);
   });
 
   test('step 15: supervisor privilege without ENS (260)', () => {
-    expect(ask(withProcess(1n).guest, { process: 1, access: READ | PRIVILEGED })).toBe(-Cause.typeDisallowed);
+    expect(ask(withProcess(1n).guest, { process: 1, access: READ | PRIVILEGED })).toBe(targetFault('riscv', Cause.typeDisallowed));
     expect(ask(withProcess(3n).guest, { process: 1, access: READ | PRIVILEGED })).toBe(30);
   });
 
@@ -139,10 +144,10 @@ describe('process to translate an IOVA', () => {
     const guest = started();
     const [first, second] = [guest.table('sv39'), guest.table('sv39', true)];
     guest.setContext(DEVICE, { first: { mode: 8, root: first.root, pscid: 1 } });
-    expect(ask(guest, { access })).toBe(-page);
+    expect(ask(guest, { access })).toBe(targetFault('riscv', page));
     const other = started({ second: { mode: 8, root: second.root, gscid: 1 } });
     other.memory.store64(0, second.root * 4096, 0, 0);
-    expect(ask(other, { access })).toBe(-guestPage);
+    expect(ask(other, { access })).toBe(targetFault('riscv', guestPage));
   });
 });
 
@@ -153,11 +158,11 @@ describe('process to locate the device-context', () => {
   ])('%s', (_, poisoned, cause) => {
     const guest = started({});
     spoil(guest, DDT * 4096 + DEVICE * 64, poisoned);
-    expect(ask(guest)).toBe(-cause);
+    expect(ask(guest)).toBe(targetFault('riscv', cause));
   });
 
   test('step 9: V is 0', () => {
-    expect(ask(started({ valid: false }))).toBe(-Cause.ddtNotValid);
+    expect(ask(started({ valid: false }))).toBe(targetFault('riscv', Cause.ddtNotValid));
   });
 
   test('steps 3 to 6, in a directory of two levels: no memory, poisoned data, V, reserved bits', () => {
@@ -169,15 +174,15 @@ describe('process to locate the device-context', () => {
     };
     const unreadable = twoLevels();
     spoil(unreadable, DDT * 4096, false);
-    expect(ask(unreadable)).toBe(-Cause.ddtAccessFault);
+    expect(ask(unreadable)).toBe(targetFault('riscv', Cause.ddtAccessFault));
     const poisoned = twoLevels();
     spoil(poisoned, DDT * 4096, true);
-    expect(ask(poisoned)).toBe(-Cause.ddtCorruption);
-    expect(ask(twoLevels())).toBe(-Cause.ddtNotValid);
+    expect(ask(poisoned)).toBe(targetFault('riscv', Cause.ddtCorruption));
+    expect(ask(twoLevels())).toBe(targetFault('riscv', Cause.ddtNotValid));
     for (const reserved of [1n << 1n, 1n << 9n, 1n << 54n, 1n << 63n]) {
       const guest = twoLevels();
       store(guest, DDT, 0, 1n | (40n << 10n) | reserved);
-      expect(ask(guest)).toBe(-Cause.ddtMisconfigured);
+      expect(ask(guest)).toBe(targetFault('riscv', Cause.ddtMisconfigured));
     }
   });
 });
@@ -187,7 +192,7 @@ describe('process to locate the process-context', () => {
     const guest = started();
     const { root } = guest.table('sv39', true);
     guest.setContext(DEVICE, { first: { mode: PD8, root: 0x123, pscid: 0 }, second: { mode: 8, root, gscid: 1 }, tc: PDTV });
-    expect(ask(guest, { process: 1, access: WRITE })).toBe(-Cause.writeGuestPageFault);
+    expect(ask(guest, { process: 1, access: WRITE })).toBe(targetFault('riscv', Cause.writeGuestPageFault));
     expect(guest.takeFaults()[0][3]).toBe(0x123_011n);
   });
 
@@ -205,11 +210,11 @@ describe('process to locate the process-context', () => {
     ] as const) {
       const { guest, pdt } = make(1n);
       spoil(guest, pdt * 4096, poisoned);
-      expect(ask(guest, { process: 1 })).toBe(-cause);
+      expect(ask(guest, { process: 1 })).toBe(targetFault('riscv', cause));
     }
-    expect(ask(make(0n).guest, { process: 1 })).toBe(-Cause.pdtNotValid);
+    expect(ask(make(0n).guest, { process: 1 })).toBe(targetFault('riscv', Cause.pdtNotValid));
     for (const reserved of [1n << 1n, 1n << 9n, 1n << 54n, 1n << 63n])
-      expect(ask(make(1n | (40n << 10n) | reserved).guest, { process: 1 })).toBe(-Cause.pdtMisconfigured);
+      expect(ask(make(1n | (40n << 10n) | reserved).guest, { process: 1 })).toBe(targetFault('riscv', Cause.pdtMisconfigured));
   });
 
   test('steps 10 to 12: no memory, poisoned data, V, the configuration checks', () => {
@@ -219,10 +224,10 @@ describe('process to locate the process-context', () => {
     ] as const) {
       const { guest, pdt } = withProcess(1n);
       spoil(guest, pdt * 4096 + 16, poisoned);
-      expect(ask(guest, { process: 1 })).toBe(-cause);
+      expect(ask(guest, { process: 1 })).toBe(targetFault('riscv', cause));
     }
-    expect(ask(withProcess(0n).guest, { process: 1 })).toBe(-Cause.pdtNotValid);
-    expect(ask(withProcess(1n | (1n << 3n)).guest, { process: 1 })).toBe(-Cause.pdtMisconfigured);
+    expect(ask(withProcess(0n).guest, { process: 1 })).toBe(targetFault('riscv', Cause.pdtNotValid));
+    expect(ask(withProcess(1n | (1n << 3n)).guest, { process: 1 })).toBe(targetFault('riscv', Cause.pdtMisconfigured));
   });
 });
 
@@ -253,7 +258,7 @@ describe('process to translate addresses of MSIs', () => {
   ])('%s', (_, poisoned, cause) => {
     const guest = withEntry(BASIC);
     spoil(guest, MSI_PT * 4096, poisoned);
-    expect(write(guest)).toBe(-cause);
+    expect(write(guest)).toBe(targetFault('riscv', cause));
   });
 
   test.each([
@@ -266,7 +271,7 @@ describe('process to translate addresses of MSIs', () => {
     ['step 14b: reserved bit 3', MRIF | (1n << 3n), 0n, Cause.msiMisconfigured],
     ['step 14b: reserved bit 59 of the second doubleword', MRIF, 1n << 59n, Cause.msiMisconfigured],
   ] as const)('%s', (_, low, high, cause) => {
-    expect(write(withEntry(low, high))).toBe(-cause);
+    expect(write(withEntry(low, high))).toBe(targetFault('riscv', cause));
   });
 
   test("step 13: the second doubleword is software's", () => {
@@ -282,7 +287,7 @@ describe('process to translate addresses of MSIs', () => {
   });
 
   test('step 15a: nothing is executed there (1)', () => {
-    expect(ask(withEntry(BASIC), { iova: FILE, access: EXECUTE })).toBe(-Cause.instructionAccessFault);
+    expect(ask(withEntry(BASIC), { iova: FILE, access: EXECUTE })).toBe(targetFault('riscv', Cause.instructionAccessFault));
   });
 
   test("the first stage's memory type stays with the page of an interrupt file", () => {
