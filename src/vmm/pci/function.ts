@@ -1,0 +1,260 @@
+import type { Capability, ExtendedCapability } from './capabilities.ts';
+import { type ConfigField, ConfigSpace } from './config-space.ts';
+import { Msi } from './msi.ts';
+import { MsixTable } from './msix.ts';
+import type { RegisterBlock } from './registers.ts';
+import * as pci from './spec.ts';
+
+/** A window of registers that software places. */
+export interface Bar {
+  /** A power of two, from 16 bytes on (I/O: 4 to 256). */
+  readonly bytes: number;
+  /** Default `memory`: 32-bit addresses. A `memory64` one takes the next BAR's place too. */
+  readonly kind?: 'memory' | 'memory64' | 'io';
+  readonly prefetchable?: boolean;
+  readonly registers: RegisterBlock;
+}
+
+/** What a function is; software sees nothing else of it. */
+export interface PciDescription {
+  readonly vendor: number;
+  readonly device: number;
+  readonly subsystemVendor?: number;
+  readonly subsystem?: number;
+  readonly revision?: number;
+  /** Class, subclass and programming interface in 24 bits: 0x010000 is a SCSI controller. */
+  readonly classCode: number;
+  /** By number, 6 at most; null: not there. */
+  readonly bars?: readonly (Bar | null)[];
+  /** INTx pin: 1 is INTA#. Default 0, none. */
+  readonly interruptPin?: number;
+  readonly capabilities?: readonly Capability[];
+  readonly extendedCapabilities?: readonly ExtendedCapability[];
+}
+
+/** What the function needs of the machine around it. */
+export interface PciSurroundings {
+  /** Delivers a message (MSI, MSI-X) that the function sends; through the IOMMU's interrupt remapping, where there is one. */
+  sendMessage?(address: bigint, data: number): void;
+  /** The level of its INTx pin. */
+  setIntx?(asserted: boolean): void;
+}
+
+/** As plain data. */
+export interface PciState {
+  readonly config: string;
+  readonly msix: { readonly table: string; readonly pending: string } | null;
+  readonly intx: boolean;
+}
+
+/**
+ * A PCI function (PCI Express Base 5.0, 7.5): configuration space made from a declaration, registers behind BARs, interrupts by the way
+ * that software chose. Where it is in a machine is the matter of PciHost, or of a vfio-user client.
+ *
+ * @example
+ * const registers = { read: () => 0x42n, write: () => {} };
+ * const device = new PciFunction({ vendor: 0x1234, device: 1, classCode: 0xff0000, bars: [{ bytes: 4096, registers }] });
+ * device.readConfig(0, 4).toString(16); // '11234'
+ * device.writeConfig(4, 2, 2);
+ * device.readBar(0, 0, 4); // 0x42n
+ */
+export class PciFunction {
+  readonly bars: readonly (Bar | null)[];
+  readonly interruptPin: number;
+  /** Where each capability lies, in the order of the description. */
+  readonly capabilityOffsets: readonly number[];
+  readonly #config = new ConfigSpace();
+  readonly #surroundings: PciSurroundings;
+  readonly #msix: MsixTable | null;
+  readonly #msi: Msi | null;
+  #intx = false;
+  #line = false;
+
+  /** @throws RangeError when the description is not possible. */
+  constructor(description: PciDescription, surroundings: PciSurroundings = {}) {
+    const { capabilities = [], extendedCapabilities = [], interruptPin = 0, bars = [] } = description;
+    this.#surroundings = surroundings;
+    this.interruptPin = interruptPin;
+    this.bars = Array.from({ length: 6 }, (_, i) => bars[i] ?? null);
+    if (bars.length > 6 || interruptPin < 0 || interruptPin > 4) throw new RangeError(`PCI: ${bars.length} BARs, pin ${interruptPin}`);
+    this.#config.declare(0, headerOf(description));
+    this.#config.declare(pci.BAR0, barFields(this.bars));
+    this.capabilityOffsets = placeCapabilities(this.#config, capabilities);
+    placeExtended(this.#config, extendedCapabilities);
+    const send = (address: bigint, data: number) => {
+      // A message is a write of the function's own, so it takes bus mastering (7.5.1.1.3).
+      if (this.busMaster) this.#surroundings.sendMessage?.(address, data);
+    };
+    const place = (id: number) => capabilities.findIndex((capability) => capability.id === id);
+    const msix = place(pci.CapabilityId.MSIX);
+    const msi = place(pci.CapabilityId.MSI);
+    this.#msix = msix < 0 ? null : new MsixTable(capabilities[msix]!, this.#config, this.capabilityOffsets[msix]!, send);
+    this.#msi = msi < 0 ? null : new Msi(capabilities[msi]!, this.#config, this.capabilityOffsets[msi]!, send);
+  }
+
+  /** Vectors of MSI-X, and of MSI; 0 where it has none. */
+  get vectors(): { readonly msix: number; readonly msi: number } {
+    return { msix: this.#msix?.vectors ?? 0, msi: this.#msi?.vectors ?? 0 };
+  }
+
+  /** Whether software lets it do DMA. */
+  get busMaster(): boolean {
+    return (this.#config.get(pci.COMMAND, 2) & pci.Command.BUS_MASTER) !== 0;
+  }
+
+  /** Where software has put a BAR, or null while the function does not answer there. */
+  addressOf(bar: number): bigint | null {
+    const found = this.bars[bar];
+    if (!found) return null;
+    const wanted = found.kind === 'io' ? pci.Command.IO : pci.Command.MEMORY;
+    return (this.#config.get(pci.COMMAND, 2) & wanted) === 0 ? null : this.placeOf(bar);
+  }
+
+  /** The address in a BAR, whether the function answers or not. */
+  placeOf(bar: number): bigint {
+    const low = this.#config.get(pci.BAR0 + 4 * bar, 4);
+    const kind = this.bars[bar]?.kind;
+    if (kind === 'io') return BigInt((low & ~3) >>> 0);
+    const high = kind === 'memory64' ? this.#config.get(pci.BAR0 + 4 * bar + 4, 4) : 0;
+    return (BigInt(high) << 32n) | BigInt((low & ~15) >>> 0);
+  }
+
+  /** Reads up to 4 bytes of configuration space. */
+  readConfig(offset: number, bytes: number): number {
+    return this.#config.get(offset, bytes);
+  }
+
+  writeConfig(offset: number, bytes: number, value: number): void {
+    this.#config.write(offset, bytes, value);
+    this.#settleIntx();
+    this.#msix?.settle();
+    this.#msi?.settle();
+  }
+
+  /** Reads 1, 2, 4 or 8 bytes behind a BAR; 0 where nothing is. */
+  readBar(bar: number, offset: number, bytes: number): bigint {
+    const found = this.bars[bar];
+    if (!found || offset < 0 || offset + bytes > found.bytes) return 0n;
+    const inTable = this.#msix?.blockAt(bar, offset) ?? null;
+    return inTable === null ? found.registers.read(offset, bytes) : inTable.block.read(inTable.offset, bytes);
+  }
+
+  writeBar(bar: number, offset: number, bytes: number, value: bigint): void {
+    const found = this.bars[bar];
+    if (!found || offset < 0 || offset + bytes > found.bytes) return;
+    const inTable = this.#msix?.blockAt(bar, offset) ?? null;
+    if (inTable === null) found.registers.write(offset, bytes, value);
+    else inTable.block.write(inTable.offset, bytes, value);
+  }
+
+  /** Interrupts by MSI-X or MSI. False: software uses neither, so it is INTx's matter (`setIntx`). */
+  signal(vector: number): boolean {
+    const way = this.#msix?.enabled ? this.#msix : this.#msi?.enabled ? this.#msi : null;
+    way?.signal(vector);
+    return way !== null;
+  }
+
+  /** Whether the function wants its INTx pin asserted; it is while nothing forbids that (7.5.1.1.3, 7.5.1.1.4). */
+  setIntx(wanted: boolean): void {
+    this.#intx = wanted && this.interruptPin !== 0;
+    const status = this.#config.get(pci.STATUS, 2) & ~pci.Status.INTERRUPT;
+    this.#config.put(pci.STATUS, 2, this.#intx ? status | pci.Status.INTERRUPT : status);
+    this.#settleIntx();
+  }
+
+  #settleIntx(): void {
+    const disabled = (this.#config.get(pci.COMMAND, 2) & pci.Command.INTX_DISABLE) !== 0;
+    const level = this.#intx && !disabled && !this.#msix?.enabled && !this.#msi?.enabled;
+    if (level === this.#line) return;
+    this.#line = level;
+    this.#surroundings.setIntx?.(level);
+  }
+
+  /** Back to power-on. Registers behind BARs are their owner's. */
+  reset(): void {
+    this.#config.reset();
+    this.#msix?.reset();
+    this.#intx = false;
+    this.#settleIntx();
+  }
+
+  save(): PciState {
+    return { config: this.#config.save(), msix: this.#msix?.save() ?? null, intx: this.#intx };
+  }
+
+  /** @throws TypeError when the state is not one that `save` of such a function made. */
+  load(state: PciState): void {
+    const { config, msix, intx } = state ?? {};
+    const hex = /^[0-9a-f]*$/;
+    const table = this.#msix !== null && hex.test(`${msix?.table}`) && hex.test(`${msix?.pending}`);
+    if (typeof intx !== 'boolean' || (this.#msix !== null && !table)) throw new TypeError('PCI: the state is not of such a function');
+    this.#config.load(config);
+    if (msix) this.#msix?.load(msix);
+    this.setIntx(intx);
+  }
+}
+
+function headerOf(description: PciDescription): ConfigField[] {
+  const { vendor, device, subsystemVendor = vendor, subsystem = device, revision = 0, classCode, interruptPin = 0 } = description;
+  return [
+    { name: 'Vendor ID', at: pci.VENDOR_ID, bytes: 2, value: vendor },
+    { name: 'Device ID', at: pci.DEVICE_ID, bytes: 2, value: device },
+    { name: 'Command', at: pci.COMMAND, bytes: 2, writable: pci.COMMAND_WRITABLE },
+    { name: 'Status', at: pci.STATUS, bytes: 2, clears: pci.STATUS_CLEARS },
+    { name: 'Revision ID', at: pci.REVISION_ID, bytes: 1, value: revision },
+    { name: 'Class Code', at: pci.CLASS_CODE, bytes: 3, value: classCode },
+    { name: 'Subsystem Vendor ID', at: pci.SUBSYSTEM_VENDOR_ID, bytes: 2, value: subsystemVendor },
+    { name: 'Subsystem ID', at: pci.SUBSYSTEM_ID, bytes: 2, value: subsystem },
+    { name: 'Interrupt Line', at: pci.INTERRUPT_LINE, bytes: 1, writable: 0xff },
+    { name: 'Interrupt Pin', at: pci.INTERRUPT_PIN, bytes: 1, value: interruptPin },
+  ];
+}
+
+/** 7.5.1.2.1: the address bits that can be written say how large it is. */
+function barFields(bars: readonly (Bar | null)[]): ConfigField[] {
+  const fields: ConfigField[] = [];
+  bars.forEach((bar, i) => {
+    if (bar === null) return;
+    const { bytes, kind = 'memory', prefetchable = false } = bar;
+    const least = kind === 'io' ? 4 : 16;
+    if (!(bytes >= least && Number.isInteger(Math.log2(bytes)) && bytes <= 2 ** 31))
+      throw new RangeError(`PCI: BAR ${i} has ${bytes} bytes, no power of two from ${least} on`);
+    const type = kind === 'io' ? 1 : (kind === 'memory64' ? 4 : 0) | (prefetchable ? 8 : 0);
+    fields.push({ name: `BAR ${i}`, at: 4 * i, bytes: 4, value: type, writable: -bytes });
+    if (kind !== 'memory64') return;
+    if (i === 5 || bars[i + 1]) throw new RangeError(`PCI: BAR ${i} has 64 bits, and there is no room for them`);
+    fields.push({ name: `BAR ${i}, upper`, at: 4 * i + 4, bytes: 4, writable: -1 });
+  });
+  return fields;
+}
+
+/** 7.5.1.1.11: a list that begins at the capabilities pointer. */
+function placeCapabilities(config: ConfigSpace, capabilities: readonly Capability[]): number[] {
+  const offsets: number[] = [];
+  let end = pci.HEADER_BYTES;
+  let link = pci.CAPABILITIES_POINTER;
+  for (const { id, bytes, fields, at } of capabilities) {
+    const base = at ?? end;
+    if (base < end || base % 4 !== 0 || base + bytes > pci.CONVENTIONAL_BYTES)
+      throw new RangeError(`PCI: capability 0x${id.toString(16)} does not fit at 0x${base.toString(16)}`);
+    config.declare(0, [{ name: 'Next Capability', at: link, bytes: 1, value: base }]);
+    config.declare(base, [{ name: 'Capability ID', at: 0, bytes: 1, value: id }, ...fields]);
+    offsets.push(base);
+    link = base + 1;
+    end = (base + bytes + 3) & ~3;
+  }
+  if (offsets.length > 0)
+    config.declare(pci.STATUS, [{ name: 'Status', at: 0, bytes: 2, value: pci.Status.CAPABILITIES, clears: pci.STATUS_CLEARS }]);
+  return offsets;
+}
+
+/** 7.6.3: a list that begins at 0x100; all zero where there is none. */
+function placeExtended(config: ConfigSpace, capabilities: readonly ExtendedCapability[]): void {
+  let base = pci.CONVENTIONAL_BYTES;
+  capabilities.forEach(({ id, version, bytes, fields }, i) => {
+    const end = (base + bytes + 3) & ~3;
+    const next = i + 1 < capabilities.length ? end : 0;
+    config.declare(base, [{ name: 'Extended Capability Header', at: 0, bytes: 4, value: id | (version << 16) | (next << 20) }, ...fields]);
+    base = end;
+  });
+}

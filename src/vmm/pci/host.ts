@@ -1,0 +1,139 @@
+import type { PciFunction } from './function.ts';
+import { CONFIG_BYTES } from './spec.ts';
+
+/** Requester ID of a function: bus, device (0 to 31) and function (0 to 7). @throws RangeError for anything else. */
+export function requesterId(bus: number, device: number, fn = 0): number {
+  if (!(bus >= 0 && bus < 256 && device >= 0 && device < 32 && fn >= 0 && fn < 8))
+    throw new RangeError(`PCI: ${bus}:${device}.${fn} is no function's place`);
+  return (bus << 8) | (device << 3) | fn;
+}
+
+/** x86's way to configuration space (PCI Local Bus 3.0, 3.2.2.3.2): the address port and, after it, the data port. */
+export const CONFIG_ADDRESS_PORT = 0xcf8;
+const CONFIG_DATA_PORT = 0xcfc;
+const CONFIG_ENABLE = 0x8000_0000;
+
+/**
+ * A host bridge: finds functions by bus, device and function for configuration accesses (ECAM, or the two ports), and by address for
+ * accesses of the processor to what software put behind BARs.
+ *
+ * @example
+ * const host = new PciHost();
+ * const remove = host.add(requesterId(0, 5), new PciFunction({ vendor: 0x1234, device: 1, classCode: 0xff0000 }));
+ * host.readEcam(5 << 15, 4); // 0x11234n
+ * remove();
+ */
+export class PciHost {
+  readonly #functions = new Map<number, PciFunction>();
+  #address = 0;
+
+  /** A function that is there from now on; the disposer takes it away. @throws RangeError when the place is taken. */
+  add(requester: number, fn: PciFunction): () => void {
+    requesterId(requester >> 8, (requester >> 3) & 31, requester & 7);
+    if (this.#functions.has(requester)) throw new RangeError(`PCI: 0x${requester.toString(16)} is taken`);
+    this.#functions.set(requester, fn);
+    return () => {
+      if (this.#functions.get(requester) === fn) this.#functions.delete(requester);
+    };
+  }
+
+  functionAt(requester: number): PciFunction | null {
+    return this.#functions.get(requester) ?? null;
+  }
+
+  /** Reads the enhanced configuration space (PCI Express Base 5.0, 7.2.2): 4096 bytes a function. All ones where there is none. */
+  readEcam(offset: number, bytes: number): bigint {
+    let value = 0n;
+    for (let done = 0; done < bytes; done += 4) {
+      const size = Math.min(4, bytes - done);
+      value |= BigInt(this.#read(Math.floor(offset / CONFIG_BYTES), (offset + done) % CONFIG_BYTES, size)) << BigInt(8 * done);
+    }
+    return value;
+  }
+
+  writeEcam(offset: number, bytes: number, value: bigint): void {
+    for (let done = 0; done < bytes; done += 4) {
+      const part = Number((value >> BigInt(8 * done)) & 0xffff_ffffn);
+      this.#write(Math.floor(offset / CONFIG_BYTES), (offset + done) % CONFIG_BYTES, Math.min(4, bytes - done), part);
+    }
+  }
+
+  /** Reads ports 0xcf8 to 0xcff. */
+  readPort(port: number, bytes: number): number {
+    if (port < CONFIG_DATA_PORT) return port === CONFIG_ADDRESS_PORT && bytes === 4 ? this.#address >>> 0 : allOnes(bytes);
+    const place = this.#selected(port);
+    return place === null ? allOnes(bytes) : this.#read(place.requester, place.offset, bytes);
+  }
+
+  writePort(port: number, bytes: number, value: number): void {
+    if (port === CONFIG_ADDRESS_PORT && bytes === 4) this.#address = value & ~0x7f00_0003;
+    const place = port < CONFIG_DATA_PORT ? null : this.#selected(port);
+    if (place !== null) this.#write(place.requester, place.offset, bytes, value);
+  }
+
+  #selected(port: number): { readonly requester: number; readonly offset: number } | null {
+    if ((this.#address & CONFIG_ENABLE) === 0) return null;
+    return { requester: (this.#address >>> 8) & 0xffff, offset: (this.#address & 0xfc) | (port & 3) };
+  }
+
+  #read(requester: number, offset: number, bytes: number): number {
+    return this.#functions.get(requester)?.readConfig(offset, bytes) ?? allOnes(bytes);
+  }
+
+  #write(requester: number, offset: number, bytes: number, value: number): void {
+    this.#functions.get(requester)?.writeConfig(offset, bytes, value);
+  }
+
+  /** Reads memory behind a BAR; null: no function answers there. */
+  readMemory(address: bigint, bytes: number): bigint | null {
+    const found = this.#find(address, false);
+    return found === null ? null : found.fn.readBar(found.bar, found.offset, bytes);
+  }
+
+  /** Whether a function took the write. */
+  writeMemory(address: bigint, bytes: number, value: bigint): boolean {
+    const found = this.#find(address, false);
+    found?.fn.writeBar(found.bar, found.offset, bytes, value);
+    return found !== null;
+  }
+
+  /** The same for I/O space. */
+  readIo(port: number, bytes: number): bigint | null {
+    const found = this.#find(BigInt(port), true);
+    return found === null ? null : found.fn.readBar(found.bar, found.offset, bytes);
+  }
+
+  writeIo(port: number, bytes: number, value: bigint): boolean {
+    const found = this.#find(BigInt(port), true);
+    found?.fn.writeBar(found.bar, found.offset, bytes, value);
+    return found !== null;
+  }
+
+  #find(address: bigint, io: boolean): { readonly fn: PciFunction; readonly bar: number; readonly offset: number } | null {
+    for (const fn of this.#functions.values()) {
+      for (let bar = 0; bar < 6; bar++) {
+        const description = fn.bars[bar];
+        if (!description || (description.kind === 'io') !== io) continue;
+        const base = fn.addressOf(bar);
+        if (base !== null && address >= base && address < base + BigInt(description.bytes))
+          return { fn, bar, offset: Number(address - base) };
+      }
+    }
+    return null;
+  }
+
+  /** The functions go back to power-on, as on a bus reset. */
+  reset(): void {
+    this.#address = 0;
+    for (const fn of this.#functions.values()) fn.reset();
+  }
+}
+
+function allOnes(bytes: number): number {
+  return bytes === 4 ? 0xffff_ffff : 2 ** (8 * bytes) - 1;
+}
+
+/** Bytes that an ECAM of this many buses takes. */
+export function ecamBytes(buses: number): number {
+  return buses * 256 * CONFIG_BYTES;
+}

@@ -1,0 +1,17 @@
+export {
+  ats,
+  type Capability,
+  type ExtendedCapability,
+  type InBar,
+  integratedEndpoint,
+  msi,
+  msix,
+  pasid,
+  pri,
+  vendor,
+} from './capabilities.ts';
+export type { ConfigField } from './config-space.ts';
+export { FunctionDma, NOT_BUS_MASTER } from './dma.ts';
+export { type Bar, type PciDescription, PciFunction, type PciState, type PciSurroundings } from './function.ts';
+export { CONFIG_ADDRESS_PORT, ecamBytes, PciHost, requesterId } from './host.ts';
+export type { RegisterBlock } from './registers.ts';

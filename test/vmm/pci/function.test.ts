@@ -1,0 +1,280 @@
+import { describe, expect, test } from 'vitest';
+import { READ } from '../../../src/memory/access.ts';
+import { GuestMemory } from '../../../src/memory/guest-memory.ts';
+import { VtdIommu } from '../../../src/target/vtd/index.ts';
+import {
+  ats,
+  FunctionDma,
+  integratedEndpoint,
+  msi,
+  msix,
+  NOT_BUS_MASTER,
+  type PciDescription,
+  PciFunction,
+  PciHost,
+  pasid,
+  pri,
+  requesterId,
+  vendor,
+} from '../../../src/vmm/pci/index.ts';
+
+const MEMORY = 2;
+const BUS_MASTER = 4;
+
+/** Remembers what was written, and answers with the place of a read. */
+function block() {
+  const writes: [number, number, bigint][] = [];
+  return {
+    writes,
+    read: (offset: number, bytes: number) => BigInt(offset * 16 + bytes),
+    write: (offset: number, bytes: number, value: bigint) => void writes.push([offset, bytes, value]),
+  };
+}
+
+function rig(description: Partial<PciDescription> = {}) {
+  const messages: [bigint, number][] = [];
+  const levels: boolean[] = [];
+  const registers = block();
+  const fn = new PciFunction(
+    { vendor: 0x1af4, device: 0x1042, classCode: 0x010000, bars: [{ bytes: 0x4000, registers }], ...description },
+    { sendMessage: (address, data) => messages.push([address, data]), setIntx: (level) => levels.push(level) },
+  );
+  return { fn, messages, levels, registers };
+}
+
+/** The capabilities as software finds them (7.5.1.1.11). */
+function capabilitiesOf(fn: PciFunction): number[][] {
+  const found: number[][] = [];
+  for (let at = fn.readConfig(0x34, 1); at !== 0 && found.length < 48; at = fn.readConfig(at + 1, 1))
+    found.push([fn.readConfig(at, 1), at]);
+  return found;
+}
+
+describe('header (7.5.1)', () => {
+  test('identification is read-only', () => {
+    const { fn } = rig({ subsystem: 0x40, revision: 1, interruptPin: 1 });
+    for (let at = 0; at < 64; at += 4) if (at !== 4) fn.writeConfig(at, 4, 0xffff_ffff);
+    expect(fn.readConfig(0, 4)).toBe(0x1042_1af4);
+    expect(fn.readConfig(8, 4)).toBe(0x0100_0001);
+    expect(fn.readConfig(0x2c, 4)).toBe(0x0040_1af4);
+    expect(fn.readConfig(0x3c, 4)).toBe(0x01ff);
+  });
+
+  test('command keeps the bits that the function has', () => {
+    const { fn } = rig();
+    fn.writeConfig(4, 4, 0xffff_ffff);
+    expect(fn.readConfig(4, 2)).toBe(0x0547);
+  });
+
+  test.each([
+    ['memory', 0x4000, 0xffff_c000, 0],
+    ['memory64', 0x4000, 0xffff_c004, 0xffff_ffff],
+    ['io', 0x20, 0xffff_ffe1, 0],
+  ] as const)('a BAR of kind %s says its size (7.5.1.2.1)', (kind, bytes, low, high) => {
+    const { fn } = rig({ bars: [{ bytes, kind, registers: block() }] });
+    fn.writeConfig(0x10, 4, 0xffff_ffff);
+    fn.writeConfig(0x14, 4, 0xffff_ffff);
+    expect([fn.readConfig(0x10, 4), fn.readConfig(0x14, 4)]).toEqual([low, high]);
+  });
+
+  test('a BAR answers only while its enable is set', () => {
+    const { fn } = rig();
+    fn.writeConfig(0x10, 4, 0xfebf_0000);
+    expect(fn.addressOf(0)).toBeNull();
+    fn.writeConfig(4, 2, MEMORY);
+    expect(fn.addressOf(0)).toBe(0xfebf_0000n);
+  });
+
+  test('what is not possible is refused', () => {
+    expect(() => rig({ bars: [{ bytes: 24, registers: block() }] })).toThrow(RangeError);
+    expect(() => rig({ interruptPin: 5 })).toThrow(RangeError);
+    expect(() =>
+      rig({
+        bars: [
+          { bytes: 16, kind: 'memory64', registers: block() },
+          { bytes: 16, registers: block() },
+        ],
+      }),
+    ).toThrow(RangeError);
+    expect(() => rig({ capabilities: [{ id: 9, bytes: 200, fields: [] }] })).toThrow(RangeError);
+  });
+});
+
+describe('capabilities', () => {
+  test('are a list in the order of the declaration, extended ones too (7.5.1.1.11, 7.6.3)', () => {
+    const { fn } = rig({
+      capabilities: [vendor([], 20), integratedEndpoint(), msi(2)],
+      extendedCapabilities: [ats(), pri(), pasid(20)],
+    });
+    expect(capabilitiesOf(fn).map(([id]) => id)).toEqual([9, 0x10, 5]);
+    expect(fn.readConfig(6, 2) & 0x10).toBe(0x10);
+    expect(fn.capabilityOffsets).toEqual(capabilitiesOf(fn).map(([, at]) => at));
+    const extended: number[] = [];
+    for (let at = 0x100; at !== 0; at = fn.readConfig(at, 4) >>> 20) extended.push(fn.readConfig(at, 2));
+    expect(extended).toEqual([0x0f, 0x13, 0x1b]);
+  });
+
+  test('without any, the status says so', () => {
+    const { fn } = rig();
+    expect([fn.readConfig(0x34, 1), fn.readConfig(6, 2), fn.readConfig(0x100, 4)]).toEqual([0, 0, 0]);
+  });
+});
+
+describe('MSI-X (7.7.2)', () => {
+  const description = { capabilities: [msix(3, { bar: 0, offset: 0x1000 }, { bar: 0, offset: 0x2000 })] };
+  const CONTROL = 0x42;
+
+  function set(fn: PciFunction, vector: number, address: bigint, data: number, masked: number): void {
+    const at = 0x1000 + 16 * vector;
+    fn.writeBar(0, at, 8, address);
+    fn.writeBar(0, at + 8, 4, BigInt(data));
+    fn.writeBar(0, at + 12, 4, BigInt(masked));
+  }
+
+  test('a vector sends its entry, once MSI-X and bus mastering are on', () => {
+    const { fn, messages } = rig(description);
+    set(fn, 1, 0xfee0_1000n, 0x41, 0);
+    expect(fn.signal(1)).toBe(false);
+    fn.writeConfig(CONTROL, 2, 0x8000);
+    fn.writeConfig(4, 2, BUS_MASTER);
+    expect(fn.signal(1)).toBe(true);
+    expect(messages).toEqual([[0xfee0_1000n, 0x41]]);
+  });
+
+  test('what comes while masked waits in the PBA, and goes out when unmasked; several are one', () => {
+    const { fn, messages } = rig(description);
+    fn.writeConfig(4, 2, BUS_MASTER);
+    fn.writeConfig(CONTROL, 2, 0x8000);
+    set(fn, 2, 0xfee0_0000n, 5, 1);
+    fn.signal(2);
+    fn.signal(2);
+    expect(fn.readBar(0, 0x2000, 8)).toBe(4n);
+    expect(messages).toEqual([]);
+    fn.writeBar(0, 0x102c, 4, 0n);
+    expect(messages).toEqual([[0xfee0_0000n, 5]]);
+    expect(fn.readBar(0, 0x2000, 8)).toBe(0n);
+  });
+
+  test('the function mask holds all back', () => {
+    const { fn, messages } = rig(description);
+    fn.writeConfig(4, 2, BUS_MASTER);
+    fn.writeConfig(CONTROL, 2, 0xc000);
+    set(fn, 0, 0xfee0_0000n, 5, 0);
+    fn.signal(0);
+    expect(messages).toEqual([]);
+    fn.writeConfig(CONTROL, 2, 0x8000);
+    expect(messages).toEqual([[0xfee0_0000n, 5]]);
+  });
+
+  test('entries are masked after reset, and read as written; what lies beside the table is the BAR’s', () => {
+    const { fn, registers } = rig(description);
+    expect(fn.readBar(0, 0x100c, 4)).toBe(1n);
+    set(fn, 0, 0x1_fee0_0000n, 7, 0);
+    expect([fn.readBar(0, 0x1000, 8), fn.readBar(0, 0x1008, 4)]).toEqual([0x1_fee0_0000n, 7n]);
+    expect(fn.readBar(0, 0x1030, 4)).toBe(0x1030n * 16n + 4n);
+    expect(registers.writes).toEqual([]);
+    fn.reset();
+    expect([fn.readBar(0, 0x1000, 8), fn.readBar(0, 0x100c, 4)]).toEqual([0n, 1n]);
+  });
+
+  test('a saved function goes on where it was', () => {
+    const { fn } = rig(description);
+    fn.writeConfig(4, 2, BUS_MASTER);
+    fn.writeConfig(CONTROL, 2, 0x8000);
+    set(fn, 0, 0xfee0_0000n, 9, 1);
+    fn.signal(0);
+    const other = rig(description);
+    other.fn.load(JSON.parse(JSON.stringify(fn.save())));
+    other.fn.writeBar(0, 0x100c, 4, 0n);
+    expect(other.messages).toEqual([[0xfee0_0000n, 9]]);
+    expect(() => other.fn.load({ config: '00', msix: null, intx: false })).toThrow(TypeError);
+  });
+});
+
+describe('MSI (7.7.1)', () => {
+  test('data carries the vector in as many low bits as software enabled', () => {
+    const { fn, messages } = rig({ capabilities: [msi(4)] });
+    fn.writeConfig(4, 2, BUS_MASTER);
+    fn.writeConfig(0x44, 4, 0xfee0_0000);
+    fn.writeConfig(0x48, 4, 1);
+    fn.writeConfig(0x4c, 2, 0x60);
+    fn.writeConfig(0x42, 2, 1 | (1 << 4));
+    for (const vector of [0, 1, 3]) fn.signal(vector);
+    expect(messages).toEqual([0x60, 0x61, 0x61].map((data) => [0x1_fee0_0000n, data]));
+  });
+
+  test('a masked vector waits', () => {
+    const { fn, messages } = rig({ capabilities: [msi(1, true)] });
+    fn.writeConfig(4, 2, BUS_MASTER);
+    fn.writeConfig(0x42, 2, 1);
+    fn.writeConfig(0x50, 4, 1);
+    fn.signal(0);
+    expect([messages.length, fn.readConfig(0x54, 4)]).toEqual([0, 1]);
+    fn.writeConfig(0x50, 4, 0);
+    expect([messages.length, fn.readConfig(0x54, 4)]).toEqual([1, 0]);
+  });
+});
+
+describe('INTx (7.5.1.1.3)', () => {
+  test('the pin follows the wish while it is not disabled; the status always does', () => {
+    const { fn, levels } = rig({ interruptPin: 1 });
+    fn.setIntx(true);
+    fn.writeConfig(4, 2, 1 << 10);
+    expect([levels, fn.readConfig(6, 2) & 8]).toEqual([[true, false], 8]);
+    fn.writeConfig(4, 2, 0);
+    fn.setIntx(false);
+    expect([levels, fn.readConfig(6, 2) & 8]).toEqual([[true, false, true, false], 0]);
+  });
+
+  test('a function without a pin has none', () => {
+    const { fn, levels } = rig();
+    fn.setIntx(true);
+    expect(levels).toEqual([]);
+  });
+});
+
+describe('host bridge', () => {
+  test('ECAM and the ports see one space; nobody answers with ones (7.2.2)', () => {
+    const host = new PciHost();
+    const { fn } = rig();
+    const remove = host.add(requesterId(0, 5), fn);
+    expect(host.readEcam(5 << 15, 4)).toBe(0x1042_1af4n);
+    expect(host.readEcam(5 << 15, 8)).toBe((BigInt(fn.readConfig(4, 4)) << 32n) | 0x1042_1af4n);
+    host.writeEcam((5 << 15) + 4, 2, 6n);
+    host.writePort(0xcf8, 4, 0x8000_2804);
+    expect(host.readPort(0xcfc, 2)).toBe(6);
+    host.writePort(0xcfd, 1, 4);
+    expect(fn.readConfig(4, 2)).toBe(0x406);
+    expect(host.readEcam(6 << 15, 4)).toBe(0xffff_ffffn);
+    expect(() => host.add(0x28, fn)).toThrow(RangeError);
+    remove();
+    expect(host.readPort(0xcfc, 2)).toBe(0xffff);
+  });
+
+  test('memory goes to the BAR that software put there', () => {
+    const host = new PciHost();
+    const { fn, registers } = rig();
+    host.add(requesterId(0, 5), fn);
+    fn.writeConfig(0x10, 4, 0xfebf_0000);
+    expect(host.readMemory(0xfebf_0010n, 4)).toBeNull();
+    fn.writeConfig(4, 2, MEMORY);
+    expect(host.readMemory(0xfebf_0010n, 4)).toBe(0x104n);
+    expect(host.writeMemory(0xfebf_0020n, 8, 5n)).toBe(true);
+    expect(host.writeMemory(0xfebf_4000n, 8, 5n)).toBe(false);
+    expect(registers.writes).toEqual([[0x20, 8, 5n]]);
+  });
+});
+
+test('a function does no DMA before bus mastering is on', () => {
+  const memory = GuestMemory.ofBytes(1 << 16);
+  const iommu = new VtdIommu({}, { memory });
+  iommu.addEndpoint(0x28);
+  const { fn } = rig();
+  const dma = new FunctionDma(fn, 0x28, iommu, memory);
+  expect(dma.read(0x1000n, new Uint8Array(8))).toBe(NOT_BUS_MASTER);
+  fn.writeConfig(4, 2, BUS_MASTER);
+  memory.store32(0, 0x1000, 77);
+  const bytes = new Uint8Array(4);
+  expect(dma.transfer(0, 0x1000, bytes, READ, -1)).toBe(0);
+  expect(bytes[0]).toBe(77);
+});
