@@ -2,7 +2,7 @@ import { errno } from '../../src/host/errno.ts';
 import { IommufdHost } from '../../src/host/iommufd/index.ts';
 import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
 import type { Frames, PhysicalMemory } from '../../src/host/sim/memory.ts';
-import type { HardwareQueues, Invalidation, NestedDomain, NestingModel, VirtualIommu } from '../../src/host/sim/nesting/model.ts';
+import type { Event, HardwareQueues, Invalidation, NestedDomain, NestingModel, VirtualIommu } from '../../src/host/sim/nesting/model.ts';
 import { userStruct, wholeItem } from '../../src/host/sim/nesting/user-struct.ts';
 import { Struct } from '../../src/host/sim/structs.ts';
 import type { ParentStage } from '../../src/host/sim/translation.ts';
@@ -50,6 +50,11 @@ class MockStage implements NestedDomain {
 
   translate(): number {
     return DMA_UNMAPPED;
+  }
+
+  /** struct iommu_viommu_event_selftest */
+  event(_fault: unknown, virtualId: bigint): Event {
+    return { type: SELFTEST.veventq, data: new Uint8Array(Uint32Array.of(Number(virtualId)).buffer) };
   }
 
   free(): void {}
@@ -117,11 +122,6 @@ function makeViommu(newest: Newest, parent: ParentStage, physical: PhysicalMemor
         return clear(cache, flags, index);
       },
       blocks: { entries: 1, entryBytes: viommuInvalidate.bytes, check: () => 0 },
-    },
-    event(_fault, virtualId) {
-      const data = Buffer.alloc(4);
-      data.writeUInt32LE(Number(virtualId));
-      return { type: SELFTEST.veventq, data };
     },
   };
 }

@@ -13,9 +13,9 @@ describe('SMMUv3 stream table entry', () => {
   const ASID = 7;
   const TABLE = { stage: 1, granuleLg2: 12, inputBits: 48, outputBits: 48 } as const;
 
-  /** CD of IHI 0070 5.4: 48-bit input, 4K granule, TTB1 off, 48-bit output, AArch64, ASID. */
+  /** CD of IHI 0070 5.4: 48-bit input, 4K granule, TTB1 off, 48-bit output, AArch64, faults recorded (R), ASID. */
   function contextDescriptor(root: number, asid = ASID): readonly bigint[] {
-    const cd0 = 16n | (1n << 30n) | (1n << 31n) | (5n << 32n) | (1n << 35n) | (1n << 41n) | (BigInt(asid) << 48n);
+    const cd0 = 16n | (1n << 30n) | (1n << 31n) | (5n << 32n) | (1n << 35n) | (1n << 41n) | (1n << 45n) | (BigInt(asid) << 48n);
     return [cd0, BigInt(root) << 12n];
   }
 

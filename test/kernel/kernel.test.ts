@@ -1,4 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { runInArm64 } from './arm64/boot.ts';
+import { simulatedOperations, unexplained } from './arm64/compare.ts';
+import type { CaseResult } from './foreign/vitest-shim.ts';
 import { closeLab, type Iommu, inTurn, iommus, openLab, runInVm, type VmFile } from './lab.ts';
 import { runInPpc64 } from './ppc64/boot.ts';
 import { replayInVm, replaySimulated } from './replay.ts';
@@ -30,6 +33,15 @@ async function passes(iommu: Iommu, names: readonly string[]): Promise<void> {
   for (const { name, passed } of files) expect(passed, name).toBeGreaterThan(0);
 }
 
+/** The cases that a compiled guest ran: none failed. Returns how many passed. */
+function passedCases(machine: string, cases: readonly CaseResult[]): number {
+  const of = (status: string) => cases.filter((result) => result.status === status).map(({ title, message }) => `${title}\n${message}`);
+  console.log(`real kernel, ${machine}: ${of('passed').length} passed`);
+  for (const title of of('skipped')) console.log(`  not applicable: ${title.trim()}`);
+  expect(of('failed')).toEqual([]);
+  return of('passed').length;
+}
+
 /** What runs behind every IOMMU, and what need not run three times. */
 const everywhere = ['iommufd', 'vfio-type1', 'devices'];
 const once = ['iommufd-abi', 'vfio-abi', 'iommufd-objects'];
@@ -38,14 +50,10 @@ const once = ['iommufd-abi', 'vfio-abi', 'iommufd-objects'];
 describe.concurrent('on the real kernel', { timeout: 1_200_000 }, () => {
   test('the host contract holds over VFIO sPAPR TCE, versions 1 and 2, in a pSeries guest', async () => {
     const results = await inTurn(() => runInPpc64(lab));
-    const of = (status: string) => results.filter((result) => result.status === status).map(({ title, message }) => `${title}\n${message}`);
     for (const version of [1, 2]) {
-      const passed = of('passed').filter((title) => title.includes(`version ${version}`)).length;
-      console.log(`real kernel, pSeries: vfio-spapr-tce version ${version} ${passed} passed`);
+      const ofVersion = results.filter(({ title }) => title.includes(`version ${version}`));
+      expect(passedCases(`pSeries, vfio-spapr-tce version ${version}`, ofVersion)).toBeGreaterThan(20);
     }
-    for (const title of of('skipped')) console.log(`  not applicable: ${title.trim()}`);
-    expect(of('failed')).toEqual([]);
-    expect(of('passed').length).toBeGreaterThan(40);
   });
 
   test('a recorded pseries guest is answered right, and lands right, with the host calls of the simulated kernel', async () => {
@@ -60,6 +68,19 @@ describe.concurrent('on the real kernel', { timeout: 1_200_000 }, () => {
       expect(hardwareDma.checked).toBeGreaterThan(1000);
       expect(hostCalls).toEqual(simulated.hostCalls);
     }
+  });
+
+  test('an SMMUv3 that nests does on the simulated kernel what it does on the real one, operation by operation', async () => {
+    const { cases, operations } = await inTurn(() => runInArm64(lab, 'nested', ['contract', 'objects', 'operations']));
+    expect(passedCases('arm64, nested', cases)).toBeGreaterThan(35);
+    expect(operations.length).toBeGreaterThan(100);
+    console.log(`real kernel, arm64, nested: ${operations.length} operations compared`);
+    expect(unexplained(operations, simulatedOperations())).toEqual([]);
+  });
+
+  test('the host contract behind an SMMUv3 with a second stage only', async () => {
+    const { cases } = await inTurn(() => runInArm64(lab, 's2', ['contract']));
+    expect(passedCases('arm64, s2', cases)).toBeGreaterThan(25);
   });
 
   for (const iommu of iommus) {

@@ -103,14 +103,19 @@ export interface BootOptions {
  */
 const kernelArguments = 'vfio_iommu_type1.allow_unsafe_interrupts=1 no_timer_check';
 
-/** Boots the VM and runs a script in it. Returns what it printed; how it ended is for what it left in `out` to say. */
-export async function bootVm(lab: string, { iommu, script, out, seconds, qemuArguments }: BootOptions): Promise<string> {
-  const extra = qemuArguments === undefined ? [] : ['-x', qemuArguments];
-  const arguments_ = ['-v', iommu, '-T', `${seconds}`, '-a', kernelArguments, ...extra, join(await shownRoot(), script)];
-  return run(join(lab, 'lab-vm'), arguments_, { env: { ...process.env, LAB_OUT: out }, maxBuffer: 1 << 26 }).then(
+/** Runs one of the lab's VMs, whose /mnt is `out`. Returns what it printed; how it ended is for what it left in `out` to say. */
+export function runLabVm(lab: string, program: string, arguments_: readonly string[], out: string): Promise<string> {
+  return run(join(lab, program), arguments_, { env: { ...process.env, LAB_OUT: out }, maxBuffer: 1 << 26 }).then(
     ({ stdout, stderr }) => stdout + stderr,
     (error) => `${error.message}\n${error.stdout}\n${error.stderr}`,
   );
+}
+
+/** Boots the VM and runs a script in it. Returns what it printed. */
+export async function bootVm(lab: string, { iommu, script, out, seconds, qemuArguments }: BootOptions): Promise<string> {
+  const extra = qemuArguments === undefined ? [] : ['-x', qemuArguments];
+  const arguments_ = ['-v', iommu, '-T', `${seconds}`, '-a', kernelArguments, ...extra, join(await shownRoot(), script)];
+  return runLabVm(lab, 'lab-vm', arguments_, out);
 }
 
 export interface VmOptions {

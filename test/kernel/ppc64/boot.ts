@@ -1,11 +1,12 @@
 import { execFile } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
+import { compile, plainModules, root, vitestPackage } from '../foreign/compile.ts';
+import type { CaseResult } from '../foreign/vitest-shim.ts';
 import { Cpio } from './cpio.ts';
-import type { CaseResult } from './vitest-shim.ts';
 
 /*
  * A pSeries guest in emulation: Debian's ppc64el kernel with its sPAPR TCE driver, node and koffi for it, and the host contract compiled to
@@ -13,7 +14,6 @@ import type { CaseResult } from './vitest-shim.ts';
  */
 
 const run = promisify(execFile);
-const root = resolve(import.meta.dirname, '../../..');
 
 const INIT = `#!/usr/bin/busybox sh
 b=/usr/bin/busybox
@@ -40,24 +40,17 @@ async function setUp(koffi: string): Promise<string> {
   return folder;
 }
 
-/** This machine's checkout, as JavaScript for the guest. */
-async function compile(out: string): Promise<void> {
-  const tsc = join(root, 'node_modules/typescript/bin/tsc');
-  await run(process.execPath, [tsc, '-p', join(import.meta.dirname, 'tsconfig.json'), '--outDir', out], { cwd: root });
-}
-
 function initramfs(folder: string, compiled: string): Buffer {
   const modules = (name: string) => join(root, 'node_modules', name);
   const image = new Cpio().addTree(join(folder, 'root'));
   for (const name of ['lib', 'bin', 'sbin', 'lib64']) image.addLink(name, `usr/${name}`);
   for (const path of ['dev', 'proc', 'sys', 'tmp', 'app', 'app/node_modules']) image.addDirectory(path);
   image.addFile('init', INIT).addTree(compiled, 'app').addFile('app/package.json', '{"type":"module"}');
-  for (const name of ['koffi', 'fast-check', 'pure-rand'])
-    image.addDirectory(`app/node_modules/${name}`).addTree(modules(name), `app/node_modules/${name}`);
+  for (const name of plainModules) image.addDirectory(`app/node_modules/${name}`).addTree(modules(name), `app/node_modules/${name}`);
   image.addDirectory('app/node_modules/@koromix').addDirectory('app/node_modules/@koromix/koffi-linux-ppc64');
   image.addTree(join(folder, 'package'), 'app/node_modules/@koromix/koffi-linux-ppc64');
-  image.addDirectory('app/node_modules/vitest').addFile('app/node_modules/vitest/package.json', '{"type":"module","main":"index.js"}');
-  image.addFile('app/node_modules/vitest/index.js', "export * from '/app/test/kernel/ppc64/vitest-shim.js';\n");
+  image.addDirectory('app/node_modules/vitest');
+  for (const [name, text] of Object.entries(vitestPackage('/app'))) image.addFile(`app/node_modules/vitest/${name}`, text);
   return gzipSync(image.end(), { level: 1 });
 }
 
@@ -82,7 +75,7 @@ export async function runInPpc64(lab: string, seconds = 400): Promise<CaseResult
   const folder = await setUp(koffi);
   const out = mkdtempSync(join(tmpdir(), 'viommu-ppc64-'));
   try {
-    await compile(join(out, 'app'));
+    await compile('ppc64', join(out, 'app'));
     writeFileSync(join(out, 'initrd'), initramfs(folder, join(out, 'app')));
     const images = ['-kernel', join(folder, 'vmlinux'), '-initrd', join(out, 'initrd')];
     const output = await run(join(lab, 'qemu'), [...QEMU, ...images], { timeout: seconds * 1000, maxBuffer: 1 << 26 }).then(

@@ -105,6 +105,7 @@ export class DeviceObject implements BoundDevice {
     else attachment.devices.add(this);
     this.users++;
     hwpt.users++;
+    hwpt.enter?.(this);
     this.#install(hwpt, pasid);
     return 0;
   }
@@ -120,6 +121,7 @@ export class DeviceObject implements BoundDevice {
     if (refused < 0) return refused;
     attachment.hwpt = hwpt;
     hwpt.users += devices.length;
+    for (const device of attachment.devices) hwpt.enter?.(device);
     this.#install(hwpt, pasid);
     for (const device of devices) {
       if (moves) old.ioas.table.unreserve(device);

@@ -60,6 +60,7 @@ function allocOnViommu(context: IommufdContext, viommu: Viommu, device: DeviceOb
   if ((flags & ~(FAULT_ID_VALID | FOR_PASID)) !== 0 || data.bytes === 0) return -errno.EOPNOTSUPP;
   const bytes = readUser(context, data);
   if (typeof bytes === 'number') return bytes;
+  if ((flags & FOR_PASID) !== 0 && viommu.hardware.forPasid === false) return -errno.EOPNOTSUPP;
   const domain = viommu.hardware.nest(data.type, bytes);
   return typeof domain === 'number' ? domain : context.add(new NestedHwpt(domain, viommu.parent, viommu, flags));
 }

@@ -1,6 +1,6 @@
 import { errno } from '../../errno.ts';
 import type { SimDevice } from '../device.ts';
-import type { NestedDomain } from '../nesting/model.ts';
+import type { Event, NestedDomain } from '../nesting/model.ts';
 import { PagingDomain } from '../paging-domain.ts';
 import type { DmaFault, Translation } from '../translation.ts';
 import type { BoundDevice, IommufdContext, KernelObject } from './context.ts';
@@ -21,7 +21,8 @@ export interface FaultSink extends KernelObject {
 
 /** A slice of an IOMMU, as the page tables on it see it (IOMMU_VIOMMU_ALLOC). */
 export interface VirtualSlice extends KernelObject {
-  report(fault: DmaFault): void;
+  /** Without somebody to hear of it, an event is lost. */
+  report(event: Event): void;
 }
 
 /** A page table that a device can be attached to. */
@@ -33,6 +34,8 @@ export interface Hwpt extends KernelObject, Translation {
   faults: FaultSink | null;
   /** 0, or a negative errno: the table and the device do not go together. */
   accepts(device: BoundDevice): number;
+  /** The device goes through it from now on. */
+  enter?(device: BoundDevice): void;
 }
 
 /** A device that can do no page requests cannot have a page table that wants to hear of them. */
@@ -120,6 +123,8 @@ export class NestedHwpt implements Hwpt {
   readonly slice: VirtualSlice | null;
   readonly #parent: PagingHwpt;
   faults: FaultSink | null = null;
+  /** Virtual IDs of devices as they were when they were attached: what events name, even when the vDEVICE is gone. */
+  readonly #virtualIds = new Map<string, bigint>();
 
   constructor(domain: NestedDomain, parent: PagingHwpt, slice: VirtualSlice | null, flags: number) {
     this.domain = domain;
@@ -136,15 +141,25 @@ export class NestedHwpt implements Hwpt {
     return this.domain.accepts(bound.slice === this.slice ? bound.virtualId : undefined) || acceptsFaults(this, bound);
   }
 
+  enter(bound: BoundDevice): void {
+    if (bound.slice === this.slice && bound.virtualId !== undefined) this.#virtualIds.set(bound.device.name, bound.virtualId);
+    else this.#virtualIds.delete(bound.device.name);
+  }
+
   translate(pfn: number, access: number, pasid: number, commit: boolean): number {
     return this.domain.translate(pfn, access, pasid, commit);
   }
 
   /** A fault becomes a page request where one can be made, and else an event of the guest's IOMMU. */
   fault(fault: DmaFault): boolean {
-    if (this.faults !== null) this.faults.report(this, fault);
-    else this.slice?.report(fault);
-    return this.faults !== null;
+    if (this.faults !== null) {
+      this.faults.report(this, fault);
+      return true;
+    }
+    const virtualId = this.#virtualIds.get(fault.device);
+    const event = virtualId === undefined ? null : (this.domain.event?.(fault, virtualId) ?? null);
+    if (event !== null) this.slice?.report(event);
+    return false;
   }
 
   destroy(): void {

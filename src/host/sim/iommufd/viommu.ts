@@ -2,7 +2,6 @@ import { errno } from '../../errno.ts';
 import type { SimIommu } from '../iommu.ts';
 import type { Vma } from '../memory.ts';
 import type { Event, VirtualIommu } from '../nesting/model.ts';
-import type { DmaFault } from '../translation.ts';
 import { handler, type IoctlHandler, type IommufdContext, type KernelObject, type Mappable } from './context.ts';
 import { DeviceObject } from './device.ts';
 import { IOVA_MAX } from './io-page-table.ts';
@@ -37,11 +36,8 @@ export class Viommu implements VirtualSlice, Mappable {
     return this.parent.domain.iommu;
   }
 
-  /** Without a vDEVICE, or without somebody to hear of it, an event is lost. */
-  report(fault: DmaFault): void {
-    const virtualId = this.#context.bound(fault.device)?.virtualId;
-    const event = virtualId === undefined ? null : (this.hardware.event?.(fault, virtualId) ?? null);
-    if (event !== null) this.eventQueues.get(event.type)?.report(event);
+  report(event: Event): void {
+    this.eventQueues.get(event.type)?.report(event);
   }
 
   mmap(bytes: number, offset: number): Vma | number {

@@ -1,7 +1,9 @@
 import { READ, WRITE } from '../../../memory/access.ts';
 import { hiOfPfn, loOfPfn, PAGE_LG2, pfnOfHiLo } from '../../../memory/address.ts';
 import {
+  FAULT_NOT_PRESENT,
   FAULT_PERMISSION,
+  type FaultKind,
   faultKind,
   OUT_HI,
   OUT_LENGTH,
@@ -40,19 +42,26 @@ export interface NestedDomain extends Translation {
   /** What attaching it to a device asks for beyond: 0 or a negative errno. `virtualId`: of the device on its vIOMMU, if it has one. */
   accepts(virtualId: bigint | undefined): number;
   readonly invalidation?: Invalidation;
+  /** The event for the guest's event queue from the fault that it has just answered with; null: none. `virtualId`: of the device as it was attached. */
+  event?(fault: StageFault, virtualId: bigint): Event | null;
   free(): void;
+}
+
+/** An access that a first stage has refused. `pasid` -1: none; `code`: DMA_*. */
+export interface StageFault {
+  readonly pfn: number;
+  readonly access: number;
+  readonly pasid: number;
+  readonly code: number;
 }
 
 /** A slice of the hardware that is one guest's (IOMMU_VIOMMU_ALLOC). */
 export interface VirtualIommu {
   /** A first stage from the data of IOMMU_HWPT_ALLOC, or a negative errno. */
   nest(type: number, data: Uint8Array): NestedDomain | number;
+  /** First stages on it may be for PASIDs (IOMMU_HWPT_ALLOC_PASID). Default true. */
+  readonly forPasid?: boolean;
   readonly invalidation?: Invalidation;
-  /** An event for the guest's event queue from a fault behind one of its first stages; null: none. */
-  event?(
-    fault: { readonly pfn: number; readonly access: number; readonly pasid: number; readonly code: number },
-    virtualId: bigint,
-  ): Event | null;
   readonly queues?: HardwareQueues;
 }
 
@@ -142,6 +151,8 @@ export function tablesOver(parent: ParentStage, physical: PhysicalMemory, make: 
  */
 export class StageOneCache {
   readonly #entries = new Map<number, Cached>();
+  /** Why the last walk ended without a translation. */
+  fault: FaultKind = FAULT_NOT_PRESENT;
 
   /** Guest page that the page reaches, or a fault. */
   translate(tables: Tables, pfn: number, access: number, commit: boolean): number {
@@ -149,7 +160,10 @@ export class StageOneCache {
     if (known !== undefined && (access & ~known.walked) === 0) return known.output;
     const table = commit ? tables.real : tables.probe;
     const lg2 = table.walk(hiOfPfn(pfn), loOfPfn(pfn), access);
-    if (lg2 < 0) return faultKind(lg2) === FAULT_PERMISSION ? DMA_FORBIDDEN : DMA_UNMAPPED;
+    if (lg2 < 0) {
+      this.fault = faultKind(lg2);
+      return this.fault === FAULT_PERMISSION ? DMA_FORBIDDEN : DMA_UNMAPPED;
+    }
     const { out } = table;
     const output = pfnOfHiLo(out[OUT_HI], out[OUT_LO]);
     const pages = 2 ** Math.max(0, lg2 - PAGE_LG2);

@@ -1,3 +1,4 @@
+import { FAULT_NOT_PRESENT, type FaultKind } from '../../../pagetable/page-table.ts';
 import { errno } from '../../errno.ts';
 import { DMA_UNMAPPED } from '../translation.ts';
 import { StageOneCache } from './model.ts';
@@ -65,11 +66,13 @@ export class SmmuCaches {
   readonly #descriptors = new Map<object, Map<number, ContextDescriptor>>();
   readonly #translations = new Map<number, StageOneCache>();
 
-  readonly #idr: readonly number[];
+  readonly idr: readonly number[];
+  /** Why the last translation was refused. */
+  fault: FaultKind = FAULT_NOT_PRESENT;
 
   /** `idr`: IDR0 to IDR5 of the hardware (6.3.1 to 6.3.6). */
   constructor(idr: readonly number[]) {
-    this.#idr = idr;
+    this.idr = idr;
   }
 
   descriptor(stream: object, substream: number): ContextDescriptor | undefined {
@@ -89,13 +92,18 @@ export class SmmuCaches {
 
   translate(descriptor: ContextDescriptor, pfn: number, access: number, commit: boolean): number {
     const tables = pfn >= 2 ** 51 ? descriptor.upper : descriptor.lower;
-    if (tables === null) return DMA_UNMAPPED;
+    if (tables === null) {
+      this.fault = FAULT_NOT_PRESENT;
+      return DMA_UNMAPPED;
+    }
     let cache = this.#translations.get(descriptor.asid);
     if (cache === undefined) {
       cache = new StageOneCache();
       this.#translations.set(descriptor.asid, cache);
     }
-    return cache.translate(tables, pfn, access, commit);
+    const page = cache.translate(tables, pfn, access, commit);
+    this.fault = cache.fault;
+    return page;
   }
 
   /** What Linux 7.3 takes from a vIOMMU: 0, or -EIO. `device`: whether the vIOMMU has a stream of that ID. */
@@ -103,11 +111,11 @@ export class SmmuCaches {
     const fields = commandFields.get(Number(word0 & 0xffn));
     if (fields === undefined) return -errno.EIO;
     if ((word0 & ~0xffn & ~fields.word0) !== 0n || (word1 & ~fields.word1) !== 0n) return -errno.EIO;
-    if (fields.range === true && !rangeIsValid(word0, word1, (this.#idr[3] & IDR3_RIL) !== 0)) return -errno.EIO;
-    const substreams = ((this.#idr[1] >> 6) & 31) > 0;
+    if (fields.range === true && !rangeIsValid(word0, word1, (this.idr[3] & IDR3_RIL) !== 0)) return -errno.EIO;
+    const substreams = ((this.idr[1] >> 6) & 31) > 0;
     if (fields.substream === true && !substreams && (word0 & SUBSTREAM) !== 0n) return -errno.EIO;
     if (fields.stream !== true) return 0;
-    if (Number(word0 & 0xffn) === ATC_INV && (this.#idr[0] & IDR0_ATS) === 0) return -errno.EIO;
+    if (Number(word0 & 0xffn) === ATC_INV && (this.idr[0] & IDR0_ATS) === 0) return -errno.EIO;
     return device(word0 >> 32n) ? 0 : -errno.EIO;
   }
 

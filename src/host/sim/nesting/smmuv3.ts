@@ -1,11 +1,10 @@
-import { READ, WRITE } from '../../../memory/access.ts';
 import { errno } from '../../errno.ts';
 import type { PhysicalMemory } from '../memory.ts';
 import { Struct } from '../structs.ts';
-import { DMA_BLOCKED, DMA_FORBIDDEN, type ParentStage } from '../translation.ts';
-import type { Event, HardwareQueues, Invalidation, NestedDomain, NestingModel, VirtualIommu } from './model.ts';
+import type { ParentStage } from '../translation.ts';
+import type { HardwareQueues, Invalidation, NestedDomain, NestingModel, VirtualIommu } from './model.ts';
 import { SmmuCaches } from './smmuv3-caches.ts';
-import { type ContextDescriptor, contextDescriptor } from './smmuv3-cd.ts';
+import { CONFIG_ABORT, CONFIG_BYPASS, CONFIG_S1, SmmuStream } from './smmuv3-stream.ts';
 import { answerVintf, checkVintf, type TegraConfig, TegraQueues, tegraInfo, VIOMMU_TEGRA241 } from './tegra241.ts';
 import { userStruct, wholeItem } from './user-struct.ts';
 
@@ -15,7 +14,6 @@ const INFO_SMMUV3 = 2;
 const DATA_SMMUV3 = 2;
 const INVALIDATE_SMMUV3 = 1;
 const VIOMMU_SMMUV3 = 1;
-const VEVENTQ_SMMUV3 = 1;
 
 /** struct iommu_hw_info_arm_smmuv3 */
 const hwInfoSmmu = new Struct({
@@ -42,16 +40,6 @@ const BATCH_COMMANDS = 63;
 /** Fields of a stream table entry (5.2) that a guest may set: V, Config, S1Fmt, S1ContextPtr, S1CDMax; S1DSS, S1CIR, S1COR, S1CSH, S1STALLD, EATS. */
 const STE0_ALLOWED = 0x1n | (7n << 1n) | (3n << 4n) | 0xf_ffff_ffff_ffc0n | (0x1fn << 59n);
 const STE1_ALLOWED = 0xffn | (1n << 27n) | (3n << 28n);
-const CONFIG_ABORT = 0n;
-const CONFIG_BYPASS = 4n;
-const CONFIG_S1 = 5n;
-
-/** Event numbers (7.3): no translation, and permission. */
-const F_TRANSLATION = 0x10n;
-const F_PERMISSION = 0x13n;
-/** CLASS of an event: the input address (7.3.13). */
-const CLASS_IN = 2n << 40n;
-
 export interface SmmuConfig {
   /** IDR0 to IDR5. Default: AArch64 tables, two-level context tables, 16-bit ASIDs, 20-bit substream IDs, 48 bits in and out, 4K and 64K granules, ranges. */
   readonly idr?: readonly number[];
@@ -90,6 +78,8 @@ class VirtualSmmu implements VirtualIommu {
   readonly #physical: PhysicalMemory;
   readonly #caches: SmmuCaches;
   readonly queues?: HardwareQueues;
+  /** arm_vsmmu_alloc_domain_nested takes no flags: the guest's table has the substreams. */
+  readonly forPasid = false;
   readonly invalidation: Invalidation = {
     type: INVALIDATE_SMMUV3,
     run: (entry, device) => {
@@ -118,80 +108,11 @@ class VirtualSmmu implements VirtualIommu {
     if (type !== DATA_SMMUV3) return -errno.EINVAL;
     const ste = userStruct(hwptSmmu, 'ste1', data);
     if (typeof ste === 'number') return ste;
-    if ((ste.ste0 & 1n) === 0n) return new SmmuStageOne(this.#parent, this.#physical, this.#caches, 0n, 0n);
+    if ((ste.ste0 & 1n) === 0n) return new SmmuStream(this.#parent, this.#physical, this.#caches, 0n, 0n);
     if ((ste.ste0 & ~STE0_ALLOWED) !== 0n || (ste.ste1 & ~STE1_ALLOWED) !== 0n) return -errno.EIO;
     const what = (ste.ste0 >> 1n) & 7n;
     if (what !== CONFIG_ABORT && what !== CONFIG_BYPASS && what !== CONFIG_S1) return -errno.EIO;
     if (((ste.ste1 >> 28n) & 3n) > 1n) return -errno.EIO;
-    return new SmmuStageOne(this.#parent, this.#physical, this.#caches, ste.ste0, ste.ste1);
-  }
-
-  /** F_TRANSLATION and F_PERMISSION records (7.3.13, 7.3.16): number, substream, stream; read or write; input address. */
-  event({ pfn, access, pasid, code }: { pfn: number; access: number; pasid: number; code: number }, virtualId: bigint): Event {
-    const data = new Uint8Array(32);
-    const view = new DataView(data.buffer);
-    const substream = pasid < 0 ? 0n : (1n << 11n) | (BigInt(pasid) << 12n);
-    view.setBigUint64(0, (code === DMA_FORBIDDEN ? F_PERMISSION : F_TRANSLATION) | substream | (virtualId << 32n), true);
-    view.setBigUint64(8, CLASS_IN | ((access & WRITE) !== 0 ? 0n : 1n << 35n), true);
-    view.setBigUint64(16, BigInt(pfn) << 12n, true);
-    return { type: VEVENTQ_SMMUV3, data };
-  }
-}
-
-/** A stream table entry of the guest: aborts, passes through, or names a table of context descriptors. */
-class SmmuStageOne implements NestedDomain {
-  readonly parent: ParentStage;
-  readonly pasids: boolean;
-  readonly #physical: PhysicalMemory;
-  readonly #caches: SmmuCaches;
-  readonly #config: bigint;
-  readonly #ste0: bigint;
-  readonly #ste1: bigint;
-
-  constructor(parent: ParentStage, physical: PhysicalMemory, caches: SmmuCaches, ste0: bigint, ste1: bigint) {
-    this.parent = parent;
-    this.#physical = physical;
-    this.#caches = caches;
-    this.#config = (ste0 & 1n) === 0n ? CONFIG_ABORT : (ste0 >> 1n) & 7n;
-    this.#ste0 = ste0;
-    this.#ste1 = ste1;
-    this.pasids = this.#config === CONFIG_S1;
-    parent.nested++;
-  }
-
-  /** Invalidations and events name the stream by its virtual ID, so a table wants a vDEVICE first. */
-  accepts(virtualId: bigint | undefined): number {
-    return this.#config === CONFIG_S1 && virtualId === undefined ? -errno.ENOENT : 0;
-  }
-
-  translate(pfn: number, access: number, pasid: number, commit: boolean): number {
-    if (this.#config === CONFIG_ABORT) return DMA_BLOCKED;
-    if (this.#config === CONFIG_BYPASS) return pasid < 0 ? this.parent.translate(pfn, access, -1, commit) : DMA_BLOCKED;
-    const descriptor = this.#descriptor(pasid, commit);
-    if (descriptor === null) return pasid < 0 && this.#dss === 1n ? this.parent.translate(pfn, access, -1, commit) : DMA_BLOCKED;
-    const gpa = this.#caches.translate(descriptor, pfn, access & (READ | WRITE), commit);
-    return gpa < 0 ? gpa : this.parent.translate(gpa, access, -1, commit);
-  }
-
-  /** STE.S1DSS: what a transaction without substream reaches when there are substreams. */
-  get #dss(): bigint {
-    return this.#ste1 & 3n;
-  }
-
-  #descriptor(pasid: number, commit: boolean): ContextDescriptor | null {
-    const substreams = this.#ste0 >> 59n !== 0n;
-    if (pasid < 0 && substreams && this.#dss !== 2n) return null;
-    if (pasid >= 0 && !substreams) return null;
-    const substream = Math.max(pasid, 0);
-    const known = this.#caches.descriptor(this, substream);
-    if (known !== undefined) return known;
-    const found = contextDescriptor(this.parent, this.#physical, this.#ste0, substream);
-    if (found !== null && commit) this.#caches.keep(this, substream, found);
-    return found;
-  }
-
-  free(): void {
-    this.#caches.forget(this);
-    this.parent.nested--;
+    return new SmmuStream(this.#parent, this.#physical, this.#caches, ste.ste0, ste.ste1);
   }
 }
