@@ -27,7 +27,7 @@ export const PATTERN = 0x1234_5678;
 /** Guest RAM: pages from this guest-physical address on. */
 const RAM = 0x4000_0000;
 export const RAM_PAGES = 1024;
-export const RAM_END = RAM + RAM_PAGES * 4096;
+const RAM_END = RAM + RAM_PAGES * 4096;
 
 /** Two pages of RAM that the device is led to. */
 export const PAGE_A = 300;

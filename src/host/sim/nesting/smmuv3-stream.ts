@@ -15,7 +15,7 @@ import { BAD_DESCRIPTOR, BAD_SUBSTREAM, type ContextDescriptor, contextDescripto
 
 /** A stream behind an SMMUv3 (IHI 0070, 5.2 and chapter 7): what its entry makes of a transaction, and which event that is. */
 
-export const VEVENTQ_SMMUV3 = 1;
+const VEVENTQ_SMMUV3 = 1;
 
 export const CONFIG_ABORT = 0n;
 export const CONFIG_BYPASS = 4n;
