@@ -1,6 +1,6 @@
 import type { VirtioIommuState } from '../../src/target/virtio-iommu/index.ts';
 import { S_INVAL, S_NOENT, S_OK, S_RANGE, S_UNSUPP, T_ATTACH, T_DETACH, T_MAP, T_UNMAP } from '../../src/target/virtio-iommu/protocol.ts';
-import type { Buffer } from '../target/virtio-iommu/driver.ts';
+import type { Buffer } from '../virtqueue/driver.ts';
 
 /** One request, what became of it on both sides, and our state before it. */
 export interface Answered {

@@ -9,9 +9,9 @@ import { addressOfPfn, pfnOf } from '../../src/memory/address.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { S_NOMEM, S_OK } from '../../src/target/virtio-iommu/protocol.ts';
 import { Machine } from '../../src/vmm/machine.ts';
-import type { Buffer } from '../target/virtio-iommu/driver.ts';
 import { EP, type Fixture, OTHER, start } from '../target/virtio-iommu/fixture.ts';
 import { attach, map, unmap } from '../target/virtio-iommu/requests.ts';
+import type { Buffer } from '../virtqueue/driver.ts';
 
 const GIB = 0x4000_0000n;
 const DOMAIN = 1;

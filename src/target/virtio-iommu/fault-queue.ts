@@ -1,8 +1,8 @@
 import type { GuestMemory } from '../../memory/guest-memory.ts';
-import { Chain } from './chain.ts';
+import { Chain } from '../../virtqueue/chain.ts';
+import type { VirtioDevice } from '../../virtqueue/device.ts';
+import { TAKEN } from '../../virtqueue/virtqueue.ts';
 import { EVENT_QUEUE, FAULT_BYTES, FAULT_F_ADDRESS } from './protocol.ts';
-import type { VirtioDevice } from './virtio-device.ts';
-import { TAKEN } from './virtqueue.ts';
 
 /** Reports faults on the event queue (5.13.6.9). A report that finds no buffer is dropped and counted. */
 export class FaultQueue {

@@ -1,4 +1,4 @@
-/* Numbers of virtio 1.3, section 5.13 (IOMMU device), and what of sections 2 and 6 the device needs. All fields are little-endian. */
+/* Numbers of virtio 1.3, section 5.13 (IOMMU device). All fields are little-endian. */
 
 /** Virtqueues (5.13.2). */
 export const REQUEST_QUEUE = 0;
@@ -13,11 +13,6 @@ export const F_BYPASS = 1n << 3n;
 export const F_PROBE = 1n << 4n;
 export const F_MMIO = 1n << 5n;
 export const F_BYPASS_CONFIG = 1n << 6n;
-/** Feature bits of every device (6). */
-export const F_INDIRECT_DESC = 1n << 28n;
-export const F_EVENT_IDX = 1n << 29n;
-export const F_VERSION_1 = 1n << 32n;
-export const F_RING_PACKED = 1n << 34n;
 
 /** Request types (5.13.6). */
 export const T_ATTACH = 1;
@@ -75,10 +70,3 @@ export const FAULT_R_MAPPING = 2;
 export const FAULT_F_READ = 1;
 export const FAULT_F_WRITE = 2;
 export const FAULT_F_ADDRESS = 1 << 8;
-
-/** Device status bits (2.1). */
-export const STATUS_ACKNOWLEDGE = 1;
-export const STATUS_DRIVER = 2;
-export const STATUS_FEATURES_OK = 8;
-export const STATUS_DRIVER_OK = 4;
-export const STATUS_NEEDS_RESET = 64;

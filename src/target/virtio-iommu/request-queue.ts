@@ -1,11 +1,11 @@
 import type { GuestMemory } from '../../memory/guest-memory.ts';
+import { Chain } from '../../virtqueue/chain.ts';
+import type { VirtioDevice } from '../../virtqueue/device.ts';
+import { TAKEN, type Virtqueue } from '../../virtqueue/virtqueue.ts';
 import { BATCH_LIMIT, type Batch } from './batch.ts';
-import { Chain } from './chain.ts';
 import type { Endpoint } from './endpoint.ts';
 import { probeProperties } from './probe.ts';
 import { HEAD_BYTES, PROBE_BYTES, REQUEST_BYTES, REQUEST_QUEUE, S_INVAL, S_NOENT, S_NONE, S_OK, T_PROBE, TAIL_BYTES } from './protocol.ts';
-import type { VirtioDevice } from './virtio-device.ts';
-import { TAKEN, type Virtqueue } from './virtqueue.ts';
 
 /** What PROBE needs; `bytes` 0: the feature was not offered. */
 export interface ProbeSource {

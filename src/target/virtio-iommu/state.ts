@@ -1,6 +1,6 @@
+import type { VirtioDeviceState } from '../../virtqueue/device.ts';
 import type { DomainMembers, Domains } from './domains.ts';
 import { QUEUES } from './protocol.ts';
-import type { VirtioDeviceState } from './virtio-device.ts';
 
 interface SavedDomain {
   readonly id: number;

@@ -2,6 +2,16 @@ import { EXECUTE, READ, READ_WRITE, WRITE } from '../../memory/access.ts';
 import { hiOfPfn, loOfPfn, PAGE_LG2, pfnOfHiLo } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { Iotlb, NO_CONTEXT } from '../../memory/iotlb.ts';
+import { VirtioDevice } from '../../virtqueue/device.ts';
+import {
+  F_EVENT_IDX,
+  F_INDIRECT_DESC,
+  F_RING_PACKED,
+  F_VERSION_1,
+  STATUS_ACKNOWLEDGE,
+  STATUS_DRIVER,
+  STATUS_FEATURES_OK,
+} from '../../virtqueue/spec.ts';
 import { targetFault } from '../fault-codes.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import type { AddressSpace, Target, TargetObserver } from '../target.ts';
@@ -15,7 +25,6 @@ import { type Settings, settingsOf, type VirtioIommuOptions } from './options.ts
 import * as virtio from './protocol.ts';
 import { RequestQueue } from './request-queue.ts';
 import { checkState, domainsOf, saveDomain, type VirtioIommuState } from './state.ts';
-import { VirtioDevice } from './virtio-device.ts';
 
 /** lg2 of the bytes that one answer in bypass mode speaks for: any would be true. */
 const IDENTITY_LG2 = 30;
@@ -106,8 +115,8 @@ export class VirtioIommu implements Target {
   negotiate(features: bigint = this.device.offeredFeatures): void {
     this.device.status = 0;
     this.device.driverFeatures = features;
-    this.device.status = virtio.STATUS_ACKNOWLEDGE | virtio.STATUS_DRIVER | virtio.STATUS_FEATURES_OK;
-    if ((this.device.status & virtio.STATUS_FEATURES_OK) === 0)
+    this.device.status = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK;
+    if ((this.device.status & STATUS_FEATURES_OK) === 0)
       throw new RangeError(`VirtioIommu: features 0x${features.toString(16)} are not acceptable`);
   }
 
@@ -219,7 +228,7 @@ export class VirtioIommu implements Target {
 
   /** The features in force. */
   get #features(): bigint {
-    return (this.device.status & virtio.STATUS_FEATURES_OK) !== 0 ? this.device.driverFeatures : 0n;
+    return (this.device.status & STATUS_FEATURES_OK) !== 0 ? this.device.driverFeatures : 0n;
   }
 
   /** Whether endpoints without a domain are in bypass mode (5.13.6). */
@@ -312,10 +321,10 @@ function blockLg2(pfn: number, first: number, pages: number, shift: number): num
 
 function offeredFeatures({ bypassMode, probeBytes }: Settings): bigint {
   const always =
-    virtio.F_VERSION_1 |
-    virtio.F_RING_PACKED |
-    virtio.F_EVENT_IDX |
-    virtio.F_INDIRECT_DESC |
+    F_VERSION_1 |
+    F_RING_PACKED |
+    F_EVENT_IDX |
+    F_INDIRECT_DESC |
     virtio.F_INPUT_RANGE |
     virtio.F_DOMAIN_RANGE |
     virtio.F_MAP_UNMAP |

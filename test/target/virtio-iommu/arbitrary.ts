@@ -1,5 +1,5 @@
 import { fc } from '@fast-check/vitest';
-import type { Buffer } from './driver.ts';
+import type { Buffer } from '../../virtqueue/driver.ts';
 import { EP, OTHER } from './fixture.ts';
 import { attach, detach, map, probe, unmap } from './requests.ts';
 

@@ -8,16 +8,13 @@ import {
   F_BYPASS,
   F_BYPASS_CONFIG,
   F_PROBE,
-  F_VERSION_1,
   FAULT_R_DOMAIN,
   REQUEST_QUEUE,
   S_DEVERR,
   S_OK,
   S_UNSUPP,
-  STATUS_DRIVER_OK,
-  STATUS_FEATURES_OK,
-  STATUS_NEEDS_RESET,
 } from '../../../src/target/virtio-iommu/protocol.ts';
+import { F_VERSION_1, STATUS_DRIVER_OK, STATUS_FEATURES_OK, STATUS_NEEDS_RESET } from '../../../src/virtqueue/spec.ts';
 import { EP, OTHER, start } from './fixture.ts';
 import { map } from './requests.ts';
 

@@ -1,7 +1,8 @@
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { VirtioIommu, type VirtioIommuOptions } from '../../../src/target/virtio-iommu/index.ts';
-import { EVENT_QUEUE, F_EVENT_IDX, F_RING_PACKED, REQUEST_QUEUE, STATUS_DRIVER_OK } from '../../../src/target/virtio-iommu/protocol.ts';
-import { type Driver, PackedDriver, SplitDriver } from './driver.ts';
+import { EVENT_QUEUE, REQUEST_QUEUE } from '../../../src/target/virtio-iommu/protocol.ts';
+import { F_EVENT_IDX, F_RING_PACKED, STATUS_DRIVER_OK } from '../../../src/virtqueue/spec.ts';
+import { type Driver, PackedDriver, SplitDriver } from '../../virtqueue/driver.ts';
 
 export interface RingKind {
   readonly packed: boolean;

@@ -1,10 +1,11 @@
 import { describe, expect, test } from 'vitest';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
-import { CHAIN_LIMIT } from '../../../src/target/virtio-iommu/chain.ts';
 import { VirtioIommu } from '../../../src/target/virtio-iommu/index.ts';
-import { EVENT_QUEUE, REQUEST_QUEUE, S_OK, STATUS_DRIVER_OK, STATUS_NEEDS_RESET } from '../../../src/target/virtio-iommu/protocol.ts';
-import type { QueueSetup } from '../../../src/target/virtio-iommu/virtqueue.ts';
-import type { Driver } from './driver.ts';
+import { EVENT_QUEUE, REQUEST_QUEUE, S_OK } from '../../../src/target/virtio-iommu/protocol.ts';
+import { CHAIN_LIMIT } from '../../../src/virtqueue/chain.ts';
+import { STATUS_DRIVER_OK, STATUS_NEEDS_RESET } from '../../../src/virtqueue/spec.ts';
+import type { QueueSetup } from '../../../src/virtqueue/virtqueue.ts';
+import type { Driver } from '../../virtqueue/driver.ts';
 import { EP, featuresOf, type RingKind, ringKinds, start } from './fixture.ts';
 import { attach, map, unmap } from './requests.ts';
 

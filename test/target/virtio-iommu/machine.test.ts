@@ -10,8 +10,8 @@ import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
 import { REQUEST_QUEUE, S_DEVERR, S_FAULT, S_INVAL, S_NOMEM, S_OK } from '../../../src/target/virtio-iommu/protocol.ts';
 import { Machine } from '../../../src/vmm/machine.ts';
+import type { Buffer } from '../../virtqueue/driver.ts';
 import { arbitraryRequest, PAGES } from './arbitrary.ts';
-import type { Buffer } from './driver.ts';
 import { EP, type Fixture, OTHER, start } from './fixture.ts';
 import { attach, detach, map, unmap } from './requests.ts';
 

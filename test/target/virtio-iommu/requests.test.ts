@@ -8,7 +8,6 @@ import { VirtioIommu, type VirtioIommuOptions } from '../../../src/target/virtio
 import {
   F_MAP_UNMAP,
   F_MMIO,
-  F_VERSION_1,
   FAULT_R_DOMAIN,
   FAULT_R_MAPPING,
   FAULT_R_UNKNOWN,
@@ -19,6 +18,7 @@ import {
   S_RANGE,
   S_UNSUPP,
 } from '../../../src/target/virtio-iommu/protocol.ts';
+import { F_VERSION_1 } from '../../../src/virtqueue/spec.ts';
 
 const RW = 3;
 const EP = 8;

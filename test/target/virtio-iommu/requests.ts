@@ -8,7 +8,7 @@ import {
   T_UNMAP,
   TAIL_BYTES,
 } from '../../../src/target/virtio-iommu/protocol.ts';
-import type { Buffer } from './driver.ts';
+import type { Buffer } from '../../virtqueue/driver.ts';
 
 /* Requests as the driver lays them out (5.13.6.3 to 5.13.6.7). */
 

@@ -12,10 +12,10 @@ import {
   S_INVAL,
   S_NOENT,
   S_OK,
-  STATUS_NEEDS_RESET,
 } from '../../../src/target/virtio-iommu/protocol.ts';
+import { STATUS_NEEDS_RESET } from '../../../src/virtqueue/spec.ts';
+import type { Buffer } from '../../virtqueue/driver.ts';
 import { arbitraryRequest } from './arbitrary.ts';
-import type { Buffer } from './driver.ts';
 import { EP, type Fixture, OTHER, ringKinds, start } from './fixture.ts';
 import { attach, detach, map, probe, unmap } from './requests.ts';
 

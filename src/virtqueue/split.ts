@@ -1,6 +1,7 @@
-import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
 import { CHAIN_LIMIT, type Chain } from './chain.ts';
-import { BROKEN, EMPTY, type QueueSetup, RingArea, type RingFeatures, TAKEN, type Virtqueue } from './virtqueue.ts';
+import { RingArea } from './ring-area.ts';
+import { BROKEN, EMPTY, type QueueSetup, type RingFeatures, TAKEN, type Virtqueue } from './virtqueue.ts';
 
 /** struct virtq_desc (2.7.5): addr at 0, len at 8, flags at 12, next at 14. */
 const DESCRIPTOR_BYTES = 16;

@@ -1,6 +1,6 @@
-import { hiOf, loOf } from '../../../src/memory/address.ts';
-import type { GuestMemory } from '../../../src/memory/guest-memory.ts';
-import type { QueueSetup } from '../../../src/target/virtio-iommu/virtqueue.ts';
+import { hiOf, loOf } from '../../src/memory/address.ts';
+import type { GuestMemory } from '../../src/memory/guest-memory.ts';
+import type { QueueSetup } from '../../src/virtqueue/virtqueue.ts';
 
 /*
  * The driver's side of a virtqueue, small: rings and buffers in one stretch of guest memory, buffers used in order. Written from

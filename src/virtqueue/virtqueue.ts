@@ -1,4 +1,3 @@
-import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { Chain } from './chain.ts';
 
 /** A queue as the driver sets it up through the transport: what its three areas are is the ring format's matter (2.6). */
@@ -36,43 +35,4 @@ export interface Virtqueue {
   /** Positions in the rings, as `restore` of a queue with the same setup takes them; false: they cannot be that. */
   save(): readonly number[];
   restore(positions: readonly number[]): boolean;
-}
-
-/** One area of a ring in guest memory, addressed by byte offset. */
-export class RingArea {
-  readonly memory: GuestMemory;
-  /** Guest-physical; an address that a double cannot hold is above all RAM as well. */
-  #base: number;
-
-  constructor(memory: GuestMemory, base: bigint) {
-    this.memory = memory;
-    this.#base = Number(base);
-  }
-
-  /** Goes to another place: for indirect tables. */
-  moveTo(hi: number, lo: number): void {
-    this.#base = (hi >>> 0) * 2 ** 32 + (lo >>> 0);
-  }
-
-  /** Loads into `memory.word`. */
-  load64(offset: number): number {
-    const address = this.#base + offset;
-    return this.memory.load64((address / 2 ** 32) | 0, address | 0);
-  }
-
-  /** The value, or -1. */
-  load16(offset: number): number {
-    const address = this.#base + offset;
-    return this.memory.load16((address / 2 ** 32) | 0, address | 0) < 0 ? -1 : this.memory.word[0];
-  }
-
-  store64(offset: number, high: number, low: number): number {
-    const address = this.#base + offset;
-    return this.memory.store64((address / 2 ** 32) | 0, address | 0, high, low);
-  }
-
-  store16(offset: number, value: number): number {
-    const address = this.#base + offset;
-    return this.memory.store16((address / 2 ** 32) | 0, address | 0, value);
-  }
 }

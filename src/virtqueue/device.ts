@@ -1,4 +1,5 @@
-import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import { PackedQueue } from './packed.ts';
 import {
   F_EVENT_IDX,
   F_INDIRECT_DESC,
@@ -7,10 +8,9 @@ import {
   STATUS_DRIVER_OK,
   STATUS_FEATURES_OK,
   STATUS_NEEDS_RESET,
-} from './protocol.ts';
+} from './spec.ts';
+import { SplitQueue } from './split.ts';
 import type { QueueSetup, Virtqueue } from './virtqueue.ts';
-import { PackedQueue } from './virtqueue-packed.ts';
-import { SplitQueue } from './virtqueue-split.ts';
 
 /** What `interrupt` is called with for a change of the configuration; otherwise the number of a queue. */
 export const CONFIG_INTERRUPT = -1;

@@ -1,4 +1,4 @@
-import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
 
 const FRAME = 2 ** 32;
 

@@ -1,0 +1,3 @@
+export { CHAIN_LIMIT, Chain } from './chain.ts';
+export { CONFIG_INTERRUPT, VirtioDevice, type VirtioDeviceEvents, type VirtioDeviceState } from './device.ts';
+export { BROKEN, EMPTY, type QueueSetup, type RingFeatures, TAKEN, type Virtqueue } from './virtqueue.ts';
