@@ -1,5 +1,13 @@
 import fc from 'fast-check';
 
-/** VIOMMU_SEED fixes what the property tests draw, so that CI judges the change and not the dice; without it every run draws anew. */
+/**
+ * A `maxLength` that a property states is what it draws up to: fast-check's default size would end at ten elements, and long programs
+ * are what the properties are for. VIOMMU_SEED fixes what is drawn, so that CI judges the change and not the dice; without it every run
+ * draws anew.
+ */
 const seed = process.env['VIOMMU_SEED'];
-if (seed !== undefined) fc.configureGlobal({ ...fc.readConfigureGlobal(), seed: Number(seed) });
+fc.configureGlobal({
+  ...fc.readConfigureGlobal(),
+  defaultSizeToMaxWhenMaxSpecified: true,
+  ...(seed !== undefined && { seed: Number(seed) }),
+});

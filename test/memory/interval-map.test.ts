@@ -2,6 +2,7 @@ import { fc, test as property } from '@fast-check/vitest';
 import { describe, expect, test } from 'vitest';
 import { PFN_LIMIT } from '../../src/memory/address.ts';
 import { INTERVAL_FULL, INTERVAL_OVERLAP, IntervalMap } from '../../src/memory/interval-map.ts';
+import { reaching } from '../reaching.ts';
 
 type Interval = [first: number, value: number, pages: number, permission: number];
 
@@ -103,13 +104,19 @@ function agree(map: IntervalMap, model: NaiveMap, [kind, first, pages, offset, p
 }
 
 describe('IntervalMap against a naive array', () => {
+  const atLimit = reaching('the interval map at its limit', 'an insertion refused', 'a removal that cuts', 'a full map');
   property.prop([fc.array(operations(60, 20), { maxLength: 60 }), fc.integer({ min: 1, max: 12 })])(
     'dense, at its limit',
     (program, limit) => {
+      atLimit();
       const map = new IntervalMap(limit);
       const model = new NaiveMap(limit);
       for (const operation of program) {
+        const size = map.size;
         agree(map, model, operation);
+        if (operation[0] === 'insert' && map.size === size) atLimit('an insertion refused');
+        if (operation[0] === 'remove' && map.size !== size) atLimit('a removal that cuts');
+        if (map.size === limit) atLimit('a full map');
         expect(intervalsOf(map)).toEqual(model.list);
       }
     },

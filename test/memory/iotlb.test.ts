@@ -2,6 +2,7 @@ import { fc, test as property } from '@fast-check/vitest';
 import { describe, expect, test } from 'vitest';
 import { joinHiLo, PFN_LIMIT } from '../../src/memory/address.ts';
 import { Iotlb, NO_CONTEXT } from '../../src/memory/iotlb.ts';
+import { reaching } from '../reaching.ts';
 
 /** A translation as its filler meant it: the page [input, input + 2^lg2) goes to output. */
 interface Filled {
@@ -106,9 +107,11 @@ function forget(
 }
 
 describe('Iotlb against a list of what was filled', () => {
+  const reached = reaching('the IOTLB', 'a hit', 'an eviction', 'a hit of another fill after an invalidation', 'a range above 2^44');
   property.prop([fc.array(operations, { maxLength: 120 }), fc.constantFrom(16, 64, 4096)], { numRuns: 300 })(
     'answers what was filled and not invalidated since, never for more than the page filled',
     (program, capacity) => {
+      reached();
       const iotlb = new Iotlb(capacity);
       let model: Filled[] = [];
       const check = (space: number, context: number, address: bigint, wish: number) => {
@@ -118,6 +121,7 @@ describe('Iotlb against a list of what was filled', () => {
           .filter((e) => e.space === space && e.context === context && pageOf(address, e.lg2) === e.input && (e.permission & wish) === wish)
           .map((e) => ({ lg2: e.lg2, output: e.output | (address - e.input), permission: e.permission, type: e.type }));
         expect(allowed).toContainEqual(hit);
+        reached('a hit');
       };
       for (const operation of program) {
         if (operation.kind === 'fill') {
@@ -130,7 +134,12 @@ describe('Iotlb against a list of what was filled', () => {
           expect(found(iotlb, entry.space, entry.context, address, entry.permission & 3)).not.toBeNull();
           check(entry.space, entry.context, address, entry.permission & 3);
         } else if (operation.kind === 'lookup') {
-          check(operation.space, operation.context, operation.address, operation.wish);
+          const { space, context, address, wish } = operation;
+          const filled = model.some(
+            (e) => e.space === space && e.context === context && pageOf(address, e.lg2) === e.input && (e.permission & wish) === wish,
+          );
+          if (filled && found(iotlb, space, context, address, wish) === null) reached('an eviction');
+          check(space, context, address, wish);
         } else {
           if (operation.kind === 'all') iotlb.invalidateAll();
           else if (operation.kind === 'space') iotlb.invalidateSpace(operation.space);
@@ -139,10 +148,14 @@ describe('Iotlb against a list of what was filled', () => {
             const first = Number(operation.address >> 12n);
             const last = Math.min(first + operation.pages, PFN_LIMIT) - 1;
             iotlb.invalidateRange(operation.space, operation.context, first, last);
+            if (first >= 2 ** 44) reached('a range above 2^44');
           }
           model = forget(model, operation);
           const gone = program.filter((other) => other.kind === 'fill');
-          for (const { space, context, address } of gone) check(space, context, address, 0);
+          for (const { space, context, address } of gone) {
+            if (found(iotlb, space, context, address, 0) !== null) reached('a hit of another fill after an invalidation');
+            check(space, context, address, 0);
+          }
         }
       }
     },

@@ -46,6 +46,11 @@ export class Hardware implements TargetObserver {
     this.#callsLeft = nth;
   }
 
+  /** Whether a call has failed. */
+  get failed(): boolean {
+    return this.#failed;
+  }
+
   /** Hardware without PASIDs: only requests that carry none are compared. */
   attach(endpoint: number, space: AddressSpace | null, pasid?: number): number {
     if (pasid !== undefined) return 0;

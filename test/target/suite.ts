@@ -4,6 +4,7 @@ import { READ, READ_WRITE, WRITE } from '../../src/memory/access.ts';
 import { hiOfPfn, loOfPfn, pfnOf, pfnOfHiLo } from '../../src/memory/address.ts';
 import type { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { type AddressSpace, NO_PASID, type Target } from '../../src/target/target.ts';
+import { reaching } from '../reaching.ts';
 import { Hardware, type Run, runsOf } from './hardware.ts';
 
 /*
@@ -116,15 +117,20 @@ export function targetSuite<Step>(subject: TargetSubject<Step>): void {
       expectTranslateAgrees(fixture);
     });
 
+    const agreed = reaching(`${subject.name}: agreement`, 'a program of more than twenty operations', 'a mapped space');
     property.prop([program], { numRuns })(
       'after every operation translation agrees with the space, and the observer was told of every difference',
       (steps) => {
+        agreed();
+        if (steps.length > 20) agreed('a program of more than twenty operations');
         const { fixture, hardware } = observed(subject);
         for (const step of steps) {
           fixture.run(step);
           for (const endpoint of fixture.endpoints) {
             const space = fixture.target.spaceOf(endpoint);
-            if (space !== null) expectWellFormed(space);
+            if (space === null) continue;
+            expectWellFormed(space);
+            if (runsOf(space).length > 0) agreed('a mapped space');
           }
           expectTranslateAgrees(fixture);
           hardware.expectAgreement();
@@ -132,26 +138,37 @@ export function targetSuite<Step>(subject: TargetSubject<Step>): void {
       },
     );
 
-    property.prop([program, fc.integer({ min: 1, max: 20 })], { numRuns })(
+    const refused = reaching(`${subject.name}: refusals`, 'a refused call', 'an operation after it');
+    property.prop([program, fc.integer({ min: 1, max: 8 })], { numRuns })(
       'whichever call the host refuses: the hardware never has what the guest has not',
       (steps, nth) => {
+        refused();
         const { fixture, hardware } = observed(subject);
         hardware.failIn(nth);
         for (const step of steps) {
+          if (hardware.failed) refused('an operation after it');
           fixture.run(step);
           expectTranslateAgrees(fixture);
           hardware.expectAgreement();
         }
+        if (hardware.failed) refused('a refused call');
       },
     );
 
-    property.prop([program, fc.nat(29)], { numRuns })(
+    const saved = reaching(`${subject.name}: save and load`, 'a save point', 'an operation after it', 'a mapped space at it');
+    property.prop([program, fc.nat(29), fc.boolean()], { numRuns })(
       'saved and loaded at any point: the rest is as if nothing had happened',
-      (steps, point) => {
+      (drawn, point, mapped) => {
+        saved();
+        const steps = mapped ? [...subject.mapping, ...drawn] : drawn;
         const straight = subject.make();
         let { fixture, hardware } = observed(subject);
         steps.forEach((step, i) => {
+          if (i > point) saved('an operation after it');
           if (i === point) {
+            saved('a save point');
+            const spaces = fixture.endpoints.map((endpoint) => fixture.target.spaceOf(endpoint));
+            if (spaces.some((space) => space !== null && runsOf(space).length > 0)) saved('a mapped space at it');
             const state = JSON.parse(JSON.stringify(structuredClone(fixture.target.save())));
             ({ fixture, hardware } = observed(subject, fixture));
             fixture.target.load(state);

@@ -3,6 +3,7 @@ import { describe, expect } from 'vitest';
 import { READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
 import { hiOf, hiOfPfn, joinHiLo, loOf, loOfPfn, pfnOfHiLo } from '../../../src/memory/address.ts';
 import { H_GET_TCE, H_PUT_TCE_INDIRECT, RTAS_HARDWARE_ERROR, RTAS_PARAMETER_ERROR, RTAS_SUCCESS } from '../../../src/target/spapr/index.ts';
+import { reaching } from '../../reaching.ts';
 import { runsOf } from '../hardware.ts';
 import { bridges, Hardware, TestMachine, unit } from './machine.ts';
 import { coalesce, Model } from './model.ts';
@@ -114,15 +115,22 @@ class Trial {
 }
 
 describe('guest programs', () => {
-  test.prop([program], { numRuns: 150 })("every answer is the specification's, and software, hardware and model agree", (steps) => {
+  const answered = reaching('answers', 'a program of more than forty steps', 'a window created', 'a window removed', 'a mapped page');
+  test.prop([program], { numRuns: 40 })("every answer is the specification's, and software, hardware and model agree", (steps) => {
+    answered();
+    if (steps.length > 40) answered('a program of more than forty steps');
     const trial = new Trial();
     for (const step of steps) {
+      const windows = trial.model.windows.length;
       trial.run(step);
       trial.compare();
+      if (trial.model.windows.length > windows) answered('a window created');
+      if (trial.model.windows.length < windows) answered('a window removed');
+      if (trial.model.pages(0).size > 0) answered('a mapped page');
     }
   });
 
-  test.prop([program], { numRuns: 25 })('whichever flush fails: the guest that is told so has the old state, on both sides', (steps) => {
+  test.prop([program], { numRuns: 6 })('whichever flush fails: the guest that is told so has the old state, on both sides', (steps) => {
     const whole = new Trial();
     for (const step of steps) whole.run(step);
     for (let failAt = 1; failAt <= whole.hardware.flushes; failAt++) {
@@ -135,14 +143,18 @@ describe('guest programs', () => {
     }
   });
 
-  test.prop([program, fc.nat(60)], { numRuns: 60 })(
+  const saved = reaching('save and load', 'a save point', 'a step after it');
+  test.prop([program, fc.nat(60)], { numRuns: 30 })(
     'saved and loaded at any point: the rest is as if nothing had happened',
     (steps, point) => {
+      saved();
       const straight = new Trial();
       const trial = new Trial();
       steps.forEach((step, i) => {
         straight.run(step);
+        if (i > point) saved('a step after it');
         if (i === point) {
+          saved('a save point');
           const state = JSON.parse(JSON.stringify(trial.machine.iommu.save())) as unknown;
           trial.machine = new TestMachine();
           trial.hardware = new Hardware();
