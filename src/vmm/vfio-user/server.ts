@@ -1,0 +1,91 @@
+import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { VfioUserClient, VfioUserDevice } from './device.ts';
+import { DmaRegions, type SharedRam } from './dma-regions.ts';
+import { nativeTransport } from './native/transport.ts';
+import { netTransport } from './net-transport.ts';
+import { Session } from './session.ts';
+import type { Transport } from './transport.ts';
+
+export interface VfioUserOptions {
+  /** Path of the Unix socket, 107 bytes at most. A file that is there is not removed. */
+  readonly path: string;
+  readonly device: VfioUserDevice;
+  /**
+   * `native` brings descriptors (guest RAM, eventfds) and needs Linux and koffi; `net` needs nothing. Default: native where it can be had.
+   */
+  readonly transport?: 'native' | 'net';
+  /** RAM of the guest where the client hands over no descriptors: the file that it maps from, as memory of this process. */
+  readonly ram?: SharedRam;
+}
+
+/**
+ * One device on one socket, for one client at a time: a second one is turned away, and after a client is gone the next may come.
+ *
+ * @example
+ * const server = await VfioUserServer.listen({ path: `/tmp/viommu-example-${process.pid}`, device, transport: 'net' });
+ * server.memory.regions.length; // 0: no client has mapped anything
+ * server.close();
+ */
+export class VfioUserServer {
+  /** What the client has mapped for DMA: empty without one. The same object for the server's life. */
+  readonly memory: GuestMemory;
+  readonly #regions: DmaRegions;
+  readonly #options: VfioUserOptions;
+  readonly #transport: Transport;
+  #session: Session | null = null;
+  #stop: (() => void) | null = null;
+
+  private constructor(options: VfioUserOptions, transport: Transport) {
+    this.#options = options;
+    this.#transport = transport;
+    this.#regions = new DmaRegions(transport.descriptors, options.ram ?? null);
+    this.memory = this.#regions.memory;
+  }
+
+  /** @throws HostError, or Node's own, when the socket cannot be had; Error when the transport cannot. */
+  static async listen(options: VfioUserOptions): Promise<VfioUserServer> {
+    const server = new VfioUserServer(options, await transportOf(options.transport));
+    await server.#listen();
+    return server;
+  }
+
+  async #listen(): Promise<void> {
+    this.#stop = await this.#transport.listen(this.#options.path, (connection) => {
+      if (this.#session !== null) {
+        setImmediate(() => connection.close());
+        return { received: () => {}, closed: () => {} };
+      }
+      const session = new Session(this.#options.device, this.#regions, this.#transport.descriptors, (bytes) => connection.send(bytes));
+      this.#session = session;
+      return {
+        received: (message) => session.receive(message),
+        closed: () => {
+          session.close();
+          this.#session = null;
+        },
+      };
+    });
+  }
+
+  /** The client that is there now. */
+  get client(): VfioUserClient | null {
+    return this.#session;
+  }
+
+  /** Whether descriptors come over the transport. */
+  get native(): boolean {
+    return this.#transport.descriptors !== null;
+  }
+
+  /** Turns the client away and stops listening; the socket's file is gone. Idempotent. */
+  close(): void {
+    this.#stop?.();
+    this.#stop = null;
+  }
+}
+
+async function transportOf(wish: 'native' | 'net' | undefined): Promise<Transport> {
+  if (wish === 'net') return netTransport;
+  if (wish === 'native') return nativeTransport();
+  return nativeTransport().catch(() => netTransport);
+}
