@@ -78,6 +78,34 @@ export function sameStage(a: FirstStage | null, b: FirstStage | null): boolean {
   return true;
 }
 
+/** Whose first stage a target's guests write: `FirstStage.kind` of all that translate. */
+export type StageFormat = Exclude<FirstStage['kind'], 'abort' | 'bypass'>;
+
+/**
+ * What hardware that walks a guest's first stage has to say of one of its endpoints, for the guest to hear in the terms of its IOMMU. Numbers
+ * are the target's: whoever reads the host's queues has put the endpoint, and nothing else of the host's, in their place.
+ */
+export type HardwareEvent =
+  /** A record in the target's own format (SMMUv3: Arm IHI 0070, 7.3; VT-d: D51397, 11.4.7.6), 32-bit words, lowest first. */
+  | { readonly kind: 'record'; readonly words: Int32Array }
+  /** Records were lost before the next one: nobody read them in time. */
+  | { readonly kind: 'lost' }
+  /** A device wants a page (PCIe PRI, a stall) and waits: what becomes of the group of its last request is told by `TargetObserver.answered`. */
+  | {
+      readonly kind: 'page-request';
+      readonly endpoint: number;
+      /** NO_PASID: none. */
+      readonly pasid: number;
+      readonly group: number;
+      readonly last: boolean;
+      /** Wish bits: src/memory/access.ts. */
+      readonly access: number;
+      readonly address: bigint;
+    };
+
+/** What became of the page requests of a group (PCIe 10.4.2.1): the pages are there; they will never be; nobody can say. */
+export type PageAnswer = 'success' | 'invalid' | 'failure';
+
 /**
  * What a target tells whoever backs it with hardware. Within one guest operation a target calls `changed` any number of
  * times, then `flush` once, and only then completes the operation towards the guest.
@@ -99,6 +127,8 @@ export interface TargetObserver {
    * well. `words`: the command in 32-bit words, lowest first; valid during the call only. `endpoint`: whom it names, -1 where it names nobody.
    */
   invalidated?(words: Int32Array, endpoint: number): void;
+  /** The guest's answer to a group of page requests, or the target's own where the guest cannot hear of them. Carried out at once. */
+  answered?(endpoint: number, pasid: number, group: number, answer: PageAnswer): void;
   /**
    * Makes the hardware agree with all that changed. Returns 0, or a negative errno and then see AddressSpace.owner; what
    * could not be done stays remembered and is tried again by every later flush.
@@ -123,6 +153,14 @@ export interface Target {
    * tables of their own.
    */
   stageOf?(endpoint: number, pasid?: number): FirstStage | null;
+  /** Of the stages that `stageOf` answers; there where it is. */
+  readonly stageFormat?: StageFormat;
+  /**
+   * Hardware that has a stage of the target's speaks: it becomes the guest's record, or its page request, as if the target had walked the
+   * tables itself, and interrupts follow. What comes at a wrong time (queues off or full, an unknown endpoint) goes the way the
+   * specification says; a page request is answered in any case, at once or by the guest.
+   */
+  report?(event: HardwareEvent): void;
   /**
    * Translates one access of an emulated device (wish bits: src/memory/access.ts) as the hardware would, faults recorded
    * where the guest looks for them. Returns lg2 of the bytes around the address for which the answer holds (the address

@@ -3,7 +3,8 @@ import { CountedMemory } from '../../pagetable/two-stage.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, sameStage, type TargetObserver } from '../target.ts';
 import type { Registers } from './control/registers.ts';
-import type { VtdSurroundings } from './surroundings.ts';
+import { ResponseCode } from './spec/page-requests.ts';
+import type { PageGroupResponse, VtdSurroundings } from './surroundings.ts';
 import { ENTRY_BUDGET, TableSpace } from './table-space.ts';
 import type { Contexts } from './translation/contexts.ts';
 import type { StageBuilder, Stages } from './translation/stages.ts';
@@ -19,6 +20,7 @@ export interface SpaceParts {
   readonly contexts: Contexts;
   readonly builder: StageBuilder;
   readonly cachingMode: boolean;
+  readonly respond: VtdSurroundings['respond'];
 }
 
 /** What an observer was told that the requests of an endpoint, or of one PASID of it, reach. */
@@ -233,6 +235,14 @@ export class Spaces {
   /** The guest's own words, for hardware that walks the guest's first stage. */
   passOn(words: Int32Array, endpoint: number): void {
     this.#observer?.invalidated?.(words, endpoint);
+  }
+
+  /** What becomes of a device's page requests: the emulated one is told by the machine, a passed-through one by the observer. */
+  answer(response: PageGroupResponse): void {
+    const { device, pasid, group, code } = response;
+    const answer = code === ResponseCode.success ? 'success' : code === ResponseCode.invalidRequest ? 'invalid' : 'failure';
+    this.#observer?.answered?.(device, pasid ?? NO_PASID, group, answer);
+    this.#parts.respond?.(response);
   }
 
   /** Before the guest can see how far its descriptors are. A retry of what failed waits for the next access when this one is spent. */

@@ -1,6 +1,7 @@
+import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import { FAULT_BASE } from '../fault-codes.ts';
-import type { AddressSpace, FirstStage, Target, TargetObserver } from '../target.ts';
+import { type AddressSpace, type FirstStage, type HardwareEvent, NO_PASID, type Target, type TargetObserver } from '../target.ts';
 import { capabilities, registerOf } from './capabilities.ts';
 import { DeviceInvalidations } from './control/device-invalidations.ts';
 import { InvalidationQueue } from './control/invalidation-queue.ts';
@@ -13,6 +14,7 @@ import { FaultLog } from './reporting/fault-log.ts';
 import { type PageRequest, PageRequestQueue } from './reporting/page-request-queue.ts';
 import { checkedState, type VtdIommuState } from './saved-state.ts';
 import { Spaces } from './spaces.ts';
+import { ResponseCode } from './spec/page-requests.ts';
 import { FECTL, FRCD, FRCD_FITTING, FRCD_NEXT_PAGE, IECTL, PECTL } from './spec/registers.ts';
 import type { VtdSurroundings } from './surroundings.ts';
 import { Contexts } from './translation/contexts.ts';
@@ -36,6 +38,7 @@ const DESCRIPTORS_PER_ACCESS = 1 << 15;
  */
 export class VtdIommu implements Target {
   readonly name = 'vtd';
+  readonly stageFormat = 'vtd';
   readonly translated: Int32Array;
   /** Bytes of registers: what DRHD says of them (8.3). */
   readonly registerBytes: number;
@@ -56,6 +59,7 @@ export class VtdIommu implements Target {
   constructor(options: VtdIommuOptions, surroundings: VtdSurroundings) {
     const choices = checkedOptions(options);
     const { memory } = surroundings;
+    const respond: VtdSurroundings['respond'] = (response) => surroundings.respond?.(response);
     const table = capabilities(choices);
     const [cap, ecap] = (['CAP', 'ECAP'] as const).map((name) => registerOf(table, name));
     const records = choices.faultRecords <= FRCD_FITTING ? FRCD : FRCD_NEXT_PAGE;
@@ -68,7 +72,7 @@ export class VtdIommu implements Target {
     const builder = new StageBuilder(memory, choices.hostAddressWidth);
     const contexts = new Contexts(registers, structures, builder, choices);
     const translator = new Translator(registers, contexts, faults, choices.hostAddressWidth, choices.iotlbEntries);
-    const spaces = new Spaces({ memory, registers, contexts, builder, cachingMode: choices.cachingMode });
+    const spaces = new Spaces({ memory, registers, contexts, builder, cachingMode: choices.cachingMode, respond });
     const inputBits = 12 + 9 * Math.max(...choices.secondStageLevels);
     const invalidations = new Invalidations(registers, contexts, translator, spaces, inputBits);
     const devices = new DeviceInvalidations(surroundings);
@@ -82,7 +86,7 @@ export class VtdIommu implements Target {
     this.#deviceTlb = new DeviceTlb(registers, contexts, translator, faults, choices.hostAddressWidth);
     this.#interrupts = new InterruptRemapping(registers, structures, faults, choices);
     this.#queue = new InvalidationQueue({ ...shared, devices, spaces, completed: completionEvent });
-    this.#pages = new PageRequestQueue({ ...shared, contexts, event: pageRequestEvent });
+    this.#pages = new PageRequestQueue({ ...shared, contexts, spaces, event: pageRequestEvent });
     this.#writes = new RegisterWrites({ ...shared, faultEvent, completionEvent, pageRequestEvent, records });
     this.translated = translator.translated;
   }
@@ -175,6 +179,22 @@ export class VtdIommu implements Target {
     if (!this.#choices.pageRequests) return;
     this.#pages.receive(request);
     this.#spaces.flush();
+  }
+
+  report(event: HardwareEvent): void {
+    if (event.kind === 'record') this.#faults.adopt(event.words);
+    else if (event.kind === 'lost') this.#faults.overflow();
+    else this.#reportPageRequest(event);
+  }
+
+  #reportPageRequest({ endpoint, pasid, group, last, access, address }: Extract<HardwareEvent, { kind: 'page-request' }>): void {
+    const request = { device: endpoint, pasid: pasid === NO_PASID ? null : pasid, group: group & 0x1ff, last, address };
+    if (!this.#choices.pageRequests) {
+      if (last) this.#spaces.answer({ ...request, code: ResponseCode.invalidRequest });
+      return;
+    }
+    const [read, write, execute, privileged] = [READ, WRITE, EXECUTE, PRIVILEGED].map((wish) => (access & wish) !== 0);
+    this.pageRequest({ ...request, read, write, execute, privileged });
   }
 
   /** A device has done what the request with this tag asked. False: nobody waits for it, and the guest is told (ICE). */

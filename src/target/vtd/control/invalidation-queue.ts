@@ -296,7 +296,7 @@ export class InvalidationQueue {
   /** 7.6.1 */
   #pageGroupResponse(): number {
     const words = this.#words;
-    this.#parts.surroundings.respond?.({
+    this.#parts.spaces.answer({
       device: get(words, PAGE_GROUP_RESPONSE.RID),
       pasid: isSet(words, PAGE_GROUP_RESPONSE.PP) ? get(words, PAGE_GROUP_RESPONSE.PASID) : null,
       group: get(words, PAGE_GROUP_RESPONSE.PRGI),

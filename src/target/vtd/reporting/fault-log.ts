@@ -1,4 +1,4 @@
-import { isSet, put } from '../../fields.ts';
+import { get, isSet, put } from '../../fields.ts';
 import { NO_PASID } from '../../target.ts';
 import type { Registers } from '../control/registers.ts';
 import { AT, EXE, F, FI_HI, FI_INTERRUPT_INDEX, FI_LO, FR, FRCD_BYTES, PP, PRIV, PV, SID, T1, T2 } from '../spec/fault-record.ts';
@@ -74,6 +74,21 @@ export class FaultLog {
     record[1] = 0;
     put(record, FI_INTERRUPT_INDEX, index);
     this.#publish(record);
+  }
+
+  /** A record that hardware made: all but F, which is of this log. */
+  adopt(words: Int32Array): void {
+    if (words.length !== FRCD_BYTES / 4) return;
+    const record = this.#claim(get(words, FR), get(words, SID));
+    if (record === null) return;
+    record.set(words);
+    put(record, F, 0);
+    this.#publish(record);
+  }
+
+  /** Faults were lost. */
+  overflow(): void {
+    this.#error(FaultStatus.PFO);
   }
 
   /** The register that the fault goes to, with reason and source; null: it is not recorded. */

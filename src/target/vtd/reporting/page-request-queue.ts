@@ -3,6 +3,7 @@ import { put } from '../../fields.ts';
 import { NO_PASID } from '../../target.ts';
 import type { Invalidations } from '../control/invalidations.ts';
 import type { Registers } from '../control/registers.ts';
+import type { Spaces } from '../spaces.ts';
 import { Fault } from '../spec/faults.ts';
 import { PAGE_REQUEST, PAGE_REQUEST_BYTES, PAGE_REQUEST_TYPE, ResponseCode } from '../spec/page-requests.ts';
 import { PageRequestStatus, PQA, PQA_PQS, PQH, PQT, PRS } from '../spec/registers.ts';
@@ -34,6 +35,7 @@ export interface PageRequestParts {
   readonly surroundings: VtdSurroundings;
   readonly contexts: Contexts;
   readonly invalidations: Invalidations;
+  readonly spaces: Spaces;
   readonly faults: FaultLog;
   readonly event: Event;
 }
@@ -53,7 +55,7 @@ export class PageRequestQueue {
     const code = this.#queue(request);
     const { device, pasid, group, last } = request;
     // Table 31: what is in the queue is answered by software.
-    if (code !== QUEUED && last) this.#parts.surroundings.respond?.({ device, pasid, group, code });
+    if (code !== QUEUED && last) this.#parts.spaces.answer({ device, pasid, group, code });
   }
 
   /** QUEUED, or the response code with which the unit answers by itself. */
