@@ -1,6 +1,7 @@
 import { errno, HostError } from '../host/errno.ts';
 import type { Host, HostDevice } from '../host/host.ts';
-import type { GuestMemory } from '../memory/guest-memory.ts';
+import { requireObject } from '../memory/arguments.ts';
+import { GuestMemory } from '../memory/guest-memory.ts';
 import type { AddressSpace, TargetObserver } from '../target/target.ts';
 import { type Choice, checkWish, choose, type PathWish } from './choose.ts';
 import { type Backing, type Binding, DeviceGroup } from './device-group.ts';
@@ -40,6 +41,8 @@ export class Binder implements TargetObserver {
 
   /** @throws RangeError for a wish that names no path. */
   constructor(host: Host, memory: GuestMemory, { path = 'auto', moved = () => {}, schedule = setImmediate }: BinderOptions = {}) {
+    requireObject('Binder', 'host', host, 'Host', ['openDevice', 'createSpace']);
+    if (!(memory instanceof GuestMemory)) throw new TypeError('Binder: memory is no GuestMemory');
     checkWish(path);
     this.#host = host;
     this.#memory = memory;

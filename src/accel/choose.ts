@@ -18,7 +18,7 @@ export function pathNames(): readonly string[] {
 
 /** @throws RangeError for a wish that names no path. */
 export function checkWish(wish: PathWish): void {
-  if (!pathNames().includes(wish)) throw new RangeError(`no path is called '${wish}'; there are ${pathNames().join(', ')}`);
+  if (!pathNames().includes(wish)) throw new RangeError(`path: no path is called '${String(wish)}'; there are ${pathNames().join(', ')}`);
 }
 
 /**

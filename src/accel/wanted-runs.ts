@@ -1,5 +1,6 @@
 import { errno, HostError } from '../host/errno.ts';
 import { MMIO, READ, READ_WRITE } from '../memory/access.ts';
+import { addressOfPfn } from '../memory/address.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { AddressSpace } from '../target/target.ts';
 import type { RunList } from './run-list.ts';
@@ -30,6 +31,11 @@ export class WantedRuns {
     return this.#space.enumerate(first, last, this.#visit);
   }
 
+  #whyNot(gpa: number): string {
+    if (!this.#memory.holds(gpa)) return 'leads outside guest RAM';
+    return `guest RAM at 0x${addressOfPfn(gpa).toString(16)} has no hostAddress, which a passed-through device needs`;
+  }
+
   /** Cuts a run where host memory is not contiguous; ROM is for reading. What is no RAM has no host page: registers of devices are left out, anything else is an error. */
   readonly #visit = (iova: number, gpa: number, pages: number, permission: number): boolean => {
     if ((permission & READ_WRITE) === 0) return true;
@@ -43,7 +49,7 @@ export class WantedRuns {
       }
       if ((permission & MMIO) === 0 && this.#space.owner === 'target' && !this.tolerant) {
         const range = { first: iova + done, last: iova + pages - 1 };
-        this.error ??= new HostError(this.#space.name, errno.EFAULT, range, 'leads outside guest RAM');
+        this.error ??= new HostError(this.#space.name, errno.EFAULT, range, this.#whyNot(gpa + done));
       }
       const next = this.#memory.nextHostPage(gpa + done);
       if (next < 0 || next >= gpa + pages) return true;

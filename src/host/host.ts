@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** What paths, machines and plain users see of a host: no value in it is specific to an interface or to hardware. */
 
 import type { HostError } from './errno.ts';
@@ -39,6 +40,7 @@ export interface HostDevice {
   detach(): number;
   /** Gives the device back to the kernel, detached. Idempotent. */
   close(): void;
+  [Symbol.dispose](): void;
 }
 
 /**
@@ -76,6 +78,7 @@ export interface HostSpace extends AttachmentPoint {
   readonly error: HostError | null;
   /** Destroys the space with all its mappings. @throws HostError EBUSY while a device is attached. */
   close(): void;
+  [Symbol.dispose](): void;
 }
 
 /** What a device can be attached to. Calls return 0 or a negative errno. */
@@ -114,6 +117,7 @@ export interface InstalledStage extends AttachmentPoint {
   sync(): number;
   /** @throws HostError EBUSY while a device is attached. */
   close(): void;
+  [Symbol.dispose](): void;
 }
 
 /** Memory of this process for tables, page-aligned and zeroed. */
@@ -134,6 +138,7 @@ export interface NestingParent {
   install(device: HostDevice, stage: UserStage): InstalledStage;
   /** @throws HostError EBUSY while a first stage stands on it. */
   close(): void;
+  [Symbol.dispose](): void;
 }
 
 /** How a host puts first stages of the user's on its hardware. */
@@ -168,4 +173,5 @@ export interface Host {
   createSpace(requirements?: SpaceRequirements): HostSpace;
   /** Closes everything that was opened through it. Idempotent. */
   close(): void;
+  [Symbol.dispose](): void;
 }

@@ -19,6 +19,7 @@ export function hostKinds(): readonly string[] {
 /** Opens a kernel interface by name. @throws RangeError for a name that is none; HostError when the kernel refuses. */
 export function openHost(kind: string, port: Port): Host {
   const open = Object.hasOwn(hosts, kind) ? hosts[kind] : undefined;
-  if (open === undefined) throw new RangeError(`no host interface is called '${kind}'; there are ${hostKinds().join(', ')}`);
+  if (open === undefined)
+    throw new RangeError(`openHost: no host interface is called '${String(kind)}'; there are ${hostKinds().join(', ')}`);
   return open(port);
 }

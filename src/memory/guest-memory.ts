@@ -1,4 +1,5 @@
 import { joinHiLo, PAGE_BYTES, PAGE_LG2, pfnOf } from './address.ts';
+import { require64, requireFunction, requireInteger, requireObject } from './arguments.ts';
 
 /** A contiguous piece of guest RAM and the buffer of the VMM that holds it. */
 export interface GuestRegion {
@@ -68,7 +69,14 @@ const FRAME_BYTES = 0x1_0000_0000;
 const LIMIT_64 = 1n << 64n;
 
 /** @throws TypeError when a field is not of its type; RangeError when it is not possible. */
-function checkRegion({ gpa, buffer, offset = 0, bytes, hostAddress, readOnly = false }: GuestRegion): void {
+function checkRegion(region: GuestRegion): void {
+  requireObject('GuestMemory', 'region', region);
+  const { gpa, buffer, offset = 0, bytes, hostAddress, readOnly = false, file } = region;
+  if (file !== undefined) {
+    requireObject('GuestMemory', 'file', file);
+    requireInteger('GuestMemory', 'file.fd', file.fd, 0, 0x7fff_ffff);
+    require64('GuestMemory', 'file.offset', file.offset);
+  }
   if (typeof readOnly !== 'boolean') throw new TypeError(`GuestMemory: readOnly ${String(readOnly)} is no boolean`);
   if (typeof gpa !== 'bigint') throw new TypeError(`GuestMemory: gpa ${String(gpa)} is no bigint`);
   if (hostAddress !== undefined && typeof hostAddress !== 'bigint')
@@ -174,6 +182,8 @@ export class GuestMemory {
 
   /** Called after each change, within it. The disposer ends it. */
   observe(changed: () => void): () => void {
+    if (changed === undefined) throw new TypeError('GuestMemory: observer is no function');
+    requireFunction('GuestMemory', 'observer', changed);
     this.#observers.add(changed);
     return () => this.#observers.delete(changed);
   }
@@ -428,9 +438,14 @@ export class GuestMemory {
     return -1;
   }
 
+  /** Whether there is RAM or ROM at a page, with a host address or without. */
+  holds(pfn: number): boolean {
+    return this.#find(Math.floor(pfn / 0x100000) | 0, (pfn % 0x100000) << PAGE_LG2, PAGE_BYTES) >= 0;
+  }
+
   /** Whether the page is ROM. */
   isReadOnly(pfn: number): boolean {
-    return this.#find(Math.floor(pfn / 0x100000) | 0, (pfn % 0x100000) << PAGE_LG2, PAGE_BYTES) >= 0 && this.#readOnly;
+    return this.holds(pfn) && this.#readOnly;
   }
 
   /**

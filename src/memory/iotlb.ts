@@ -1,4 +1,5 @@
 import { PAGE_LG2, PFN_LIMIT } from './address.ts';
+import { requireInteger } from './arguments.ts';
 
 /**
  * A translation cache for every target: one concrete class, because a call site that sees several shapes costs more than the lookup.
@@ -73,8 +74,9 @@ class Sized {
 
   /** @throws RangeError when the capacity is not a power of two from 16 to 2^24. */
   constructor(capacity: number) {
+    requireInteger('Iotlb', 'capacity', capacity, 16, 2 ** 24);
     const lg2 = 31 - Math.clz32(capacity);
-    if (capacity !== 2 ** lg2 || lg2 < 4 || lg2 > 24) throw new RangeError(`Iotlb: capacity ${capacity} is not a power of two in 16..2^24`);
+    if (capacity !== 2 ** lg2) throw new RangeError(`Iotlb: capacity ${capacity} is not a power of two in 16..2^24`);
     this.capacity = capacity;
   }
 }
@@ -137,8 +139,10 @@ export class Iotlb extends Sized {
   /**
    * Caches a translation: the page of 2^lg2 bytes around the address (12 to 63) goes where `out`, laid out as a walker's
    * `out`, says that the address goes. `global`: the tables say that it is the same in every context of the space.
+   * @throws RangeError for another lg2
    */
   fill(space: number, context: number, hi: number, lo: number, lg2: number, out: Int32Array, global = false): void {
+    if (!(lg2 >= 12 && lg2 <= 63)) throw new RangeError(`Iotlb: lg2 ${lg2} is not in 12..63`);
     if (space !== this.#space || context !== this.#context) this.#select(space, context);
     const high = keyHi(hi, lg2);
     const low = keyLo(hi, lo, lg2);

@@ -15,6 +15,7 @@ import {
   type TableMemory,
 } from './page-table.ts';
 import { ABSENT, type Entry, LEAF, MALFORMED, type RadixConfig, RadixTable, TABLE } from './radix.ts';
+import { requireParts } from './radix-reader.ts';
 
 /**
  * Host tables ("v1") of the AMD IOMMU: specification 48882 rev 3.10, 2.2.3 "I/O page tables for host translations".
@@ -84,6 +85,7 @@ export class AmdV1Table extends RadixTable {
   readonly #excessShift: number;
 
   constructor(memory: TableMemory, config: AmdV1Config) {
+    requireParts('amd-v1', memory, config);
     const { levels, root, accessedDirty = 'none' } = config;
     if (!Number.isInteger(levels) || levels < 1 || levels > 6) throw new RangeError(`amd-v1: ${levels} levels (1 to 6)`);
     super(memory, config, describe(levels));

@@ -17,6 +17,7 @@ import {
   type TableMemory,
 } from './page-table.ts';
 import { ABSENT, type Entry, LEAF, MALFORMED, RadixTable, TABLE } from './radix.ts';
+import { requireParts } from './radix-reader.ts';
 
 /*
  * Armv8-A stage 1 and stage 2 as an SMMUv3 walks them: Arm Architecture Reference Manual (DDI 0487), chapter D8 "The AArch64
@@ -101,6 +102,7 @@ export class ArmTable extends RadixTable {
   readonly #stage2: boolean;
 
   constructor(memory: TableMemory, config: ArmTableConfig) {
+    requireParts('Arm table', memory, config);
     const description = describeArm(config);
     const { stage, granuleLg2, inputBits, outputBits, wide = false, accessFlag = 'fault' } = config;
     const { levels } = description;

@@ -1,3 +1,4 @@
+import { requireInteger, requireObject } from '../memory/arguments.ts';
 import { MEM_OK, PFN_LIMIT } from '../memory/index.ts';
 import { type Description, OUT_LENGTH, type TableAllocator, type TableMemory, type TableVisitor } from './page-table.ts';
 import { Runs } from './runs.ts';
@@ -28,6 +29,18 @@ export interface RadixConfig {
   readonly root: number;
   /** Needed by `map` and `unmap` only. */
   readonly allocator?: TableAllocator;
+}
+
+/** What every format is made of, looked at before it is. @throws TypeError or RangeError that names the part. */
+export function requireParts(
+  format: string,
+  memory: TableMemory,
+  config: { readonly root: number | bigint; readonly allocator?: TableAllocator },
+): void {
+  requireObject(format, 'memory', memory, 'memory', ['load64', 'store64']);
+  requireObject(format, 'config', config);
+  if (typeof config.root !== 'bigint') requireInteger(format, 'root', config.root, 0, PFN_LIMIT - 1);
+  if (config.allocator !== undefined) requireObject(format, 'allocator', config.allocator, 'allocator', ['allocate', 'free']);
 }
 
 /** A range of input pages that one table translates. */

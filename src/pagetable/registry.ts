@@ -35,6 +35,7 @@ export const tableFormats: readonly TableFormat[] = Object.keys(makers) as Table
 
 /** A table of a format that is known by name only. @throws RangeError for a configuration that the format does not have. */
 export function createTable<Format extends TableFormat>(format: Format, memory: TableMemory, config: TableConfigs[Format]): PageTable {
-  if (!Object.hasOwn(makers, format)) throw new RangeError(`no table format ${format}; there are ${tableFormats.join(', ')}`);
+  if (!Object.hasOwn(makers, format))
+    throw new RangeError(`createTable: no table format ${String(format)}; there are ${tableFormats.join(', ')}`);
   return makers[format](memory, config);
 }

@@ -1,5 +1,6 @@
 import { EXECUTE, READ, READ_WRITE, WRITE } from '../memory/access.ts';
 import { hiOfPfn, loOfPfn } from '../memory/address.ts';
+import { requireObject } from '../memory/arguments.ts';
 import {
   FAULT_ACCESS_FLAG,
   FAULT_INPUT_SIZE,
@@ -16,6 +17,7 @@ import {
   type TableMemory,
 } from './page-table.ts';
 import { ABSENT, type Entry, LEAF, MALFORMED, RadixTable, TABLE } from './radix.ts';
+import { requireParts } from './radix-reader.ts';
 import { describe, inputBitsOf, LEVELS, type RiscvTableConfig } from './riscv-format.ts';
 
 /* The walker and the entries of RISC-V tables; sections are those of riscv-format.ts. */
@@ -91,7 +93,11 @@ export class RiscvTable extends RadixTable {
   #global = 0;
 
   constructor(config: RiscvTableConfig) {
+    requireObject('RISC-V table', 'config', config);
     const { mode, memory, secondStage = false } = config;
+    requireParts('RISC-V table', memory, config);
+    if (!Object.hasOwn(LEVELS, mode))
+      throw new RangeError(`RISC-V table: mode ${String(mode)} is none of ${Object.keys(LEVELS).join(', ')}`);
     super(memory, config, describe(config), mode === 'sv32' ? 4 : 8);
     this.#memory = memory;
     this.#rootHi = hiOfPfn(config.root);

@@ -15,6 +15,7 @@ import {
   type TableMemory,
 } from './page-table.ts';
 import { ABSENT, type Entry, LEAF, MALFORMED, type RadixConfig, RadixTable, TABLE } from './radix.ts';
+import { requireParts } from './radix-reader.ts';
 
 /*
  * s390 region, segment and page tables, as a zPCI function's I/O translation anchor designates them: z/Architecture Principles
@@ -70,6 +71,7 @@ export class S390Table extends RadixTable {
   readonly #topLeaf: number;
 
   constructor(memory: TableMemory, config: S390TableConfig) {
+    requireParts('s390 table', memory, config);
     const { levels, edat = 1 } = config;
     if (!(levels >= 2 && levels <= 5)) throw new RangeError(`s390 table: ${levels} levels are not 2 to 5`);
     super(memory, config, describe(levels, edat, config.protected ?? false));

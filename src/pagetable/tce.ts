@@ -14,6 +14,7 @@ import {
   type TableMemory,
 } from './page-table.ts';
 import { ABSENT, type Entry, LEAF, type RadixConfig, RadixTable, TABLE } from './radix.ts';
+import { requireParts } from './radix-reader.ts';
 
 /*
  * POWER translation control entries (TCEs): one level as in Linux on Power Architecture Reference 2.9, "DMA Address Translation
@@ -55,6 +56,7 @@ export class TceTable extends RadixTable {
   readonly #excessLo: number;
 
   constructor(memory: TableMemory, config: TceTableConfig) {
+    requireParts('TCE table', memory, config);
     const { levels, indexBits, pageLg2 } = config;
     const inputBits = pageLg2 + levels * indexBits;
     if (!(levels >= 1 && levels <= 5)) throw new RangeError(`TCE table: ${levels} levels are not 1 to 5`);

@@ -1,4 +1,5 @@
 import { READ, WRITE } from '../memory/access.ts';
+import { requireObject } from '../memory/arguments.ts';
 import { MEM_FAULT } from '../memory/guest-memory.ts';
 import { OUT_LENGTH, OUT_PERMISSION, OUT_TYPE, type PageTable, type TableMemory, type TableVisitor } from './page-table.ts';
 import { Runs } from './runs.ts';
@@ -50,6 +51,9 @@ export class SecondStageMemory implements TableMemory {
   readonly #write: number;
 
   constructor(memory: TableMemory, second: WalkingStage, implicit: ImplicitAccess) {
+    requireObject('SecondStageMemory', 'memory', memory, 'memory', ['load64', 'store64']);
+    requireObject('SecondStageMemory', 'second', second, 'stage', ['walk']);
+    requireObject('SecondStageMemory', 'implicit', implicit);
     this.#memory = memory;
     this.#second = second;
     this.#out = second.out;
@@ -137,6 +141,9 @@ export class TwoStage implements WalkingStage {
   readonly #tables: SecondStageMemory;
 
   constructor(config: TwoStageConfig) {
+    requireObject('TwoStage', 'config', config);
+    if (typeof config.first !== 'function') throw new TypeError('TwoStage: first is no function');
+    requireObject('TwoStage', 'second', config.second, 'stage', ['walk']);
     this.second = config.second;
     this.#tables = new SecondStageMemory(config.memory, config.second, config.implicit ?? IMPLICIT_USER_ACCESS);
     this.first = config.first(this.#tables);
@@ -183,6 +190,7 @@ export class CountedMemory implements TableMemory {
   readonly #memory: TableMemory;
 
   constructor(memory: TableMemory) {
+    requireObject('CountedMemory', 'memory', memory, 'memory', ['load64', 'store64']);
     this.#memory = memory;
   }
 

@@ -15,6 +15,7 @@ import {
   type TableMemory,
 } from './page-table.ts';
 import { ABSENT, type Entry, LEAF, MALFORMED, type RadixConfig, RadixTable, TABLE } from './radix.ts';
+import { requireParts } from './radix-reader.ts';
 
 /**
  * Second-stage tables of Intel VT-d: specification 4.1, 3.7 "Second-stage translation" and 9.8 "Second-stage paging entries".
@@ -82,6 +83,7 @@ export class VtdSecondStageTable extends RadixTable {
   readonly #excessShift: number;
 
   constructor(memory: TableMemory, config: VtdSecondStageConfig) {
+    requireParts('vtd-second-stage', memory, config);
     const { levels, root, outputBits = 52, pages2M = true, pages1G = true, snoopControl = true, accessedDirty = false } = config;
     if (![3, 4, 5].includes(levels)) throw new RangeError(`vtd-second-stage: ${levels} levels (3, 4 or 5)`);
     if (outputBits < 32 || outputBits > 52) throw new RangeError(`vtd-second-stage: ${outputBits} output bits (32 to 52)`);

@@ -15,6 +15,7 @@ import {
   type TableMemory,
 } from './page-table.ts';
 import { ABSENT, type Entry, LEAF, MALFORMED, type RadixConfig, RadixTable, TABLE } from './radix.ts';
+import { requireParts } from './radix-reader.ts';
 
 /**
  * x86-64 tables of 4 and 5 levels: Intel SDM volume 3A, 5.5 "4-level paging and 5-level paging"; what VT-d's first stage
@@ -89,6 +90,7 @@ export class X86Table extends RadixTable {
   readonly #signShift: number;
 
   constructor(memory: TableMemory, config: X86Config) {
+    requireParts('x86-64', memory, config);
     const { levels, root, outputBits = 52, gigabytePages = true, noExecute = true } = config;
     if (levels !== 4 && levels !== 5) throw new RangeError(`x86-64: ${levels} levels (4 or 5)`);
     if (outputBits < 32 || outputBits > 52) throw new RangeError(`x86-64: ${outputBits} output bits (32 to 52)`);

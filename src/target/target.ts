@@ -142,6 +142,8 @@ export const NO_PASID = -1;
 /** An emulated IOMMU. Endpoints are numbers in the target's own terms (PCI requester ID, virtio endpoint, PE). */
 export interface Target {
   readonly name: string;
+  /** Guest memory that it works on: a machine around it has the same. Left out: it does not say. */
+  readonly memory?: object | undefined;
   /** Whom to tell; the disposer takes the observer off again. One observer at most: a second one throws. */
   observe(observer: TargetObserver): () => void;
   /** Whether the target has such an endpoint. Left out: it takes any. */

@@ -1,3 +1,4 @@
+import { require64, requireInteger, requireObject } from '../memory/arguments.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { PackedQueue } from './packed.ts';
 import {
@@ -57,6 +58,11 @@ export class VirtioDevice {
   #status = 0;
 
   constructor(memory: GuestMemory, offered: bigint, queues: number, queueSize: number, events: VirtioDeviceEvents) {
+    if (!Array.isArray(memory?.regions)) throw new TypeError('VirtioDevice: memory is no GuestMemory');
+    require64('VirtioDevice', 'offered', offered);
+    requireInteger('VirtioDevice', 'queues', queues, 1, 0xffff);
+    requireInteger('VirtioDevice', 'queueSize', queueSize, 1, 0x8000);
+    requireObject('VirtioDevice', 'events', events);
     this.#memory = memory;
     this.#offered = offered;
     this.#events = events;

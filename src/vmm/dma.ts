@@ -1,6 +1,7 @@
 import { READ, WRITE } from '../memory/access.ts';
 import { hiOf, loOf } from '../memory/address.ts';
-import { type GuestMemory, MEM_FAULT } from '../memory/guest-memory.ts';
+import { require64, requireBytes, requireInteger, requireObject } from '../memory/arguments.ts';
+import { GuestMemory, MEM_FAULT } from '../memory/guest-memory.ts';
 import { NO_PASID, type Target } from '../target/target.ts';
 
 /** The DMA of one emulated device: translated in software, as the guest's IOMMU says, page by page. */
@@ -9,7 +10,12 @@ export class EmulatedDevice {
   readonly #target: Target;
   readonly #memory: GuestMemory;
 
+  #removed = false;
+
   constructor(endpoint: number, target: Target, memory: GuestMemory) {
+    requireInteger('EmulatedDevice', 'endpoint', endpoint, 0, 0xffff_ffff);
+    requireObject('EmulatedDevice', 'target', target, 'Target', ['translate']);
+    if (!(memory instanceof GuestMemory)) throw new TypeError('EmulatedDevice: memory is no GuestMemory');
     this.endpoint = endpoint;
     this.#target = target;
     this.#memory = memory;
@@ -18,18 +24,33 @@ export class EmulatedDevice {
   /**
    * Reads guest memory at an I/O virtual address into `to`. 0, or a fault code of the target's, or MEM_FAULT when a translation
    * leads outside guest RAM (`faultName` says which); bytes before the fault were read.
+   * @throws TypeError or RangeError for another type of address, bytes or PASID, and when the machine has removed the device
    */
   read(iova: bigint, to: Uint8Array, pasid = NO_PASID): number {
+    this.#check(iova, 'to', to, pasid);
     return this.transfer(hiOf(iova), loOf(iova), to, READ, pasid);
   }
 
   /** The same for a write. */
   write(iova: bigint, from: Uint8Array, pasid = NO_PASID): number {
+    this.#check(iova, 'from', from, pasid);
     return this.transfer(hiOf(iova), loOf(iova), from, WRITE, pasid);
+  }
+
+  /** It does no DMA any more: the machine's part of taking it out. */
+  end(): void {
+    this.#removed = true;
+  }
+
+  #check(iova: bigint, name: string, bytes: Uint8Array, pasid: number): void {
+    require64('EmulatedDevice', 'iova', iova);
+    requireBytes('EmulatedDevice', name, bytes);
+    requireInteger('EmulatedDevice', 'pasid', pasid, NO_PASID, 0xf_ffff);
   }
 
   /** As `read` (access READ) and `write` (access WRITE), the address in two int32; allocates nothing up to 64 bytes. */
   transfer(hi: number, lo: number, bytes: Uint8Array, access: number, pasid: number): number {
+    if (this.#removed) throw new TypeError(`EmulatedDevice: endpoint 0x${this.endpoint.toString(16)} was removed`);
     const translated = this.#target.translated;
     for (let done = 0; done < bytes.length; ) {
       const lg2 = this.#target.translate(this.endpoint, pasid, hi, lo, access);

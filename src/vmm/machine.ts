@@ -4,6 +4,7 @@ import { checkWish } from '../accel/choose.ts';
 import type { PathCounters } from '../accel/path.ts';
 import { HostError } from '../host/errno.ts';
 import type { Host, HostDevice } from '../host/host.ts';
+import { requireFunction, requireObject, requireString } from '../memory/arguments.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
 import type { AddressSpace, Target, TargetObserver } from '../target/target.ts';
 import { EmulatedDevice } from './dma.ts';
@@ -31,17 +32,22 @@ export class Machine {
   readonly #binder: Binder | null;
   readonly #store: StateStore;
   readonly #devices = new Map<number, HostDevice>();
+  readonly #emulated = new Map<number, EmulatedDevice>();
   readonly #unobserve: () => void;
   readonly #unobserveMemory: () => void;
 
   #closed = false;
 
   /** @throws TypeError or RangeError that names the part which is missing or of the wrong kind. */
-  constructor({ memory, target, host, path, schedule }: MachineParts) {
+  constructor(parts: MachineParts) {
+    requireObject('Machine', 'parts', parts);
+    const { memory, target, host, path, schedule } = parts;
     if (!(memory instanceof GuestMemory)) throw new TypeError('Machine: memory is no GuestMemory');
-    if (typeof target?.observe !== 'function') throw new TypeError('Machine: target is no Target');
-    if (host !== undefined && typeof host?.openDevice !== 'function') throw new TypeError('Machine: host is no Host');
-    if (schedule !== undefined && typeof schedule !== 'function') throw new TypeError('Machine: schedule is no function');
+    requireObject('Machine', 'target', target, 'Target', ['observe', 'spaceOf', 'translate']);
+    if (target.memory !== undefined && target.memory !== memory)
+      throw new TypeError(`Machine: memory is not that of target ${target.name}`);
+    if (host !== undefined) requireObject('Machine', 'host', host, 'Host', ['openDevice', 'createSpace']);
+    requireFunction('Machine', 'schedule', schedule);
     if (path !== undefined) checkWish(path);
     this.memory = memory;
     this.target = target;
@@ -67,6 +73,7 @@ export class Machine {
   /** Whatever changes the control plane, as immer patches; the disposer ends it. */
   onChange(listener: StateListener): () => void {
     this.#checkOpen();
+    if (typeof listener !== 'function') throw new TypeError('Machine: listener is no function');
     return this.#store.listen(listener);
   }
 
@@ -77,6 +84,7 @@ export class Machine {
 
   /** What each path did so far. */
   counters(): { readonly space: string; readonly path: string; readonly counters: PathCounters }[] {
+    this.#checkOpen();
     return this.#binder?.counters() ?? [];
   }
 
@@ -84,7 +92,9 @@ export class Machine {
   emulate(endpoint: number): EmulatedDevice {
     this.#checkFree(endpoint);
     this.#put(endpoint, 'emulated', null, this.target.spaceOf(endpoint));
-    return new EmulatedDevice(endpoint, this.target, this.memory);
+    const device = new EmulatedDevice(endpoint, this.target, this.memory);
+    this.#emulated.set(endpoint, device);
+    return device;
   }
 
   /**
@@ -94,6 +104,7 @@ export class Machine {
    */
   passThrough(endpoint: number, devicePath: string): HostDevice {
     this.#checkFree(endpoint);
+    requireString('Machine', 'devicePath', devicePath);
     if (this.#host === null || this.#binder === null) throw new TypeError('Machine: passThrough needs a host');
     const device = this.#host.openDevice(devicePath);
     const result = this.#binder.add(endpoint, device, this.target.spaceOf(endpoint));
@@ -109,7 +120,9 @@ export class Machine {
   /** Takes a device out; a passed-through one goes back to the host. @throws RangeError when there is none; HostError when it cannot be detached. */
   remove(endpoint: number): void {
     this.#checkOpen();
-    if (this.state.endpoints[endpoint] === undefined) throw new RangeError(`Machine: no endpoint 0x${endpoint.toString(16)}`);
+    if (this.state.endpoints[endpoint] === undefined) throw new RangeError(`Machine: no endpoint ${shown(endpoint)}`);
+    this.#emulated.get(endpoint)?.end();
+    this.#emulated.delete(endpoint);
     const device = this.#devices.get(endpoint);
     if (device !== undefined) {
       const result = this.#binder!.remove(endpoint);
@@ -135,6 +148,8 @@ export class Machine {
     const errors = this.#binder?.close() ?? [];
     for (const device of this.#devices.values()) device.close();
     this.#devices.clear();
+    for (const device of this.#emulated.values()) device.end();
+    this.#emulated.clear();
     this.#store.update((state) => {
       state.endpoints = {};
     });
@@ -205,4 +220,8 @@ export class Machine {
       state.endpoints[endpoint] = { kind, device, space: space?.name ?? null, path, refused: [...refused] };
     });
   }
+}
+
+function shown(endpoint: unknown): string {
+  return typeof endpoint === 'number' ? `0x${endpoint.toString(16)}` : String(endpoint);
 }

@@ -157,9 +157,9 @@ describe('vfio-type1', () => {
   test('an embedder’s mistakes are TypeErrors', () => {
     const { space, device } = attached();
     const other = new Type1Host(simKernel());
-    expect(() => space.attach({ name: 'x', iommuGroup: null, attachment: null, closed: false, detach: () => 0, close() {} })).toThrow(
-      TypeError,
-    );
+    expect(() =>
+      space.attach({ name: 'x', iommuGroup: null, attachment: null, closed: false, detach: () => 0, close() {}, [Symbol.dispose]() {} }),
+    ).toThrow(TypeError);
     other.close();
     device.close();
     host.close();

@@ -2,6 +2,7 @@ import { READ, WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { NO_PASID, type Target } from '../../target/target.ts';
+import { faultName } from '../../vmm/fault-name.ts';
 import type { DmaEngine } from './rig.ts';
 import { hex, Tally } from './tally.ts';
 
@@ -67,7 +68,8 @@ export class DmaCheck {
         const { fault = code } = dma;
         this.software.check(
           code < 0 && code === fault,
-          () => `${where}: software ${verb} is forbidden and ${code < 0 ? `ends with fault ${code}, not ${fault}` : 'goes through'}`,
+          () =>
+            `${where}: software ${verb} is forbidden and ${code < 0 ? `ends with ${faultName(code)}, not ${faultName(fault)}` : 'goes through'}`,
         );
       }
     }

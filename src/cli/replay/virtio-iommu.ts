@@ -1,4 +1,5 @@
 import type { GuestMemory } from '../../memory/guest-memory.ts';
+import { targetFault } from '../../target/fault-codes.ts';
 import { type ReservedRegion, statusName, VirtioIommu } from '../../target/virtio-iommu/index.ts';
 import type { RecordedLine } from '../recording.ts';
 import type { ExpectedDma } from './dma-check.ts';
@@ -181,7 +182,7 @@ class RecordedVirtioIommu implements RecordedTarget {
     if (access.iova !== line.u64('iova') || access.endpoint !== line.u32('endpoint')) line.fail('is not about the dma before it');
     this.#access = null;
     const reason = line.integer('reason');
-    const fault = reason === UNKNOWN ? {} : { fault: -(reason + 1) };
+    const fault = reason === UNKNOWN ? {} : { fault: targetFault('virtio-iommu', reason) };
     dma.check({ ...access, allowed: 0, forbidden: access.allowed, ...fault, line: line.number });
   }
 

@@ -51,6 +51,10 @@ export abstract class KernelObject implements Handle {
     this.dispose();
   }
 
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
   /** Frees what the driver has; the kernel's part is gone already, or goes with the descriptor. */
   dispose(): void {
     if (this.#closed) return;

@@ -121,6 +121,10 @@ export class IommufdDevice implements HostDevice {
     this.#detach.release();
     this.#onClose(this);
   }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }
 
 /** iommufd itself does not say; sysfs has it for whoever opened the device by its own node. */

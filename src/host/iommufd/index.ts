@@ -1,4 +1,5 @@
-import { HostError } from '../errno.ts';
+import { requireObject, requireString } from '../../memory/arguments.ts';
+import { errno, HostError } from '../errno.ts';
 import type { Host, HostCalls, HostCapabilities, HostNesting, SpaceRequirements } from '../host.ts';
 import type { Port } from '../port.ts';
 import { type Handle, IommufdContext } from './context.ts';
@@ -30,6 +31,11 @@ export interface IommufdOptions {
   readonly path?: string;
 }
 
+const OPEN_HINTS: Readonly<Record<number, string>> = {
+  [errno.ENOENT]: 'the kernel has no iommufd, or the module iommufd is not loaded',
+  [errno.EACCES]: 'no permission to open it for reading and writing',
+};
+
 /** struct iommu_vfio_ioas: size, ioas_id, op (16 bits). */
 const VFIO_IOAS_BYTES = 12;
 const VFIO_IOAS_OP = { get: 0, set: 1, clear: 2 } as const;
@@ -51,15 +57,20 @@ export class IommufdHost implements Host {
 
   /** @throws HostError when there is no such node, or the process may not open it. */
   constructor(port: Port, options: IommufdOptions = {}) {
+    requireObject('IommufdHost', 'port', port, 'Port', ['open', 'close', 'ioctl', 'allocate', 'mmap']);
+    requireObject('IommufdHost', 'options', options);
     const path = options.path ?? '/dev/iommu';
+    requireString('IommufdHost', 'path', path);
     this.fd = port.open(path);
-    if (this.fd < 0) throw new HostError(`open ${path}`, this.fd);
+    if (this.fd < 0) throw new HostError(`open ${path}`, this.fd, undefined, OPEN_HINTS[-this.fd]);
     this.#context = new IommufdContext(port, this.fd, this.calls);
     this.nesting = new IommufdNesting(this.#context);
   }
 
   /** `path`: the node under /dev/vfio/devices of a device whose driver is vfio-pci. */
   openDevice(path: string): IommufdDevice {
+    requireString('IommufdHost', 'device path', path);
+    this.#checkOpen();
     this.calls.control++;
     const device = new IommufdDevice(this.#context.port, this.fd, path, (closed) => this.#devices.delete(closed));
     this.#devices.add(device);
@@ -67,6 +78,8 @@ export class IommufdHost implements Host {
   }
 
   createSpace(requirements: SpaceRequirements = {}): IommufdSpace {
+    requireObject('IommufdHost', 'requirements', requirements);
+    this.#checkOpen();
     return new IommufdSpace(this.#context, requirements);
   }
 
@@ -137,11 +150,19 @@ export class IommufdHost implements Host {
   }
 
   /** The kernel frees every object with the descriptors. */
+  #checkOpen(): void {
+    if (this.#closed) throw new TypeError('IommufdHost: it is closed');
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     for (const device of this.#devices) device.close();
     for (const object of this.#context.owned) object.dispose();
     this.#context.port.close(this.fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }

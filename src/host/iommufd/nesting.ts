@@ -147,4 +147,8 @@ class Parent implements NestingParent {
     this.#table.close();
     this.space.close();
   }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }

@@ -1,3 +1,4 @@
+import { require64, requireBytes, requireInteger, requireObject } from '../../memory/arguments.ts';
 import type { PortMemory } from '../port.ts';
 import type { Handle, IommufdContext } from './context.ts';
 import { type HardwareQueue, Viommu } from './viommu.ts';
@@ -55,7 +56,13 @@ export class CommandQueue {
    * Queues are made in ascending order. `ring`: the queue's memory, a power of two of bytes that is aligned to its size at the
    * guest-physical address `base`. @throws HostError
    */
-  constructor({ viommu, page }: Vintf, index: number, base: bigint, ring: Uint8Array) {
+  constructor(vintf: Vintf, index: number, base: bigint, ring: Uint8Array) {
+    requireObject('CommandQueue', 'vintf', vintf);
+    requireObject('CommandQueue', 'viommu', vintf.viommu, 'Viommu', ['createHardwareQueue']);
+    requireInteger('CommandQueue', 'index', index, 0, 0xffff);
+    require64('CommandQueue', 'base', base);
+    requireBytes('CommandQueue', 'ring', ring);
+    const { viommu, page } = vintf;
     this.hardware = viommu.createHardwareQueue(HW_QUEUE_TEGRA241, index, base, ring.byteLength);
     this.#registers = new Int32Array(page.buffer, 0, page.bytes / 4);
     this.#at = index * QUEUE_WORDS;

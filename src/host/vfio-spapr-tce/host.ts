@@ -18,6 +18,7 @@ export class TceHost extends VfioHost {
 
   /** @throws HostError when the kernel lacks it or the user may not open it. */
   constructor(port: Port, version: 1 | 2 = 2) {
+    if (!Object.hasOwn(drivers, version)) throw new RangeError(`vfio-spapr-tce: version ${String(version)} is not 1 or 2`);
     super(port, drivers[version]);
     this.version = version;
   }

@@ -110,6 +110,10 @@ export class VfioDevice implements HostDevice {
     if (!this.group.devices.delete(this)) return;
     if (this.group.devices.size === 0) this.#host.dropGroup(this.group);
   }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }
 
 /** Opens a group and sees that it can be used. @throws HostError */

@@ -1,3 +1,4 @@
+import { requireObject, requireString } from '../../memory/arguments.ts';
 import { errno, HostError } from '../errno.ts';
 import type { Host, HostCalls, HostCapabilities, HostSpace, SpaceRequirements } from '../host.ts';
 import type { Port, PortMemory } from '../port.ts';
@@ -6,6 +7,10 @@ import * as uapi from './uapi.ts';
 
 /** Larger than any struct of the interface, capability chains and device names included. */
 const CONTROL_BYTES = 4096;
+
+/** What iommufd takes, and what this interface does. */
+const CDEV = /^\/dev\/vfio\/devices\//;
+const WANTED = 'a device node of iommufd; here the path is /dev/vfio/GROUP#DEVICE, for example /dev/vfio/12#0000:01:00.0';
 
 /** One of VFIO's IOMMU drivers. */
 export interface VfioDriver {
@@ -32,6 +37,7 @@ export abstract class VfioHost implements Host {
 
   /** @throws HostError when the kernel lacks the interface or the user may not open it. */
   constructor(port: Port, driver: VfioDriver) {
+    requireObject(driver.kind, 'port', port, 'Port', ['open', 'close', 'ioctl', 'allocate', 'mmap']);
     this.port = port;
     this.driver = driver;
     this.kind = driver.kind;
@@ -78,7 +84,12 @@ export abstract class VfioHost implements Host {
   }
 
   openDevice(path: string): VfioDevice {
+    requireString(this.kind, 'device path', path);
     if (!this.#open) throw new TypeError(`${this.kind}: the host is closed`);
+    if (CDEV.test(path)) {
+      this.port.close(this.open(path, WANTED));
+      throw new HostError(`open ${path}`, errno.EINVAL, undefined, WANTED);
+    }
     const [groupPath, deviceName] = path.split('#', 2);
     const group = this.#groups.get(groupPath) ?? openGroup(this, groupPath);
     this.#groups.set(groupPath, group);
@@ -109,5 +120,9 @@ export abstract class VfioHost implements Host {
     for (const group of [...this.#groups.values()]) for (const device of [...group.devices]) device.close();
     for (const space of [...this.#spaces]) space.close();
     this.control.release();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }

@@ -1,5 +1,6 @@
 import { READ, READ_WRITE, WRITE } from '../../memory/access.ts';
 import { addressOfPfn, hiOfPfn, loOfPfn, PFN_LIMIT } from '../../memory/address.ts';
+import { requireObject } from '../../memory/arguments.ts';
 import { INTERVAL_OVERLAP, IntervalMap } from '../../memory/interval-map.ts';
 import { errno, HostError } from '../errno.ts';
 import type { HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
@@ -35,6 +36,8 @@ export abstract class VfioSpace implements HostSpace, GroupSpace {
   #open = true;
 
   constructor(host: VfioHost, requirements: SpaceRequirements) {
+    requireObject('VfioSpace', 'host', host, 'VfioHost', ['openContainer']);
+    requireObject('VfioSpace', 'requirements', requirements);
     this.host = host;
     this.requirements = requirements;
     this.container = host.openContainer();
@@ -307,6 +310,10 @@ export abstract class VfioSpace implements HostSpace, GroupSpace {
     this.#mapStruct.release();
     this.#unmapStruct.release();
     this.host.dropSpace(this);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }
 

@@ -1,4 +1,6 @@
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
+import { require64, requireFunction, requireInteger, requireObject } from '../../memory/arguments.ts';
+import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { isSet } from '../fields.ts';
 import type { AddressSpace, FirstStage, Target, TargetObserver } from '../target.ts';
 import { EFR, EFR2 } from './capabilities.ts';
@@ -17,6 +19,9 @@ import { VERDICT } from './translation/device-entry.ts';
 import { InterruptRemapping, type RemappedInterrupt } from './translation/interrupts.ts';
 import { Translator } from './translation/translator.ts';
 
+/** What the machine around it may be asked. */
+const HOOKS = ['interrupt', 'invalidateDevice', 'completePageRequest'] as const;
+
 /**
  * The AMD IOMMU (AMD-Vi). Registers are accessed with `read` and `write`; endpoints are PCI requester IDs of one segment.
  *
@@ -28,6 +33,7 @@ import { Translator } from './translation/translator.ts';
  */
 export class AmdIommu implements Target {
   readonly name = 'amd';
+  readonly memory: GuestMemory;
   readonly translated: Int32Array;
   /** The capability block of its PCI function. */
   readonly pci: PciCapability;
@@ -42,11 +48,18 @@ export class AmdIommu implements Target {
 
   /** `pci`: where the register page and the next PCI capability are. @throws TypeError or RangeError when an option is not possible. */
   constructor(options: AmdIommuOptions, pci: { readonly base?: bigint; readonly next?: number } = {}) {
+    requireObject('AmdIommu', 'options', options);
     const { memory, npCache = true, without = [] } = options;
     if (!Array.isArray(memory?.regions)) throw new TypeError('AmdIommu: memory is no GuestMemory');
+    if (!Array.isArray(without)) throw new TypeError('AmdIommu: without is no array');
+    for (const name of HOOKS) requireFunction('AmdIommu', name, options[name]);
+    requireObject('AmdIommu', 'pci', pci);
+    if (pci.base !== undefined) require64('AmdIommu', 'pci.base', pci.base);
+    if (pci.next !== undefined) requireInteger('AmdIommu', 'pci.next', pci.next, 0, 0xff);
     if (typeof npCache !== 'boolean') throw new TypeError('AmdIommu: npCache is no boolean');
     const known = [...EFR, ...EFR2].map(({ name }) => name);
     for (const name of without) if (!known.includes(name)) throw new RangeError(`AmdIommu: without: there is no feature ${name}`);
+    this.memory = memory;
     this.pci = new PciCapability({ npCache, next: pci.next ?? 0, base: pci.base ?? 0n });
     const registers = new Registers(without);
     this.#registers = registers;
@@ -73,6 +86,11 @@ export class AmdIommu implements Target {
 
   observe(observer: TargetObserver): () => void {
     return this.#spaces.observe(observer);
+  }
+
+  /** Any PCI requester ID. */
+  knows(endpoint: number): boolean {
+    return endpoint >= 0 && endpoint <= 0xffff;
   }
 
   spaceOf(endpoint: number, pasid?: number): AddressSpace | null {

@@ -1,5 +1,7 @@
 import { WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
+import { require64, requireFunction, requireInteger, requireObject } from '../../memory/arguments.ts';
+import { GuestMemory } from '../../memory/guest-memory.ts';
 import { FAULT_BASE } from '../fault-codes.ts';
 import type { AddressSpace, Target, TargetObserver } from '../target.ts';
 import { ALL_CAPABILITIES } from './capabilities.ts';
@@ -58,6 +60,9 @@ export interface RiscvIommuConfig {
   readonly deferCommands?: boolean;
 }
 
+/** What the machine around it may be asked. */
+const HOOKS = ['wire', 'storeDevice', 'sendMessage', 'orderRequests', 'cycles'] as const;
+
 /** Commands processed for one register access at most (see also Spaces.isSpent); what is left goes on at the next. */
 const COMMANDS_PER_ACCESS = 1 << 14;
 
@@ -75,6 +80,7 @@ const COMMANDS_PER_ACCESS = 1 << 14;
  */
 export class RiscvIommu implements Target {
   readonly name = 'riscv';
+  readonly memory: GuestMemory | undefined;
   readonly translated: Int32Array;
   readonly #registers: Registers;
   readonly #config: RiscvIommuConfig;
@@ -91,13 +97,18 @@ export class RiscvIommu implements Target {
 
   /**
    * The register file may be handed in by somebody who looks at it behind the programming interface (inspectors, replays).
-   * @throws RangeError when the configuration is not one that the specification allows
+   * @throws RangeError when the configuration is not one that the specification allows; TypeError when something is of the wrong type
    */
   constructor(config: RiscvIommuConfig, surroundings: RiscvIommuSurroundings, registers = new Registers()) {
     checkConfig(config);
+    requireObject('RiscvIommu', 'surroundings', surroundings);
+    requireObject('RiscvIommu', 'memory', surroundings.memory, 'memory', ['load64', 'store64', 'compareExchange64']);
+    for (const name of HOOKS) requireFunction('RiscvIommu', name, surroundings[name]);
+    if (!(registers instanceof Registers)) throw new TypeError('RiscvIommu: registers are no Registers');
     this.#config = config;
     this.#registers = registers;
     const { memory } = surroundings;
+    this.memory = memory instanceof GuestMemory ? memory : undefined;
     const structures = new Structures(surroundings, registers);
     const faults: FaultQueue = new FaultQueue(registers, structures, () => this.#interrupts);
     this.#interrupts = new Interrupts(registers, structures, surroundings, (iotvalHi, iotvalLo) =>
@@ -331,14 +342,18 @@ function defaultFctl(capabilities: bigint): number {
 }
 
 function checkConfig(config: RiscvIommuConfig): void {
+  requireObject('RiscvIommu', 'config', config);
   const within = (name: keyof RiscvIommuConfig, low: number, high: number) => {
     const value = config[name];
-    if (value !== undefined && (!Number.isInteger(value) || Number(value) < low || Number(value) > high))
-      throw new RangeError(`RiscvIommu: ${name} ${value} is not in ${low}..${high}`);
+    if (value !== undefined) requireInteger('RiscvIommu', name, value, low, high);
   };
   const { capabilities = ALL_CAPABILITIES } = config;
+  require64('RiscvIommu', 'capabilities', capabilities);
+  for (const name of ['gxlWritable', 'sbeFree', 'deferCommands'] as const)
+    if (config[name] !== undefined && typeof config[name] !== 'boolean') throw new TypeError(`RiscvIommu: ${name} is no boolean`);
   const pas = Number((capabilities >> 32n) & 0x3fn);
   if (pas < 32 || pas > 56) throw new RangeError(`RiscvIommu: capabilities.PAS ${pas} is not in 32..56`);
+  within('fctl', 0, 0xffff_ffff);
   within('resetMode', 0, 1);
   within('maxMode', 1, 4);
   within('deviceIdBits', 6, 24);

@@ -1,4 +1,5 @@
 import { PAGE_BYTES, pfnOfHiLo } from '../../memory/address.ts';
+import { requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { type AddressSpace, NO_PASID, type Target, type TargetObserver } from '../target.ts';
 import type { DmaWindow } from './dma-window.ts';
@@ -53,7 +54,7 @@ function refusal(lo: number): number {
 export class SpaprIommu implements Target {
   readonly name = 'spapr';
   readonly translated = new Int32Array(2);
-  readonly #memory: GuestMemory;
+  readonly memory: GuestMemory;
   readonly #ram: GuestRam;
   readonly #bridges: readonly HostBridge[];
   readonly #tableBytes: number;
@@ -75,11 +76,13 @@ export class SpaprIommu implements Target {
    * @throws RangeError when options contradict themselves, or two bridges share a BUID, a LIOBN or an endpoint; TypeError when one is
    * left out or not of its type.
    */
-  constructor({ memory, bridges, tableBytes = 2 ** 28 }: SpaprIommuOptions) {
+  constructor(options: SpaprIommuOptions) {
+    requireObject('SpaprIommu', 'options', options);
+    const { memory, bridges, tableBytes = 2 ** 28 } = options;
     if (!Array.isArray(memory?.regions)) throw new TypeError('SpaprIommu: memory is no GuestMemory');
     if (!Array.isArray(bridges)) throw new TypeError('SpaprIommu: bridges are no array');
     if (!(tableBytes > 0)) throw new RangeError(`SpaprIommu: tables of ${tableBytes} bytes`);
-    this.#memory = memory;
+    this.memory = memory;
     this.#ram = new GuestRam(memory);
     this.#tableBytes = tableBytes;
     this.#budget = new TceBudget(tableBytes);
@@ -218,7 +221,7 @@ export class SpaprIommu implements Target {
     if (window === null) return H_PARAMETER;
     const index = window.indexOfIoba(r[R5 + 1], r[R5]);
     if (index < 0 || index + count > window.pages) return H_PARAMETER;
-    if ((r[R6] & 0xfff) !== 0 || this.#memory.read(r[R6 + 1], r[R6], this.#tces.bytes, 0, PAGE_BYTES) < 0) return H_PARAMETER;
+    if ((r[R6] & 0xfff) !== 0 || this.memory.read(r[R6 + 1], r[R6], this.#tces.bytes, 0, PAGE_BYTES) < 0) return H_PARAMETER;
     return this.#ram.allowsAll(window, this.#tces, count) ? this.#store(window, index, count) : H_PARAMETER;
   }
 

@@ -1,4 +1,5 @@
 import { PAGE_BYTES, pfnOf } from '../../memory/address.ts';
+import { requireObject } from '../../memory/arguments.ts';
 import type { Domain } from './domain.ts';
 import { RESV_MEM_BYTES } from './protocol.ts';
 
@@ -29,6 +30,8 @@ export class Endpoint {
   /** @throws RangeError for regions that overlap, are no whole pages, are two for MSIs, or do not fit a PROBE answer; TypeError for bounds that are no bigints. */
   constructor(id: number, regions: readonly ReservedRegion[], probeBytes: number) {
     if (!Number.isInteger(id) || id < 0 || id > 0xffff_ffff) throw new RangeError(`VirtioIommu: endpoint ${id} is no 32-bit number`);
+    if (!Array.isArray(regions)) throw new TypeError('VirtioIommu: reserved regions are no array');
+    for (const region of regions) requireObject('VirtioIommu', 'reserved region', region);
     if (regions.length * RESV_MEM_BYTES > probeBytes)
       throw new RangeError(`VirtioIommu: ${regions.length} reserved regions do not fit a probe of ${probeBytes} bytes`);
     if (regions.filter(({ kind }) => kind === 'msi').length > 1) throw new RangeError('VirtioIommu: two reserved regions for MSIs');

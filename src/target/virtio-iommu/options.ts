@@ -1,4 +1,5 @@
 import { pfnOf } from '../../memory/address.ts';
+import { requireFunction, requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { ConfigFields } from './config-space.ts';
 import type { DomainLimits } from './domain.ts';
@@ -38,9 +39,12 @@ const DEFAULT_INPUT = { start: 0n, last: 0x7f_ffff_ffffn };
 
 /** @throws RangeError when an option is not possible, TypeError when one is not of its type. */
 export function settingsOf(options: VirtioIommuOptions): Settings {
+  requireObject('VirtioIommu', 'options', options);
+  requireFunction('VirtioIommu', 'interrupt', options.interrupt);
   if (!Array.isArray(options.memory?.regions)) throw new TypeError('VirtioIommu: memory is no GuestMemory');
   requireBigint('pageSizeMask', options.pageSizeMask);
   if (options.inputRange !== undefined) {
+    requireObject('VirtioIommu', 'inputRange', options.inputRange);
     requireBigint('inputRange.start', options.inputRange.start ?? null);
     requireBigint('inputRange.last', options.inputRange.last ?? null);
   }
@@ -53,6 +57,7 @@ export function settingsOf(options: VirtioIommuOptions): Settings {
   const page = 1n << BigInt(granuleLg2);
   if (start < 0n || last < start || last >= 1n << 64n || start % page !== 0n || (last + 1n) % page !== 0n)
     throw new RangeError(`VirtioIommu: input range [0x${start.toString(16)}, 0x${last.toString(16)}] is not whole pages`);
+  if (options.domainRange !== undefined) requireObject('VirtioIommu', 'domainRange', options.domainRange);
   const domainRange = options.domainRange ?? { first: 0, last: 0xffff_ffff };
   if (!(inRange(domainRange.first, 0, domainRange.last) && inRange(domainRange.last, 0, 0xffff_ffff)))
     throw new RangeError(`VirtioIommu: domain range ${domainRange.first}..${domainRange.last}`);
@@ -64,6 +69,7 @@ export function settingsOf(options: VirtioIommuOptions): Settings {
     mappingLimit: within('mappingLimit', options.mappingLimit ?? 2 ** 20, 1, 2 ** 28),
   };
   const bypassMode = options.bypassMode ?? 'config';
+  if (!['config', 'feature', 'never'].includes(bypassMode)) throw new RangeError(`VirtioIommu: bypassMode '${String(bypassMode)}' is none`);
   return {
     pageSizeMask,
     inputRange,

@@ -36,6 +36,7 @@ const IDENTITY_LG2 = 30;
  */
 export class VirtioIommu implements Target {
   readonly name = 'virtio-iommu';
+  readonly memory: GuestMemory;
   /** What the transport's registers reach. */
   readonly device: VirtioDevice;
   readonly #settings: Settings;
@@ -52,6 +53,7 @@ export class VirtioIommu implements Target {
   constructor(options: VirtioIommuOptions) {
     const settings = settingsOf(options);
     const memory: GuestMemory = options.memory;
+    this.memory = memory;
     this.#settings = settings;
     this.#config = new ConfigSpace(settings);
     this.#iotlb = new Iotlb(settings.iotlbCapacity);

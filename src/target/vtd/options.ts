@@ -1,3 +1,5 @@
+import { requireObject } from '../../memory/arguments.ts';
+
 /** What an implementation of VT-d may choose; the rest follows from it (capabilities.ts). */
 export interface VtdIommuOptions {
   /** CAP.CM: the guest announces mappings that become valid, which a shadowed device needs. Default true. */
@@ -33,6 +35,7 @@ export type VtdChoices = Required<VtdIommuOptions>;
 
 /** @throws TypeError for an option of the wrong type; RangeError for one that is not possible. */
 export function checkedOptions(options: VtdIommuOptions): VtdChoices {
+  requireObject('VtdIommu', 'options', options);
   const interruptRemapping = options.interruptRemapping ?? true;
   const choices: VtdChoices = {
     cachingMode: options.cachingMode ?? true,
@@ -61,6 +64,7 @@ export function checkedOptions(options: VtdIommuOptions): VtdChoices {
   within('hostAddressWidth', 36, 52);
   within('faultRecords', 1, 256);
   within('contextEntries', 1, 2 ** 24);
+  if (!Array.isArray(choices.secondStageLevels)) throw new TypeError('VtdIommu: secondStageLevels are no array');
   const levels: readonly number[] = choices.secondStageLevels;
   if (levels.length === 0 || levels.some((level) => ![3, 4, 5].includes(level)))
     throw new RangeError(`VtdIommu: secondStageLevels [${levels.join(', ')}] are not of 3, 4 and 5`);

@@ -1,5 +1,7 @@
 import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
+import { requireFunction, requireObject } from '../../memory/arguments.ts';
+import { GuestMemory } from '../../memory/guest-memory.ts';
 import { FAULT_BASE } from '../fault-codes.ts';
 import { type AddressSpace, type FirstStage, type HardwareEvent, NO_PASID, type Target, type TargetObserver } from '../target.ts';
 import { capabilities, registerOf } from './capabilities.ts';
@@ -27,6 +29,9 @@ import { Translator } from './translation/translator.ts';
 /** Descriptors processed for one register access at most, a queue of the largest size; what is left goes on at the next. */
 const DESCRIPTORS_PER_ACCESS = 1 << 15;
 
+/** What the machine around it may be asked. */
+const HOOKS = ['sendInterrupt', 'interruptsChanged', 'invalidateDevice', 'respond'] as const;
+
 /**
  * An Intel VT-d remapping unit (Intel D51397). Registers are accessed with `read` and `write`; endpoints are PCI requester IDs.
  *
@@ -39,6 +44,7 @@ const DESCRIPTORS_PER_ACCESS = 1 << 15;
 export class VtdIommu implements Target {
   readonly name = 'vtd';
   readonly stageFormat = 'vtd';
+  readonly memory: GuestMemory | undefined;
   readonly translated: Int32Array;
   /** Bytes of registers: what DRHD says of them (8.3). */
   readonly registerBytes: number;
@@ -58,8 +64,12 @@ export class VtdIommu implements Target {
   /** @throws TypeError for an option of the wrong type; RangeError for one that is not possible. */
   constructor(options: VtdIommuOptions, surroundings: VtdSurroundings) {
     const choices = checkedOptions(options);
+    requireObject('VtdIommu', 'surroundings', surroundings);
     const { memory } = surroundings;
     const respond: VtdSurroundings['respond'] = (response) => surroundings.respond?.(response);
+    this.memory = memory instanceof GuestMemory ? memory : undefined;
+    requireObject('VtdIommu', 'memory', memory, 'memory', ['load64', 'store64', 'compareExchange64']);
+    for (const name of HOOKS) requireFunction('VtdIommu', name, surroundings[name]);
     const table = capabilities(choices);
     const [cap, ecap] = (['CAP', 'ECAP'] as const).map((name) => registerOf(table, name));
     const records = choices.faultRecords <= FRCD_FITTING ? FRCD : FRCD_NEXT_PAGE;
@@ -126,6 +136,11 @@ export class VtdIommu implements Target {
 
   observe(observer: TargetObserver): () => void {
     return this.#spaces.observe(observer);
+  }
+
+  /** Any PCI requester ID. */
+  knows(endpoint: number): boolean {
+    return endpoint >= 0 && endpoint <= 0xffff;
   }
 
   spaceOf(endpoint: number, pasid?: number): AddressSpace | null {

@@ -1,4 +1,5 @@
 import { PAGE_BYTES } from '../../memory/address.ts';
+import { requireInteger as integer, require64, requireFunction, requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { ErrorEvent } from './error-event.ts';
 
@@ -56,6 +57,8 @@ export interface ZpciIommuOptions {
 
 /** @throws RangeError when options contradict themselves; TypeError when one is left out or not of its type. */
 export function checkOptions(options: ZpciIommuOptions): void {
+  requireObject('ZpciIommu', 'options', options);
+  for (const name of ['errorEvent', 'adapterInterruption', 'timeOfDay'] as const) requireFunction('ZpciIommu', name, options[name]);
   const { memory, functions, designations = 0xf0, msiAddress = 0n, interrupts = 1 } = options;
   if (!Array.isArray(memory?.regions)) throw new TypeError('ZpciIommu: memory is no GuestMemory');
   if (!Array.isArray(functions)) throw new TypeError('ZpciIommu: functions are no array');
@@ -83,6 +86,7 @@ export function handleOf(handle: number | undefined, index: number): number {
 }
 
 function checkFunction(options: ZpciFunctionOptions, index: number): void {
+  requireObject('ZpciIommu', 'function', options);
   const { fid, uid = fid, handle, group = 0, vendor = 0, device = 0, aperture } = options;
   requireInteger('fid', fid, 0, 0xffff_ffff);
   requireInteger('uid', uid, 1, 0xffff);
@@ -91,15 +95,15 @@ function checkFunction(options: ZpciFunctionOptions, index: number): void {
   requireInteger('vendor', vendor, 0, 0xffff);
   requireInteger('device', device, 0, 0xffff);
   if (aperture === undefined) return;
+  requireObject('ZpciIommu', 'aperture', aperture);
   requirePage('aperture.start', aperture.start);
+  require64('ZpciIommu', 'aperture.last', aperture.last);
   requirePage('aperture.last + 1', aperture.last + 1n);
   if (aperture.start > aperture.last) throw new RangeError('ZpciIommu: aperture is empty');
 }
 
 function requireInteger(name: string, value: number, least: number, most: number): void {
-  if (typeof value !== 'number') throw new TypeError(`ZpciIommu: ${name} is no number`);
-  if (!Number.isInteger(value) || value < least || value > most)
-    throw new RangeError(`ZpciIommu: ${name} ${value} is not in ${least}..${most}`);
+  integer('ZpciIommu', name, value, least, most);
 }
 
 function requirePage(name: string, address: bigint): void {

@@ -1,5 +1,6 @@
 import { READ_WRITE } from '../../memory/access.ts';
 import { hiOf, hiOfPfn, joinHiLo, loOf, loOfPfn, pfnOfHiLo } from '../../memory/address.ts';
+import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { NO_CONTEXT } from '../../memory/iotlb.ts';
 import { OUT_HI, OUT_LO } from '../../pagetable/page-table.ts';
 import { targetFault } from '../fault-codes.ts';
@@ -37,6 +38,7 @@ import { TableCheck } from './table-check.ts';
  */
 export class ZpciIommu implements Target {
   readonly name = 'zpci';
+  readonly memory: GuestMemory;
   readonly translated = new Int32Array(2);
   readonly #functions: Functions;
   readonly #errors: Errors;
@@ -57,6 +59,7 @@ export class ZpciIommu implements Target {
   constructor(options: ZpciIommuOptions) {
     checkOptions(options);
     const { msiAddress = DEFAULT_MSI_ADDRESS } = options;
+    this.memory = options.memory;
     this.#msiHi = hiOf(msiAddress);
     this.#msiLo = loOf(msiAddress);
     this.#functions = new Functions(options);
@@ -82,6 +85,10 @@ export class ZpciIommu implements Target {
         one.owed = false;
       }
     };
+  }
+
+  knows(endpoint: number): boolean {
+    return this.#functions.byFid(endpoint) !== null;
   }
 
   spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {

@@ -1,3 +1,4 @@
+import { requireFunction, requireInteger, requireObject } from '../../memory/arguments.ts';
 import type { Capability, ExtendedCapability } from './capabilities.ts';
 import { type ConfigField, ConfigSpace } from './config-space.ts';
 import { Msi } from './msi.ts';
@@ -72,6 +73,13 @@ export class PciFunction {
 
   /** @throws RangeError when the description is not possible. */
   constructor(description: PciDescription, surroundings: PciSurroundings = {}) {
+    requireObject('PciFunction', 'description', description);
+    requireObject('PciFunction', 'surroundings', surroundings);
+    requireInteger('PciFunction', 'vendor', description.vendor, 0, 0xffff);
+    requireInteger('PciFunction', 'device', description.device, 0, 0xffff);
+    requireInteger('PciFunction', 'classCode', description.classCode, 0, 0xff_ffff);
+    requireFunction('PciFunction', 'sendMessage', surroundings.sendMessage);
+    requireFunction('PciFunction', 'setIntx', surroundings.setIntx);
     const { capabilities = [], extendedCapabilities = [], interruptPin = 0, bars = [] } = description;
     this.#surroundings = surroundings;
     this.interruptPin = interruptPin;

@@ -1,3 +1,4 @@
+import { requireObject } from '../../memory/arguments.ts';
 import type { PciFunction } from '../pci/function.ts';
 import { CapabilityId, CONFIG_BYTES, CONVENTIONAL_BYTES } from '../pci/spec.ts';
 import type { IrqType, VfioUserClient, VfioUserDevice } from './device.ts';
@@ -31,6 +32,8 @@ export class PciVfioDevice implements VfioUserDevice {
   #intxMasked = false;
 
   constructor(fn: PciFunction, options: PciDeviceOptions = {}) {
+    requireObject('PciVfioDevice', 'fn', fn, 'PciFunction', ['readConfig']);
+    requireObject('PciVfioDevice', 'options', options);
     this.#fn = fn;
     this.#options = options;
     const extended = fn.readConfig(CONVENTIONAL_BYTES, 4) !== 0;

@@ -1,3 +1,4 @@
+import { requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { VfioUserClient, VfioUserDevice } from './device.ts';
 import { DmaRegions, type SharedRam } from './dma-regions.ts';
@@ -44,6 +45,7 @@ export class VfioUserServer {
 
   /** @throws HostError, or Node's own, when the socket cannot be had; Error when the transport cannot. */
   static async listen(options: VfioUserOptions): Promise<VfioUserServer> {
+    requireObject('VfioUserServer', 'options', options);
     const server = new VfioUserServer(options, await transportOf(options.transport));
     await server.#listen();
     return server;
