@@ -1,41 +1,66 @@
 import { errno } from '../host/errno.ts';
 import type { HostSpace } from '../host/host.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { IntervalMap } from '../memory/interval-map.ts';
+import { Seams } from './seams.ts';
 
-/** Of the host's mappings that can stand at one time, the part that is kept for splits. */
+/** Of the host's mappings that can stand at one time, the part that is kept for splits at most. */
 const RESERVED_PART = 1 / 16;
 
-/** A host space and what it maps (guest pages), written down call by call: it is true whichever call failed. */
+/** Neighbours that become one mapping at a time: as many see a gap at once. */
+const MERGED_AT_ONCE = 64;
+
+/**
+ * A host space and what it maps (guest pages), written down call by call: it is true whichever call failed. Where the host limits mappings,
+ * some are kept for what unmaps split, and neighbours that continue each other become one where mappings run short.
+ */
 export class HeldSpace {
   readonly hostSpace: HostSpace;
   readonly held: IntervalMap;
+  readonly #memory: GuestMemory;
+  readonly #lost: (first: number, last: number) => void;
+  /** null: the host does not limit mappings. */
+  readonly #seams: Seams | null;
   /** Mappings more that the guest could make of what is held by unmapping single pages of it. */
   #splittable = 0;
+  #merges = 0;
 
-  constructor(hostSpace: HostSpace, held: IntervalMap) {
+  /** `lost` hears of pages whose mapping went for a larger one, and neither could be made. */
+  constructor(hostSpace: HostSpace, held: IntervalMap, memory: GuestMemory, lost: (first: number, last: number) => void) {
     this.hostSpace = hostSpace;
     this.held = held;
+    this.#memory = memory;
+    this.#lost = lost;
+    this.#seams = Number.isFinite(hostSpace.mappingLimit) ? new Seams(held, memory) : null;
+  }
+
+  /** Mappings that can stand at one time. */
+  get limit(): number {
+    return Math.min(this.hostSpace.mappingLimit, this.held.limit);
+  }
+
+  /** How often neighbours became one mapping. */
+  get merges(): number {
+    return this.#merges;
   }
 
   /**
    * Maps what the guest asks for anew, as long as there is room for what its unmaps may split: an unmap cannot be refused for
-   * want of a mapping when the map that made it possible was. Returns 0 or a negative errno; -ENOSPC without a host call.
+   * want of a mapping when the map that made it possible was. Returns 0 or a negative errno; -ENOSPC without a host call for it.
    */
-  add(iova: number, gpa: number, hostPfn: number, pages: number, permission: number): number {
-    const { mappingLimit } = this.hostSpace;
-    const reserve = Math.min(this.#splittable + splits(pages), Math.max(1, Math.floor(mappingLimit * RESERVED_PART)));
-    if (Number.isFinite(mappingLimit) && this.held.size + 1 + reserve > mappingLimit) return -errno.ENOSPC;
-    return this.restore(iova, gpa, hostPfn, pages, permission);
+  add(iova: number, gpa: number, pages: number, permission: number): number {
+    return this.#hasRoomFor(pages) ? this.#map(iova, gpa, pages, permission) : -errno.ENOSPC;
   }
 
   /** Maps what was mapped before, with what is kept for it. Returns 0 or a negative errno. */
-  restore(iova: number, gpa: number, hostPfn: number, pages: number, permission: number): number {
-    if (this.held.size === this.held.limit) return -errno.ENOSPC;
-    const answer = this.hostSpace.map(iova, hostPfn, pages, permission);
-    if (answer < 0) return answer;
-    this.held.insert(iova, pages, gpa, permission);
-    this.#splittable += splits(pages);
-    return 0;
+  restore(iova: number, gpa: number, pages: number, permission: number): number {
+    return this.makeRoom(1) ? this.#map(iova, gpa, pages, permission) : -errno.ENOSPC;
+  }
+
+  /** Whether so many mappings more can stand; neighbours that continue each other become one until they can. */
+  makeRoom(mappings: number): boolean {
+    while (this.held.size + mappings > this.limit) if (!this.#merge()) return false;
+    return true;
   }
 
   /** Takes one mapping away. Returns 0 or a negative errno. */
@@ -43,23 +68,65 @@ export class HeldSpace {
     const answer = this.hostSpace.unmap(iova, pages);
     // What the kernel does not have is gone, and that was wanted.
     if (answer < 0 && answer !== -errno.ENOENT) return answer;
-    this.held.remove(iova, pages);
-    this.#splittable -= splits(pages);
+    this.#forget(iova, pages);
     return 0;
   }
 
-  /** Takes `mappings` that lie side by side away in one host call. False: some of them may be gone. */
+  /** Takes mappings that lie side by side away in one host call. False: some of them may be gone. */
   removeTogether(first: number, pages: number): boolean {
     if (this.hostSpace.unmap(first, pages) < 0) return false;
-    this.held.intervals(first, first + pages - 1, this.#uncount);
-    this.held.remove(first, pages);
+    this.#forget(first, pages);
     return true;
+  }
+
+  #hasRoomFor(pages: number): boolean {
+    if (this.#seams === null) return this.makeRoom(1);
+    for (;;) {
+      const kept = Math.max(1, Math.floor(this.hostSpace.mappingLimit * RESERVED_PART));
+      if (this.held.size + 1 + Math.min(this.#splittable + splits(pages), kept) <= this.limit) return true;
+      if (!this.#merge()) return false;
+    }
+  }
+
+  #map(iova: number, gpa: number, pages: number, permission: number): number {
+    const answer = this.hostSpace.map(iova, this.#memory.hostPfn(gpa), pages, permission);
+    if (answer < 0) return answer;
+    this.held.insert(iova, pages, gpa, permission);
+    if (this.#seams === null) return 0;
+    this.#splittable += splits(pages);
+    this.#seams.inserted(iova, pages);
+    return 0;
+  }
+
+  #forget(first: number, pages: number): void {
+    if (this.#seams !== null) {
+      this.#seams.removing(first, pages);
+      this.held.intervals(first, first + pages - 1, this.#uncount);
+    }
+    this.held.remove(first, pages);
   }
 
   readonly #uncount = (_first: number, _gpa: number, pages: number): boolean => {
     this.#splittable -= splits(pages);
     return true;
   };
+
+  /** Makes one mapping of some neighbours; devices see a gap there meanwhile. False: none is to be had, or the host refused. */
+  #merge(): boolean {
+    const chain = this.#seams?.chain(MERGED_AT_ONCE) ?? null;
+    if (chain === null) return false;
+    const { first, end } = chain;
+    const slot = this.held.lookup(first);
+    const gpa = this.held.valueOf(slot);
+    const permission = this.held.permissionOf(slot);
+    const parts: [first: number, pages: number][] = [];
+    this.held.intervals(first, end - 1, (at, _gpa, pages) => parts.push([at, pages]) > 0);
+    this.#merges++;
+    const gone = this.removeTogether(first, end - first) ? parts : parts.filter(([at, pages]) => this.remove(at, pages) === 0);
+    if (gone.length === parts.length && this.#map(first, gpa, end - first, permission) === 0) return true;
+    for (const [at, pages] of gone) if (this.#map(at, gpa + (at - first), pages, permission) < 0) this.#lost(at, at + pages - 1);
+    return false;
+  }
 }
 
 /** Every second page taken out of a mapping leaves this many mappings more than it was. */

@@ -40,6 +40,8 @@ export interface PathCounters {
   splits: number;
   /** The same done by attaching a prepared copy: no gap. */
   splitsWithoutGap: number;
+  /** Neighbours taken away and mapped as one because the host had no mappings left, devices seeing a gap meanwhile. */
+  merges: number;
 }
 
 /** What a path needs to know to say whether it can serve, and to be made. */

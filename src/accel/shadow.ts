@@ -1,5 +1,5 @@
 import { errno, HostError } from '../host/errno.ts';
-import type { Host, HostDevice, SpaceRequirements } from '../host/host.ts';
+import type { Host, HostDevice, HostSpace, SpaceRequirements } from '../host/host.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { IntervalMap } from '../memory/interval-map.ts';
 import type { AddressSpace } from '../target/target.ts';
@@ -32,7 +32,7 @@ export const shadow: PathKind = {
  */
 class ShadowPath implements Path {
   readonly name = 'shadow';
-  readonly counters: PathCounters = { flushes: 0, splits: 0, splitsWithoutGap: 0 };
+  readonly counters: PathCounters = { flushes: 0, splits: 0, splitsWithoutGap: 0, merges: 0 };
   readonly #space: AddressSpace;
   readonly #memory: GuestMemory;
   readonly #host: Host;
@@ -52,6 +52,8 @@ class ShadowPath implements Path {
   #populated = false;
   /** The host still maps what a guest has taken out of its own tables: until that is gone, no device is attached. */
   #stale = false;
+  /** What is mapped now was there before: a target takes back what failed, or what could not be put back comes later. */
+  #returning = false;
   /** First errno of the reconciliation under way. */
   #result = 0;
   #error: HostError | null = null;
@@ -62,7 +64,7 @@ class ShadowPath implements Path {
     this.#host = host;
     this.#requirements = { granuleLg2: space.granuleLg2 };
     this.#survey = new Survey(space, memory);
-    this.#now = new HeldSpace(host.createSpace(this.#requirements), new IntervalMap(MAPPING_LIMIT));
+    this.#now = this.#hold(host.createSpace(this.#requirements), new IntervalMap(MAPPING_LIMIT));
     this.#devices = new Attachments(this.#now.hostSpace);
   }
 
@@ -118,11 +120,15 @@ class ShadowPath implements Path {
     const result = covered < 0 ? covered : this.#reconcile(this.#changed);
     if (result < 0) this.#owed.addAll(this.#changed);
     this.#changed.clear();
+    // A target takes back what failed, so that whatever is owed of it was there before.
+    this.#returning = this.#space.owner === 'target';
     // Earlier operations' debts: whether they can be paid now does not decide what this operation answers.
     for (const debt of debts) {
       // One slice a flush, and nothing more is tried where something failed.
       if (result < 0 || this.#rest.count > 0 || this.#reconcile(debt) < 0) this.#owed.addAll(debt);
     }
+    this.#returning = result < 0 && this.#space.owner === 'target';
+    this.counters.merges = this.#now.merges;
     if (result < 0) this.#stale ||= wasStale;
     if (this.#stale) this.#devices.expelAll();
     else if (this.#devices.behind) this.#devices.admitAll();
@@ -140,6 +146,10 @@ class ShadowPath implements Path {
 
   close(): void {
     this.#error = closeSpace(this.#now.hostSpace) ?? this.#error;
+  }
+
+  #hold(hostSpace: HostSpace, held: IntervalMap): HeldSpace {
+    return new HeldSpace(hostSpace, held, this.#memory, (first, last) => this.#owed.add(first, last));
   }
 
   #failed(answer: number, error: HostError | null): number {
@@ -242,25 +252,25 @@ class ShadowPath implements Path {
   }
 
   /**
-   * What stays stays whole: its guest may never unmap it in parts. Where the host has no mapping left for it, it waits until there is one: the
-   * guest's unmap is done, and cannot be refused for what it did not name.
+   * What stays stays whole: its guest may never unmap it in parts. Where the host has no mapping left for all of it, the smallest parts wait
+   * until there is one: the guest's unmap is done, and cannot be refused for what it did not name.
    */
   #mapRemnants(): void {
     const { remnants } = this.#survey.lists;
-    for (let i = 0; i < remnants.length && !this.#givenUp(); i++) {
-      const [iova, gpa, pages] = [remnants.iova[i], remnants.gpa[i], remnants.pages[i]];
-      const answer = this.#now.restore(iova, gpa, this.#memory.hostPfn(gpa), pages, remnants.permission[i]);
+    const now = this.#now;
+    const order = remnants.length < 2 || now.makeRoom(remnants.length) ? null : largestFirst(remnants);
+    for (let at = 0; at < remnants.length && !this.#givenUp(); at++) {
+      const i = order?.[at] ?? at;
+      const answer = now.restore(remnants.iova[i], remnants.gpa[i], remnants.pages[i], remnants.permission[i]);
       if (answer === -errno.ENOSPC) {
         this.#owe(remnants, i);
-        this.#error = this.#noRoom(iova, pages);
+        this.#error = this.#noRoom(remnants.iova[i], remnants.pages[i]);
       } else if (answer < 0) this.#hostFailed(answer);
     }
   }
 
   #noRoom(iova: number, pages: number): HostError {
-    const { mappingLimit } = this.#now.hostSpace;
-    const limit = Math.min(mappingLimit, this.#now.held.limit);
-    const hint = `the host holds ${limit} mappings, some of which are kept for what unmaps split`;
+    const hint = `the host holds ${this.#now.limit} mappings, some of which are kept for what unmaps split`;
     return new HostError(this.#space.name, errno.ENOSPC, { first: iova, last: iova + pages - 1 }, hint);
   }
 
@@ -271,7 +281,8 @@ class ShadowPath implements Path {
       for (let done = 0; done < runs.pages[i]; ) {
         const iova = runs.iova[i] + done;
         const pages = Math.min(runs.pages[i] - done, piece - (iova % piece));
-        const answer = to.add(iova, runs.gpa[i] + done, this.#memory.hostPfn(runs.gpa[i] + done), pages, runs.permission[i]);
+        const [gpa, permission] = [runs.gpa[i] + done, runs.permission[i]];
+        const answer = this.#returning ? to.restore(iova, gpa, pages, permission) : to.add(iova, gpa, pages, permission);
         if (answer < 0) this.#failed(answer, answer === -errno.ENOSPC ? this.#noRoom(iova, pages) : to.hostSpace.error);
         if (this.#givenUp()) return;
         done += pages;
@@ -283,8 +294,9 @@ class ShadowPath implements Path {
   #swap(): boolean {
     const { removals, remnants, additions } = this.#survey.lists;
     const before = this.#now;
-    const after = copySpace(this.#host, this.#requirements, before, removals, remnants);
-    if (after === null) return false;
+    const copy = copySpace(this.#host, this.#requirements, before, removals, remnants);
+    if (copy === null) return false;
+    const after = this.#hold(copy.hostSpace, copy.held);
     this.#mapAll(additions, after, this.#grain);
     if (this.#result < 0 || !this.#devices.moveTo(after.hostSpace)) {
       this.#error = closeSpace(after.hostSpace) ?? this.#error;
@@ -296,6 +308,10 @@ class ShadowPath implements Path {
     this.#error = closeSpace(before.hostSpace) ?? this.#error;
     return true;
   }
+}
+
+function largestFirst({ pages, length }: RunList): number[] {
+  return Array.from({ length }, (_, i) => i).sort((a, b) => pages[b] - pages[a]);
 }
 
 /** What the ranges hold, taken out of them. */

@@ -2,7 +2,7 @@ import { HostError } from '../host/errno.ts';
 import type { Host, HostSpace, SpaceRequirements } from '../host/host.ts';
 import { PFN_LIMIT } from '../memory/address.ts';
 import { IntervalMap } from '../memory/interval-map.ts';
-import { HeldSpace } from './held-space.ts';
+import type { HeldSpace } from './held-space.ts';
 import type { RunList } from './run-list.ts';
 
 /** Mappings above which a copy costs the guest more time than the gap costs the device. */
@@ -18,14 +18,14 @@ export function copySpace(
   from: HeldSpace,
   removals: RunList,
   remnants: RunList,
-): HeldSpace | null {
+): { readonly hostSpace: HostSpace; readonly held: IntervalMap } | null {
   const { replace, copy } = host.capabilities;
   if (!replace || !copy || from.held.size > COPY_LIMIT) return null;
   const held = heldAfter(from.held, removals, remnants);
   let hostSpace: HostSpace | null = null;
   try {
     hostSpace = host.createSpace(requirements);
-    if (copyExtents(from.hostSpace, hostSpace, held)) return new HeldSpace(hostSpace, held);
+    if (copyExtents(from.hostSpace, hostSpace, held)) return { hostSpace, held };
   } catch (error) {
     if (!(error instanceof HostError)) throw error;
   }

@@ -279,6 +279,68 @@ export function pathSuite(kind: PathKind): void {
       });
     });
 
+    describe('a host whose mappings run short', () => {
+      const room = 6;
+      const op = fc.record({ from: fc.nat(15), count: fc.integer({ min: 1, max: 5 }), permission: fc.constantFrom(0, 3) });
+
+      test.prop([fc.array(op, { minLength: 1, maxLength: 30 })], { numRuns: 100 })(
+        'an unmap never fails; what the guest may have page by page it is never refused; and what fits is mapped',
+        (operations) => {
+          const fixture = new Fixture(kind, 'target', 'vfio-type1', room);
+          for (const { from, count, permission } of operations) {
+            const before = fixture.space.pages;
+            const answer = fixture.run([{ from, count, gpa: 0, permission }]);
+            if (permission === 0) expect(answer).toBe(0);
+            if (answer < 0) {
+              expect(answer).toBe(-errno.ENOSPC);
+              expect(fixture.space.pages.filter((page) => page !== null).length).toBeGreaterThan(room);
+              fixture.space.pages = before;
+              fixture.path.changed(fixture.space.base, fixture.space.base + TOY_PAGES - 1);
+              expect(fixture.path.flush()).toBe(0);
+            }
+            const meant = fixture.meant();
+            const runs = meant.filter((page, i) => page !== null && (i === 0 || meant[i - 1] === null)).length;
+            if (runs <= room) expect(fixture.hardware(fixture.devices[0])).toEqual(meant);
+          }
+        },
+      );
+
+      test('three coalesced maps and another: the unmap of the middle takes nothing else away', () => {
+        const fixture = new Fixture(kind, 'target', 'vfio-type1', 3);
+        fixture.run([0, 1, 2].map((from) => ({ from, count: 1, gpa: 0, permission: 3 })));
+        expect(fixture.run([{ from: 16, count: 1, gpa: 0, permission: 3 }])).toBe(0);
+        expect(fixture.run([{ from: 1, count: 1, gpa: 0, permission: 0 }])).toBe(0);
+        expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+        expect(fixture.path.pending).toBe(false);
+      });
+
+      test('neighbours that came one by one become one when another map needs room', () => {
+        const fixture = new Fixture(kind, 'target', 'vfio-type1', 4);
+        for (let from = 0; from < 4; from++) fixture.run([{ from, count: 1, gpa: 0, permission: 3 }]);
+        expect(fixture.path.counters.merges).toBe(0);
+        expect(fixture.run([{ from: 16, count: 1, gpa: 0, permission: 3 }])).toBe(0);
+        expect(fixture.path.counters.merges).toBe(1);
+        expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+      });
+
+      test.each(['VFIO_IOMMU_MAP_DMA', 'VFIO_IOMMU_UNMAP_DMA'])(
+        'a %s that fails while neighbours become one takes none away for good',
+        (call) => {
+          const fixture = new Fixture(kind, 'target', 'vfio-type1', 4);
+          for (let from = 0; from < 4; from++) fixture.run([{ from, count: 1, gpa: 0, permission: 3 }]);
+          const before = fixture.space.pages;
+          for (let nth = 1; nth <= 3; nth++) fixture.kernel.hooks.fail({ kind: call, nth, errno: errno.ENOMEM });
+          expect(fixture.run([{ from: 16, count: 1, gpa: 0, permission: 3 }])).toBe(-errno.ENOSPC);
+          fixture.kernel.hooks.reset();
+          fixture.space.pages = before;
+          fixture.path.changed(fixture.space.base + 16, fixture.space.base + 16);
+          expect(fixture.path.flush()).toBe(0);
+          expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+          expect(fixture.path.pending).toBe(false);
+        },
+      );
+    });
+
     test('a space that ends its enumeration early is populated in slices of one enumeration a flush', () => {
       const fixture = new Fixture(kind, 'guest');
       const { enumerate } = fixture.space;

@@ -42,7 +42,7 @@ function inputPages({ kind, inputBits }: NestingHardware): number {
  */
 class UserOwnedPath implements Path {
   readonly name = 'user-owned';
-  readonly counters: PathCounters = { flushes: 0, splits: 0, splitsWithoutGap: 0 };
+  readonly counters: PathCounters = { flushes: 0, splits: 0, splitsWithoutGap: 0, merges: 0 };
   readonly #space: AddressSpace;
   readonly #second: SecondStage;
   readonly #pages: StagePages;
