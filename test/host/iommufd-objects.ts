@@ -4,26 +4,12 @@ import type { Handle, IommufdHost, IommufdSpace, KernelPageTable, StageOne } fro
 import type { Port, PortMemory } from '../../src/host/port.ts';
 import { READ_WRITE, WRITE } from '../../src/memory/access.ts';
 import { pfnOf } from '../../src/memory/address.ts';
+import { SELFTEST } from './mock/types.ts';
 
 /**
  * Nesting, invalidation, dirty bitmaps, page faults, vIOMMUs and hardware queues on the mock IOMMU of the kernel's own selftests
- * (drivers/iommu/iommufd/iommufd_test.h): on the real kernel that is what IOMMU_TEST_CMD makes, on the simulated one a nesting
- * model with the same types and rules. Same calls, same answers.
+ * (drivers/iommu/iommufd/iommufd_test.h): on the real kernel and on the simulated one with such a mock (mock/). Same calls, same answers.
  */
-
-/** Types of the mock: enum values that no hardware has. */
-export const SELFTEST = {
-  hwInfo: 0xfeed_beef,
-  hwptData: 0xdead,
-  hwptInvalidate: 0xdead_beef,
-  viommu: 0xdead_beef,
-  viommuInvalidate: 0xdead_beef,
-  veventq: 0xbeef_beef,
-  hwQueue: 0xdead_beef,
-  /** Where the mock can map. */
-  base: 0x100_0000,
-  deviceCache: 0xba_ddad,
-} as const;
 
 /** A device behind the mock. */
 export interface MockDevice extends Handle {

@@ -25,6 +25,9 @@ export interface SimDeviceParts {
   readonly process: ProcessMemory;
   /** It can ask for pages that are not there (PCI PRI). */
   readonly pageRequests: boolean;
+  /** Width of its PASIDs, and whether its IOMMU tracks what it dirties: default as the IOMMU says. */
+  readonly pasidLog2?: number;
+  readonly dirtyTracking?: boolean;
   /** Lets other hardware go on before a DMA. */
   readonly step: () => void;
 }
@@ -35,6 +38,8 @@ export class SimDevice {
   readonly iommu: SimIommu;
   readonly group: SimGroup;
   readonly pageRequests: boolean;
+  readonly pasidLog2: number;
+  readonly dirtyTracking: boolean;
   readonly #physical: PhysicalMemory;
   readonly #process: ProcessMemory;
   readonly #step: () => void;
@@ -50,6 +55,8 @@ export class SimDevice {
     this.iommu = parts.iommu;
     this.group = parts.group;
     this.pageRequests = parts.pageRequests;
+    this.pasidLog2 = parts.pasidLog2 ?? parts.iommu.config.pasidLog2;
+    this.dirtyTracking = parts.dirtyTracking ?? parts.iommu.config.dirtyTracking;
     this.#physical = parts.physical;
     this.#process = parts.process;
     this.#step = parts.step;

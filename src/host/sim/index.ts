@@ -12,7 +12,7 @@ export { type VtdConfig, vtd } from './nesting/vtd.ts';
 export { DMA_BLOCKED, DMA_FORBIDDEN, DMA_PENDING, DMA_UNMAPPED } from './translation.ts';
 
 /** One line a kernel interface. */
-const interfaces: readonly SimInterface[] = [iommufd, vfio];
+const interfaces: readonly SimInterface[] = [(kernel) => iommufd(kernel), vfio];
 
 /** A simulated kernel with simulated IOMMU hardware and devices behind it: a Port for any host driver. */
 export function simKernel(machine: SimMachine = {}): SimKernel {

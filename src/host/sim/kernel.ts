@@ -1,7 +1,7 @@
 import { PAGE_BYTES } from '../../memory/address.ts';
 import { errno } from '../errno.ts';
 import type { Port, PortMemory } from '../port.ts';
-import { SimDevice, SimGroup } from './device.ts';
+import { SimDevice, type SimDeviceParts, SimGroup } from './device.ts';
 import { EventFile, SharedFile, type SimFile } from './files.ts';
 import { CallHooks } from './hooks.ts';
 import { type IommuConfig, SimIommu } from './iommu.ts';
@@ -16,6 +16,8 @@ export interface SimDeviceConfig {
   readonly group?: number;
   /** It can ask for pages that are not there (PCI PRI). Default false. */
   readonly pageRequests?: boolean;
+  /** Width of its PASIDs; default: of its IOMMU's. */
+  readonly pasidLog2?: number;
 }
 
 /** The simulated machine. Default: one IOMMU as a PC has, and one device, `vfio0`. */
@@ -63,8 +65,7 @@ export class SimKernel implements Port {
       this.groups.set(number, group);
       const iommu = this.iommus[config.iommu ?? 0];
       if (iommu === undefined) throw new RangeError(`SimKernel: ${config.name} names IOMMU ${config.iommu}, which there is not`);
-      const { name, pageRequests = false } = config;
-      return new SimDevice({ name, iommu, group, physical: this.physical, process: this.process, pageRequests, step: () => this.step() });
+      return this.createDevice({ pageRequests: false, ...config, iommu, group });
     });
     for (const add of interfaces) add(this);
   }
@@ -72,6 +73,11 @@ export class SimKernel implements Port {
   /** Lets hardware that polls memory go on: before every call and every DMA, and whenever a test asks. */
   step(): void {
     for (const run of this.hardware) run();
+  }
+
+  /** A device behind an IOMMU, in a group of its own unless one is given; `devices` has only those that the machine was made with. */
+  createDevice(parts: Omit<SimDeviceParts, 'physical' | 'process' | 'step'>): SimDevice {
+    return new SimDevice({ ...parts, physical: this.physical, process: this.process, step: () => this.step() });
   }
 
   /** @throws RangeError when there is no device of that name. */
@@ -131,10 +137,11 @@ export class SimKernel implements Port {
     );
   }
 
-  allocate(bytes: number): PortMemory {
+  /** `writable` false: it can be read only. */
+  allocate(bytes: number, { writable = true } = {}): PortMemory {
     if (!Number.isSafeInteger(bytes) || bytes <= 0) throw new RangeError(`allocate: ${bytes} bytes`);
     const frames = this.physical.allocate(Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES);
-    const vma = this.process.map(frames, 0, frames.buffer.byteLength);
+    const vma = this.process.map(frames, 0, frames.buffer.byteLength, { writable });
     this.physical.drop(frames);
     return this.#portMemory(vma, frames.buffer);
   }
@@ -157,17 +164,20 @@ export class SimKernel implements Port {
   }
 
   read(fd: number, into: PortMemory, bytes: number): number {
-    return this.hooks.call('read', fd, () => this.#transfer(fd, into, bytes, (file, view) => file.read?.(view)));
+    return this.hooks.call('read', fd, () =>
+      this.#transfer(fd, this.process.writableView(into.address, bytes), (file, view) => file.read?.(view)),
+    );
   }
 
   write(fd: number, from: PortMemory, bytes: number): number {
-    return this.hooks.call('write', fd, () => this.#transfer(fd, from, bytes, (file, view) => file.write?.(view)));
+    return this.hooks.call('write', fd, () =>
+      this.#transfer(fd, this.process.view(from.address, bytes), (file, view) => file.write?.(view)),
+    );
   }
 
-  #transfer(fd: number, memory: PortMemory, bytes: number, move: (file: SimFile, view: Uint8Array) => number | undefined): number {
+  #transfer(fd: number, view: Uint8Array | null, move: (file: SimFile, view: Uint8Array) => number | undefined): number {
     const file = this.#files.get(fd);
     if (file === undefined) return -errno.EBADF;
-    const view = this.process.view(memory.address, bytes);
     return view === null ? -errno.EFAULT : (move(file, view) ?? -errno.EINVAL);
   }
 

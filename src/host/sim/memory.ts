@@ -107,12 +107,21 @@ export class ProcessMemory {
     return -1;
   }
 
-  /** A view of [address, address + bytes) as the kernel sees it, or null: EFAULT. */
+  /** A view of [address, address + bytes) as the kernel reads it, or null: EFAULT. */
   view(address: number | bigint, bytes: number): Uint8Array | null {
+    return this.#view(address, bytes, false);
+  }
+
+  /** The same for what the kernel writes. */
+  writableView(address: number | bigint, bytes: number): Uint8Array | null {
+    return this.#view(address, bytes, true);
+  }
+
+  #view(address: number | bigint, bytes: number, write: boolean): Uint8Array | null {
     const first = Number(address);
     if (bytes === 0) return new Uint8Array(0);
     const vma = this.#vmas.at(first);
-    if (vma === undefined || first + bytes - 1 > vma.last) return null;
+    if (vma === undefined || first + bytes - 1 > vma.last || (write && !vma.writable)) return null;
     return new Uint8Array(vma.frames.buffer, vma.offset + first - vma.first, bytes);
   }
 

@@ -1,10 +1,10 @@
 import { WRITE } from '../../memory/access.ts';
-import { PAGE_LG2 } from '../../memory/address.ts';
+import { PAGE_BYTES } from '../../memory/address.ts';
 import type { SimIommu } from './iommu.ts';
 import { type Span, SpanList } from './spans.ts';
-import { DMA_FORBIDDEN, DMA_UNMAPPED, type ParentStage } from './translation.ts';
+import { DMA_FORBIDDEN, DMA_UNMAPPED, type DomainFormat, type ParentStage } from './translation.ts';
 
-/** Contiguous pages of a domain: IOVA pages [first, last] reach physical pages from `physical` on. Page numbers count 4 KiB. */
+/** Contiguous pages of a domain: IOVA pages [first, last] reach physical pages from `physical` on. Page numbers count the domain's `granule`. */
 export interface DomainRun extends Span<number> {
   readonly physical: number;
   readonly permission: number;
@@ -15,6 +15,9 @@ export interface DomainRun extends Span<number> {
 /** An I/O page table that the kernel keeps for an IOMMU (iommu_domain of type UNMANAGED). */
 export class PagingDomain implements ParentStage {
   readonly iommu: SimIommu;
+  readonly format: DomainFormat;
+  /** Bytes of a page: 4 KiB, or less where the IOMMU has smaller ones. */
+  readonly granule: number;
   nested = 0;
   /** The hardware sets dirty bits. */
   tracking = false;
@@ -23,11 +26,15 @@ export class PagingDomain implements ParentStage {
   readonly #dirty = new Set<number>();
   readonly #pageSizes: readonly number[];
 
-  constructor(iommu: SimIommu) {
+  /** `format`: default as the IOMMU has it. */
+  constructor(iommu: SimIommu, format: DomainFormat = iommu.config) {
     this.iommu = iommu;
+    this.format = format;
     iommu.domains++;
+    const { pageSizes } = format;
+    this.granule = Math.min(PAGE_BYTES, Number(pageSizes & -pageSizes));
     const sizes: number[] = [];
-    for (let lg2 = 63; lg2 >= PAGE_LG2; lg2--) if (((iommu.config.pageSizes >> BigInt(lg2)) & 1n) !== 0n) sizes.push(2 ** (lg2 - PAGE_LG2));
+    for (let lg2 = 63; 2 ** lg2 >= this.granule; lg2--) if (((pageSizes >> BigInt(lg2)) & 1n) !== 0n) sizes.push(2 ** lg2 / this.granule);
     this.#pageSizes = sizes;
   }
 
@@ -50,16 +57,34 @@ export class PagingDomain implements ParentStage {
   }
 
   translate(pfn: number, access: number, _pasid: number, commit: boolean): number {
-    const run = this.#runs.at(pfn);
+    const perPage = PAGE_BYTES / this.granule;
+    const page = pfn * perPage;
+    const run = this.#runs.at(page);
     if (run === undefined) return DMA_UNMAPPED;
     if ((access & ~run.permission) !== 0) return DMA_FORBIDDEN;
-    if (commit && this.tracking && (access & WRITE) !== 0) this.#dirty.add(this.#leaf(run, pfn)[0]);
-    return run.physical + (pfn - run.first);
+    if (commit && (access & WRITE) !== 0) this.dirtied(page);
+    return Math.floor((run.physical + (page - run.first)) / perPage);
+  }
+
+  /** Physical address behind an IOVA, or -1. */
+  physicalOf(iova: bigint): number {
+    const granule = BigInt(this.granule);
+    const page = Number(iova / granule);
+    const run = this.#runs.at(page);
+    return run === undefined ? -1 : (run.physical + (page - run.first)) * this.granule + Number(iova % granule);
+  }
+
+  /** The hardware has written the page. */
+  dirtied(page: number): void {
+    const run = this.#runs.at(page);
+    if (run !== undefined && this.tracking) this.#dirty.add(this.#leaf(run, page)[0]);
   }
 
   /** The leaf entry that maps a page, as first page and pages: the largest that fits the run, as the kernel fills its tables. */
   #leaf(run: DomainRun, pfn: number): readonly [number, number] {
-    for (const pages of run.small ? [] : this.#pageSizes) {
+    const most = run.small === true ? PAGE_BYTES / this.granule : Number.POSITIVE_INFINITY;
+    for (const pages of this.#pageSizes) {
+      if (pages > most) continue;
       const first = Math.floor(pfn / pages) * pages;
       const physical = run.physical + (first - run.first);
       if (first >= run.first && first + pages - 1 <= run.last && physical % pages === 0) return [first, pages];

@@ -77,7 +77,7 @@ export class Command<F extends Fields> {
 
   /** Answers: the fields given, as far as the caller's struct has room for them. Returns 0 or -EFAULT. */
   respond(values: Partial<Decoded<F>>): number {
-    const user = this.#memory.view(this.#address, Math.min(this.#userBytes, this.#struct.bytes));
+    const user = this.#memory.writableView(this.#address, Math.min(this.#userBytes, this.#struct.bytes));
     if (user === null) return -errno.EFAULT;
     const whole = new Uint8Array(this.#struct.bytes);
     whole.set(user);

@@ -1,3 +1,5 @@
+import type { Span } from './spans.ts';
+
 /** Translation faults, as a simulated device sees them. */
 export const DMA_BLOCKED = -1;
 export const DMA_UNMAPPED = -2;
@@ -36,4 +38,10 @@ export interface Translation {
 export interface ParentStage extends Translation {
   /** First stages that stand upon it now. */
   nested: number;
+}
+
+/** What a page table of the kernel's can have of its own: where it maps, and its bitmap of page sizes. */
+export interface DomainFormat {
+  readonly aperture: Span<bigint>;
+  readonly pageSizes: bigint;
 }

@@ -72,7 +72,7 @@ export class CdevFile implements SimFile {
     const { argsz, flags, pt_id, pasid } = command.in;
     if ((flags & ~WITH_PASID) !== 0) return -errno.EINVAL;
     if (flags === WITH_PASID && argsz < vfioAttach.bytes) return -errno.EINVAL;
-    const id = object.attach(pt_id, flags === WITH_PASID ? pasid : NO_PASID);
+    const id = object.attachOrReplace(pt_id, flags === WITH_PASID ? pasid : NO_PASID);
     return id < 0 ? id : command.respond({ pt_id: id });
   }
 
@@ -115,9 +115,7 @@ export class CdevFile implements SimFile {
     if (object === null || context === null) return;
     this.#object = null;
     object.detachAll();
-    if (object.virtual !== null) context.bury(object.virtual.id);
-    object.users--;
-    context.remove(object.id);
+    object.unbind();
     context.close();
   }
 }

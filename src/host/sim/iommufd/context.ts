@@ -1,9 +1,10 @@
+import { PAGE_BYTES } from '../../../memory/address.ts';
 import { errno } from '../../errno.ts';
 import { ioctl } from '../../iommufd/uapi.ts';
 import type { SimDevice } from '../device.ts';
 import type { SimFile } from '../files.ts';
 import type { SimKernel } from '../kernel.ts';
-import type { Vma } from '../memory.ts';
+import type { Frames, Vma } from '../memory.ts';
 import { type Command, type Fields, readSized, type Struct } from '../structs.ts';
 
 /** An object of one iommufd, with the kernel's reference count: the table holds one, each user one more. */
@@ -26,28 +27,33 @@ export interface BoundDevice extends KernelObject {
   slice: KernelObject | null;
 }
 
-/** An object that shows pages of hardware to mmap. */
+/** Hardware that an object shows to mmap, at an offset of /dev/iommu. */
+export interface Shown {
+  readonly frames: Frames;
+  readonly offset: number;
+  readonly bytes: number;
+}
+
 export interface Mappable extends KernelObject {
-  /** 0 or a negative errno: -ENXIO when the offset is none of its pages. */
-  mmap(bytes: number, offset: number): Vma | number;
+  readonly shown: Shown | null;
 }
 
 /** One ioctl of /dev/iommu. */
 export interface IoctlHandler {
-  readonly name: keyof typeof ioctl;
+  readonly number: number;
   readonly run: (context: IommufdContext, address: number) => number;
 }
 
-/** Declares an ioctl: its struct, the last field that a caller must at least give, and what it does. */
+/** Declares an ioctl, by name or number: its struct, the last field that a caller must at least give, and what it does. */
 export function handler<F extends Fields>(
-  name: keyof typeof ioctl,
+  name: keyof typeof ioctl | number,
   struct: Struct<F>,
   lastRequired: keyof F & string,
   run: (context: IommufdContext, command: Command<F>) => number,
 ): IoctlHandler {
   const minimum = struct.endOf(lastRequired);
   return {
-    name,
+    number: typeof name === 'number' ? name : ioctl[name],
     run: (context, address) => {
       const command = readSized(struct, minimum, context.kernel.process, address);
       return typeof command === 'number' ? command : run(context, command);
@@ -114,13 +120,27 @@ export class IommufdContext implements SimFile {
     return undefined;
   }
 
-  /** iommufd_fops_mmap: the offset names a page of hardware that an object shows. */
-  mmap(bytes: number, offset: number): Vma | number {
-    for (const object of this.#objects.values()) {
-      const mapped = 'mmap' in object ? (object as Mappable).mmap(bytes, offset) : -errno.ENXIO;
-      if (mapped !== -errno.ENXIO) return mapped;
+  get #shown(): { readonly object: KernelObject; readonly shown: Shown }[] {
+    const all = [...this.#objects.values()].map((object) => ({ object, shown: (object as Partial<Mappable>).shown ?? null }));
+    return all.filter((entry): entry is { object: KernelObject; shown: Shown } => entry.shown !== null);
+  }
+
+  /** The lowest offset with room for hardware of that size; the first page stays free. */
+  placeMmap(bytes: number): number {
+    let offset = PAGE_BYTES;
+    for (const { shown } of this.#shown.sort((a, b) => a.shown.offset - b.shown.offset)) {
+      if (shown.offset - offset >= bytes) break;
+      offset = shown.offset + shown.bytes;
     }
-    return -errno.ENXIO;
+    return offset;
+  }
+
+  /** iommufd_fops_mmap: the offset and size are those of hardware that an object shows, and the mapping holds the object. */
+  mmap(bytes: number, offset: number): Vma | number {
+    const found = this.#shown.find(({ shown }) => shown.offset === offset && shown.bytes === bytes);
+    if (found === undefined) return -errno.ENXIO;
+    found.object.users++;
+    return this.kernel.process.map(found.shown.frames, 0, bytes, { onUnmap: () => found.object.users-- });
   }
 
   /** Destroys an object that nothing but the table refers to. 0, -ENOENT, or -EBUSY. */
@@ -132,6 +152,11 @@ export class IommufdContext implements SimFile {
     if (this.vfioIoas === id) this.vfioIoas = 0;
     object.destroy();
     return 0;
+  }
+
+  /** Takes back an ID whose object was not made in the end. */
+  discard(id: number): void {
+    this.#objects.delete(id);
   }
 
   /** iommufd_object_tombstone_user: destroys an object whose ID its user still has in hand. */

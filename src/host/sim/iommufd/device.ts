@@ -51,10 +51,23 @@ export class DeviceObject implements BoundDevice {
   }
 
   /** VFIO_DEVICE_ATTACH_IOMMUFD_PT: attaches, or replaces what was attached. Returns the HWPT's ID or a negative errno. */
+  attachOrReplace(id: number, pasid: number): number {
+    return this.isAttached(pasid) ? this.replace(id, pasid) : this.attach(id, pasid);
+  }
+
+  /** iommufd_device_attach: the HWPT's ID, or a negative errno. */
   attach(id: number, pasid: number): number {
+    return this.#change(id, (hwpt) => this.#attach(hwpt, pasid));
+  }
+
+  /** iommufd_device_replace */
+  replace(id: number, pasid: number): number {
+    return this.#change(id, (hwpt) => this.#replace(hwpt, pasid));
+  }
+
+  #change(id: number, set: (hwpt: Hwpt) => number): number {
     const object = this.#context.any(id);
     if (object === undefined) return -errno.ENOENT;
-    const set = this.isAttached(pasid) ? (hwpt: Hwpt) => this.#replace(hwpt, pasid) : (hwpt: Hwpt) => this.#attach(hwpt, pasid);
     if (object instanceof Ioas) return this.#attachToIoas(object, set);
     if (!isHwpt(object)) return -errno.EINVAL;
     const failed = set(object);
@@ -85,18 +98,20 @@ export class DeviceObject implements BoundDevice {
       if (!hwpt.forPasid && beside) return -errno.EINVAL;
     } else {
       if (!hwpt.forPasid || plain?.hwpt.forPasid === false) return -errno.EINVAL;
-      const { pasidLog2 } = this.device.iommu.config;
-      if (pasid === 0 || pasidLog2 === 0 || pasid >= 2 ** pasidLog2) return -errno.EINVAL;
+      // A device without PASIDs takes any: it never sends one.
+      const { pasidLog2 } = this.device;
+      if (pasidLog2 > 0 && pasid >= 2 ** pasidLog2) return -errno.EINVAL;
     }
-    return hwpt.accepts(this);
+    return hwpt.accepts(this, pasid);
   }
 
   #attach(hwpt: Hwpt, pasid: number): number {
     const attachment = this.#state.get(pasid);
+    if (attachment?.devices.has(this)) return -errno.EBUSY;
     if (attachment !== undefined && attachment.hwpt !== hwpt) return -errno.EINVAL;
     const reserve = pasid === NO_PASID ? reserveAll(hwpt.ioas, [this.device]) : 0;
     if (reserve < 0) return reserve;
-    const refused = this.#accepts(hwpt, pasid);
+    const refused = attachment === undefined ? this.#accepts(hwpt, pasid) : 0;
     if (refused < 0) {
       if (pasid === NO_PASID) hwpt.ioas.table.unreserve(this.device);
       return refused;
@@ -112,13 +127,17 @@ export class DeviceObject implements BoundDevice {
 
   /** All devices of the group move at once, and none sees a moment without translation. */
   #replace(hwpt: Hwpt, pasid: number): number {
-    const attachment = this.#state.get(pasid) as Attachment;
+    const attachment = this.#state.get(pasid);
+    if (attachment === undefined || !attachment.devices.has(this)) return -errno.EINVAL;
     const old = attachment.hwpt;
     if (old === hwpt) return 0;
     const devices = [...attachment.devices].map(({ device }) => device);
     const moves = pasid === NO_PASID && hwpt.ioas !== old.ioas;
-    const refused = this.#accepts(hwpt, pasid) || (moves ? reserveAll(hwpt.ioas, devices) : 0);
-    if (refused < 0) return refused;
+    const refused = (moves ? reserveAll(hwpt.ioas, devices) : 0) || this.#accepts(hwpt, pasid);
+    if (refused < 0) {
+      if (moves) for (const device of devices) hwpt.ioas.table.unreserve(device);
+      return refused;
+    }
     attachment.hwpt = hwpt;
     hwpt.users += devices.length;
     for (const device of attachment.devices) hwpt.enter?.(device);
@@ -156,6 +175,13 @@ export class DeviceObject implements BoundDevice {
 
   detachAll(): void {
     for (const pasid of [...this.#state.keys()]) this.detach(pasid);
+  }
+
+  /** iommufd_device_unbind: with its vDEVICE, whose ID nobody else gets. */
+  unbind(): void {
+    if (this.virtual !== null) this.#context.bury(this.virtual.id);
+    this.users--;
+    this.#context.remove(this.id);
   }
 
   destroy(): void {

@@ -16,10 +16,21 @@ const PERMISSION_WRITE = 2;
 /** enum iommufd_page_response_code */
 const RESPONSE_INVALID = 1;
 
-interface Request {
+/** What a page request says. */
+interface Message {
+  readonly group: number;
+  /** enum iommu_hwpt_pgfault_perm */
+  readonly permission: number;
+  readonly address: bigint;
+}
+
+interface Request extends Message {
   readonly hwpt: Hwpt;
   readonly fault: DmaFault;
-  readonly group: number;
+}
+
+function permissionOf(access: number): number {
+  return ((access & READ) !== 0 ? PERMISSION_READ : 0) | ((access & WRITE) !== 0 ? PERMISSION_WRITE : 0);
 }
 
 export class FaultQueue implements FaultSink, EventSource {
@@ -35,8 +46,11 @@ export class FaultQueue implements FaultSink, EventSource {
     this.#context = context;
   }
 
-  report(hwpt: Hwpt, fault: DmaFault): void {
-    this.#deliver.push({ hwpt, fault, group: this.#group++ & 0x1ff });
+  /** `message`: default of a device that numbers its requests and says what it wanted. */
+  report(hwpt: Hwpt, fault: DmaFault, message?: Message): void {
+    const { access, pfn } = fault;
+    const made = message ?? { group: this.#group++ & 0x1ff, permission: permissionOf(access), address: BigInt(pfn) << 12n };
+    this.#deliver.push({ hwpt, fault, ...made });
   }
 
   leave(hwpt: Hwpt, device: string): void {
@@ -74,15 +88,15 @@ export class FaultQueue implements FaultSink, EventSource {
     return cookie;
   }
 
-  #compose(into: Uint8Array, { fault, group }: Request, cookie: number): void {
+  #compose(into: Uint8Array, { fault, group, permission, address }: Request, cookie: number): void {
     into.fill(0);
     iommuHwptPgfault.encode(into, {
       flags: LAST_PAGE | (fault.pasid >= 0 ? PASID_VALID : 0),
       dev_id: this.#context.bound(fault.device)?.id ?? 0,
       pasid: Math.max(fault.pasid, 0),
       grpid: group,
-      perm: ((fault.access & READ) !== 0 ? PERMISSION_READ : 0) | ((fault.access & WRITE) !== 0 ? PERMISSION_WRITE : 0),
-      addr: BigInt(fault.pfn) << 12n,
+      perm: permission,
+      addr: address,
       cookie,
     });
   }

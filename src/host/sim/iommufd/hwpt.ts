@@ -24,18 +24,23 @@ function readUser(context: IommufdContext, { address, bytes }: UserData): Uint8A
 }
 
 function allocPaging(context: IommufdContext, ioas: Ioas, device: DeviceObject, flags: number, data: UserData): PagingHwpt | number {
-  const { dirtyTracking, pasidLog2, nesting } = device.device.iommu.config;
+  const { nesting } = device.device.iommu.config;
+  const { dirtyTracking, pasidLog2 } = device.device;
   const nests = nesting?.nestParent ?? (nesting?.nest !== undefined || nesting?.virtual !== undefined);
   // A driver as virtio's, which makes one kind of page table and knows no flags.
-  const simple = nesting === null && !dirtyTracking && pasidLog2 === 0;
+  const simple = nesting === null && !device.device.iommu.config.dirtyTracking && pasidLog2 === 0;
   if (flags !== 0 && simple) return -errno.EOPNOTSUPP;
   if ((flags & ~(NEST_PARENT | DIRTY_TRACKING | FAULT_ID_VALID | FOR_PASID)) !== 0) return -errno.EOPNOTSUPP;
   if ((flags & FAULT_ID_VALID) !== 0 && (flags & NEST_PARENT) !== 0) return -errno.EOPNOTSUPP;
   if ((flags & DIRTY_TRACKING) !== 0 && !dirtyTracking) return -errno.EOPNOTSUPP;
   if ((flags & NEST_PARENT) !== 0 && !nests) return -errno.EOPNOTSUPP;
-  if ((flags & FOR_PASID) !== 0 && pasidLog2 === 0) return -errno.EOPNOTSUPP;
-  if (data.bytes !== 0) return -errno.EOPNOTSUPP;
-  return PagingHwpt.create(context, ioas, device.device, { automatic: false, flags });
+  if ((flags & FOR_PASID) !== 0 && device.device.iommu.config.pasidLog2 === 0) return -errno.EOPNOTSUPP;
+  if (data.bytes === 0) return PagingHwpt.create(context, ioas, device.device, { automatic: false, flags });
+  if (nesting?.paging === undefined) return -errno.EOPNOTSUPP;
+  const bytes = readUser(context, data);
+  if (typeof bytes === 'number') return bytes;
+  const format = nesting.paging(data.type, bytes);
+  return typeof format === 'number' ? format : PagingHwpt.create(context, ioas, device.device, { automatic: false, flags, format });
 }
 
 /** A first stage on a nesting parent, where the hardware wants no vIOMMU for it. */
@@ -87,7 +92,9 @@ const alloc = handler('IOMMU_HWPT_ALLOC', iommuHwptAlloc, 'reserved', (context, 
     made.faults = faults;
     faults.users++;
   }
-  return command.respond({ out_hwpt_id: made.id });
+  const failed = command.respond({ out_hwpt_id: made.id });
+  if (failed < 0) context.remove(made.id);
+  return failed;
 });
 
 const INPUT_TYPE = 1;
@@ -102,11 +109,12 @@ const hwInfo = handler('IOMMU_GET_HW_INFO', iommuHwInfo, 'reserved2', (context, 
   if ((flags & ~INPUT_TYPE) !== 0 || (reserved0 | reserved1 | reserved2) !== 0) return -errno.EOPNOTSUPP;
   const device = context.get(dev_id, DeviceObject);
   if (device === undefined) return -errno.ENOENT;
-  const { nesting, dirtyTracking, pasidLog2 } = device.device.iommu.config;
+  const { nesting } = device.device.iommu.config;
+  const { dirtyTracking, pasidLog2 } = device.device;
   const wanted = (flags & INPUT_TYPE) !== 0 && nesting !== null ? data_type : 0;
   const info = nesting === null ? new Uint8Array(0) : nesting.info(wanted);
   if (info === null) return -errno.EOPNOTSUPP;
-  const room = context.kernel.process.view(data_uptr, data_len);
+  const room = context.kernel.process.writableView(data_uptr, data_len);
   if (room === null) return -errno.EFAULT;
   room.fill(0);
   room.set(info.subarray(0, room.length));

@@ -1,5 +1,4 @@
-import { ioctl } from '../../iommufd/uapi.ts';
-import type { SimInterface } from '../kernel.ts';
+import type { SimKernel } from '../kernel.ts';
 import { CdevFile } from './cdev.ts';
 import { type IoctlHandler, IommufdContext } from './context.ts';
 import { dirtyHandlers } from './dirty.ts';
@@ -21,10 +20,9 @@ const all: readonly IoctlHandler[] = [
   ...veventHandlers,
   option,
 ];
-const handlers = new Map(all.map((entry) => [ioctl[entry.name], entry] as const));
-
-/** /dev/iommu and the VFIO device nodes that bind to it. */
-export const iommufd: SimInterface = (kernel) => {
+/** /dev/iommu and the VFIO device nodes that bind to it. `more`: ioctls of /dev/iommu beside its own. */
+export function iommufd(kernel: SimKernel, more: readonly IoctlHandler[] = []): void {
+  const handlers = new Map([...all, ...more].map((entry) => [entry.number, entry] as const));
   kernel.nodes.set('/dev/iommu', () => new IommufdContext(kernel, handlers));
   for (const device of kernel.devices) kernel.nodes.set(device.path, () => new CdevFile(kernel, device));
-};
+}

@@ -1,5 +1,5 @@
 import { errno } from '../../errno.ts';
-import type { Invalidation, InvalidationBlocks } from '../nesting/model.ts';
+import type { Invalidation, InvalidationBlocks, StreamLookup } from '../nesting/model.ts';
 import { handler, type IoctlHandler, type IommufdContext } from './context.ts';
 import { NestedHwpt } from './page-tables.ts';
 import { iommuHwptInvalidate } from './structs.ts';
@@ -23,7 +23,7 @@ interface Done {
   readonly error: number;
 }
 
-type Devices = (virtualId: bigint) => boolean;
+type Devices = StreamLookup;
 
 /** arm_vsmmu_cache_invalidate, over iommu_copy_struct_from_full_user_array. */
 function runBlocks(context: IommufdContext, array: Entries, invalidation: Invalidation, blocks: InvalidationBlocks, device: Devices): Done {
@@ -53,7 +53,7 @@ function run(context: IommufdContext, id: number, array: Entries): Done {
   const invalidation = object instanceof NestedHwpt ? object.domain.invalidation : object.hardware.invalidation;
   if (invalidation === undefined) return { done: 0, error: -errno.EOPNOTSUPP };
   if (array.type !== invalidation.type) return { done: 0, error: -errno.EINVAL };
-  const device = (virtualId: bigint) => object instanceof Viommu && object.devices.has(virtualId);
+  const device = (virtualId: bigint) => (object instanceof Viommu ? object.devices.get(virtualId)?.device : undefined);
   if (invalidation.blocks !== undefined) return runBlocks(context, array, invalidation, invalidation.blocks, device);
   for (let done = 0; done < array.count; done++) {
     const entry = context.kernel.process.view(array.address + BigInt(done * array.bytes), array.bytes);

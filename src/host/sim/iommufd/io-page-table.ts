@@ -1,31 +1,18 @@
-import { READ, WRITE } from '../../../memory/access.ts';
+import { WRITE } from '../../../memory/access.ts';
 import { PAGE_BYTES } from '../../../memory/address.ts';
 import { errno } from '../../errno.ts';
 import type { ReservedRange } from '../iommu.ts';
 import type { SimKernel } from '../kernel.ts';
-import type { Frames } from '../memory.ts';
 import type { PagingDomain } from '../paging-domain.ts';
 import { type Span, SpanList } from '../spans.ts';
-import type { Pages, Slice } from './pages.ts';
+import { type AccessUser, type Area, empty, fill } from './area.ts';
+import type { Slice } from './pages.ts';
 
 /** Highest IOVA; as an argument it is refused where the kernel's unsigned long could overflow. */
 export const IOVA_MAX = 0xffff_ffff_ffff_ffffn;
 const PAGE = BigInt(PAGE_BYTES);
 /** Alignment beyond which automatic placement does not go: the size of a huge page. */
 const HUGE_PAGE = 0x20_0000n;
-
-/** A mapping of an IOAS (struct iopt_area). */
-interface Area extends Span<bigint> {
-  readonly pages: Pages;
-  /** First byte, counted from the start of `pages`. */
-  readonly offset: bigint;
-  readonly permission: number;
-  /** The frames that it pins while it is in a domain. */
-  frames: Frames | null;
-  physical: number;
-  /** Hardware reads it by its physical address: it cannot be unmapped (EBUSY). */
-  locks: number;
-}
 
 interface Reserved extends ReservedRange {
   readonly owner: object;
@@ -36,6 +23,7 @@ export class IoPageTable {
   readonly #kernel: SimKernel;
   readonly #areas = new SpanList<bigint, Area>();
   readonly #domains: PagingDomain[] = [];
+  readonly #accesses = new Set<AccessUser>();
   #reserved: Reserved[] = [];
   #allowed: readonly Span<bigint>[] = [];
   hugePages = true;
@@ -60,7 +48,18 @@ export class IoPageTable {
     const areas: Area[] = [];
     let at = first;
     for (const { pages, offset, bytes: size } of slices) {
-      areas.push({ first: at, last: at + size - 1n, pages, offset, permission, frames: null, physical: 0, locks: 0 });
+      areas.push({
+        first: at,
+        last: at + size - 1n,
+        pages,
+        offset,
+        permission,
+        frames: null,
+        physical: 0,
+        accesses: 0,
+        locks: 0,
+        leaving: false,
+      });
       at += size;
     }
     if (this.#domains.length > 0) {
@@ -126,8 +125,13 @@ export class IoPageTable {
     for (let area = this.#areas.firstIn(first, last); area !== undefined; area = this.#areas.firstIn(first, last)) {
       if (area.locks > 0) return { bytes, error: -errno.EBUSY };
       if (area.first < first || area.last > last) return { bytes, error: -errno.ENOENT };
+      if (area.accesses > 0) {
+        area.leaving = true;
+        for (const user of this.#accesses) user.unmap?.(area.first, area.last);
+        if (area.accesses > 0) return { bytes, error: -errno.EDEADLK };
+      }
       this.#areas.remove(area);
-      for (const domain of this.#domains) domain.unmap(pfn(area.first), pfn(area.last));
+      for (const domain of this.#domains) empty(domain, area);
       this.#unpin(area);
       bytes += area.last - area.first + 1n;
     }
@@ -154,29 +158,80 @@ export class IoPageTable {
     return at > last ? last : at - 1n;
   }
 
-  /**
-   * Keeps [first, last] mapped and gives its physical address, for hardware that does not go through the tables: -ENOENT where
-   * it is not mapped, -EFAULT where it is not contiguous. `unlock` undoes it.
-   */
-  lock(first: bigint, last: bigint): number {
-    const areas: Area[] = [];
-    for (let at = first; at <= last; at = areas[areas.length - 1].last + 1n) {
-      const area = this.#areas.at(at);
-      if (area === undefined) return -errno.ENOENT;
-      if (area.physical + Number(at - area.first) !== (areas[0] ?? area).physical + Number(at - (areas[0] ?? area).first))
-        return -errno.EFAULT;
-      areas.push(area);
-    }
-    for (const area of areas) area.locks++;
-    return areas[0].physical + Number(first - areas[0].first);
-  }
-
-  unlock(first: bigint, last: bigint): void {
+  /** The areas of [first, last] in order, as far as they follow on each other. */
+  *#contiguous(first: bigint, last: bigint): Generator<Area> {
     for (let at = first; at <= last; ) {
-      const area = this.#areas.at(at) as Area;
-      area.locks--;
+      const area = this.#areas.at(at);
+      if (area === undefined) return;
+      yield area;
       at = area.last + 1n;
     }
+  }
+
+  /** iopt_add_access: 0 or -EADDRINUSE. */
+  addAccess(user: AccessUser): number {
+    this.#accesses.add(user);
+    const failed = this.setAlignment();
+    if (failed < 0) this.#accesses.delete(user);
+    return failed;
+  }
+
+  removeAccess(user: AccessUser): void {
+    this.#accesses.delete(user);
+    this.setAlignment();
+  }
+
+  /** iommufd_access_pin_pages: physical addresses of the pages, or the negative errno of what cannot be pinned. */
+  pinPages(first: bigint, last: bigint, permission: number, user: AccessUser): number[] | number {
+    const pages: number[] = [];
+    let at = first;
+    const refused = (error: number) => {
+      if (at > first) this.unpinPages(first, at - 1n, user);
+      return error;
+    };
+    for (const area of this.#contiguous(first, last)) {
+      const end = area.last < last ? area.last : last;
+      const start = area.pages.start + area.offset + (at - area.first);
+      if (area.leaving || start % PAGE !== 0n) return refused(-errno.EINVAL);
+      if (end < last && (start + (end - at) + 1n) % PAGE !== 0n) return refused(-errno.EINVAL);
+      if ((area.permission & permission) === 0 || (permission === WRITE && !area.pages.writable)) return refused(-errno.EPERM);
+      const bytes = ((end - at) / PAGE + 1n) * PAGE;
+      const found = area.pages.source.resolve(start, bytes, area.pages.writable);
+      if (typeof found === 'number') return refused(found);
+      for (let page = 0n; page < bytes; page += PAGE) pages.push(found.frames.first + found.offset + Number(page));
+      area.accesses++;
+      if (user.unmap === undefined) area.locks++;
+      at = end + 1n;
+    }
+    return at > last ? pages : refused(-errno.ENOENT);
+  }
+
+  unpinPages(first: bigint, last: bigint, user: AccessUser): void {
+    for (const area of this.#contiguous(first, last)) {
+      area.accesses--;
+      if (user.unmap === undefined) area.locks--;
+    }
+  }
+
+  /** iommufd_access_rw */
+  copy(first: bigint, bytes: Uint8Array, permission: number): number {
+    const last = first + BigInt(bytes.length) - 1n;
+    let at = first;
+    for (const area of this.#contiguous(first, last)) {
+      if (area.leaving) return -errno.EINVAL;
+      if ((area.permission & permission) === 0) return -errno.EPERM;
+      if (permission === WRITE && !area.pages.writable) return -errno.EPERM;
+      const end = area.last < last ? area.last : last;
+      const size = end - at + 1n;
+      const found = area.pages.source.resolve(area.pages.start + area.offset + (at - area.first), size, permission === WRITE);
+      if (typeof found === 'number') return found;
+      const memory = new Uint8Array(found.frames.buffer, found.offset, Number(size));
+      const part = bytes.subarray(Number(at - first), Number(end - first) + 1);
+      if (permission === WRITE) memory.set(part);
+      else part.set(memory);
+      at = end + 1n;
+    }
+    return at > last ? 0 : -errno.ENOENT;
   }
 
   /** Whether all of it comes from files (IOAS_CHANGE_PROCESS). */
@@ -233,7 +288,7 @@ export class IoPageTable {
 
   /** iopt_table_add_domain: narrows what can be mapped to the hardware's aperture, and fills the domain. 0 or a negative errno. */
   addDomain(domain: PagingDomain): number {
-    const { aperture, pageSizes } = domain.iommu.config;
+    const { aperture, pageSizes } = domain.format;
     const smallest = pageSizes & -pageSizes;
     const alignment = smallest > this.alignment ? smallest : this.alignment;
     if (alignment > PAGE) return -errno.EINVAL;
@@ -267,7 +322,7 @@ export class IoPageTable {
   removeDomain(domain: PagingDomain): void {
     this.#domains.splice(this.#domains.indexOf(domain), 1);
     this.unreserve(domain);
-    for (const area of this.#areas) domain.unmap(pfn(area.first), pfn(area.last));
+    for (const area of this.#areas) empty(domain, area);
     if (this.#domains.length === 0) for (const area of this.#areas) this.#unpin(area);
     this.setAlignment();
   }
@@ -286,8 +341,9 @@ export class IoPageTable {
   /** iopt_calculate_iova_alignment: what domains and options ask for now. 0 or -EADDRINUSE. */
   setAlignment(): number {
     let alignment = this.hugePages ? 1n : PAGE;
-    for (const { iommu } of this.#domains) {
-      const smallest = iommu.config.pageSizes & -iommu.config.pageSizes;
+    for (const { pins } of this.#accesses) if (pins) alignment = PAGE;
+    for (const { format } of this.#domains) {
+      const smallest = format.pageSizes & -format.pageSizes;
       if (smallest > alignment) alignment = smallest;
     }
     if (alignment > this.alignment && !this.#conforms(alignment)) return -errno.EADDRINUSE;
@@ -317,20 +373,6 @@ export class IoPageTable {
       domains: this.#domains.length,
     };
   }
-}
-
-function pfn(address: bigint): number {
-  return Number(address / PAGE);
-}
-
-function fill(domain: PagingDomain, area: Area, small: boolean): void {
-  domain.map({
-    first: pfn(area.first),
-    last: pfn(area.last),
-    physical: area.physical / PAGE_BYTES,
-    permission: area.permission & (READ | WRITE),
-    small,
-  });
 }
 
 function roundUpToPower(value: bigint): bigint {

@@ -2,7 +2,7 @@ import { errno } from '../../errno.ts';
 import type { SimDevice } from '../device.ts';
 import type { Event, NestedDomain } from '../nesting/model.ts';
 import { PagingDomain } from '../paging-domain.ts';
-import type { DmaFault, Translation } from '../translation.ts';
+import type { DmaFault, DomainFormat, Translation } from '../translation.ts';
 import type { BoundDevice, IommufdContext, KernelObject } from './context.ts';
 import type { Ioas } from './ioas.ts';
 
@@ -33,7 +33,7 @@ export interface Hwpt extends KernelObject, Translation {
   readonly forPasid: boolean;
   faults: FaultSink | null;
   /** 0, or a negative errno: the table and the device do not go together. */
-  accepts(device: BoundDevice): number;
+  accepts(device: BoundDevice, pasid: number): number;
   /** The device goes through it from now on. */
   enter?(device: BoundDevice): void;
 }
@@ -67,9 +67,9 @@ export class PagingHwpt implements Hwpt {
     context: IommufdContext,
     ioas: Ioas,
     device: SimDevice,
-    options: { automatic: boolean; flags: number },
+    options: { automatic: boolean; flags: number; format?: DomainFormat },
   ): PagingHwpt | number {
-    const domain = new PagingDomain(device.iommu);
+    const domain = new PagingDomain(device.iommu, options.format);
     const failed = ioas.table.addDomain(domain);
     if (failed < 0) {
       domain.free();
@@ -86,7 +86,10 @@ export class PagingHwpt implements Hwpt {
   }
 
   accepts(bound: BoundDevice): number {
-    return bound.device.iommu === this.domain.iommu ? acceptsFaults(this, bound) : -errno.EINVAL;
+    if (bound.device.iommu !== this.domain.iommu) return -errno.EINVAL;
+    // What tracks is nothing for a device whose IOMMU does not.
+    if ((this.flags & DIRTY_TRACKING) !== 0 && !bound.device.dirtyTracking) return -errno.EINVAL;
+    return acceptsFaults(this, bound);
   }
 
   translate(pfn: number, access: number, pasid: number, commit: boolean): number {
@@ -136,8 +139,10 @@ export class NestedHwpt implements Hwpt {
     (slice ?? parent).users++;
   }
 
-  accepts(bound: BoundDevice): number {
+  accepts(bound: BoundDevice, pasid: number): number {
     if (bound.device.iommu !== this.#parent.domain.iommu) return -errno.EINVAL;
+    // A PASID's table says nothing of the stream.
+    if (pasid >= 0) return 0;
     return this.domain.accepts(bound.slice === this.slice ? bound.virtualId : undefined) || acceptsFaults(this, bound);
   }
 

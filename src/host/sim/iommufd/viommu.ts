@@ -1,8 +1,10 @@
+import { PAGE_BYTES } from '../../../memory/address.ts';
 import { errno } from '../../errno.ts';
 import type { SimIommu } from '../iommu.ts';
-import type { Vma } from '../memory.ts';
 import type { Event, VirtualIommu } from '../nesting/model.ts';
-import { handler, type IoctlHandler, type IommufdContext, type KernelObject, type Mappable } from './context.ts';
+import type { Span } from '../spans.ts';
+import { Access } from './access.ts';
+import { handler, type IoctlHandler, type IommufdContext, type KernelObject, type Mappable, type Shown } from './context.ts';
 import { DeviceObject } from './device.ts';
 import { IOVA_MAX } from './io-page-table.ts';
 import { NEST_PARENT, PagingHwpt, type VirtualSlice } from './page-tables.ts';
@@ -28,7 +30,7 @@ export class Viommu implements VirtualSlice, Mappable {
     this.parent = parent;
     this.hardware = hardware;
     parent.users++;
-    this.#run = () => hardware.queues?.run((virtualId) => this.devices.has(virtualId));
+    this.#run = () => hardware.queues?.run((virtualId) => this.devices.get(virtualId));
     context.kernel.hardware.add(this.#run);
   }
 
@@ -40,17 +42,15 @@ export class Viommu implements VirtualSlice, Mappable {
     this.eventQueues.get(event.type)?.report(event);
   }
 
-  mmap(bytes: number, offset: number): Vma | number {
-    const frames = this.hardware.queues?.page.frames;
-    if (frames === undefined || frames.first !== offset || frames.buffer.byteLength !== bytes) return -errno.ENXIO;
-    this.users++;
-    return this.#context.kernel.process.map(frames, 0, bytes, { onUnmap: () => this.users-- });
+  get shown(): Shown | null {
+    const page = this.hardware.queues?.page ?? null;
+    return page === null ? null : { ...page, bytes: page.frames.buffer.byteLength };
   }
 
   destroy(): void {
     this.#context.kernel.hardware.delete(this.#run);
-    const frames = this.hardware.queues?.page.frames;
-    if (frames !== undefined) this.#context.kernel.physical.drop(frames);
+    const { shown } = this;
+    if (shown !== null) this.#context.kernel.physical.drop(shown.frames);
     this.parent.users--;
   }
 
@@ -69,9 +69,9 @@ const alloc = handler('IOMMU_VIOMMU_ALLOC', iommuViommuAlloc, 'out_viommu_id', (
   const parent = context.get(hwpt_id, PagingHwpt);
   if (parent === undefined) return -errno.ENOENT;
   if ((parent.flags & NEST_PARENT) === 0 || parent.domain.iommu !== device.device.iommu) return -errno.EINVAL;
-  const answer = data_len === 0 ? null : context.kernel.process.view(data_uptr, data_len);
+  const answer = data_len === 0 ? null : context.kernel.process.writableView(data_uptr, data_len);
   if (answer === null && data_len !== 0) return -errno.EFAULT;
-  const hardware = nesting.virtual(parent.domain, context.kernel.physical, type, answer);
+  const hardware = nesting.virtual(parent.domain, context.kernel.physical, type, answer, (bytes) => context.placeMmap(bytes));
   if (typeof hardware === 'number') return hardware;
   return command.respond({ out_viommu_id: context.add(new Viommu(context, parent, hardware)).id });
 });
@@ -127,30 +127,40 @@ class HwQueue implements KernelObject {
   users = 1;
   readonly #viommu: Viommu;
   readonly #index: number;
-  readonly #first: bigint;
-  readonly #last: bigint;
+  /** Keeps its memory where it is. */
+  readonly #access: Access;
+  readonly #pages: Span<bigint>;
   /** The queue before it, which cannot go first. */
-  readonly #before: HwQueue | undefined;
+  #before: HwQueue | undefined;
 
-  constructor(viommu: Viommu, index: number, first: bigint, last: bigint, before: HwQueue | undefined) {
+  constructor(viommu: Viommu, index: number, access: Access, pages: Span<bigint>) {
     this.#viommu = viommu;
     this.#index = index;
-    this.#first = first;
-    this.#last = last;
-    this.#before = before;
-    viommu.users++;
-    if (before !== undefined) before.users++;
+    this.#access = access;
+    this.#pages = pages;
   }
 
   isOf(viommu: Viommu, index: number): boolean {
     return this.#viommu === viommu && this.#index === index;
   }
 
+  /** It stands behind another, if there is one. */
+  start(before: HwQueue | undefined): void {
+    this.#viommu.users++;
+    this.#before = before;
+    if (before !== undefined) before.users++;
+  }
+
   destroy(): void {
     this.#viommu.hardware.queues?.remove(this.#index);
-    this.#viommu.parent.ioas.table.unlock(this.#first, this.#last);
+    this.release();
     this.#viommu.users--;
     if (this.#before !== undefined) this.#before.users--;
+  }
+
+  release(): void {
+    this.#access.unpin(this.#pages.first, this.#pages.last - this.#pages.first + 1n);
+    this.#access.close();
   }
 
   save(): unknown {
@@ -158,26 +168,36 @@ class HwQueue implements KernelObject {
   }
 }
 
+const PAGE = BigInt(PAGE_BYTES);
+
 const allocQueue = handler('IOMMU_HW_QUEUE_ALLOC', iommuHwQueueAlloc, 'length', (context, command) => {
   const { flags, viommu_id, type, index, nesting_parent_iova: base, length } = command.in;
   if (flags !== 0 || type === 0) return -errno.EOPNOTSUPP;
   if (length === 0n) return -errno.EINVAL;
-  const last = base + length - 1n;
-  if (last > IOVA_MAX) return -errno.EOVERFLOW;
+  if (base + length - 1n > IOVA_MAX) return -errno.EOVERFLOW;
   const viommu = context.get(viommu_id, Viommu);
   if (viommu === undefined) return -errno.ENOENT;
   const { queues } = viommu.hardware;
   if (queues === undefined || queues.type !== type) return -errno.EOPNOTSUPP;
-  const { table } = viommu.parent.ioas;
-  const physical = table.lock(base, last);
-  if (physical < 0) return physical;
-  const failed = queues.add(index, physical, base, Number(length));
+  const first = base - (base % PAGE);
+  const bytes = ((base + length - first + PAGE - 1n) / PAGE) * PAGE;
+  // The queue has its ID before its access has one.
+  const access = new Access(context, { pins: true });
+  const queue = context.add(new HwQueue(viommu, index, access, { first, last: first + bytes - 1n }));
+  context.add(access);
+  const refused = access.attach(viommu.parent.ioas);
+  const pages = refused < 0 ? refused : access.pin(first, bytes, false);
+  const contiguous = typeof pages === 'number' || pages.every((page, at) => page === pages[0] + at * PAGE_BYTES);
+  let failed = typeof pages === 'number' ? pages : contiguous ? 0 : -errno.EFAULT;
+  if (failed === 0) failed = queues.add(index, (pages as number[])[0] + Number(base - first), base, Number(length));
   if (failed < 0) {
-    table.unlock(base, last);
+    if (typeof pages === 'number') access.close();
+    else queue.release();
+    context.discard(queue.id);
     return failed;
   }
-  const before = context.list(HwQueue).find((queue) => queue.isOf(viommu, index - 1));
-  return command.respond({ out_hw_queue_id: context.add(new HwQueue(viommu, index, base, last, before)).id });
+  queue.start(context.list(HwQueue).find((other) => other.isOf(viommu, index - 1)));
+  return command.respond({ out_hw_queue_id: queue.id });
 });
 
 export const viommuHandlers: readonly IoctlHandler[] = [alloc, allocDevice, allocQueue];

@@ -15,14 +15,17 @@ import {
 import { SecondStageMemory, type WalkingStage } from '../../../pagetable/two-stage.ts';
 import type { Frames, PhysicalMemory } from '../memory.ts';
 import { PhysicalTables } from '../physical-tables.ts';
-import { DMA_FORBIDDEN, DMA_UNMAPPED, type ParentStage, type Translation } from '../translation.ts';
+import { DMA_FORBIDDEN, DMA_UNMAPPED, type DomainFormat, type ParentStage, type Translation } from '../translation.ts';
+
+/** What a vIOMMU knows by a virtual ID, if anything. */
+export type StreamLookup = (virtualId: bigint) => object | undefined;
 
 /** How the user makes the hardware forget (IOMMU_HWPT_INVALIDATE). */
 export interface Invalidation {
   /** enum iommu_hwpt_invalidate_data_type */
   readonly type: number;
-  /** Carries out one entry of an array: 0 or a negative errno. `device`: whether a virtual ID names a device of the vIOMMU. */
-  run(entry: Uint8Array, device: (virtualId: bigint) => boolean): number;
+  /** Carries out one entry of an array: 0 or a negative errno. `device`: of the vIOMMU. */
+  run(entry: Uint8Array, device: StreamLookup): number;
   /** The array is copied before anything is done, and goes to the hardware in blocks. Default: entry by entry. */
   readonly blocks?: InvalidationBlocks;
 }
@@ -33,7 +36,7 @@ export interface InvalidationBlocks {
   /** Bytes of an entry that the kernel knows: more must be zero. */
   readonly entryBytes: number;
   /** 0, or the negative errno that refuses an entry. */
-  check(entry: Uint8Array, device: (virtualId: bigint) => boolean): number;
+  check(entry: Uint8Array, device: StreamLookup): number;
 }
 
 /** A first stage that a user owns, in memory that a paging domain of the kernel maps. */
@@ -75,13 +78,13 @@ export interface Event {
 export interface HardwareQueues {
   /** enum iommu_hw_queue_type */
   readonly type: number;
-  /** The page that holds their indices: physical address and bytes. */
-  readonly page: { readonly frames: Frames };
+  /** What of the hardware the user may map, and the offset of it; null: nothing. */
+  readonly page: { readonly frames: Frames; readonly offset: number } | null;
   /** Adds a queue of commands at a physical address. 0 or a negative errno. */
   add(index: number, base: number, guestBase: bigint, bytes: number): number;
   remove(index: number): void;
   /** The hardware works: executes what software has put into the queues. */
-  run(device: (virtualId: bigint) => boolean): void;
+  run(device: StreamLookup): void;
 }
 
 /** What an IOMMU says of itself and nests, in its architecture's own terms. */
@@ -90,14 +93,22 @@ export interface NestingModel {
   readonly infoType: number;
   /** Data of IOMMU_GET_HW_INFO, of its own type or of another that was asked for; null: not that one. */
   info(type: number): Uint8Array | null;
+  /** What the driver's own data makes of a page table that the kernel fills, or a negative errno. Absent: it takes none. */
+  paging?(type: number, data: Uint8Array): DomainFormat | number;
   /** A first stage right on a nesting parent, or a negative errno. Absent: it wants a vIOMMU. */
   nest?(parent: ParentStage, physical: PhysicalMemory, type: number, data: Uint8Array): NestedDomain | number;
   /** It walks two stages. Default: it has `nest` or `virtual`. */
   readonly nestParent?: boolean;
   /** enum iommu_viommu_type, those that it has; default: any, where it has `virtual`. */
   readonly virtualTypes?: readonly number[];
-  /** A vIOMMU of one of its types, or a negative errno. `answer`: the caller's data, to be filled. */
-  virtual?(parent: ParentStage, physical: PhysicalMemory, type: number, answer: Uint8Array | null): VirtualIommu | number;
+  /** A vIOMMU of one of its types, or a negative errno. `answer`: the caller's data, to be filled; `place`: the mmap offset of hardware of that size. */
+  virtual?(
+    parent: ParentStage,
+    physical: PhysicalMemory,
+    type: number,
+    answer: Uint8Array | null,
+    place: (bytes: number) => number,
+  ): VirtualIommu | number;
 }
 
 /** A paging domain as a stage of a walk. */

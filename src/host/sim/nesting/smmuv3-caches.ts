@@ -1,7 +1,7 @@
 import { FAULT_NOT_PRESENT, type FaultKind } from '../../../pagetable/page-table.ts';
 import { errno } from '../../errno.ts';
 import { DMA_UNMAPPED } from '../translation.ts';
-import { StageOneCache } from './model.ts';
+import { StageOneCache, type StreamLookup } from './model.ts';
 import type { ContextDescriptor } from './smmuv3-cd.ts';
 
 /**
@@ -18,8 +18,6 @@ const TLBI_NH_VAA = 0x13;
 const TLBI_NSNH_ALL = 0x30;
 const ATC_INV = 0x40;
 const CMD_SYNC = 0x46;
-
-type Devices = (virtualId: bigint) => boolean;
 
 const IDR0_ATS = 1 << 10;
 const IDR3_RIL = 1 << 10;
@@ -107,7 +105,7 @@ export class SmmuCaches {
   }
 
   /** What Linux 7.3 takes from a vIOMMU: 0, or -EIO. `device`: whether the vIOMMU has a stream of that ID. */
-  check(word0: bigint, word1: bigint, device: Devices): number {
+  check(word0: bigint, word1: bigint, device: StreamLookup): number {
     const fields = commandFields.get(Number(word0 & 0xffn));
     if (fields === undefined) return -errno.EIO;
     if ((word0 & ~0xffn & ~fields.word0) !== 0n || (word1 & ~fields.word1) !== 0n) return -errno.EIO;
@@ -120,7 +118,7 @@ export class SmmuCaches {
   }
 
   /** Carries out a command that `check` takes: 0, or -EIO. */
-  command(word0: bigint, word1: bigint, device: Devices): number {
+  command(word0: bigint, word1: bigint, device: StreamLookup): number {
     if (this.check(word0, word1, device) < 0) return -errno.EIO;
     const asid = Number(word0 >> 48n);
     switch (Number(word0 & 0xffn)) {
@@ -148,7 +146,7 @@ export class SmmuCaches {
   }
 
   /** Commands that a queue of the guest's own may hold: the same but for configuration, and CMD_SYNC. */
-  queued(word0: bigint, word1: bigint, device: Devices): number {
+  queued(word0: bigint, word1: bigint, device: StreamLookup): number {
     const operation = Number(word0 & 0xffn);
     if (operation === CMD_SYNC) return 0;
     return operation === CFGI_CD || operation === CFGI_CD_ALL || operation === TLBI_NSNH_ALL

@@ -61,12 +61,12 @@ export function smmuv3(config: SmmuConfig = {}): NestingModel {
       return data;
     },
     virtualTypes: config.tegra241 === undefined ? [VIOMMU_SMMUV3] : [VIOMMU_SMMUV3, VIOMMU_TEGRA241],
-    virtual(parent, physical, type, answer) {
+    virtual(parent, physical, type, answer, place) {
       const caches = new SmmuCaches(idr);
       if (type === VIOMMU_SMMUV3 || config.tegra241 === undefined) return new VirtualSmmu(parent, physical, caches);
       const refused = checkVintf(answer);
       if (refused < 0) return refused;
-      const queues = new TegraQueues(physical, config.tegra241, caches);
+      const queues = new TegraQueues(physical, config.tegra241, caches, place);
       answerVintf(answer as Uint8Array, queues);
       return new VirtualSmmu(parent, physical, caches, queues);
     },

@@ -1,7 +1,7 @@
 import { errno } from '../../errno.ts';
 import type { Frames, PhysicalMemory } from '../memory.ts';
 import { Struct } from '../structs.ts';
-import type { HardwareQueues } from './model.ts';
+import type { HardwareQueues, StreamLookup } from './model.ts';
 import type { SmmuCaches } from './smmuv3-caches.ts';
 import { userStruct } from './user-struct.ts';
 
@@ -56,7 +56,7 @@ export function checkVintf(answer: Uint8Array | null): number {
 
 /** The offset names the page to mmap of the iommufd. */
 export function answerVintf(answer: Uint8Array, queues: TegraQueues): void {
-  viommuTegra.encode(answer, { out_vintf_mmap_offset: BigInt(queues.page.frames.first), out_vintf_mmap_length: BigInt(PAGE0_BYTES) });
+  viommuTegra.encode(answer, { out_vintf_mmap_offset: BigInt(queues.page.offset), out_vintf_mmap_length: BigInt(PAGE0_BYTES) });
 }
 
 interface Queue {
@@ -66,7 +66,7 @@ interface Queue {
 
 export class TegraQueues implements HardwareQueues {
   readonly type = QUEUE_TEGRA241;
-  readonly page: { readonly frames: Frames };
+  readonly page: { readonly frames: Frames; readonly offset: number };
   readonly #physical: PhysicalMemory;
   readonly #caches: SmmuCaches;
   readonly #queues: Queue[] = [];
@@ -74,12 +74,12 @@ export class TegraQueues implements HardwareQueues {
   readonly #largest: number;
   readonly #registers: DataView;
 
-  constructor(physical: PhysicalMemory, config: TegraConfig, caches: SmmuCaches) {
+  constructor(physical: PhysicalMemory, config: TegraConfig, caches: SmmuCaches, place: (bytes: number) => number) {
     this.#physical = physical;
     this.#caches = caches;
     this.#limit = 2 ** (config.log2vcmdqs ?? 1);
     this.#largest = ENTRY_BYTES * 2 ** (config.queueLg2 ?? 8);
-    this.page = { frames: physical.allocate(PAGE0_BYTES) };
+    this.page = { frames: physical.allocate(PAGE0_BYTES), offset: place(PAGE0_BYTES) };
     this.#registers = new DataView(this.page.frames.buffer);
   }
 
@@ -99,12 +99,12 @@ export class TegraQueues implements HardwareQueues {
     for (let offset = 0; offset < QUEUE_STRIDE; offset += 4) this.#registers.setUint32(index * QUEUE_STRIDE + offset, 0, true);
   }
 
-  run(device: (virtualId: bigint) => boolean): void {
+  run(device: StreamLookup): void {
     for (const [index, queue] of this.#queues.entries()) this.#drain(index * QUEUE_STRIDE, queue, device);
   }
 
   /** Indices count entries and wrap with one bit more than the queue needs, as in every SMMUv3 queue (IHI 0070, 3.5.1). */
-  #drain(at: number, queue: Queue, device: (virtualId: bigint) => boolean): void {
+  #drain(at: number, queue: Queue, device: StreamLookup): void {
     const registers = this.#registers;
     const enabled = registers.getUint32(at + CONFIG, true) & ENABLE;
     registers.setUint32(at + STATUS, enabled, true);
