@@ -1,3 +1,4 @@
+import { requireInteger } from '../../memory/arguments.ts';
 import type { Capability } from '../capability.ts';
 
 const SECTION = 'IOMMU capabilities';
@@ -8,7 +9,7 @@ interface CapabilityField extends Capability {
 }
 
 /** The capabilities register, from bit 0 on. */
-export const CAPABILITIES: readonly CapabilityField[] = [
+export const CAPABILITIES = [
   { name: 'version', section: SECTION, bits: [7, 0], value: 0x10, reason: 'the revision that is followed' },
   { name: 'Sv32', section: SECTION, bits: [8, 8], value: true, reason: 'tables of 32-bit guests (DC.tc.SXL)' },
   { name: 'Sv39', section: SECTION, bits: [9, 9], value: true, reason: 'first stage' },
@@ -62,7 +63,32 @@ export const CAPABILITIES: readonly CapabilityField[] = [
   { name: 'NL', section: SECTION, bits: [42, 42], value: true, reason: 'accepted; no entry that is no leaf is cached' },
   { name: 'S', section: SECTION, bits: [43, 43], value: true, reason: 'ranges of IOTINVAL' },
   { name: 'custom', section: SECTION, bits: [63, 56], value: 0, reason: 'nothing of ours' },
-];
+] as const satisfies readonly CapabilityField[];
+
+/** Name of a capability, as the specification writes it. */
+export type CapabilityName = (typeof CAPABILITIES)[number]['name'];
 
 /** The register with all of it. */
-export const ALL_CAPABILITIES = CAPABILITIES.reduce((register, { bits, value }) => register | (BigInt(value) << BigInt(bits[1])), 0n);
+export const ALL_CAPABILITIES = riscvCapabilities();
+
+/**
+ * The capabilities register: all that there is, but for what is named otherwise.
+ *
+ * @example
+ * const iommu = new RiscvIommu({ capabilities: riscvCapabilities({ AMO_HWAD: false, PAS: 48 }) }, { memory: GuestMemory.ofBytes(1 << 20) });
+ * Number((iommu.read(0, 8) >> 32n) & 0x3fn); // 48
+ *
+ * @throws RangeError for a name that the specification has not, or a value that does not fit its field
+ */
+export function riscvCapabilities(otherwise: Readonly<Partial<Record<CapabilityName, number | boolean>>> = {}): bigint {
+  const unknown = Object.keys(otherwise).find((name) => !CAPABILITIES.some((field) => field.name === name));
+  if (unknown !== undefined) throw new RangeError(`riscvCapabilities: there is no ${unknown}`);
+  let register = 0n;
+  for (const { name, bits, value } of CAPABILITIES) {
+    const [high, low] = bits;
+    const chosen = Number(otherwise[name] ?? value);
+    requireInteger('riscvCapabilities', name, chosen, 0, 2 ** (high - low + 1) - 1);
+    register |= BigInt(chosen) << BigInt(low);
+  }
+  return register;
+}

@@ -1,4 +1,39 @@
-export { Registers } from './control/registers.ts';
+export { type CapabilityName, riscvCapabilities } from './capabilities.ts';
+export {
+  CAPABILITIES,
+  Cap,
+  CapHi,
+  CQB,
+  CQCSR,
+  CQH,
+  CQT,
+  DDTP,
+  DdtMode,
+  FCTL,
+  Fctl,
+  FQB,
+  FQCSR,
+  FQH,
+  FQT,
+  ICVEC,
+  IOCOUNTINH,
+  IOCOUNTOVF,
+  IOHPMCTR,
+  IOHPMCYCLES,
+  IOHPMEVT,
+  IOMMU_QOSID,
+  IPSR,
+  MSI_CFG_TBL,
+  PAGE_OF_REGISTERS,
+  PQB,
+  PQCSR,
+  PQH,
+  PQT,
+  Registers,
+  TR_REQ_CTL,
+  TR_REQ_IOVA,
+  TR_RESPONSE,
+} from './control/registers.ts';
 export { RiscvIommu, type RiscvIommuConfig } from './riscv-iommu.ts';
 export { Cause } from './spec/causes.ts';
 export { INTERRUPT_IN_MEMORY } from './spec/faults.ts';
