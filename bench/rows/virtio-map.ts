@@ -1,7 +1,8 @@
 import { hiOf, loOf } from '../../src/memory/address.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { VirtioIommu } from '../../src/target/virtio-iommu/index.ts';
-import { MAP_BYTES, REQUEST_QUEUE, T_MAP } from '../../src/target/virtio-iommu/protocol.ts';
+import { REQUEST_QUEUE } from '../../src/target/virtio-iommu/spec/features.ts';
+import { MAP_BYTES, T_MAP } from '../../src/target/virtio-iommu/spec/requests.ts';
 import { F_EVENT_IDX, F_RING_PACKED, STATUS_DRIVER_OK } from '../../src/virtqueue/spec.ts';
 import type { Row, Work } from '../row.ts';
 

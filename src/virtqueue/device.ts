@@ -9,6 +9,7 @@ import {
   STATUS_DRIVER_OK,
   STATUS_FEATURES_OK,
   STATUS_NEEDS_RESET,
+  STATUS_SUSPEND,
 } from './spec.ts';
 import { SplitQueue } from './split.ts';
 import type { QueueSetup, Virtqueue } from './virtqueue.ts';
@@ -86,14 +87,14 @@ export class VirtioDevice {
   get status(): number {
     return this.#status;
   }
-  /** What the driver writes; 0 resets the device. FEATURES_OK does not stay when the features are not acceptable (2.2.2). */
+  /** What the driver writes; 0 resets the device. SUSPEND is not negotiated, and stays 0 (3.4). FEATURES_OK does not stay when the features are not acceptable (2.2.2). */
   set status(value: number) {
     if ((value & 0xff) === 0) {
       this.clear();
       this.#events.reset();
       return;
     }
-    let status = (value & 0xff & ~STATUS_NEEDS_RESET) | (this.#status & STATUS_NEEDS_RESET);
+    let status = (value & 0xff & ~(STATUS_NEEDS_RESET | STATUS_SUSPEND)) | (this.#status & STATUS_NEEDS_RESET);
     const decided = (this.#status & STATUS_FEATURES_OK) !== 0;
     if (decided) status |= STATUS_FEATURES_OK;
     else if (!this.#acceptable()) status &= ~STATUS_FEATURES_OK;

@@ -1,4 +1,4 @@
-/* Virtual I/O Device (VIRTIO) 1.3: what every device has. All fields are little-endian. */
+/* Virtual I/O Device (VIRTIO) 1.4: what every device has. All fields are little-endian. */
 
 /** Feature bits of every device (6). */
 export const F_INDIRECT_DESC = 1n << 28n;
@@ -11,4 +11,6 @@ export const STATUS_ACKNOWLEDGE = 1;
 export const STATUS_DRIVER = 2;
 export const STATUS_DRIVER_OK = 4;
 export const STATUS_FEATURES_OK = 8;
+/** Only with F_SUSPEND, which nobody here offers. */
+export const STATUS_SUSPEND = 16;
 export const STATUS_NEEDS_RESET = 64;

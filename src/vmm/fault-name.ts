@@ -6,7 +6,7 @@ import { FAULT_BASE, type FaultSource, targetFault } from '../target/fault-codes
 import { Cause } from '../target/riscv/spec/causes.ts';
 import * as riscv from '../target/riscv/spec/faults.ts';
 import * as spapr from '../target/spapr/faults.ts';
-import { FAULT_R_DOMAIN, FAULT_R_MAPPING, FAULT_R_UNKNOWN } from '../target/virtio-iommu/protocol.ts';
+import { FAULT_R_DOMAIN, FAULT_R_MAPPING, FAULT_R_UNKNOWN } from '../target/virtio-iommu/spec/fault.ts';
 import { Fault } from '../target/vtd/spec/faults.ts';
 import { PEC } from '../target/zpci/spec/codes.ts';
 import * as zpci from '../target/zpci/spec/faults.ts';

@@ -1,5 +1,15 @@
 import type { VirtioIommuState } from '../../src/target/virtio-iommu/index.ts';
-import { S_INVAL, S_NOENT, S_OK, S_RANGE, S_UNSUPP, T_ATTACH, T_DETACH, T_MAP, T_UNMAP } from '../../src/target/virtio-iommu/protocol.ts';
+import {
+  S_INVAL,
+  S_NOENT,
+  S_OK,
+  S_RANGE,
+  S_UNSUPP,
+  T_ATTACH,
+  T_DETACH,
+  T_MAP,
+  T_UNMAP,
+} from '../../src/target/virtio-iommu/spec/requests.ts';
 import type { Buffer } from '../virtqueue/driver.ts';
 
 /** One request, what became of it on both sides, and our state before it. */
@@ -11,7 +21,7 @@ export interface Answered {
   readonly theirs: readonly [number, number];
 }
 
-/** Where QEMU 11.1 does not do what virtio 1.3 says. */
+/** Where QEMU 11.1 does not do what virtio 1.4 says. */
 export interface Difference {
   readonly what: string;
   readonly section: string;

@@ -5,7 +5,7 @@ import { joinHiLo } from '../../src/memory/address.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { NO_PASID } from '../../src/target/target.ts';
 import { VirtioIommu, type VirtioIommuOptions } from '../../src/target/virtio-iommu/index.ts';
-import { REQUEST_QUEUE } from '../../src/target/virtio-iommu/protocol.ts';
+import { REQUEST_QUEUE } from '../../src/target/virtio-iommu/spec/features.ts';
 import { arbitraryRequest, PAGES } from '../target/virtio-iommu/arbitrary.ts';
 import { EP, featuresOf, MSI, OTHER, type RingKind, ringKinds } from '../target/virtio-iommu/fixture.ts';
 import { attach, detach, map, probe, unmap } from '../target/virtio-iommu/requests.ts';

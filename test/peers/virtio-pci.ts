@@ -3,7 +3,7 @@ import { bdf, PciFunction, portConfig } from './pci.ts';
 import { Qtest } from './qtest.ts';
 import { Edu, IommuTestdev } from './testdev.ts';
 
-/** struct virtio_pci_common_cfg (virtio 1.3, 4.1.4.3), at the start of BAR4 as QEMU lays it out. */
+/** struct virtio_pci_common_cfg (virtio 1.4, 4.1.4.3), at the start of BAR4 as QEMU lays it out. */
 const DEVICE_FEATURE_SELECT = 0x00;
 const DEVICE_FEATURE = 0x04;
 const DRIVER_FEATURE_SELECT = 0x08;

@@ -4,7 +4,7 @@ import type { QueueSetup } from '../../src/virtqueue/virtqueue.ts';
 
 /*
  * The driver's side of a virtqueue, small: rings and buffers in one stretch of guest memory, buffers used in order. Written from
- * virtio 1.3, 2.7 and 2.8, without a look at the device's side.
+ * virtio 1.4, 2.7 and 2.8, without a look at the device's side.
  */
 
 /** One buffer: the device-readable bytes, and how many it may write; each cut into descriptors at the given lengths. */

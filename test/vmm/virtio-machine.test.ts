@@ -7,7 +7,7 @@ import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
 import { READ, WRITE } from '../../src/memory/access.ts';
 import { addressOfPfn, pfnOf } from '../../src/memory/address.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
-import { S_NOMEM, S_OK } from '../../src/target/virtio-iommu/protocol.ts';
+import { S_NOMEM, S_OK } from '../../src/target/virtio-iommu/spec/requests.ts';
 import { Machine } from '../../src/vmm/machine.ts';
 import { EP, type Fixture, OTHER, start } from '../target/virtio-iommu/fixture.ts';
 import { attach, map, unmap } from '../target/virtio-iommu/requests.ts';

@@ -6,7 +6,7 @@ import type { ExpectedDma } from './dma-check.ts';
 import { guarded, type RecordedTarget, type ReplayContext, recordedAccess } from './replayer.ts';
 import { hex } from './tally.ts';
 
-/** VIRTIO_IOMMU_RESV_MEM_T_MSI (virtio 1.3, 5.13.6.8.1). */
+/** VIRTIO_IOMMU_RESV_MEM_T_MSI (virtio 1.4, 5.13.6.8.1). */
 const SUBTYPE_MSI = 1;
 /** VIRTIO_IOMMU_FAULT_R_UNKNOWN. */
 const UNKNOWN = 0;

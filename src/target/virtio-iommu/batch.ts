@@ -1,18 +1,6 @@
 import type { Domains } from './domains.ts';
-import {
-  ATTACH_BYTES,
-  DETACH_BYTES,
-  MAP_BYTES,
-  REQUEST_BYTES,
-  S_INVAL,
-  S_NONE,
-  S_UNSUPP,
-  T_ATTACH,
-  T_DETACH,
-  T_MAP,
-  T_UNMAP,
-  UNMAP_BYTES,
-} from './protocol.ts';
+import type { Requests } from './requests.ts';
+import { REQUEST_BYTES } from './spec/requests.ts';
 
 /** Requests that are made known to the hardware together. */
 export const BATCH_LIMIT = 256;
@@ -25,19 +13,21 @@ export const BATCH_LIMIT = 256;
 export class Batch {
   /** The device-readable parts, REQUEST_BYTES each. */
   readonly bytes = new Uint8Array(BATCH_LIMIT * REQUEST_BYTES);
+  /** Each of them as 32-bit words. */
+  readonly requests: readonly Int32Array[];
   /** One for each request; final once `settle` was called. */
   readonly statuses = new Int8Array(BATCH_LIMIT);
-  /** Whether MAP and UNMAP are available (5.13.6.5, 5.13.6.6). */
-  mapUnmap = false;
-  readonly #view = new DataView(this.bytes.buffer);
   readonly #lengths = new Uint8Array(BATCH_LIMIT);
+  readonly #does: Requests;
   readonly #domains: Domains;
   #count = 0;
   /** First request that the hardware does not know of. */
   #open = 0;
 
-  constructor(domains: Domains) {
+  constructor(does: Requests, domains: Domains) {
+    this.#does = does;
     this.#domains = domains;
+    this.requests = Array.from({ length: BATCH_LIMIT }, (_, i) => new Int32Array(this.bytes.buffer, i * REQUEST_BYTES, REQUEST_BYTES / 4));
   }
 
   clear(): void {
@@ -48,12 +38,11 @@ export class Batch {
   /** Does the next request, whose first `length` bytes lie in `bytes` at its place. */
   add(length: number): void {
     const index = this.#count;
-    const type = this.bytes[index * REQUEST_BYTES];
-    const alone = type === T_ATTACH || type === T_DETACH;
+    const alone = this.#does.isAlone(this.requests[index]);
     if (alone) this.settle();
     this.#count = index + 1;
     this.#lengths[index] = length;
-    this.statuses[index] = this.#execute(index);
+    this.statuses[index] = this.#does.execute(this.requests[index], length);
     if (alone) this.#open = this.#count;
   }
 
@@ -74,28 +63,8 @@ export class Batch {
     }
     for (let index = from; index < this.#count; index++) {
       if (this.#lengths[index] === 0) continue;
-      this.statuses[index] = this.#execute(index);
+      this.statuses[index] = this.#does.execute(this.requests[index], this.#lengths[index]);
       if (!this.#domains.settle()) this.statuses[index] = this.#domains.refusal;
-    }
-  }
-
-  /** A request that is cut short but can be answered is INVAL; one of a type that is not known comes back unanswered (5.13.6). */
-  #execute(index: number): number {
-    const at = index * REQUEST_BYTES;
-    const length = this.#lengths[index];
-    switch (this.bytes[at]) {
-      case T_ATTACH:
-        return length < ATTACH_BYTES ? S_INVAL : this.#domains.attach(this.#view, at);
-      case T_DETACH:
-        return length < DETACH_BYTES ? S_INVAL : this.#domains.detach(this.#view, at);
-      case T_MAP:
-        if (!this.mapUnmap) return S_UNSUPP;
-        return length < MAP_BYTES ? S_INVAL : this.#domains.map(this.#view, at);
-      case T_UNMAP:
-        if (!this.mapUnmap) return S_UNSUPP;
-        return length < UNMAP_BYTES ? S_INVAL : this.#domains.unmap(this.#view, at);
-      default:
-        return S_NONE;
     }
   }
 }

@@ -1,12 +1,6 @@
-/** struct virtio_iommu_config (5.13.4), little-endian. */
-const PAGE_SIZE_MASK = 0;
-const INPUT_START = 8;
-const INPUT_END = 16;
-const DOMAIN_START = 24;
-const DOMAIN_END = 28;
-const PROBE_SIZE = 32;
-const BYPASS = 36;
-const CONFIG_BYTES = 40;
+import { hiOf, loOf } from '../../memory/address.ts';
+import { isSet, put } from '../fields.ts';
+import { BYPASS_OFFSET, CONFIG, CONFIG_BYTES } from './spec/config.ts';
 
 export interface ConfigFields {
   readonly pageSizeMask: bigint;
@@ -18,25 +12,29 @@ export interface ConfigFields {
   readonly probeBytes: number;
 }
 
-/** The device's configuration as the driver reads it. Only `bypass` ever changes. */
+/** The device's configuration as the driver reads it (5.13.4). Only `bypass` ever changes. */
 export class ConfigSpace {
-  readonly #bytes = new Uint8Array(CONFIG_BYTES);
+  readonly #words = new Int32Array(CONFIG_BYTES / 4);
+  readonly #bytes = new Uint8Array(this.#words.buffer);
 
-  constructor(fields: ConfigFields) {
-    const view = new DataView(this.#bytes.buffer);
-    view.setBigUint64(PAGE_SIZE_MASK, fields.pageSizeMask, true);
-    view.setBigUint64(INPUT_START, fields.inputRange.start, true);
-    view.setBigUint64(INPUT_END, fields.inputRange.last, true);
-    view.setUint32(DOMAIN_START, fields.domainRange.first, true);
-    view.setUint32(DOMAIN_END, fields.domainRange.last, true);
-    view.setUint32(PROBE_SIZE, fields.probeBytes, true);
+  constructor({ pageSizeMask, inputRange, domainRange, probeBytes }: ConfigFields) {
+    const words = this.#words;
+    put(words, CONFIG.PAGE_SIZE_MASK_LO, loOf(pageSizeMask));
+    put(words, CONFIG.PAGE_SIZE_MASK_HI, hiOf(pageSizeMask));
+    put(words, CONFIG.INPUT_START_LO, loOf(inputRange.start));
+    put(words, CONFIG.INPUT_START_HI, hiOf(inputRange.start));
+    put(words, CONFIG.INPUT_END_LO, loOf(inputRange.last));
+    put(words, CONFIG.INPUT_END_HI, hiOf(inputRange.last));
+    put(words, CONFIG.DOMAIN_START, domainRange.first);
+    put(words, CONFIG.DOMAIN_END, domainRange.last);
+    put(words, CONFIG.PROBE_SIZE, probeBytes);
   }
 
   get bypass(): boolean {
-    return this.#bytes[BYPASS] === 1;
+    return isSet(this.#words, CONFIG.BYPASS);
   }
   set bypass(value: boolean) {
-    this.#bytes[BYPASS] = value ? 1 : 0;
+    put(this.#words, CONFIG.BYPASS, value ? 1 : 0);
   }
 
   /** Fills `to` with what the driver reads at `offset`; 0 past the end. */
@@ -46,7 +44,7 @@ export class ConfigSpace {
 
   /** What a write means for `bypass`; null: nothing, or a value that it cannot have (5.13.4.2). */
   bypassWritten(offset: number, from: Uint8Array): boolean | null {
-    const value = from[BYPASS - offset];
+    const value = from[BYPASS_OFFSET - offset];
     return value === 0 || value === 1 ? value === 1 : null;
   }
 }

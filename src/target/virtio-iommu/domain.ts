@@ -1,7 +1,7 @@
 import { READ_WRITE } from '../../memory/access.ts';
 import { IntervalMap } from '../../memory/interval-map.ts';
 import type { AddressSpace, PfnRange, RunVisitor } from '../target.ts';
-import type { Endpoint } from './endpoint.ts';
+import type { ReservedRegions } from './reserved-regions.ts';
 
 /** What the configuration space says of domains (5.13.4), and the caps that a guest cannot exceed. */
 export interface DomainLimits {
@@ -31,7 +31,8 @@ export class Domain implements AddressSpace {
   readonly announced = true;
   readonly granuleLg2: number;
   readonly mappings: IntervalMap;
-  readonly endpoints = new Set<Endpoint>();
+  /** What is reserved for each of its endpoints. */
+  readonly #members = new Set<ReservedRegions>();
   readonly #input: PfnRange;
   #apertures: readonly PfnRange[];
 
@@ -51,27 +52,30 @@ export class Domain implements AddressSpace {
     return this.#apertures;
   }
 
-  add(endpoint: Endpoint): void {
-    this.endpoints.add(endpoint);
-    endpoint.domain = this;
+  /** Endpoints that are in it. */
+  get size(): number {
+    return this.#members.size;
+  }
+
+  add(member: ReservedRegions): void {
+    this.#members.add(member);
     this.#cutApertures();
   }
 
-  remove(endpoint: Endpoint): void {
-    this.endpoints.delete(endpoint);
-    endpoint.domain = null;
+  remove(member: ReservedRegions): void {
+    this.#members.delete(member);
     this.#cutApertures();
   }
 
   /** Whether a page of [first, last] is reserved for one of the endpoints. */
   reserves(first: number, last: number): boolean {
-    for (const endpoint of this.endpoints) if (endpoint.reserves(first, last)) return true;
+    for (const member of this.#members) if (member.touch(first, last)) return true;
     return false;
   }
 
-  /** Whether a mapping lies where the endpoint has something reserved. */
-  mapsReserved(endpoint: Endpoint): boolean {
-    return endpoint.reserved.some(({ first, last }) => {
+  /** Whether a mapping lies where something is reserved. */
+  maps({ pages }: ReservedRegions): boolean {
+    return pages.some(({ first, last }) => {
       const slot = this.mappings.seek(first);
       return slot >= 0 && this.mappings.firstOf(slot) <= last;
     });
@@ -87,7 +91,7 @@ export class Domain implements AddressSpace {
   }
 
   #cutApertures(): void {
-    const taken = [...this.endpoints].flatMap((endpoint) => endpoint.reserved).sort((a, b) => a.first - b.first);
+    const taken = [...this.#members].flatMap(({ pages }) => pages).sort((a, b) => a.first - b.first);
     const apertures: PfnRange[] = [];
     let from = this.#input.first;
     for (const { first, last } of taken) {

@@ -1,66 +1,10 @@
-import { PAGE_BYTES, pfnOf } from '../../memory/address.ts';
-import { requireObject } from '../../memory/arguments.ts';
 import type { Domain } from './domain.ts';
-import { RESV_MEM_BYTES } from './protocol.ts';
-
-/** Addresses that an endpoint's driver must not map (5.13.6.8.1). */
-export interface ReservedRegion {
-  /** `msi`: writes there are interrupts and pass the IOMMU as they are. */
-  readonly kind: 'reserved' | 'msi';
-  /** First and last byte; whole pages. */
-  readonly start: bigint;
-  readonly last: bigint;
-}
-
-/** The same in page frame numbers. */
-interface ReservedPages {
-  readonly kind: ReservedRegion['kind'];
-  readonly first: number;
-  readonly last: number;
-}
+import type { ReservedRegions } from './reserved-regions.ts';
 
 /** Something that does DMA behind this IOMMU. */
-export class Endpoint {
+export interface Endpoint {
   readonly id: number;
-  readonly regions: readonly ReservedRegion[];
-  /** Ascending. */
-  readonly reserved: readonly ReservedPages[];
-  domain: Domain | null = null;
-
-  /** @throws RangeError for regions that overlap, are no whole pages, are two for MSIs, or do not fit a PROBE answer; TypeError for bounds that are no bigints. */
-  constructor(id: number, regions: readonly ReservedRegion[], probeBytes: number) {
-    if (!Number.isInteger(id) || id < 0 || id > 0xffff_ffff) throw new RangeError(`VirtioIommu: endpoint ${id} is no 32-bit number`);
-    if (!Array.isArray(regions)) throw new TypeError('VirtioIommu: reserved regions are no array');
-    for (const region of regions) requireObject('VirtioIommu', 'reserved region', region);
-    if (regions.length * RESV_MEM_BYTES > probeBytes)
-      throw new RangeError(`VirtioIommu: ${regions.length} reserved regions do not fit a probe of ${probeBytes} bytes`);
-    if (regions.filter(({ kind }) => kind === 'msi').length > 1) throw new RangeError('VirtioIommu: two reserved regions for MSIs');
-    this.id = id;
-    this.regions = regions;
-    this.reserved = regions.map(pagesOf).sort((a, b) => a.first - b.first);
-    this.reserved.forEach(({ first }, i) => {
-      if (i > 0 && this.reserved[i - 1].last >= first) throw new RangeError('VirtioIommu: two reserved regions overlap');
-    });
-  }
-
-  /** Whether a page of [first, last] is reserved. */
-  reserves(first: number, last: number): boolean {
-    for (const region of this.reserved) if (region.first <= last && region.last >= first) return true;
-    return false;
-  }
-
-  /** Whether the page is the doorbell of MSIs. */
-  isMsi(pfn: number): boolean {
-    for (const region of this.reserved) if (region.kind === 'msi' && region.first <= pfn && region.last >= pfn) return true;
-    return false;
-  }
-}
-
-function pagesOf({ kind, start, last }: ReservedRegion): ReservedPages {
-  const page = BigInt(PAGE_BYTES);
-  if (typeof start !== 'bigint' || typeof last !== 'bigint')
-    throw new TypeError(`VirtioIommu: reserved region [${String(start)}, ${String(last)}] is not of bigints`);
-  if (start < 0n || last < start || last >= 1n << 64n || start % page !== 0n || (last + 1n) % page !== 0n)
-    throw new RangeError(`VirtioIommu: reserved region [0x${start.toString(16)}, 0x${last.toString(16)}] is not whole pages`);
-  return { kind, first: pfnOf(start), last: pfnOf(last) };
+  readonly reserved: ReservedRegions;
+  /** Of which it is one of the members. */
+  domain: Domain | null;
 }

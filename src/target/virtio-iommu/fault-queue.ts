@@ -2,7 +2,9 @@ import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { Chain } from '../../virtqueue/chain.ts';
 import type { VirtioDevice } from '../../virtqueue/device.ts';
 import { TAKEN } from '../../virtqueue/virtqueue.ts';
-import { EVENT_QUEUE, FAULT_BYTES, FAULT_F_ADDRESS } from './protocol.ts';
+import { put } from '../fields.ts';
+import { FAULT, FAULT_BYTES, FAULT_F_ADDRESS } from './spec/fault.ts';
+import { EVENT_QUEUE } from './spec/features.ts';
 
 /** Reports faults on the event queue (5.13.6.9). A report that finds no buffer is dropped and counted. */
 export class FaultQueue {
@@ -12,7 +14,7 @@ export class FaultQueue {
   readonly #device: VirtioDevice;
   readonly #chain = new Chain();
   readonly #report = new Uint8Array(FAULT_BYTES);
-  readonly #view = new DataView(this.#report.buffer);
+  readonly #words = new Int32Array(this.#report.buffer);
 
   constructor(memory: GuestMemory, device: VirtioDevice) {
     this.#memory = memory;
@@ -21,12 +23,12 @@ export class FaultQueue {
 
   /** `flags`: FAULT_F_READ and FAULT_F_WRITE. */
   report(reason: number, flags: number, endpoint: number, hi: number, lo: number): void {
-    const view = this.#view;
-    view.setUint8(0, reason);
-    view.setUint32(4, flags | FAULT_F_ADDRESS, true);
-    view.setUint32(8, endpoint, true);
-    view.setInt32(16, lo, true);
-    view.setInt32(20, hi, true);
+    const words = this.#words;
+    put(words, FAULT.REASON, reason);
+    put(words, FAULT.FLAGS, flags | FAULT_F_ADDRESS);
+    put(words, FAULT.ENDPOINT, endpoint);
+    put(words, FAULT.ADDRESS_LO, lo);
+    put(words, FAULT.ADDRESS_HI, hi);
     if (!this.#send()) this.dropped++;
   }
 

@@ -2,10 +2,13 @@ import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { Chain } from '../../virtqueue/chain.ts';
 import type { VirtioDevice } from '../../virtqueue/device.ts';
 import { TAKEN, type Virtqueue } from '../../virtqueue/virtqueue.ts';
+import { get, put } from '../fields.ts';
 import { BATCH_LIMIT, type Batch } from './batch.ts';
 import type { Endpoint } from './endpoint.ts';
 import { probeProperties } from './probe.ts';
-import { HEAD_BYTES, PROBE_BYTES, REQUEST_BYTES, REQUEST_QUEUE, S_INVAL, S_NOENT, S_NONE, S_OK, T_PROBE, TAIL_BYTES } from './protocol.ts';
+import { REQUEST_QUEUE } from './spec/features.ts';
+import { HEAD, HEAD_BYTES, PROBE, PROBE_BYTES, REQUEST_BYTES, S_INVAL, S_NOENT, S_OK, T_PROBE, TAIL, TAIL_BYTES } from './spec/requests.ts';
+import { S_NONE } from './status.ts';
 
 /** What PROBE needs; `bytes` 0: the feature was not offered. */
 export interface ProbeSource {
@@ -19,17 +22,16 @@ export class RequestQueue {
   readonly #device: VirtioDevice;
   readonly #batch: Batch;
   readonly #probe: ProbeSource;
-  readonly #view: DataView;
   readonly #chains: Chain[] = [];
   readonly #written = new Float64Array(BATCH_LIMIT);
-  readonly #tail = new Uint8Array(TAIL_BYTES);
+  readonly #tail = new Int32Array(TAIL_BYTES / 4);
+  readonly #tailBytes = new Uint8Array(this.#tail.buffer);
 
   constructor(memory: GuestMemory, device: VirtioDevice, batch: Batch, probe: ProbeSource) {
     this.#memory = memory;
     this.#device = device;
     this.#batch = batch;
     this.#probe = probe;
-    this.#view = new DataView(batch.bytes.buffer);
   }
 
   /**
@@ -73,22 +75,25 @@ export class RequestQueue {
     const at = index * REQUEST_BYTES;
     const length = chain.read(this.#memory, this.#batch.bytes, at, REQUEST_BYTES);
     if (length < HEAD_BYTES || chain.writable < TAIL_BYTES) this.#batch.addAnswered(S_NONE);
-    else if (this.#batch.bytes[at] === T_PROBE) this.#batch.addAnswered(this.#executeProbe(chain, at, length, index));
+    else if (get(this.#batch.requests[index], HEAD.TYPE) === T_PROBE) this.#batch.addAnswered(this.#executeProbe(chain, length, index));
     else {
       this.#written[index] = 0;
       this.#batch.add(length);
     }
   }
 
-  /** PROBE (5.13.6.7): the properties go out now, `#written` says where the tail follows. */
-  #executeProbe(chain: Chain, at: number, length: number, index: number): number {
+  /** The properties go out now, `#written` says where the tail follows. PROBE.n: the requirements of 5.13.6.7.2, the first being to ignore `reserved`. */
+  #executeProbe(chain: Chain, length: number, index: number): number {
     const { bytes, endpoints } = this.#probe;
+    // PROBE.3.
     if (bytes === 0) return S_NONE;
     const room = Math.min(bytes, chain.writable - TAIL_BYTES);
-    const endpoint = endpoints.get(this.#view.getUint32(at + HEAD_BYTES, true));
-    const status = length < PROBE_BYTES || room < bytes ? S_INVAL : endpoint === undefined ? S_NOENT : S_OK;
-    const properties = status === S_OK ? probeProperties(endpoint!, bytes) : new Uint8Array(room);
     this.#written[index] = room;
+    const endpoint = endpoints.get(get(this.#batch.requests[index], PROBE.ENDPOINT) >>> 0);
+    // PROBE.7, before PROBE.2: no list, no property.
+    const status = length < PROBE_BYTES || room < bytes ? S_INVAL : endpoint === undefined ? S_NOENT : S_OK;
+    // PROBE.8: the rest is 0.
+    const properties = status === S_OK ? probeProperties(endpoint!.reserved.regions, bytes) : new Uint8Array(room);
     return chain.write(this.#memory, 0, properties, 0, room) < 0 ? S_NONE : status;
   }
 
@@ -97,8 +102,8 @@ export class RequestQueue {
     const chain = this.#chains[index];
     const status = this.#batch.statuses[index];
     const offset = this.#written[index];
-    this.#tail[0] = status;
-    const answered = status !== S_NONE && chain.write(this.#memory, offset, this.#tail, 0, TAIL_BYTES) >= 0;
+    put(this.#tail, TAIL.STATUS, status);
+    const answered = status !== S_NONE && chain.write(this.#memory, offset, this.#tailBytes, 0, TAIL_BYTES) >= 0;
     return ring.give(chain, answered ? offset + TAIL_BYTES : 0);
   }
 }

@@ -1,6 +1,6 @@
 import type { VirtioDeviceState } from '../../virtqueue/device.ts';
 import type { DomainMembers, Domains } from './domains.ts';
-import { QUEUES } from './protocol.ts';
+import { QUEUES } from './spec/features.ts';
 
 interface SavedDomain {
   readonly id: number;

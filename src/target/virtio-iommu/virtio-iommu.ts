@@ -1,36 +1,52 @@
 import { EXECUTE, READ, READ_WRITE, WRITE } from '../../memory/access.ts';
-import { hiOfPfn, loOfPfn, PAGE_LG2, pfnOfHiLo } from '../../memory/address.ts';
+import { hiOf, hiOfPfn, loOf, loOfPfn, PAGE_LG2, pfnOfHiLo } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { Iotlb, NO_CONTEXT } from '../../memory/iotlb.ts';
 import { VirtioDevice } from '../../virtqueue/device.ts';
-import {
-  F_EVENT_IDX,
-  F_INDIRECT_DESC,
-  F_RING_PACKED,
-  F_VERSION_1,
-  STATUS_ACKNOWLEDGE,
-  STATUS_DRIVER,
-  STATUS_FEATURES_OK,
-} from '../../virtqueue/spec.ts';
+import { STATUS_ACKNOWLEDGE, STATUS_DRIVER, STATUS_FEATURES_OK } from '../../virtqueue/spec.ts';
 import { targetFault } from '../fault-codes.ts';
+import { put } from '../fields.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import type { AddressSpace, Target, TargetObserver } from '../target.ts';
 import { Batch } from './batch.ts';
+import { FEATURES, featuresOf } from './capabilities.ts';
 import { ConfigSpace } from './config-space.ts';
 import type { Domain } from './domain.ts';
 import { Domains } from './domains.ts';
-import { Endpoint, type ReservedRegion } from './endpoint.ts';
+import type { Endpoint } from './endpoint.ts';
 import { FaultQueue } from './fault-queue.ts';
 import { type Settings, settingsOf, type VirtioIommuOptions } from './options.ts';
-import * as virtio from './protocol.ts';
 import { RequestQueue } from './request-queue.ts';
+import { Requests } from './requests.ts';
+import { type ReservedRegion, ReservedRegions } from './reserved-regions.ts';
+import { FAULT_F_READ, FAULT_F_WRITE, FAULT_R_DOMAIN, FAULT_R_MAPPING, FAULT_R_UNKNOWN } from './spec/fault.ts';
+import { F_BYPASS, F_BYPASS_CONFIG, F_MAP_UNMAP, F_MMIO, QUEUES, REQUEST_QUEUE } from './spec/features.ts';
+import {
+  ATTACH,
+  ATTACH_BYTES,
+  ATTACH_F_BYPASS,
+  DETACH,
+  DETACH_BYTES,
+  HEAD,
+  MAP,
+  MAP_BYTES,
+  MAP_F_MMIO,
+  MAP_F_READ,
+  MAP_F_WRITE,
+  T_ATTACH,
+  T_DETACH,
+  T_MAP,
+  T_UNMAP,
+  UNMAP,
+  UNMAP_BYTES,
+} from './spec/requests.ts';
 import { checkState, domainsOf, saveDomain, type VirtioIommuState } from './state.ts';
 
 /** lg2 of the bytes that one answer in bypass mode speaks for: any would be true. */
 const IDENTITY_LG2 = 30;
 
 /**
- * The virtio-iommu device (virtio 1.3, 5.13). A driver reaches it through `device` (status, features, queues), the
+ * The virtio-iommu device (virtio 1.4, 5.13). A driver reaches it through `device` (status, features, queues), the
  * configuration space and `notify`; a recording through `attach`, `detach`, `map`, `unmap` and `probe`.
  * `translate` answers the complement of the fault's reason: ~FAULT_R_UNKNOWN, ~FAULT_R_DOMAIN, ~FAULT_R_MAPPING.
  */
@@ -44,7 +60,7 @@ export class VirtioIommu implements Target {
   readonly #iotlb: Iotlb;
   readonly #domains: Domains;
   readonly #batch: Batch;
-  readonly #view: DataView;
+  readonly #does: Requests;
   readonly #requests: RequestQueue;
   readonly #faults: FaultQueue;
   readonly translated: Int32Array;
@@ -59,9 +75,9 @@ export class VirtioIommu implements Target {
     this.#iotlb = new Iotlb(settings.iotlbCapacity);
     this.translated = this.#iotlb.out;
     this.#domains = new Domains(settings.limits, new IdentitySpace(memory), this.#iotlb);
-    this.#batch = new Batch(this.#domains);
-    this.#view = new DataView(this.#batch.bytes.buffer);
-    this.device = new VirtioDevice(memory, offeredFeatures(settings), virtio.QUEUES, settings.queueSize, {
+    this.#does = new Requests(this.#domains);
+    this.#batch = new Batch(this.#does, this.#domains);
+    this.device = new VirtioDevice(memory, offeredFeatures(settings), QUEUES, settings.queueSize, {
       interrupt: options.interrupt ?? (() => undefined),
       negotiated: () => this.#negotiated(),
       reset: () => this.#deviceReset(),
@@ -79,7 +95,8 @@ export class VirtioIommu implements Target {
    */
   addEndpoint(id: number, reserved: readonly ReservedRegion[] = []): () => void {
     if (this.#domains.endpoints.has(id)) throw new RangeError(`VirtioIommu: endpoint ${id} is known already`);
-    const endpoint = new Endpoint(id, reserved, this.#settings.probeBytes);
+    if (!Number.isInteger(id) || id < 0 || id > 0xffff_ffff) throw new RangeError(`VirtioIommu: endpoint ${id} is no 32-bit number`);
+    const endpoint = { id, reserved: new ReservedRegions(reserved, this.#settings.probeBytes), domain: null };
     this.#domains.endpoints.set(id, endpoint);
     return () => {
       if (this.#domains.endpoints.get(id) !== endpoint) return;
@@ -100,7 +117,7 @@ export class VirtioIommu implements Target {
   /** A driver's write to the configuration space: only `bypass` takes one, once F_BYPASS_CONFIG is negotiated (5.13.4.1). */
   writeConfig(offset: number, from: Uint8Array): void {
     const bypass = this.#config.bypassWritten(offset, from);
-    if (bypass === null || (this.#features & virtio.F_BYPASS_CONFIG) === 0n) return;
+    if (bypass === null || (this.#features & F_BYPASS_CONFIG) === 0n) return;
     if (this.#domains.setBypass(bypass)) this.#config.bypass = bypass;
     else this.device.breakDown();
   }
@@ -110,7 +127,7 @@ export class VirtioIommu implements Target {
    * buffers are looked at when a fault needs one.
    */
   notify(queue: number): boolean {
-    return queue === virtio.REQUEST_QUEUE && this.#requests.serve();
+    return queue === REQUEST_QUEUE && this.#requests.serve();
   }
 
   /** What a driver does up to FEATURES_OK (3.1.1), for those who have none. @throws RangeError when the features are not acceptable. */
@@ -124,39 +141,49 @@ export class VirtioIommu implements Target {
 
   /** ATTACH (5.13.6.3). This and the next ones do one request, as a kick of its own, and return its status. */
   attach(domain: number, endpoint: number, flags = 0): number {
-    const view = this.#begin(virtio.T_ATTACH, domain, virtio.ATTACH_BYTES);
-    view.setUint32(8, endpoint, true);
-    view.setUint32(12, flags, true);
-    return this.#end(virtio.ATTACH_BYTES);
+    const request = this.#begin(T_ATTACH, ATTACH_BYTES);
+    put(request, ATTACH.DOMAIN, domain);
+    put(request, ATTACH.ENDPOINT, endpoint);
+    put(request, ATTACH.FLAGS, flags);
+    return this.#end(ATTACH_BYTES);
   }
 
   /** DETACH (5.13.6.4). */
   detach(domain: number, endpoint: number): number {
-    this.#begin(virtio.T_DETACH, domain, virtio.DETACH_BYTES).setUint32(8, endpoint, true);
-    return this.#end(virtio.DETACH_BYTES);
+    const request = this.#begin(T_DETACH, DETACH_BYTES);
+    put(request, DETACH.DOMAIN, domain);
+    put(request, DETACH.ENDPOINT, endpoint);
+    return this.#end(DETACH_BYTES);
   }
 
   /** MAP (5.13.6.5): [virtStart, virtEnd], both included, to `physStart` on. */
   map(domain: number, virtStart: bigint, virtEnd: bigint, physStart: bigint, flags: number): number {
-    const view = this.#begin(virtio.T_MAP, domain, virtio.MAP_BYTES);
-    view.setBigUint64(8, virtStart, true);
-    view.setBigUint64(16, virtEnd, true);
-    view.setBigUint64(24, physStart, true);
-    view.setUint32(32, flags, true);
-    return this.#end(virtio.MAP_BYTES);
+    const request = this.#begin(T_MAP, MAP_BYTES);
+    put(request, MAP.DOMAIN, domain);
+    put(request, MAP.VIRT_START_LO, loOf(virtStart));
+    put(request, MAP.VIRT_START_HI, hiOf(virtStart));
+    put(request, MAP.VIRT_END_LO, loOf(virtEnd));
+    put(request, MAP.VIRT_END_HI, hiOf(virtEnd));
+    put(request, MAP.PHYS_START_LO, loOf(physStart));
+    put(request, MAP.PHYS_START_HI, hiOf(physStart));
+    put(request, MAP.FLAGS, flags);
+    return this.#end(MAP_BYTES);
   }
 
   /** UNMAP (5.13.6.6): [virtStart, virtEnd], both included. */
   unmap(domain: number, virtStart: bigint, virtEnd: bigint): number {
-    const view = this.#begin(virtio.T_UNMAP, domain, virtio.UNMAP_BYTES);
-    view.setBigUint64(8, virtStart, true);
-    view.setBigUint64(16, virtEnd, true);
-    return this.#end(virtio.UNMAP_BYTES);
+    const request = this.#begin(T_UNMAP, UNMAP_BYTES);
+    put(request, UNMAP.DOMAIN, domain);
+    put(request, UNMAP.VIRT_START_LO, loOf(virtStart));
+    put(request, UNMAP.VIRT_START_HI, hiOf(virtStart));
+    put(request, UNMAP.VIRT_END_LO, loOf(virtEnd));
+    put(request, UNMAP.VIRT_END_HI, hiOf(virtEnd));
+    return this.#end(UNMAP_BYTES);
   }
 
   /** PROBE (5.13.6.7): the reserved regions of an endpoint; null: NOENT. */
   probe(endpoint: number): readonly ReservedRegion[] | null {
-    return this.#domains.endpoints.get(endpoint)?.regions ?? null;
+    return this.#domains.endpoints.get(endpoint)?.reserved.regions ?? null;
   }
 
   observe(observer: TargetObserver): () => void {
@@ -180,13 +207,13 @@ export class VirtioIommu implements Target {
 
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
     const known = this.#domains.endpoints.get(endpoint);
-    if (known === undefined) return targetFault('virtio-iommu', virtio.FAULT_R_UNKNOWN);
+    if (known === undefined) return targetFault('virtio-iommu', FAULT_R_UNKNOWN);
     const wish = (access & READ_WRITE) | ((access & EXECUTE) !== 0 ? READ : 0);
     // The specification knows no process address spaces: what carries a PASID is not mapped.
-    if (pasid >= 0) return this.#fault(virtio.FAULT_R_UNKNOWN, wish, known, hi, lo);
+    if (pasid >= 0) return this.#fault(FAULT_R_UNKNOWN, wish, known, hi, lo);
     const domain = known.domain;
     if (domain === null || domain.bypass) {
-      if (domain === null && !this.#domains.bypass) return this.#fault(virtio.FAULT_R_DOMAIN, wish, known, hi, lo);
+      if (domain === null && !this.#domains.bypass) return this.#fault(FAULT_R_DOMAIN, wish, known, hi, lo);
       return this.#identity(hi, lo, IDENTITY_LG2);
     }
     const lg2 = this.#iotlb.lookup(domain.tag, NO_CONTEXT, hi, lo, wish);
@@ -235,7 +262,7 @@ export class VirtioIommu implements Target {
 
   /** Whether endpoints without a domain are in bypass mode (5.13.6). */
   get #bypass(): boolean {
-    return this.#settings.bypassMode === 'feature' ? (this.#features & virtio.F_BYPASS) !== 0n : this.#config.bypass;
+    return this.#settings.bypassMode === 'feature' ? (this.#features & F_BYPASS) !== 0n : this.#config.bypass;
   }
 
   #negotiated(): void {
@@ -258,17 +285,17 @@ export class VirtioIommu implements Target {
   #allow(): void {
     const features = this.#features;
     const has = (feature: bigint) => (features & feature) !== 0n;
-    this.#batch.mapUnmap = has(virtio.F_MAP_UNMAP);
-    this.#domains.attachFlags = has(virtio.F_BYPASS_CONFIG) ? virtio.ATTACH_F_BYPASS : 0;
-    this.#domains.mapFlags = virtio.MAP_F_READ | virtio.MAP_F_WRITE | (has(virtio.F_MMIO) ? virtio.MAP_F_MMIO : 0);
+    this.#does.mapUnmap = has(F_MAP_UNMAP);
+    this.#does.attachFlags = has(F_BYPASS_CONFIG) ? ATTACH_F_BYPASS : 0;
+    this.#does.mapFlags = MAP_F_READ | MAP_F_WRITE | (has(F_MMIO) ? MAP_F_MMIO : 0);
   }
 
-  #begin(type: number, domain: number, bytes: number): DataView {
+  #begin(type: number, bytes: number): Int32Array {
     this.#batch.clear();
-    this.#batch.bytes.fill(0, 0, bytes);
-    this.#view.setUint8(0, type);
-    this.#view.setUint32(4, domain, true);
-    return this.#view;
+    const [request] = this.#batch.requests;
+    request.fill(0, 0, bytes / 4);
+    put(request, HEAD.TYPE, type);
+    return request;
   }
 
   #end(bytes: number): number {
@@ -283,9 +310,9 @@ export class VirtioIommu implements Target {
     const mappings = domain.mappings;
     const slot = mappings.lookup(pfn);
     // The doorbell of MSIs lies in front of the translation (5.13.6.8.1).
-    if (slot < 0 && endpoint.isMsi(pfn)) return this.#identity(hi, lo, PAGE_LG2);
+    if (slot < 0 && endpoint.reserved.isMsi(pfn)) return this.#identity(hi, lo, PAGE_LG2);
     const permission = slot < 0 ? 0 : mappings.permissionOf(slot);
-    if (slot < 0 || (wish & ~permission) !== 0) return this.#fault(virtio.FAULT_R_MAPPING, wish, endpoint, hi, lo);
+    if (slot < 0 || (wish & ~permission) !== 0) return this.#fault(FAULT_R_MAPPING, wish, endpoint, hi, lo);
     const first = mappings.firstOf(slot);
     const lg2 = blockLg2(pfn, first, mappings.pagesOf(slot), mappings.valueOf(slot) - first);
     const gpa = mappings.valueOf(slot) + (pfn - first);
@@ -305,7 +332,7 @@ export class VirtioIommu implements Target {
   }
 
   #fault(reason: number, wish: number, endpoint: Endpoint, hi: number, lo: number): number {
-    const flags = ((wish & READ) !== 0 ? virtio.FAULT_F_READ : 0) | ((wish & WRITE) !== 0 ? virtio.FAULT_F_WRITE : 0);
+    const flags = ((wish & READ) !== 0 ? FAULT_F_READ : 0) | ((wish & WRITE) !== 0 ? FAULT_F_WRITE : 0);
     this.#faults.report(reason, flags, endpoint.id, hi, lo);
     return targetFault('virtio-iommu', reason);
   }
@@ -321,16 +348,8 @@ function blockLg2(pfn: number, first: number, pages: number, shift: number): num
   return lg2;
 }
 
+/** What the options leave of the table of features. */
 function offeredFeatures({ bypassMode, probeBytes }: Settings): bigint {
-  const always =
-    F_VERSION_1 |
-    F_RING_PACKED |
-    F_EVENT_IDX |
-    F_INDIRECT_DESC |
-    virtio.F_INPUT_RANGE |
-    virtio.F_DOMAIN_RANGE |
-    virtio.F_MAP_UNMAP |
-    virtio.F_MMIO;
-  const bypass = bypassMode === 'config' ? virtio.F_BYPASS_CONFIG : bypassMode === 'feature' ? virtio.F_BYPASS : 0n;
-  return always | bypass | (probeBytes > 0 ? virtio.F_PROBE : 0n);
+  const without = [...(bypassMode === 'config' ? [] : ['BYPASS_CONFIG']), ...(probeBytes > 0 ? [] : ['PROBE'])];
+  return featuresOf(FEATURES, without) | (bypassMode === 'feature' ? F_BYPASS : 0n);
 }

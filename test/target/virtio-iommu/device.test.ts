@@ -4,16 +4,9 @@ import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { targetFault } from '../../../src/target/fault-codes.ts';
 import { type AddressSpace, NO_PASID } from '../../../src/target/target.ts';
 import { CONFIG_INTERRUPT, VirtioIommu, type VirtioIommuOptions, type VirtioIommuState } from '../../../src/target/virtio-iommu/index.ts';
-import {
-  F_BYPASS,
-  F_BYPASS_CONFIG,
-  F_PROBE,
-  FAULT_R_DOMAIN,
-  REQUEST_QUEUE,
-  S_DEVERR,
-  S_OK,
-  S_UNSUPP,
-} from '../../../src/target/virtio-iommu/protocol.ts';
+import { FAULT_R_DOMAIN } from '../../../src/target/virtio-iommu/spec/fault.ts';
+import { F_BYPASS, F_BYPASS_CONFIG, F_PROBE, REQUEST_QUEUE } from '../../../src/target/virtio-iommu/spec/features.ts';
+import { S_DEVERR, S_OK, S_UNSUPP } from '../../../src/target/virtio-iommu/spec/requests.ts';
 import { F_VERSION_1, STATUS_DRIVER_OK, STATUS_FEATURES_OK, STATUS_NEEDS_RESET } from '../../../src/virtqueue/spec.ts';
 import { EP, OTHER, start } from './fixture.ts';
 import { map } from './requests.ts';

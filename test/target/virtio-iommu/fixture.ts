@@ -1,6 +1,6 @@
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { VirtioIommu, type VirtioIommuOptions } from '../../../src/target/virtio-iommu/index.ts';
-import { EVENT_QUEUE, REQUEST_QUEUE } from '../../../src/target/virtio-iommu/protocol.ts';
+import { EVENT_QUEUE, REQUEST_QUEUE } from '../../../src/target/virtio-iommu/spec/features.ts';
 import { F_EVENT_IDX, F_RING_PACKED, STATUS_DRIVER_OK } from '../../../src/virtqueue/spec.ts';
 import { type Driver, PackedDriver, SplitDriver } from '../../virtqueue/driver.ts';
 
@@ -42,7 +42,7 @@ export function start(kind: RingKind, queueSize: number, options: Partial<Virtio
   const interrupt = (source: number) => void interrupts.push(source);
   const iommu = new VirtioIommu({ memory, bootBypass: false, interrupt, ...options });
   iommu.addEndpoint(EP);
-  iommu.addEndpoint(OTHER, [MSI]);
+  iommu.addEndpoint(OTHER, options.probeBytes === 0 ? [] : [MSI]);
   const Ring = kind.packed ? PackedDriver : SplitDriver;
   const requests = new Ring(memory, 0x1_0000, queueSize);
   const events = new Ring(memory, 0x1_0000 + requests.bytes, 8);

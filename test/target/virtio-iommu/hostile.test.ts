@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { VirtioIommu } from '../../../src/target/virtio-iommu/index.ts';
-import { EVENT_QUEUE, REQUEST_QUEUE, S_OK } from '../../../src/target/virtio-iommu/protocol.ts';
+import { EVENT_QUEUE, REQUEST_QUEUE } from '../../../src/target/virtio-iommu/spec/features.ts';
+import { S_OK } from '../../../src/target/virtio-iommu/spec/requests.ts';
 import { CHAIN_LIMIT } from '../../../src/virtqueue/chain.ts';
 import { STATUS_DRIVER_OK, STATUS_NEEDS_RESET } from '../../../src/virtqueue/spec.ts';
 import type { QueueSetup } from '../../../src/virtqueue/virtqueue.ts';

@@ -6,7 +6,7 @@ import { READ, WRITE } from '../../../src/memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
-import { S_OK } from '../../../src/target/virtio-iommu/protocol.ts';
+import { S_OK } from '../../../src/target/virtio-iommu/spec/requests.ts';
 import { VirtioIommu } from '../../../src/target/virtio-iommu/virtio-iommu.ts';
 
 /*

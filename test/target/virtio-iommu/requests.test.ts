@@ -5,19 +5,9 @@ import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { targetFault } from '../../../src/target/fault-codes.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
 import { VirtioIommu, type VirtioIommuOptions } from '../../../src/target/virtio-iommu/index.ts';
-import {
-  F_MAP_UNMAP,
-  F_MMIO,
-  FAULT_R_DOMAIN,
-  FAULT_R_MAPPING,
-  FAULT_R_UNKNOWN,
-  S_INVAL,
-  S_NOENT,
-  S_NOMEM,
-  S_OK,
-  S_RANGE,
-  S_UNSUPP,
-} from '../../../src/target/virtio-iommu/protocol.ts';
+import { FAULT_R_DOMAIN, FAULT_R_MAPPING, FAULT_R_UNKNOWN } from '../../../src/target/virtio-iommu/spec/fault.ts';
+import { F_MAP_UNMAP, F_MMIO } from '../../../src/target/virtio-iommu/spec/features.ts';
+import { S_INVAL, S_NOENT, S_NOMEM, S_OK, S_RANGE, S_UNSUPP } from '../../../src/target/virtio-iommu/spec/requests.ts';
 import { F_VERSION_1 } from '../../../src/virtqueue/spec.ts';
 
 const RW = 3;

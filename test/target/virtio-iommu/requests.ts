@@ -7,7 +7,7 @@ import {
   T_PROBE,
   T_UNMAP,
   TAIL_BYTES,
-} from '../../../src/target/virtio-iommu/protocol.ts';
+} from '../../../src/target/virtio-iommu/spec/requests.ts';
 import type { Buffer } from '../../virtqueue/driver.ts';
 
 /* Requests as the driver lays them out (5.13.6.3 to 5.13.6.7). */

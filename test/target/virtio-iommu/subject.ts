@@ -2,7 +2,7 @@ import { fc } from '@fast-check/vitest';
 import { hiOf, loOf } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { VirtioIommu } from '../../../src/target/virtio-iommu/index.ts';
-import { EVENT_QUEUE, REQUEST_QUEUE } from '../../../src/target/virtio-iommu/protocol.ts';
+import { EVENT_QUEUE, REQUEST_QUEUE } from '../../../src/target/virtio-iommu/spec/features.ts';
 import { STATUS_DRIVER_OK, STATUS_NEEDS_RESET } from '../../../src/virtqueue/spec.ts';
 import type { Buffer, Driver } from '../../virtqueue/driver.ts';
 import type { TargetFixture, TargetSubject } from '../suite.ts';

@@ -4,15 +4,9 @@ import { READ, WRITE } from '../../../src/memory/access.ts';
 import { targetFault } from '../../../src/target/fault-codes.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
 import { CONFIG_INTERRUPT } from '../../../src/target/virtio-iommu/index.ts';
-import {
-  EVENT_QUEUE,
-  FAULT_R_DOMAIN,
-  FAULT_R_MAPPING,
-  REQUEST_QUEUE,
-  S_INVAL,
-  S_NOENT,
-  S_OK,
-} from '../../../src/target/virtio-iommu/protocol.ts';
+import { FAULT_R_DOMAIN, FAULT_R_MAPPING } from '../../../src/target/virtio-iommu/spec/fault.ts';
+import { EVENT_QUEUE, REQUEST_QUEUE } from '../../../src/target/virtio-iommu/spec/features.ts';
+import { S_INVAL, S_NOENT, S_OK } from '../../../src/target/virtio-iommu/spec/requests.ts';
 import { STATUS_NEEDS_RESET } from '../../../src/virtqueue/spec.ts';
 import type { Buffer } from '../../virtqueue/driver.ts';
 import { arbitraryRequest } from './arbitrary.ts';
