@@ -44,6 +44,8 @@ import { checkState, domainsOf, saveDomain, type VirtioIommuState } from './stat
 
 /** lg2 of the bytes that one answer in bypass mode speaks for: any would be true. */
 const IDENTITY_LG2 = 30;
+/** The largest that the IOTLB holds. */
+const LARGEST_LG2 = 63;
 
 /**
  * The virtio-iommu device (virtio 1.4, 5.13). A driver reaches it through `device` (status, features, queues), the
@@ -338,10 +340,10 @@ export class VirtioIommu implements Target {
   }
 }
 
-/** lg2 of the largest aligned block around a page that a mapping holds whole, at an output with the same alignment. */
+/** lg2 of the largest aligned block around a page that a mapping holds whole, at an output with the same alignment; half of all there is at most. */
 function blockLg2(pfn: number, first: number, pages: number, shift: number): number {
   let lg2 = PAGE_LG2;
-  for (let size = 2; size <= pages; size *= 2, lg2++) {
+  for (let size = 2; size <= pages && lg2 < LARGEST_LG2; size *= 2, lg2++) {
     const start = pfn - (pfn % size);
     if (start < first || start + size > first + pages || shift % size !== 0) break;
   }
