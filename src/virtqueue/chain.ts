@@ -1,4 +1,4 @@
-import type { GuestMemory } from '../memory/guest-memory.ts';
+import type { QueueMemory } from './queue-memory.ts';
 
 const FRAME = 2 ** 32;
 
@@ -45,7 +45,7 @@ export class Chain {
   }
 
   /** Copies the first `bytes` device-readable bytes, or as many as there are. Returns how many; negative: a piece is no RAM. */
-  read(memory: GuestMemory, to: Uint8Array, at: number, bytes: number): number {
+  read(memory: QueueMemory, to: Uint8Array, at: number, bytes: number): number {
     let done = 0;
     for (let i = 0; i < this.#firstWritable && done < bytes; i++) {
       const size = Math.min(this.#bytes[i], bytes - done);
@@ -58,7 +58,7 @@ export class Chain {
   }
 
   /** Copies `from[at, at + bytes)` to the device-writable part, `offset` bytes into it, which must be that long. Negative: a piece is no RAM. */
-  write(memory: GuestMemory, offset: number, from: Uint8Array, at: number, bytes: number): number {
+  write(memory: QueueMemory, offset: number, from: Uint8Array, at: number, bytes: number): number {
     let skip = offset;
     let done = 0;
     for (let i = this.#firstWritable; i < this.#count && done < bytes; i++) {

@@ -1,6 +1,6 @@
 import { require64, requireInteger, requireObject } from '../memory/arguments.ts';
-import type { GuestMemory } from '../memory/guest-memory.ts';
 import { PackedQueue } from './packed.ts';
+import type { QueueMemory } from './queue-memory.ts';
 import {
   F_EVENT_IDX,
   F_INDIRECT_DESC,
@@ -49,7 +49,7 @@ interface LiveQueue {
 
 /** What every virtio device has (2.1 to 2.4, 3.1): status, features, queues. The transport's registers are the VMM's matter. */
 export class VirtioDevice {
-  readonly #memory: GuestMemory;
+  readonly #memory: QueueMemory;
   readonly #offered: bigint;
   readonly #events: VirtioDeviceEvents;
   readonly #queues: (LiveQueue | null)[];
@@ -58,8 +58,8 @@ export class VirtioDevice {
   #features = 0n;
   #status = 0;
 
-  constructor(memory: GuestMemory, offered: bigint, queues: number, queueSize: number, events: VirtioDeviceEvents) {
-    if (!Array.isArray(memory?.regions)) throw new TypeError('VirtioDevice: memory is no GuestMemory');
+  constructor(memory: QueueMemory, offered: bigint, queues: number, queueSize: number, events: VirtioDeviceEvents) {
+    requireObject('VirtioDevice', 'memory', memory, 'GuestMemory', ['load64', 'read', 'write']);
     require64('VirtioDevice', 'offered', offered);
     requireInteger('VirtioDevice', 'queues', queues, 1, 0xffff);
     requireInteger('VirtioDevice', 'queueSize', queueSize, 1, 0x8000);

@@ -1,5 +1,5 @@
-import type { GuestMemory } from '../memory/guest-memory.ts';
 import { CHAIN_LIMIT, type Chain } from './chain.ts';
+import type { QueueMemory } from './queue-memory.ts';
 import { RingArea } from './ring-area.ts';
 import { BROKEN, EMPTY, type QueueSetup, type RingFeatures, TAKEN, type Virtqueue } from './virtqueue.ts';
 
@@ -39,7 +39,7 @@ export class PackedQueue implements Virtqueue {
     return size <= 32768 && descriptors % 16n === 0n && driver % 4n === 0n && device % 4n === 0n;
   }
 
-  constructor(memory: GuestMemory, setup: QueueSetup, features: RingFeatures) {
+  constructor(memory: QueueMemory, setup: QueueSetup, features: RingFeatures) {
     this.#size = setup.size;
     this.#features = features;
     this.#ring = new RingArea(memory, setup.descriptors);

@@ -1,12 +1,12 @@
-import type { GuestMemory } from '../memory/guest-memory.ts';
+import type { QueueMemory } from './queue-memory.ts';
 
 /** One area of a ring in guest memory, addressed by byte offset. */
 export class RingArea {
-  readonly memory: GuestMemory;
+  readonly memory: QueueMemory;
   /** Guest-physical; an address that a double cannot hold is above all RAM as well. */
   #base: number;
 
-  constructor(memory: GuestMemory, base: bigint) {
+  constructor(memory: QueueMemory, base: bigint) {
     this.memory = memory;
     this.#base = Number(base);
   }

@@ -105,6 +105,11 @@ export class PciFunction {
     return { msix: this.#msix?.vectors ?? 0, msi: this.#msi?.vectors ?? 0 };
   }
 
+  /** Whether software has chosen MSI-X. */
+  get msixEnabled(): boolean {
+    return this.#msix?.enabled ?? false;
+  }
+
   /** Whether software lets it do DMA. */
   get busMaster(): boolean {
     return (this.#config.get(pci.COMMAND, 2) & pci.Command.BUS_MASTER) !== 0;

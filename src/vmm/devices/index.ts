@@ -1,0 +1,3 @@
+export { type BlockBackend, FileBackend, MemoryBackend } from './block-backend.ts';
+export { DmaEngine, ENGINE, ENGINE_DEVICE, ENGINE_MAGIC, ENGINE_VENDOR, EngineCommand, type EngineDma } from './dma-engine.ts';
+export { VirtioBlock } from './virtio-block.ts';

@@ -1,0 +1,2 @@
+export { IOMMU_CLASS, type RegisterCounts, vtdFunction, vtdMessage, vtdRegisters } from './vtd.ts';
+export { isX86Message, type X86Interrupt, x86Message } from './x86-message.ts';

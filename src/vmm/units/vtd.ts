@@ -1,0 +1,55 @@
+import { DELIVER, type VtdIommu } from '../../target/vtd/index.ts';
+import { PciFunction } from '../pci/function.ts';
+import type { RegisterBlock } from '../pci/registers.ts';
+import { isX86Message, x86Message } from './x86-message.ts';
+
+/** Counts what a guest does to a unit's registers. */
+export interface RegisterCounts {
+  reads: number;
+  writes: number;
+}
+
+/** Class of a function that is an IOMMU (PCI Code and ID Assignment 1.11, base class 08h). */
+export const IOMMU_CLASS = 0x080600;
+
+/** The unit's registers, wherever a machine puts them. */
+export function vtdRegisters(iommu: VtdIommu, counts: RegisterCounts): RegisterBlock {
+  return {
+    read: (offset, bytes) => {
+      counts.reads++;
+      return iommu.read(offset, bytes);
+    },
+    write: (offset, bytes, value) => {
+      counts.writes++;
+      iommu.write(offset, bytes, value);
+    },
+  };
+}
+
+/** The registers behind BAR 0 of a function: for machines that have no other place for them. */
+export function vtdFunction(iommu: VtdIommu, registers: RegisterBlock): PciFunction {
+  return new PciFunction({
+    vendor: 0x1efd,
+    device: 0x0d01,
+    classCode: IOMMU_CLASS,
+    bars: [{ bytes: iommu.registerBytes, registers }],
+  });
+}
+
+/**
+ * What becomes of a message that a function behind the unit sends: remapped, or (no address of interrupts) a write that the machine
+ * translates like any other. `deliver` gets what the processors see; true: something was done.
+ */
+export function vtdMessage(
+  iommu: VtdIommu,
+  source: number,
+  address: bigint,
+  data: number,
+  deliver: (address: bigint, data: number) => void,
+): boolean {
+  if (!isX86Message(address)) return false;
+  if (iommu.remap(source, Number(address & 0xffff_ffffn) | 0, data) !== DELIVER) return false;
+  const message = x86Message(iommu.interrupt);
+  if (message !== null) deliver(message.address, message.data);
+  return message !== null;
+}

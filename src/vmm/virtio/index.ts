@@ -1,0 +1,3 @@
+export type { VirtioDescription, VirtioModel } from './model.ts';
+export { VirtioPci } from './pci-transport.ts';
+export { F_ACCESS_PLATFORM, VirtioType } from './spec.ts';

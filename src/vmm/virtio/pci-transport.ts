@@ -1,0 +1,141 @@
+import { CONFIG_INTERRUPT } from '../../virtqueue/index.ts';
+import { type Capability, msix, vendor } from '../pci/capabilities.ts';
+import { PciFunction, type PciSurroundings } from '../pci/function.ts';
+import type { RegisterBlock } from '../pci/registers.ts';
+import { CommonConfig } from './common-config.ts';
+import type { VirtioDescription } from './model.ts';
+import { CAPABILITY, COMMON, Isr, NO_VECTOR, Structure, VIRTIO_DEVICE, VIRTIO_VENDOR } from './spec.ts';
+
+/** Places in BAR 0, a page each, so that a VMM can map one by itself. */
+const PLACE = { COMMON: 0x0000, ISR: 0x1000, DEVICE: 0x2000, NOTIFY: 0x3000, TABLE: 0x4000, PENDING: 0x5000 } as const;
+const BAR_BYTES = 0x8000;
+/** Bytes between two queues' notification registers. */
+const NOTIFY_MULTIPLIER = 4;
+/** Interface that has neither legacy registers nor a legacy driver. */
+const REVISION = 1;
+
+/**
+ * A virtio device behind a PCI function (VIRTIO 1.3, 4.1, without the legacy interface): common, notification, ISR and device
+ * configuration in one BAR, MSI-X with a vector for each queue and one for the configuration, or INTx.
+ */
+export class VirtioPci {
+  readonly fn: PciFunction;
+  readonly #description: VirtioDescription;
+  readonly #common: CommonConfig;
+  #isr = 0;
+  /** Notifications seen, for reports. */
+  kicks = 0;
+  /** Queues whose work goes on in another turn. */
+  readonly #unfinished = new Set<number>();
+
+  constructor(description: VirtioDescription, surroundings: PciSurroundings) {
+    const { type, queues, configBytes, classCode } = description;
+    this.#description = description;
+    const vectors = queues + 1;
+    this.#common = new CommonConfig(description, vectors, () => this.#quiet());
+    const structure = (kind: number, offset: number, length: number, multiplier?: number): Capability => {
+      const bytes = multiplier === undefined ? CAPABILITY.BYTES : CAPABILITY.NOTIFY_BYTES;
+      return vendor(
+        [
+          { name: 'cfg_type', at: CAPABILITY.TYPE, bytes: 1, value: kind },
+          { name: 'bar', at: CAPABILITY.BAR, bytes: 1, value: 0 },
+          { name: 'offset', at: CAPABILITY.OFFSET, bytes: 4, value: offset },
+          { name: 'length', at: CAPABILITY.LENGTH, bytes: 4, value: length },
+          ...(multiplier === undefined
+            ? []
+            : [{ name: 'notify_off_multiplier', at: CAPABILITY.MULTIPLIER, bytes: 4 as const, value: multiplier }]),
+        ],
+        bytes,
+      );
+    };
+    this.fn = new PciFunction(
+      {
+        vendor: VIRTIO_VENDOR,
+        device: VIRTIO_DEVICE + type,
+        subsystem: VIRTIO_DEVICE + type,
+        revision: REVISION,
+        classCode,
+        interruptPin: 1,
+        bars: [{ bytes: BAR_BYTES, registers: this.#registers() }],
+        capabilities: [
+          structure(Structure.COMMON, PLACE.COMMON, COMMON.BYTES),
+          structure(Structure.NOTIFY, PLACE.NOTIFY, queues * NOTIFY_MULTIPLIER, NOTIFY_MULTIPLIER),
+          structure(Structure.ISR, PLACE.ISR, 1),
+          structure(Structure.DEVICE, PLACE.DEVICE, configBytes),
+          msix(vectors, { bar: 0, offset: PLACE.TABLE }, { bar: 0, offset: PLACE.PENDING }),
+        ],
+      },
+      surroundings,
+    );
+  }
+
+  /** What the device calls with a queue's number, or CONFIG_INTERRUPT (4.1.5.1.2, 4.1.5.1.3). */
+  interrupt(source: number): void {
+    const vector = source === CONFIG_INTERRUPT ? this.#common.configVector : this.#common.vectorOf(source);
+    if (this.fn.msixEnabled) {
+      if (vector !== NO_VECTOR) this.fn.signal(vector);
+      return;
+    }
+    this.#isr |= source === CONFIG_INTERRUPT ? Isr.CONFIG : Isr.QUEUE;
+    this.fn.setIntx(true);
+  }
+
+  /** The function is reset: the device with it (2.4). */
+  reset(): void {
+    this.#description.model.device.status = 0;
+    this.#common.clear();
+    this.#quiet();
+  }
+
+  #quiet(): void {
+    this.#isr = 0;
+    this.#unfinished.clear();
+    this.fn.setIntx(false);
+  }
+
+  #registers(): RegisterBlock {
+    const { model, configBytes, queues } = this.#description;
+    return {
+      read: (offset, bytes) => {
+        if (offset < PLACE.ISR) return this.#common.read(offset, bytes);
+        if (offset === PLACE.ISR) return this.#readIsr();
+        const at = offset - PLACE.DEVICE;
+        if (at < 0 || at >= configBytes) return 0n;
+        const buffer = new DataView(new ArrayBuffer(8));
+        model.readConfig(at, new Uint8Array(buffer.buffer, 0, bytes));
+        return buffer.getBigUint64(0, true);
+      },
+      write: (offset, bytes, value) => {
+        if (offset < PLACE.ISR) this.#common.write(offset, bytes, value);
+        else if (offset >= PLACE.NOTIFY && offset < PLACE.NOTIFY + queues * NOTIFY_MULTIPLIER) this.#notify((offset - PLACE.NOTIFY) >> 2);
+        else if (offset >= PLACE.DEVICE && offset < PLACE.DEVICE + configBytes) {
+          const buffer = new DataView(new ArrayBuffer(8));
+          buffer.setBigUint64(0, value, true);
+          model.writeConfig(offset - PLACE.DEVICE, new Uint8Array(buffer.buffer, 0, bytes));
+        }
+      },
+    };
+  }
+
+  /** Reading it says that the driver has seen it (4.1.4.5). */
+  #readIsr(): bigint {
+    const isr = this.#isr;
+    this.#isr = 0;
+    this.fn.setIntx(false);
+    return BigInt(isr);
+  }
+
+  #notify(queue: number): void {
+    this.kicks++;
+    if (!this.#unfinished.has(queue)) this.#run(queue);
+  }
+
+  #run(queue: number): void {
+    if (!this.#description.model.notify(queue)) return;
+    this.#unfinished.add(queue);
+    setImmediate(() => {
+      // A reset in between leaves nothing to go on with.
+      if (this.#unfinished.delete(queue)) this.#run(queue);
+    });
+  }
+}
