@@ -22,6 +22,10 @@ export interface ArmTableConfig {
   readonly startLevel?: number;
   /** Stage 1: CD.HPDn, table descriptors carry no permissions. Default false. */
   readonly hierarchyDisabled?: boolean;
+  /** Stage 1: the regime has one privilege (STE.STRW selects EL2 without E2H): AP[1], PXN and what tables say of them do not count. Default false. */
+  readonly onePrivilege?: boolean;
+  /** `enumerate` says what privileged accesses reach, not unprivileged ones. Default false. */
+  readonly privileged?: boolean;
   /** Stage 2: XN[0] counts too (FEAT_XNX, SMMU_IDR3.XNX): execution by privilege. Default false. */
   readonly xnx?: boolean;
   /** What a clear Access flag does: an Access flag fault; nothing (CD.AFFD, STE.S2AFFD); or hardware sets it (HA, S2HA). Default fault. */

@@ -98,6 +98,10 @@ export class ArmTable extends RadixTable {
   /** DIRTY_STATE of a dirty page. */
   readonly #writable: number;
   readonly #typeMask: number;
+  /** What of a leaf `out` reports: its type and, of stage 1, whether it is global. */
+  readonly #reported: number;
+  /** PRIVILEGED where `enumerate` speaks for such accesses. */
+  readonly #enumerated: number;
   readonly #leafLo: number;
   readonly #stage2: boolean;
 
@@ -131,12 +135,14 @@ export class ArmTable extends RadixTable {
     this.#topBlock = levels.findLastIndex(({ leaf }) => leaf);
     this.#joined = levels.map(({ bits }, level) => joinedLg2(granuleLg2, level, bits));
     this.#hierarchy = stage === 1 && !config.hierarchyDisabled ? HIERARCHY : 0;
-    this.#grants = stage === 1 ? stage1Grants() : stage2Grants(config.xnx ?? false);
+    this.#grants = stage === 2 ? stage2Grants(config.xnx ?? false) : config.onePrivilege ? onePrivilegeGrants() : stage1Grants();
+    this.#enumerated = config.privileged ? PRIVILEGED : 0;
     this.#faultBit = accessFlag === 'fault' ? AF : 0;
     this.#setBit = accessFlag === 'update' ? AF : 0;
     this.#dirty = config.dirty ?? false;
     this.#writable = stage === 1 ? 0 : DIRTY_STATE;
     this.#typeMask = (stage === 1 ? 0x1c : 0x3c) | (this.#spilled & 0x300 ? 0 : 0x300);
+    this.#reported = this.#typeMask | (stage === 1 ? NOT_GLOBAL : 0);
     this.#leafLo = VALID | AF | (stage === 1 ? NOT_GLOBAL : 0) | ((config.memoryType ?? (stage === 1 ? 0x300 : 0x33c)) & this.#typeMask);
     this.kept = [this.#typeMask | AF | (stage === 1 ? NOT_GLOBAL | DIRTY_STATE : 0), DBM];
   }
@@ -197,7 +203,7 @@ export class ArmTable extends RadixTable {
         out[OUT_HI] = (outHi & ~offset) | (hi & offset);
       }
       out[OUT_PERMISSION] = permission;
-      out[OUT_TYPE] = entryLo & this.#typeMask;
+      out[OUT_TYPE] = entryLo & this.#reported;
       return lg2;
     }
     return faultCode(FAULT_TABLE_ACCESS, level);
@@ -227,7 +233,7 @@ export class ArmTable extends RadixTable {
     if (level > 0 && (lo & TABLE_OR_PAGE) !== 0) {
       into.next = level - 1;
       // The most that any descriptor grants, under this one.
-      into.permission = this.#stage2 ? RWX : this.#grant(1 << 6, 0, hi & this.#hierarchy, 0);
+      into.permission = this.#stage2 ? RWX : this.#grant(this.#enumerated === 0 ? 1 << 6 : 0, 0, hi & this.#hierarchy, this.#enumerated);
       return TABLE;
     }
     if (level > this.#topBlock || (level === 0 && (lo & TABLE_OR_PAGE) === 0)) return MALFORMED;
@@ -235,7 +241,7 @@ export class ArmTable extends RadixTable {
     into.lg2 = (hi & CONTIGUOUS) === 0 ? shift : this.#joinedShift(level, shift, into.index, outHi, lo);
     into.address -= into.address % 2 ** into.lg2;
     const dirtied = this.#dirty && (hi & DBM) !== 0 ? (lo & ~DIRTY_STATE) | this.#writable : lo;
-    into.permission = (~lo & this.#faultBit) !== 0 ? 0 : this.#grant(dirtied, hi, 0, 0);
+    into.permission = (~lo & this.#faultBit) !== 0 ? 0 : this.#grant(dirtied, hi, 0, this.#enumerated);
     return LEAF;
   }
 
@@ -267,6 +273,11 @@ function stage1Grants(): Uint8Array {
     // What the unprivileged can write, the privileged never execute.
     return (readOnly ? READ : READ_WRITE) | (i & 1 || user & WRITE ? 0 : EXECUTE);
   });
+}
+
+/** The same of a regime with one privilege, EL2: AP[2] and XN. */
+function onePrivilegeGrants(): Uint8Array {
+  return Uint8Array.from({ length: 32 }, (_, i) => ((i & 8) !== 0 ? READ : READ_WRITE) | (i & 2 ? 0 : EXECUTE));
 }
 
 /** The same of stage 2; XN[1:0] with FEAT_XNX: execution by all, by the unprivileged, by none, by the privileged. */

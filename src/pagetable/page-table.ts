@@ -56,7 +56,7 @@ export const OUT_LO = 0;
 export const OUT_HI = 1;
 /** Permission bits of src/memory/access.ts that the whole path grants. */
 export const OUT_PERMISSION = 2;
-/** The leaf's memory-type bits, in the format's own encoding. */
+/** The leaf's memory-type bits, in the format's own encoding; of Arm's stage 1 also bit 11, nG: not every ASID's. */
 export const OUT_TYPE = 3;
 /** Ints in `out`. */
 export const OUT_LENGTH = 4;

@@ -60,7 +60,8 @@ function armRules(variant: ArmVariant): Rules {
         is: 'leaf',
         address: (out >> BigInt(lg2)) << BigInt(lg2),
         lg2,
-        type: Number((field(entry, stage === 1 ? 4 : 5, 2) << 2n) | sh),
+        // Of stage 1 nG too: a TLB has to know it.
+        type: Number((field(entry, stage === 1 ? 4 : 5, 2) << 2n) | sh | (stage === 1 ? field(entry, 11, 11) << 11n : 0n)),
       };
     },
     grant: (path, privileged) => {

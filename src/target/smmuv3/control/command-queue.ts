@@ -1,0 +1,157 @@
+import type { GuestMemory } from '../../../memory/guest-memory.ts';
+import { get, getWide, isSet, put } from '../../fields.ts';
+import type { Interrupts } from '../reporting/interrupts.ts';
+import type { Stalls } from '../reporting/stalls.ts';
+import type { Spaces } from '../spaces.ts';
+import { ATC_INV, CERROR, COMMAND_BYTES, OPCODE, PRI_RESP, RESUME, SIGNAL, STREAM, SYNC } from '../spec/commands.ts';
+import { PRG_RESPONSE } from '../spec/events.ts';
+import { CMDQ_CONS, CR0, GERROR, QUEUE_BASE, REG } from '../spec/registers.ts';
+import type { Smmuv3Options } from '../surroundings.ts';
+import { CommandChecks } from './command-checks.ts';
+import type { Invalidations } from './invalidations.ts';
+import type { Registers } from './registers.ts';
+
+const ALIGNMENT = 32;
+/** PRI_RESP.RESPONSE as PCIe codes it (8.3). */
+const RESPONSES = [PRG_RESPONSE.failure, PRG_RESPONSE.invalidRequest, PRG_RESPONSE.success] as const;
+
+interface Parts {
+  readonly registers: Registers;
+  readonly interrupts: Interrupts;
+  readonly invalidations: Invalidations;
+  readonly spaces: Spaces;
+  readonly stalls: Stalls;
+}
+
+/** The command queue (4.1): commands one after the other; an error stops it until the guest acknowledges it (7.1). */
+export class CommandQueue {
+  readonly #parts: Parts;
+  readonly #memory: GuestMemory;
+  readonly #options: Smmuv3Options;
+  readonly #checks: CommandChecks;
+  readonly #words = new Int32Array(COMMAND_BYTES / 4);
+  #isRunning = false;
+
+  constructor(parts: Parts, options: Smmuv3Options) {
+    this.#parts = parts;
+    this.#memory = options.memory;
+    this.#options = options;
+    this.#checks = new CommandChecks(parts.registers.features);
+  }
+
+  /** Carries out what is there, a whole queue at most; the rest, if a guest wrote more meanwhile, at its next access. */
+  run(): void {
+    const { registers, interrupts, spaces } = this.#parts;
+    if (this.#isRunning || registers.cr0(CR0.CMDQEN) === 0 || interrupts.isActive(GERROR.CMDQ_ERR)) return;
+    const lg2 = Math.min(get(registers.view(REG.CMDQ_BASE), QUEUE_BASE.LOG2SIZE), registers.features.CMDQS);
+    const mask = 2 ** (lg2 + 1) - 1;
+    const size = Math.max(COMMAND_BYTES * 2 ** lg2, ALIGNMENT);
+    const start = registers.wide(REG.CMDQ_BASE, QUEUE_BASE.ADDR) * ALIGNMENT;
+    const base = start - (start % size);
+    this.#isRunning = true;
+    spaces.beginAccess();
+    for (let left = 2 ** lg2; left > 0 && !spaces.isSpent; left--) {
+      const read = registers.get32(REG.CMDQ_CONS) & mask;
+      if (read === (registers.get32(REG.CMDQ_PROD) & mask)) break;
+      const error = this.#step(base + COMMAND_BYTES * (read & (2 ** lg2 - 1)));
+      if (error !== 0) {
+        this.#fail(error);
+        break;
+      }
+      registers.set32(REG.CMDQ_CONS, (read + 1) & mask);
+    }
+    // The index is where the guest sees how far its commands are.
+    spaces.flush();
+    this.#isRunning = false;
+  }
+
+  #fail(error: number): void {
+    const { registers, interrupts } = this.#parts;
+    put(registers.view(REG.CMDQ_CONS), CMDQ_CONS.ERR, error);
+    interrupts.activate(GERROR.CMDQ_ERR);
+  }
+
+  /** 0, or a CERROR. */
+  #step(at: number): number {
+    const words = this.#words;
+    const hi = Math.floor(at / 2 ** 32) | 0;
+    const lo = at | 0;
+    const { word } = this.#memory;
+    if (this.#memory.load64(hi, lo) < 0) return CERROR.ABT;
+    words[0] = word[0];
+    words[1] = word[1];
+    if (this.#memory.load64(hi, lo + 8) < 0) return CERROR.ABT;
+    words[2] = word[0];
+    words[3] = word[1];
+    if (this.#checks.isIllegal(words)) return CERROR.ILL;
+    this.#execute(words);
+    return 0;
+  }
+
+  #execute(words: Int32Array): void {
+    const { invalidations, stalls } = this.#parts;
+    switch (words[0] & 0xff) {
+      // Prefetches are hints (4.2).
+      case OPCODE.PREFETCH_CONFIG:
+      case OPCODE.PREFETCH_ADDR:
+        return;
+      case OPCODE.ATC_INV:
+        this.#invalidateDevice(words);
+        return;
+      case OPCODE.PRI_RESP:
+        this.#respond(words);
+        return;
+      case OPCODE.RESUME: {
+        const { TERM_MODEL } = this.#parts.registers.features;
+        const aborts = TERM_MODEL === 1 || isSet(words, RESUME.ABORT);
+        const action = isSet(words, RESUME.ACTION) ? 'retry' : aborts ? 'abort' : 'raz-wi';
+        stalls.resume(words[1] >>> 0, get(words, RESUME.STAG), action);
+        return;
+      }
+      case OPCODE.STALL_TERM:
+        stalls.terminate(words[1] >>> 0);
+        return;
+      case OPCODE.SYNC:
+        this.#synchronize(words);
+        return;
+      default:
+        invalidations.run(words);
+    }
+  }
+
+  /** 4.7.3: what came before is done, on the hardware too. */
+  #synchronize(words: Int32Array): void {
+    this.#parts.spaces.flush();
+    if (get(words, SYNC.CS) !== SIGNAL.irq) return;
+    this.#parts.interrupts.synchronized(getWide(words, SYNC.MSI_ADDRESS) * 4, get(words, SYNC.MSI_DATA));
+  }
+
+  /** 4.5.1; ignored while the SMMU is off. */
+  #invalidateDevice(words: Int32Array): void {
+    if (!this.#parts.registers.isOn) return;
+    const stream = words[1] >>> 0;
+    const size = get(words, ATC_INV.SIZE);
+    const pages = 2 ** size;
+    const page = getWide(words, ATC_INV.ADDRESS);
+    this.#parts.spaces.command(words, stream);
+    const hasPasid = isSet(words, STREAM.SSV);
+    this.#options.invalidateDevice?.({
+      stream,
+      pasid: hasPasid ? get(words, STREAM.SUBSTREAM) : null,
+      global: hasPasid && isSet(words, ATC_INV.GLOBAL),
+      firstPage: page - (page % pages),
+      pages,
+    });
+  }
+
+  /** 4.5.2; ignored while the SMMU is off. */
+  #respond(words: Int32Array): void {
+    if (!this.#parts.registers.isOn) return;
+    this.#options.pageResponse?.({
+      stream: words[1] >>> 0,
+      pasid: isSet(words, STREAM.SSV) ? get(words, STREAM.SUBSTREAM) : null,
+      group: get(words, PRI_RESP.GROUP),
+      response: RESPONSES[get(words, PRI_RESP.RESPONSE)],
+    });
+  }
+}

@@ -1,0 +1,171 @@
+import { type Field, get, getWide, isSet, put } from '../../fields.ts';
+import { AIDR, type Features, registerOf, sizeOf } from '../capabilities.ts';
+import {
+  CR0,
+  GATOS_ADDR,
+  GATOS_SID,
+  GBPA,
+  GERROR,
+  IRQ_CTRL,
+  OVERFLOW_FLAG,
+  PAGE_1,
+  QUEUE_INDEX,
+  REG,
+  REGISTERS_END,
+} from '../spec/registers.ts';
+
+/** Which bit of which register being 1 makes another read-only ("Guarded by", 6.3). */
+interface Guard {
+  readonly register: number;
+  readonly field: Field;
+}
+
+const ALL = 0xffff_ffff;
+const INDEX = QUEUE_INDEX.INDEX.mask;
+const FLAGGED_INDEX = INDEX | (OVERFLOW_FLAG.mask << OVERFLOW_FLAG.shift);
+const bitsOf = (...fields: readonly Field[]) => fields.reduce((mask, field) => mask | (field.mask << field.shift), 0);
+
+/** The registers: what they hold, what of them a guest can write and when, and the fields that others ask for. */
+export class Registers {
+  readonly words = new Int32Array(REGISTERS_END / 4);
+  readonly features: Features;
+  readonly #writable = new Map<number, { readonly mask: number; readonly guard?: Guard }>();
+
+  constructor(features: Features) {
+    this.features = features;
+    const allow = (offset: number, mask: number, guard?: Guard) =>
+      this.#writable.set(offset, guard === undefined ? { mask } : { mask, guard });
+    const by = (field: Field): Guard => ({ register: REG.CR0, field });
+    // Address bits above OAS are RES0.
+    const high = sizeOf(features.OAS) === 32 ? 0 : 2 ** (sizeOf(features.OAS) - 32) - 1;
+    const HINT = 1 << 30;
+    const { ATS, PRI, VMW, Hyp, ATSRECERR, MSI, ATOS, ST_LEVEL } = features;
+    allow(
+      REG.CR0,
+      bitsOf(CR0.SMMUEN, CR0.EVENTQEN, CR0.CMDQEN) |
+        (PRI ? bitsOf(CR0.PRIQEN) : 0) |
+        (ATS ? bitsOf(CR0.ATSCHK) : 0) |
+        (VMW ? bitsOf(CR0.VMW) : 0),
+    );
+    allow(REG.CR2, (Hyp ? 1 : 0) | 2 | (ATSRECERR ? 8 : 0), by(CR0.SMMUEN));
+    allow(REG.IRQ_CTRL, bitsOf(IRQ_CTRL.GERROR, IRQ_CTRL.EVENTQ) | (PRI ? bitsOf(IRQ_CTRL.PRIQ) : 0));
+    allow(REG.GERRORN, bitsOf(...Object.values(GERROR)));
+    allow(REG.STRTAB_BASE, -64, by(CR0.SMMUEN));
+    allow(REG.STRTAB_BASE + 4, high | HINT, by(CR0.SMMUEN));
+    allow(REG.STRTAB_BASE_CFG, 0x3f | (ST_LEVEL ? 0x3_07c0 : 0), by(CR0.SMMUEN));
+    const queue = (base: number, guard: Guard) => {
+      allow(base, ALL, guard);
+      allow(base + 4, high | HINT, guard);
+    };
+    queue(REG.CMDQ_BASE, by(CR0.CMDQEN));
+    allow(REG.CMDQ_PROD, INDEX);
+    allow(REG.CMDQ_CONS, INDEX, by(CR0.CMDQEN));
+    queue(REG.EVENTQ_BASE, by(CR0.EVENTQEN));
+    allow(REG.EVENTQ_PROD, FLAGGED_INDEX, by(CR0.EVENTQEN));
+    allow(REG.EVENTQ_CONS, FLAGGED_INDEX);
+    if (PRI) {
+      queue(REG.PRIQ_BASE, by(CR0.PRIQEN));
+      allow(REG.PRIQ_PROD, FLAGGED_INDEX, by(CR0.PRIQEN));
+      allow(REG.PRIQ_CONS, FLAGGED_INDEX);
+    }
+    const interrupts = (cfg0: number, cfg1: number, field: Field, own = 0) => {
+      const guard = { register: REG.IRQ_CTRL, field };
+      if (MSI) {
+        allow(cfg0, -4, guard);
+        allow(cfg0 + 4, high, guard);
+        allow(cfg1, ALL, guard);
+      }
+      allow(cfg1 + 4, own | (MSI ? 0x3f : 0), guard);
+    };
+    interrupts(REG.GERROR_IRQ_CFG0, REG.GERROR_IRQ_CFG1, IRQ_CTRL.GERROR);
+    interrupts(REG.EVENTQ_IRQ_CFG0, REG.EVENTQ_IRQ_CFG1, IRQ_CTRL.EVENTQ);
+    if (PRI) interrupts(REG.PRIQ_IRQ_CFG0, REG.PRIQ_IRQ_CFG1, IRQ_CTRL.PRIQ, 1 << 31);
+    if (ATOS) {
+      allow(REG.GATOS_SID, ALL);
+      allow(REG.GATOS_SID + 4, bitsOf(GATOS_SID.SUBSTREAM, GATOS_SID.SSID_VALID));
+      allow(REG.GATOS_ADDR, -(1 << 12) | bitsOf(GATOS_ADDR.HTTUI, GATOS_ADDR.IND, GATOS_ADDR.RNW, GATOS_ADDR.PNU, GATOS_ADDR.TYPE));
+      allow(REG.GATOS_ADDR + 4, ALL);
+    }
+    this.reset();
+  }
+
+  reset(): void {
+    this.words.fill(0);
+    for (const register of ['IDR0', 'IDR1', 'IDR3', 'IDR5'] as const) this.set32(REG[register], registerOf(register, this.features));
+    this.set32(REG.AIDR, AIDR);
+    // Attributes as they come, which is what no driver writes.
+    put(this.view(REG.GBPA), GBPA.SHCFG, 1);
+  }
+
+  /** Where an access goes: the offset within page 0, or -1 where nothing is. */
+  place(offset: number): number {
+    if (offset < PAGE_1) return offset < REGISTERS_END ? offset : -1;
+    const inPage0 = offset - PAGE_1;
+    return [REG.EVENTQ_PROD, REG.EVENTQ_CONS, REG.PRIQ_PROD, REG.PRIQ_CONS].includes(inPage0 as 0xa8) ? inPage0 : -1;
+  }
+
+  get32(offset: number): number {
+    return this.words[offset >> 2];
+  }
+
+  set32(offset: number, value: number): void {
+    this.words[offset >> 2] = value;
+  }
+
+  /** The register at an offset, as two words. */
+  view(offset: number): Int32Array {
+    return this.words.subarray(offset >> 2, (offset >> 2) + 2);
+  }
+
+  /** A guest's write of four bytes. False: nothing was written. */
+  store32(offset: number, value: number): boolean {
+    if (offset === REG.GBPA) return this.#storeGbpa(value);
+    if (offset === REG.CR1) return this.#storeCr1(value);
+    const rule = this.#writable.get(offset);
+    if (rule === undefined) return false;
+    if (rule.guard !== undefined && isSet(this.view(rule.guard.register), rule.guard.field)) return false;
+    this.set32(offset, (this.get32(offset) & ~rule.mask) | (value & rule.mask));
+    // Updates are over at once (6.3.10, 6.3.18).
+    if (offset === REG.CR0) this.set32(REG.CR0ACK, this.get32(offset));
+    if (offset === REG.IRQ_CTRL) this.set32(REG.IRQ_CTRLACK, this.get32(offset));
+    return true;
+  }
+
+  /** 6.3.14.1: a write without Update is ignored; the update is over at once. */
+  #storeGbpa(value: number): boolean {
+    if ((value & (1 << 31)) === 0) return false;
+    this.set32(REG.GBPA, value & bitsOf(...Object.values(GBPA)) & 0x7fff_ffff);
+    return true;
+  }
+
+  /** 6.3.11: attributes of queues and tables are guarded by what uses them. */
+  #storeCr1(value: number): boolean {
+    const cr0 = this.view(REG.CR0);
+    const queues = isSet(cr0, CR0.CMDQEN) || isSet(cr0, CR0.EVENTQEN) || isSet(cr0, CR0.PRIQEN);
+    const mask = (queues ? 0 : 0x3f) | (isSet(cr0, CR0.SMMUEN) ? 0 : 0xfc0);
+    this.set32(REG.CR1, (this.get32(REG.CR1) & ~mask) | (value & mask));
+    return true;
+  }
+
+  cr0(field: Field): number {
+    return get(this.view(REG.CR0), field);
+  }
+
+  cr2(field: Field): boolean {
+    return isSet(this.view(REG.CR2), field);
+  }
+
+  get isOn(): boolean {
+    return (this.words[REG.CR0 >> 2] & 1) !== 0;
+  }
+
+  /** OAS, in bits. */
+  get outputBits(): number {
+    return sizeOf(this.features.OAS);
+  }
+
+  /** A field of 52 bits at most, as a number. */
+  wide(offset: number, field: Parameters<typeof getWide>[1]): number {
+    return getWide(this.view(offset), field);
+  }
+}

@@ -1,0 +1,155 @@
+import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
+import type { AddressSpace, FirstStage, Target, TargetObserver } from '../target.ts';
+import { featuresOf } from './capabilities.ts';
+import { CommandQueue } from './control/command-queue.ts';
+import { Invalidations } from './control/invalidations.ts';
+import { Registers } from './control/registers.ts';
+import { Events } from './reporting/events.ts';
+import { Interrupts } from './reporting/interrupts.ts';
+import { EVENT_QUEUE, OutputQueue } from './reporting/output-queue.ts';
+import { Refusals } from './reporting/refusals.ts';
+import { Stalls } from './reporting/stalls.ts';
+import { checkedState, type Smmuv3State, saveRegisters } from './saved-state.ts';
+import { Spaces } from './spaces.ts';
+import { CR2, REG, REGISTER_BYTES } from './spec/registers.ts';
+import type { Smmuv3Options } from './surroundings.ts';
+import { Translator } from './translation/translator.ts';
+
+/**
+ * The Arm SMMUv3, its Non-secure interface. Registers are accessed with `read` and `write`; endpoints are StreamIDs.
+ *
+ * @example
+ * const smmu = new Smmuv3({ memory: GuestMemory.ofBytes(1 << 20) });
+ * smmu.addEndpoint(0x28);
+ * smmu.translate(0x28, -1, 0, 0x1000, 1); // 12: it is off, and lets requests through
+ */
+export class Smmuv3 implements Target {
+  readonly name = 'smmuv3';
+  readonly translated: Int32Array;
+  readonly #registers: Registers;
+  readonly #translator: Translator;
+  readonly #stalls: Stalls;
+  readonly #spaces: Spaces;
+  readonly #commands: CommandQueue;
+
+  /** @throws TypeError or RangeError when an option is not possible. */
+  constructor(options: Smmuv3Options) {
+    const { memory, message, stalls } = options;
+    if (!Array.isArray(memory?.regions)) throw new TypeError('Smmuv3: memory is no GuestMemory');
+    const wanted = options.features ?? {};
+    if (wanted.MSI === 1 && message === undefined) throw new TypeError('Smmuv3: features: MSI needs the option message');
+    if (wanted.STALL_MODEL !== undefined && wanted.STALL_MODEL !== 1 && stalls === undefined)
+      throw new TypeError('Smmuv3: features: STALL_MODEL needs the option stalls');
+    const features = featuresOf({ ...(message ? {} : { MSI: 0 }), ...(stalls ? {} : { STALL_MODEL: 1 }), ...wanted });
+    const registers = new Registers(features);
+    this.#registers = registers;
+    const interrupts = new Interrupts(registers, options);
+    const events = new Events(new OutputQueue(registers, memory, interrupts, EVENT_QUEUE), interrupts);
+    this.#stalls = new Stalls(events, features, features.STALL_MODEL === 1 ? undefined : stalls);
+    const refusals = new Refusals(events, this.#stalls, () => registers.cr2(CR2.RECINVSID));
+    this.#translator = new Translator(registers, refusals, options);
+    this.translated = this.#translator.translated;
+    this.#spaces = new Spaces(this.#translator, memory, features);
+    const invalidations = new Invalidations(registers, this.#translator, this.#spaces);
+    this.#commands = new CommandQueue({ registers, interrupts, invalidations, spaces: this.#spaces, stalls: this.#stalls }, options);
+  }
+
+  /** Tells of a device behind the SMMU. @throws RangeError for what is no StreamID (IDR1.SIDSIZE). */
+  addEndpoint(stream: number): void {
+    const streams = 2 ** this.#registers.features.SIDSIZE;
+    if (!Number.isInteger(stream) || stream < 0 || stream >= streams) throw new RangeError(`Smmuv3: ${stream} is no StreamID`);
+    this.#spaces.add(stream);
+  }
+
+  removeEndpoint(stream: number): void {
+    this.#spaces.remove(stream);
+  }
+
+  observe(observer: TargetObserver): () => void {
+    return this.#spaces.observe(observer);
+  }
+
+  spaceOf(endpoint: number, pasid?: number): AddressSpace | null {
+    return this.#spaces.spaceOf(endpoint, pasid);
+  }
+
+  stageOf(endpoint: number, pasid?: number): FirstStage | null {
+    return this.#spaces.stageOf(endpoint, pasid);
+  }
+
+  /** Also answers FAULT_ABORT, FAULT_RAZ_WI and FAULT_STALLED; otherwise a fault is its event's number, negated. */
+  translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
+    return this.#translator.translate(endpoint, pasid, hi, lo, access);
+  }
+
+  /** Tag of the access for which `translate` answered FAULT_STALLED last; -1: it waits for one (StallTaker.retry). */
+  get stag(): number {
+    return this.#stalls.stag;
+  }
+
+  /** A register read of 4 or 8 bytes; any other size, place or alignment reads 0 (6.2). */
+  read(offset: number, bytes: number): bigint {
+    if (!isAccess(offset, bytes)) return 0n;
+    this.#commands.run();
+    const low = this.#read32(offset);
+    return bytes === 4 ? BigInt(low >>> 0) : joinHiLo(this.#read32(offset + 4), low);
+  }
+
+  #read32(offset: number): number {
+    const place = this.#registers.place(offset);
+    return place < 0 ? 0 : this.#registers.get32(place);
+  }
+
+  /** A register write of 4 or 8 bytes; any other size, place or alignment is ignored. Of eight bytes the low half comes first. */
+  write(offset: number, bytes: number, value: bigint): void {
+    if (!isAccess(offset, bytes)) return;
+    this.#write32(offset, loOf(value));
+    if (bytes === 8) this.#write32(offset + 4, hiOf(value));
+    this.#commands.run();
+  }
+
+  #write32(offset: number, value: number): void {
+    const registers = this.#registers;
+    const place = registers.place(offset);
+    if (place < 0) return;
+    const wasOn = registers.isOn;
+    if (!registers.store32(place, value)) return;
+    if (place === REG.CR0) {
+      if (wasOn !== registers.isOn) this.#forgetAll();
+      if (wasOn && !registers.isOn) this.#stalls.terminateAll();
+    }
+    // Off, GBPA decides what streams reach.
+    if (place === REG.GBPA && !registers.isOn) this.#forgetAll();
+    if (place === REG.EVENTQ_CONS || place === REG.CR0 || place === REG.GERRORN) this.#stalls.retryWaiting();
+  }
+
+  #forgetAll(): void {
+    this.#translator.forgetAll();
+    this.#spaces.refreshAll();
+    this.#spaces.flush();
+  }
+
+  reset(): void {
+    this.#registers.reset();
+    this.#stalls.reset();
+    this.#forgetAll();
+  }
+
+  save(): Smmuv3State {
+    return { target: this.name, registers: saveRegisters(this.#registers), stalls: this.#stalls.save() };
+  }
+
+  /** Registers, ID registers included, and stalls; caches start empty, which the specification always allows. @throws TypeError; then nothing has changed. */
+  load(state: unknown): void {
+    const { registers, stalls } = checkedState(state);
+    this.#registers.words.fill(0);
+    for (const [offset, word] of registers) this.#registers.set32(offset, word);
+    this.#stalls.load(stalls);
+    this.#forgetAll();
+  }
+}
+
+function isAccess(offset: number, bytes: number): boolean {
+  if ((bytes !== 4 && bytes !== 8) || !Number.isInteger(offset)) return false;
+  return offset >= 0 && offset + bytes <= REGISTER_BYTES && offset % bytes === 0;
+}

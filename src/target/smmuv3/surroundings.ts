@@ -1,0 +1,57 @@
+import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { Features } from './capabilities.ts';
+
+/** Sources of interrupts, 3.18. */
+export type InterruptSource = 'event' | 'pri' | 'sync' | 'gerror';
+
+/** CMD_ATC_INV, for a device that has a translation cache. */
+export interface AtcInvalidation {
+  readonly stream: number;
+  /** null: of requests without PASID. */
+  readonly pasid: number | null;
+  /** Translations that are global, too; with a PASID only. */
+  readonly global: boolean;
+  readonly firstPage: number;
+  readonly pages: number;
+}
+
+/** CMD_PRI_RESP, or an answer of the SMMU's own (8.1, 8.2). */
+export interface PageResponse {
+  readonly stream: number;
+  readonly pasid: number | null;
+  /** PRG index. */
+  readonly group: number;
+  /** PRG_RESPONSE. */
+  readonly response: number;
+}
+
+/** What becomes of a stalled access, 4.7.1: it is made again, fails, or succeeds with zeros read and nothing written. */
+export interface EndedStall {
+  readonly stream: number;
+  readonly stag: number;
+  readonly action: 'retry' | 'abort' | 'raz-wi';
+}
+
+/** Who holds accesses that stall, until the guest has dealt with their fault. */
+export interface StallTaker {
+  /** The access whose `translate` answered FAULT_STALLED, `Smmuv3.stag` being `stag`, is over. */
+  ended(stall: EndedStall): void;
+  /** Accesses that stalled without a tag (`stag` -1) are to be made again: there is room for their events. */
+  retry(): void;
+}
+
+export interface Smmuv3Options {
+  readonly memory: GuestMemory;
+  /** Fields of ID registers that are to differ from their defaults (capabilities.ts). */
+  readonly features?: Partial<Features>;
+  /** Translations cached at most: a power of two from 16 on. Default: 65536. */
+  readonly iotlbEntries?: number;
+  /** A wired interrupt: a pulse. */
+  readonly interrupt?: (source: InterruptSource) => void;
+  /** A message write of 32 bits that does not go to guest RAM; answers whether something took it. Left out: MSI is 0. */
+  readonly message?: (address: bigint, data: number) => boolean;
+  /** Left out: STALL_MODEL is 1, and nothing stalls. */
+  readonly stalls?: StallTaker;
+  readonly invalidateDevice?: (invalidation: AtcInvalidation) => void;
+  readonly pageResponse?: (response: PageResponse) => void;
+}

@@ -1,0 +1,4 @@
+import { targetSuite } from '../suite.ts';
+import { smmuSubject } from './subject.ts';
+
+targetSuite(smmuSubject);
