@@ -1,5 +1,5 @@
 import type { AttachmentPoint, HostDevice } from '../host/host.ts';
-import { seal } from './seal.ts';
+import { sealAll } from './seal.ts';
 
 /**
  * The devices whose requests reach one address space. Which of them its host space has is not remembered here: the driver says
@@ -64,7 +64,7 @@ export class Attachments {
   /** No device reaches the space until `admitAll`; one that cannot be detached is closed. */
   expelAll(): void {
     for (const device of this.#devices) {
-      if (this.#has(device) && this.#space.detach(device) < 0) seal(device);
+      if (this.#has(device) && this.#space.detach(device) < 0) this.#sealGroupOf(device);
     }
     this.#behind = true;
   }
@@ -82,10 +82,13 @@ export class Attachments {
     for (const device of moving) {
       if (device.attachment === before || before.attach(device) === 0) continue;
       this.#behind = true;
-      for (const other of moving) {
-        if (other === device || (other.iommuGroup !== null && other.iommuGroup === device.iommuGroup)) seal(other);
-      }
+      this.#sealGroupOf(device);
     }
     return false;
+  }
+
+  #sealGroupOf(device: HostDevice): void {
+    const { iommuGroup } = device;
+    sealAll([...this.#devices].filter((other) => other === device || (iommuGroup !== null && other.iommuGroup === iommuGroup)));
   }
 }

@@ -6,7 +6,7 @@ import type { AddressSpace, TargetObserver } from '../target/target.ts';
 import { type Choice, checkWish, choose, type PathWish } from './choose.ts';
 import { type Backing, type Binding, DeviceGroup } from './device-group.ts';
 import type { PathCounters } from './path.ts';
-import { seal } from './seal.ts';
+import { seal, sealAll } from './seal.ts';
 
 export interface BinderOptions {
   /** `auto` (default), or the only path that may serve. */
@@ -90,9 +90,9 @@ export class Binder implements TargetObserver {
     const binding = this.#bindings.get(endpoint);
     if (binding === undefined || this.remove(endpoint) === 0) return null;
     const error = this.#error ?? new HostError('detach', errno.EIO, undefined, binding.device.name);
-    binding.device.close();
+    const closing = binding.device.close();
     this.#forget(binding);
-    return error;
+    return closing ?? error;
   }
 
   /** The path of an endpoint and why; `blocked` when it reaches nothing, with the reason where that is not the guest's wish. */
@@ -214,6 +214,7 @@ export class Binder implements TargetObserver {
         return result;
       }
     }
+    sealAll([...group.members].map(({ device }) => device));
     this.#leave(group);
     return 0;
   }
@@ -262,10 +263,9 @@ export class Binder implements TargetObserver {
       else result = -errno.ENODEV;
     }
     if (result === 0) return;
-    for (const { device } of group.members) {
-      to?.path.moved(device);
-      seal(device);
-    }
+    const devices = [...group.members].map(({ device }) => device);
+    for (const device of devices) to?.path.moved(device);
+    sealAll(devices);
     this.#leave(group);
   }
 

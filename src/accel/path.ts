@@ -6,7 +6,10 @@ import type { AddressSpace } from '../target/target.ts';
 /** How one address space reaches the hardware. */
 export interface Path {
   readonly name: string;
-  /** From now on the device's requests reach the address space. Returns 0 or a negative errno. */
+  /**
+   * From now on the device's requests reach the address space. Returns 0, or a negative errno: then the device is none of the path's, and
+   * `HostDevice.attachment` says whether it could be taken out again.
+   */
   attach(device: HostDevice): number;
   /** The device's requests are blocked. Returns 0 or a negative errno. */
   detach(device: HostDevice): number;

@@ -93,7 +93,7 @@ class ShadowPath implements Path {
     if (result < 0) return this.#hostFailed(result);
     this.#covered = null;
     result = this.#coverApertures();
-    if (result < 0) this.#devices.expel(device);
+    if (result < 0 && this.#devices.expel(device) < 0) this.#devices.forget(device);
     return result;
   }
 
@@ -162,9 +162,13 @@ class ShadowPath implements Path {
     return this.#failed(answer, this.#now.hostSpace.error);
   }
 
-  /** Whether a failure ends the reconciliation: a target takes its change back, a guest cannot. */
+  /** Whether a failure ends the reconciliation: a target takes its change back, once; a guest cannot. */
   #givenUp(): boolean {
-    return this.#result < 0 && this.#space.owner === 'target';
+    return this.#result < 0 && this.#revocable;
+  }
+
+  get #revocable(): boolean {
+    return this.#space.owner === 'target' && !this.#returning;
   }
 
   #populate(): number {
@@ -241,12 +245,12 @@ class ShadowPath implements Path {
     }
   }
 
-  /** A guest that owns its tables has unmapped already: what is still mapped is stale, so no device may use it. */
+  /** What has no way back, a guest's own tables or a state that a target restored: what is still mapped is stale, so no device may use it. */
   #unmapOne(iova: number, pages: number): void {
     const answer = this.#now.remove(iova, pages);
     if (answer === 0) return;
     this.#hostFailed(answer);
-    if (this.#space.owner === 'target') return;
+    if (this.#revocable) return;
     this.#stale = true;
     this.#devices.expelAll();
   }

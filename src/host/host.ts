@@ -38,8 +38,11 @@ export interface HostDevice {
   readonly closed: boolean;
   /** Blocks the device wherever it is attached. Returns 0 or a negative errno. */
   detach(): number;
-  /** Gives the device back to the kernel, detached. Idempotent. */
-  close(): void;
+  /**
+   * Gives the device back to the kernel, detached. Idempotent, and closes whatever fails: returns what the kernel did not do, and what may hold
+   * the device (a region of it that is still mapped), or null.
+   */
+  close(): HostError | null;
   [Symbol.dispose](): void;
 }
 

@@ -234,7 +234,7 @@ describe('devices and their IOMMUs', () => {
     const vfio = device('vfio0');
     expect(host.createSpace().attach(vfio)).toBe(0);
     kernel.hooks.fail({ kind: 'VFIO_DEVICE_DETACH_IOMMUFD_PT', nth: 1, errno: errno.EIO });
-    vfio.close();
+    expect(vfio.close()?.message).toMatch(/VFIO_DEVICE_DETACH_IOMMUFD_PT: EIO .*still mapped/);
     expect([vfio.closed, kernel.device().dmaWrite(0n, Uint8Array.of(1))]).toEqual([true, DMA_BLOCKED]);
     vfio.close();
     host.close();

@@ -154,11 +154,47 @@ describe('vfio-type1', () => {
     expect(() => new Type1Host(kernel)).toThrow(/open \/dev\/vfio\/vfio: ENOENT .*not loaded/);
   });
 
+  test('a region that is still mapped holds a closed device in the container: it reaches nothing, and what holds it is said', () => {
+    const space = host.createSpace();
+    const [path] = groupPaths(kernel);
+    const device = host.openDevice(`${path}#${kernel.device().name}`);
+    expect(space.map(BASE, pfn, 1, READ_WRITE)).toBe(0);
+    expect(space.attach(device)).toBe(0);
+    const region = kernel.mmap(device.fd, 4096, 0n) as PortMemory;
+    expect(device.close()?.message).toMatch(/VFIO_GROUP_UNSET_CONTAINER: EBUSY .*a region that is still mapped/);
+    expect(kernel.device().hostPfn(BASE, READ_WRITE)).toBeLessThan(0);
+    expect(device.close()).toBe(null);
+    region.release();
+    const again = host.openDevice(`${path}#${kernel.device().name}`);
+    expect(space.attach(again)).toBe(0);
+    expect(kernel.device().hostPfn(BASE, READ_WRITE)).toBe(pfn);
+    expect(again.close()).toBe(null);
+  });
+
+  test('a container that lets go of nothing, and a device that cannot be opened again: all is closed, and the reason is said', () => {
+    const { space, device } = attached();
+    kernel.hooks.fail({ kind: 'VFIO_GROUP_UNSET_CONTAINER', nth: 1, errno: errno.EIO, times: Infinity });
+    kernel.hooks.fail({ kind: 'VFIO_GROUP_GET_DEVICE_FD', nth: 1, errno: errno.ENODEV, times: Infinity });
+    expect(device.close()?.message).toMatch(/VFIO_GROUP_UNSET_CONTAINER: EIO/);
+    expect(kernel.device().hostPfn(BASE, READ_WRITE)).toBeLessThan(0);
+    space.close();
+    host.close();
+    expect(kernel.live()).toMatchObject({ descriptors: 0, domains: 0, pinnedBytes: 0 });
+  });
+
   test('an embedder’s mistakes are TypeErrors', () => {
     const { space, device } = attached();
     const other = new Type1Host(simKernel());
     expect(() =>
-      space.attach({ name: 'x', iommuGroup: null, attachment: null, closed: false, detach: () => 0, close() {}, [Symbol.dispose]() {} }),
+      space.attach({
+        name: 'x',
+        iommuGroup: null,
+        attachment: null,
+        closed: false,
+        detach: () => 0,
+        close: () => null,
+        [Symbol.dispose]() {},
+      }),
     ).toThrow(TypeError);
     other.close();
     device.close();

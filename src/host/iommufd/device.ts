@@ -22,6 +22,8 @@ const bindHints: Readonly<Record<number, string>> = {
   [errno.ENOTTY]: 'not a VFIO device node, as under /dev/vfio/devices',
 };
 
+const HELD = 'it is detached once nothing holds its file; a region that is still mapped does';
+
 /** A VFIO device, opened by its own node and bound to an iommufd. */
 export class IommufdDevice implements HostDevice {
   readonly name: string;
@@ -108,18 +110,22 @@ export class IommufdDevice implements HostDevice {
 
   /**
    * Detaches, and closes the descriptor, which unbinds. Detaching comes first: a region that is still mapped holds the file, and the
-   * device would go on with its DMA. A detach that fails is no reason to keep the descriptor, which detaches when nothing holds it.
+   * device would go on with its DMA. A detach that fails is no reason to keep the descriptor, which detaches when nothing holds it: the first
+   * one that failed is returned.
    */
-  close(): void {
-    if (this.#closed) return;
-    for (const pasid of [...this.#pasids]) this.detachPasid(pasid);
-    if (this.attachment !== null) this.detach();
+  close(): HostError | null {
+    if (this.#closed) return null;
+    let failed = 0;
+    for (const pasid of [...this.#pasids]) failed ||= this.detachPasid(pasid);
+    if (this.attachment !== null) failed = this.detach() || failed;
     this.#closed = true;
+    this.#pasids.clear();
     this.attachment = null;
     this.#port.close(this.fd);
     this.#attach.release();
     this.#detach.release();
     this.#onClose(this);
+    return failed < 0 ? new HostError('VFIO_DEVICE_DETACH_IOMMUFD_PT', failed, undefined, `${this.name}: ${HELD}`) : null;
   }
 
   [Symbol.dispose](): void {

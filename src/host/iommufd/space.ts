@@ -156,8 +156,9 @@ export class IommufdSpace extends KernelObject implements HostSpace {
     }
     const refusal = this.#granuleRefusal();
     if (refusal === null) return 0;
-    this.#undoAttach(own, before);
-    return this.#fail(refusal.operation, refusal.errno, 0, 0, `${device.name}: ${refusal.hint}`);
+    const undone = this.#undoAttach(own, before);
+    const stays = undone < 0 ? ', and the kernel does not take it out of the space again' : '';
+    return this.#fail(refusal.operation, refusal.errno, 0, 0, `${device.name}: ${refusal.hint}${stays}`);
   }
 
   /** Why the space, with the devices that it has now, cannot map at the required alignment; null when it can. */
@@ -174,12 +175,12 @@ export class IommufdSpace extends KernelObject implements HostSpace {
     }
   }
 
-  /** Back to where it was, or blocked: where it is after all `attachment` says. */
-  #undoAttach(device: IommufdDevice, before: Handle | null): void {
+  /** Back to where it was, or blocked. A negative errno: neither could be done, and it is in this space, as `attachment` says. */
+  #undoAttach(device: IommufdDevice, before: Handle | null): number {
     this.context.calls.attach++;
-    if (before !== null && device.attach(before) === 0) return;
+    if (before !== null && device.attach(before) === 0) return 0;
     if (before !== null) this.context.calls.attach++;
-    device.detach();
+    return device.detach();
   }
 
   detach(device: HostDevice): number {

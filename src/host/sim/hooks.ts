@@ -18,6 +18,8 @@ export interface CallFailure {
   readonly nth: number;
   /** Positive errno. */
   readonly errno: number;
+  /** How many of them fail, that one and those that follow. Default 1; Infinity: for good. */
+  readonly times?: number;
 }
 
 /** What a test sees of the calls, and makes of them. */
@@ -25,7 +27,7 @@ export class CallHooks {
   /** Calls made, by kind. */
   readonly counts = new Map<string, number>();
   readonly #observers = new Set<CallObserver>();
-  readonly #failures = new Set<{ kind: string | undefined; left: number; errno: number }>();
+  readonly #failures = new Set<{ kind: string | undefined; left: number; times: number; errno: number }>();
   readonly #onCall: () => void;
   #number = 0;
 
@@ -45,7 +47,7 @@ export class CallHooks {
 
   /** The call is refused before the kernel does anything. The disposer takes the failure back if it has not come to pass. */
   fail(failure: CallFailure): () => void {
-    const entry = { kind: failure.kind, left: failure.nth, errno: failure.errno };
+    const entry = { kind: failure.kind, left: failure.nth, times: failure.times ?? 1, errno: failure.errno };
     this.#failures.add(entry);
     return () => this.#failures.delete(entry);
   }
@@ -66,7 +68,7 @@ export class CallHooks {
     for (const failure of this.#failures) {
       if (failure.kind !== undefined && failure.kind !== kind) continue;
       if (--failure.left > 0) continue;
-      this.#failures.delete(failure);
+      if (--failure.times <= 0) this.#failures.delete(failure);
       result = -failure.errno;
     }
     return result;

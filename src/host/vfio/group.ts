@@ -22,6 +22,8 @@ export interface GroupSpace extends HostSpace {
   leave(group: VfioGroup): number;
   /** The group is in the container no more. */
   lost(group: VfioGroup): void;
+  /** The kernel does not let go of the group: where nothing else is in the container, its devices reach nothing from now on. */
+  silence(): void;
 }
 
 /** An open IOMMU group: what a container takes in. All its devices share one space. */
@@ -70,8 +72,13 @@ export class VfioDevice implements HostDevice {
     return this.group.path.slice(this.group.path.lastIndexOf('/') + 1);
   }
 
-  get attachment(): GroupSpace | null {
-    return this.space;
+  /** The space, or, where a container has not let go of the group after its last device, the group. */
+  get attachment(): GroupSpace | VfioGroup | null {
+    return this.space ?? (this.#stuck ? this.group : null);
+  }
+
+  get #stuck(): boolean {
+    return !this.closed && this.group.space !== null && this.group.attached === 0;
   }
 
   get closed(): boolean {
@@ -79,7 +86,8 @@ export class VfioDevice implements HostDevice {
   }
 
   detach(): number {
-    return this.space?.detach(this) ?? 0;
+    if (this.space !== null) return this.space.detach(this);
+    return this.#stuck ? this.group.space!.leave(this.group) : 0;
   }
 
   /** Opens the device file. The group must be in a container with an IOMMU. Returns 0 or a negative errno. */
@@ -101,14 +109,18 @@ export class VfioDevice implements HostDevice {
     this.fd = -1;
   }
 
-  close(): void {
+  close(): HostError | null {
+    const { group } = this;
+    const space = this.space ?? group.space;
+    const error = this.detach() < 0 ? space!.error : null;
     // What the container does not let go of goes with the descriptors: closing the last of the group's takes the group out.
-    if (this.detach() < 0) {
+    if (error !== null) {
       this.closeFile();
       this.space = null;
+      if (group.attached === 0) space!.silence();
     }
-    if (!this.group.devices.delete(this)) return;
-    if (this.group.devices.size === 0) this.#host.dropGroup(this.group);
+    if (group.devices.delete(this) && group.devices.size === 0) this.#host.dropGroup(group);
+    return error;
   }
 
   [Symbol.dispose](): void {

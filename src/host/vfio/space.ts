@@ -173,15 +173,17 @@ export abstract class VfioSpace implements HostSpace, GroupSpace {
     if (group.space !== null && group.space !== this)
       return this.fail('VFIO_GROUP_SET_CONTAINER', errno.EBUSY, 0, 0, `another device of ${group.path} is attached to another space`);
     const enters = group.space === null;
-    const result = enters ? this.#enter(group) : 0;
-    if (result < 0) return result;
-    const opened = device.open();
-    if (opened < 0) {
-      if (enters) this.leave(group);
-      return this.fail('VFIO_GROUP_GET_DEVICE_FD', opened, 0, 0, device.name);
+    let result = enters ? this.#enter(group) : 0;
+    if (result === 0) {
+      result = device.open();
+      if (result < 0) {
+        if (enters) this.leave(group);
+        this.fail('VFIO_GROUP_GET_DEVICE_FD', result, 0, 0, device.name);
+      }
     }
-    device.space = this;
-    return 0;
+    // A group that the container has not let go again reaches what it maps, with a device file or without.
+    if (result === 0 || (enters && group.space === this)) device.space = this;
+    return result;
   }
 
   detach(device: HostDevice): number {
@@ -190,11 +192,12 @@ export abstract class VfioSpace implements HostSpace, GroupSpace {
     own.closeFile();
     own.space = null;
     const result = own.group.attached > 0 ? 0 : this.leave(own.group);
-    if (result < 0) {
-      // A group whose device is open is let go by no container, so the file had to be closed to try.
-      own.space = this;
-      own.open();
-    }
+    if (result === 0) return 0;
+    const error = this.#error;
+    // A group whose device is open is let go by no container, so the file had to be closed to try.
+    own.space = this;
+    own.open();
+    this.#error = error;
     return result;
   }
 
@@ -229,7 +232,8 @@ export abstract class VfioSpace implements HostSpace, GroupSpace {
   leave(group: VfioGroup): number {
     this.host.calls.attach++;
     const result = this.host.port.ioctl(group.fd, uapi.VFIO_GROUP_UNSET_CONTAINER, 0);
-    if (result < 0) return this.fail('VFIO_GROUP_UNSET_CONTAINER', result, 0, 0, group.path);
+    const held = result === -errno.EBUSY ? ': a file of its devices is held, as by a region that is still mapped' : '';
+    if (result < 0) return this.fail('VFIO_GROUP_UNSET_CONTAINER', result, 0, 0, `${group.path}${held}`);
     this.lost(group);
     return 0;
   }
@@ -240,6 +244,14 @@ export abstract class VfioSpace implements HostSpace, GroupSpace {
     this.#groups.delete(group);
     if (this.live) this.entered(false);
     else this.emptied();
+  }
+
+  silence(): void {
+    if (this.#groups.size !== 1) return;
+    this.mappings.intervals(0, PFN_LIMIT - 1, (iova, _host, pages) => {
+      this.unmapNow(iova, pages);
+      return true;
+    });
   }
 
   #mapAll(): number {

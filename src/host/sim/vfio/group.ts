@@ -1,8 +1,10 @@
+import { PAGE_BYTES } from '../../../memory/address.ts';
 import { errno } from '../../errno.ts';
 import * as uapi from '../../vfio/uapi.ts';
 import type { SimDevice, SimGroup } from '../device.ts';
 import type { SimFile } from '../files.ts';
 import type { SimKernel } from '../kernel.ts';
+import type { Vma } from '../memory.ts';
 import { dataViewOf, readArgsz } from '../structs.ts';
 import { ContainerFile } from './container.ts';
 import { groupStatus } from './structs.ts';
@@ -83,7 +85,7 @@ export class GroupFile implements SimFile {
     if (device === undefined) return -errno.ENODEV;
     if (this.#container?.driver == null) return -errno.EINVAL;
     this.#users++;
-    return this.#kernel.install(new DeviceFile(device, () => this.close()));
+    return this.#kernel.install(new DeviceFile(this.#kernel, device, () => this.close()));
   }
 
   /** A string of the process, or null: EFAULT. */
@@ -111,12 +113,30 @@ export class GroupFile implements SimFile {
 
 /** A device that was opened through its group. */
 class DeviceFile implements SimFile {
+  readonly #kernel: SimKernel;
   readonly #device: SimDevice;
-  readonly close: () => void;
+  readonly #released: () => void;
+  /** The descriptor, and what is mapped of it. */
+  #holders = 1;
 
-  constructor(device: SimDevice, close: () => void) {
+  constructor(kernel: SimKernel, device: SimDevice, released: () => void) {
+    this.#kernel = kernel;
     this.#device = device;
-    this.close = close;
+    this.#released = released;
+  }
+
+  /** The device's first region. A mapping holds the file, as any mapping does. */
+  mmap(bytes: number, offset: number): Vma | number {
+    if (offset !== 0 || bytes !== PAGE_BYTES) return -errno.EINVAL;
+    const frames = this.#kernel.physical.allocate(bytes);
+    this.#holders++;
+    const vma = this.#kernel.process.map(frames, 0, bytes, { onUnmap: () => this.close() });
+    this.#kernel.physical.drop(frames);
+    return vma;
+  }
+
+  close(): void {
+    if (--this.#holders === 0) this.#released();
   }
 
   ioctlName(): undefined {
