@@ -10,4 +10,6 @@ fc.configureGlobal({
   ...fc.readConfigureGlobal(),
   defaultSizeToMaxWhenMaxSpecified: true,
   ...(seed !== undefined && { seed: Number(seed) }),
+  // For a mutant it is enough to know that a property fails; the smallest program takes long.
+  endOnFailure: process.env['VIOMMU_MUTATION_TESTS'] !== undefined,
 });

@@ -61,7 +61,6 @@ const KNOWN_TAG = 2;
 const SPACES = 1024;
 /** An address range of more pages than this of one size invalidates the context instead: work per command is bounded. */
 const RANGE_PAGES = 4096;
-/** Before tags could come round, everything is forgotten. */
 const LAST_TAG = 0x7fffffff;
 
 /** The context of translations that have none. */
@@ -71,13 +70,16 @@ export const NO_CONTEXT = -1;
 class Sized {
   /** Translations that it holds at most. */
   readonly capacity: number;
+  /** Before tags could come round, everything is forgotten. */
+  protected readonly lastTag: number;
 
   /** @throws RangeError when the capacity is not a power of two from 16 to 2^24. */
-  constructor(capacity: number) {
+  constructor(capacity: number, lastTag: number) {
     requireInteger('Iotlb', 'capacity', capacity, 16, 2 ** 24);
     const lg2 = 31 - Math.clz32(capacity);
     if (capacity !== 2 ** lg2) throw new RangeError(`Iotlb: capacity ${capacity} is not a power of two in 16..2^24`);
     this.capacity = capacity;
+    this.lastTag = lastTag;
   }
 }
 
@@ -108,8 +110,9 @@ export class Iotlb extends Sized {
   #firstSize = PAGE_LG2;
   #victim = 0;
 
-  constructor(capacity: number) {
-    super(capacity);
+  /** `lastTag`: the tag after which they begin anew; a test need not fill 2^31 contexts to see it. */
+  constructor(capacity: number, lastTag = LAST_TAG) {
+    super(capacity, lastTag);
     this.#select(0, 0);
   }
 
@@ -297,7 +300,7 @@ export class Iotlb extends Sized {
       at = (set * WAYS + this.#victim) << KNOWN_LG2;
     }
     if (tags[at] !== space || tags[at + 1] !== context || tags[at | KNOWN_TAG] <= old) {
-      if (this.#lastTag === LAST_TAG) this.#forgetTags();
+      if (this.#lastTag === this.lastTag) this.#forgetTags();
       tags[at] = space;
       tags[at + 1] = context;
       tags[at | KNOWN_TAG] = ++this.#lastTag;

@@ -23,7 +23,7 @@ test.prop([ranges], { numRuns: 60 })('covers every page that was added, ascendin
   }
   dirty.normalize();
   const covered = pagesOf(dirty);
-  for (const page of wanted) expect(covered.has(page)).toBe(true);
+  expect([...wanted].filter((page) => !covered.has(page))).toEqual([]);
   for (let i = 1; i < dirty.count; i++) expect(dirty.first(i)).toBeGreaterThan(dirty.last(i - 1) + 1);
   expect(dirty.count).toBeLessThanOrEqual(256);
   if (covered.size > wanted.size) reached('pages covered that were not added');

@@ -230,6 +230,64 @@ describe('Iotlb', () => {
     expect(found(iotlb, 0, 0, 0n, 0)).toBeNull();
   });
 
+  // Contexts 1024 apart of one space share a set of four: the fifth takes the place of one, and not its translations.
+  test('five contexts that share four places: each has its own translations or none', () => {
+    const iotlb = new Iotlb(1024);
+    const contexts = [0, 1024, 2048, 3072, 4096];
+    const filled = (context: number): Filled => ({ ...entry(0x5000n, 12, 7, context), output: BigInt(context + 1) << 20n });
+    for (const round of [1, 2, 3]) {
+      for (const context of contexts) {
+        fill(iotlb, filled(context), 0x5000n);
+        expect(found(iotlb, 7, context, 0x5000n, 3), `round ${round}`).toMatchObject({ output: filled(context).output });
+      }
+      const hits = contexts.map((context) => found(iotlb, 7, context, 0x5000n, 3)?.output ?? null);
+      hits.forEach((output, i) => {
+        expect([null, filled(contexts[i]).output]).toContain(output);
+      });
+      expect(hits.filter((output) => output === null).length).toBeGreaterThan(0);
+    }
+    iotlb.invalidateContext(7, 4096);
+    expect(found(iotlb, 7, 4096, 0x5000n, 0)).toBeNull();
+  });
+
+  test('a context that lost its place has forgotten everything, and what it fills then goes with an invalidation', () => {
+    const iotlb = new Iotlb(1024);
+    const contexts = [0, 1024, 2048, 3072, 4096];
+    for (const context of contexts) fill(iotlb, entry(BigInt(context + 1) << 12n, 12, 7, context), BigInt(context + 1) << 12n);
+    for (const context of contexts) {
+      const page = BigInt(context + 1) << 12n;
+      fill(iotlb, entry(page, 12, 7, context), page);
+      iotlb.invalidateRange(7, context, context + 1, context + 1);
+      expect(found(iotlb, 7, context, page, 0)).toBeNull();
+    }
+  });
+
+  test('when the tags are used up everything is forgotten, and nothing of before is found again', () => {
+    const iotlb = new Iotlb(64, 6);
+    for (let round = 0; round < 40; round++) {
+      const page = BigInt(round % 8) << 12n;
+      const context = round % 3;
+      const mine = { ...entry(page, 12, 1, context), output: BigInt(round + 1) << 20n };
+      fill(iotlb, mine, page);
+      expect(found(iotlb, 1, context, page, 3)).toMatchObject({ output: mine.output });
+      iotlb.invalidateContext(1, context);
+      for (let at = 0n; at < 8n; at++) for (let other = 0; other < 3; other++) expect(found(iotlb, 1, other, at << 12n, 0)).toBeNull();
+    }
+  });
+
+  test('a range above 2^44 drops its pages and leaves their neighbours, of every size', () => {
+    const iotlb = new Iotlb(1024);
+    const far = 2 ** 45;
+    const pages = [far - 1, far, far + 1, far + 511, far + 512];
+    for (const page of pages) fill(iotlb, entry(BigInt(page) << 12n), BigInt(page) << 12n);
+    fill(iotlb, entry(BigInt(far + 1024) << 12n, 21), BigInt(far + 1024) << 12n);
+    iotlb.invalidateRange(1, 2, far, far + 511);
+    expect(pages.map((page) => found(iotlb, 1, 2, BigInt(page) << 12n, 0) !== null)).toEqual([true, false, false, false, true]);
+    expect(found(iotlb, 1, 2, BigInt(far + 1024) << 12n, 0)).not.toBeNull();
+    iotlb.invalidateRange(1, 2, far + 1500, far + 1500);
+    expect(found(iotlb, 1, 2, BigInt(far + 1024) << 12n, 0)).toBeNull();
+  });
+
   test('misuse throws', () => {
     for (const capacity of [0, 8, 100, 2 ** 25, 16.5, Number.NaN]) expect(() => new Iotlb(capacity)).toThrow(RangeError);
     const iotlb = new Iotlb(16);
