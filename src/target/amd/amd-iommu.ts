@@ -88,9 +88,8 @@ export class AmdIommu implements Target {
     return this.#spaces.observe(observer);
   }
 
-  /** Any PCI requester ID. */
   knows(endpoint: number): boolean {
-    return endpoint >= 0 && endpoint <= 0xffff;
+    return this.#spaces.knows(endpoint);
   }
 
   spaceOf(endpoint: number, pasid?: number): AddressSpace | null {

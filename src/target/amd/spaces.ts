@@ -152,6 +152,10 @@ export class Spaces {
     this.refresh(endpoint);
   }
 
+  knows(endpoint: number): boolean {
+    return this.#endpoints.has(endpoint);
+  }
+
   remove(endpoint: number): void {
     if (this.#attached.get(endpoint)) this.#observer?.attach(endpoint, null);
     this.#attached.delete(endpoint);

@@ -74,6 +74,10 @@ export class Spaces {
     this.refresh(endpoint);
   }
 
+  knows(endpoint: number): boolean {
+    return this.#attached.has(endpoint);
+  }
+
   remove(endpoint: number): void {
     for (const [pasid, { space }] of this.#attached.get(endpoint) ?? []) if (space !== null) this.#tell(endpoint, pasid, null);
     this.#attached.delete(endpoint);
