@@ -2,10 +2,10 @@ import { errno, HostError } from '../host/errno.ts';
 import type { Host, HostDevice } from '../host/host.ts';
 import { requireObject } from '../memory/arguments.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
-import type { AddressSpace, TargetObserver } from '../target/target.ts';
+import { type AddressSpace, type FirstStage, type PageAnswer, sameStage, type Target, type TargetObserver } from '../target/target.ts';
 import { type Choice, checkWish, choose, type PathWish } from './choose.ts';
 import { type Backing, type Binding, DeviceGroup } from './device-group.ts';
-import type { PathCounters } from './path.ts';
+import { type GuestHardware, NOWHERE, type PathContext, type PathCounters, type StagedTarget } from './path.ts';
 import { seal, sealAll } from './seal.ts';
 
 export interface BinderOptions {
@@ -18,7 +18,11 @@ export interface BinderOptions {
    * setImmediate.
    */
   readonly schedule?: (slice: () => void) => void;
+  /** Whose endpoints they are: for paths on which hardware walks the guest's own tables. Left out: there are none. */
+  readonly target?: Pick<Target, 'stageOf'> & StagedTarget;
 }
+
+const BLOCKED: FirstStage = { kind: 'abort' };
 
 /**
  * Binds the passed-through endpoints of one target to one host: endpoints that share an address space share one path, made
@@ -29,6 +33,7 @@ export class Binder implements TargetObserver {
   readonly #host: Host;
   readonly #memory: GuestMemory;
   readonly #wish: PathWish;
+  readonly #target: BinderOptions['target'];
   readonly #moved: (endpoint: number) => void;
   readonly #schedule: (slice: () => void) => void;
   #scheduled = false;
@@ -37,16 +42,19 @@ export class Binder implements TargetObserver {
   readonly #backings = new Map<AddressSpace, Backing>();
   /** What changed since the last flush, and what that could not finish. */
   readonly #pending = new Set<Backing>();
+  /** Hardware that walks the guest's tables, each with one of its backings. */
+  readonly #hardware = new Map<GuestHardware, Backing>();
   #error: HostError | null = null;
 
   /** @throws RangeError for a wish that names no path. */
-  constructor(host: Host, memory: GuestMemory, { path = 'auto', moved = () => {}, schedule = setImmediate }: BinderOptions = {}) {
+  constructor(host: Host, memory: GuestMemory, { path = 'auto', moved = () => {}, schedule = setImmediate, target }: BinderOptions = {}) {
     requireObject('Binder', 'host', host, 'Host', ['openDevice', 'createSpace']);
     if (!(memory instanceof GuestMemory)) throw new TypeError('Binder: memory is no GuestMemory');
     checkWish(path);
     this.#host = host;
     this.#memory = memory;
     this.#wish = path;
+    this.#target = target;
     this.#moved = moved;
     this.#schedule = (slice) => schedule(slice);
   }
@@ -63,7 +71,8 @@ export class Binder implements TargetObserver {
   add(endpoint: number, device: HostDevice, space: AddressSpace | null): number {
     if (this.#bindings.has(endpoint)) throw new RangeError(`endpoint 0x${endpoint.toString(16)} has a device already`);
     const group = this.#groupOf(device);
-    const binding = { endpoint, device, group, wanted: space };
+    const stage = this.#stageOf(endpoint);
+    const binding = { endpoint, device, group, wanted: space, stage, reached: null };
     group.members.add(binding);
     this.#bindings.set(endpoint, binding);
     const result = this.#settle(group);
@@ -115,15 +124,19 @@ export class Binder implements TargetObserver {
 
   attach(endpoint: number, space: AddressSpace | null): number {
     const binding = this.#bindings.get(endpoint);
-    if (binding === undefined || binding.wanted === space) return 0;
-    const before = binding.wanted;
+    if (binding === undefined) return 0;
+    const { wanted: before, stage: stageBefore } = binding;
+    const stage = this.#stageOf(endpoint);
+    if (before === space && sameStage(stageBefore, stage)) return 0;
     binding.wanted = space;
+    binding.stage = stage;
     const result = this.#settle(binding.group);
     if (result === 0) return 0;
-    if (space?.owner === 'guest' || (space === null && before?.owner === 'guest')) {
+    if (stage !== null || space?.owner === 'guest' || (space === null && before?.owner === 'guest')) {
       // A guest that changed its own tables has left the old space for good: better no translation than a stale one.
       binding.wanted = null;
-      this.#block(binding.group, true);
+      binding.stage = stage && BLOCKED;
+      if (stage === null || this.#settle(binding.group) < 0) this.#block(binding.group, true);
     } else binding.wanted = before;
     this.#tell(binding.group);
     return result;
@@ -134,6 +147,27 @@ export class Binder implements TargetObserver {
     if (backing === undefined) return;
     backing.path.changed(first, last);
     this.#pending.add(backing);
+  }
+
+  invalidated(words: Int32Array): void {
+    for (const [hardware, backing] of this.#hardware) {
+      hardware.invalidated(words);
+      this.#pending.add(backing);
+    }
+  }
+
+  answered(endpoint: number, pasid: number, group: number, answer: PageAnswer): void {
+    for (const hardware of this.#hardware.keys()) hardware.answered(endpoint, pasid, group, answer);
+  }
+
+  /** Tells the target what hardware that walks its guest's tables has said since. */
+  poll(): void {
+    for (const hardware of [...this.#hardware.keys()]) hardware.poll();
+  }
+
+  /** File descriptors that are readable when `poll` has something to do; others when paths change. */
+  get eventDescriptors(): readonly number[] {
+    return [...this.#hardware.keys()].flatMap(({ eventDescriptors }) => eventDescriptors);
   }
 
   flush(): number {
@@ -162,7 +196,10 @@ export class Binder implements TargetObserver {
       if (result >= 0) continue;
       this.#error = backing.path.error;
       for (const group of [...backing.groups]) {
-        for (const binding of group.members) binding.wanted = null;
+        for (const binding of group.members) {
+          binding.wanted = null;
+          binding.stage = binding.stage && BLOCKED;
+        }
         this.#block(group, true);
         this.#tell(group);
       }
@@ -184,6 +221,10 @@ export class Binder implements TargetObserver {
     });
   }
 
+  #stageOf(endpoint: number): FirstStage | null {
+    return this.#target?.stageOf?.(endpoint) ?? null;
+  }
+
   #groupOf(device: HostDevice): DeviceGroup {
     const name = device.iommuGroup;
     const group = (name === null ? undefined : this.#groups.get(name)) ?? new DeviceGroup(name);
@@ -193,10 +234,23 @@ export class Binder implements TargetObserver {
 
   /** Brings a group to where all of it is wanted, and blocks it where there is no such place. Returns 0 or a negative errno. */
   #settle(group: DeviceGroup): number {
-    const space = group.agreed;
-    const result = space === null ? this.#block(group) : this.#move(group, space);
+    const { wanted, stage } = group.agreed ?? { wanted: null, stage: BLOCKED };
+    const space = wanted ?? (stage !== null && this.#keepsAttached(group, stage) ? NOWHERE : null);
+    const result = space === null ? this.#block(group) : this.#move(group, space, stage);
     if (result === 0) this.#tell(group);
     return result;
+  }
+
+  /** Whether the fastest path takes a device that reaches no space, or has tables of the guest's for PASIDs only. */
+  #keepsAttached(group: DeviceGroup, stage: FirstStage): boolean {
+    if (this.#target?.stageOf === undefined || group.members.size === 0) return false;
+    return this.#backings.has(NOWHERE) || choose(this.#context(NOWHERE, group, stage), this.#wish).kind !== null;
+  }
+
+  #context(space: AddressSpace, group: DeviceGroup, stage: FirstStage | null): PathContext {
+    const [{ device }] = group.members;
+    const staged = this.#target === undefined ? {} : { target: this.#target };
+    return { space, memory: this.#memory, host: this.#host, device, stage, ...staged };
   }
 
   /** `anyhow`: there is no staying, so what cannot be detached is closed. */
@@ -219,8 +273,8 @@ export class Binder implements TargetObserver {
     return 0;
   }
 
-  #move(group: DeviceGroup, space: AddressSpace): number {
-    const after = this.#backings.get(space) ?? this.#back(space, group);
+  #move(group: DeviceGroup, space: AddressSpace, stage: FirstStage | null): number {
+    const after = this.#backings.get(space) ?? this.#back(space, group, stage);
     if (typeof after === 'number') return after;
     const before = group.backing;
     // A container lets a group in once all of it has left the one before.
@@ -231,8 +285,8 @@ export class Binder implements TargetObserver {
       if (result === 0) result = before!.path.detach(device);
       if (result < 0) failed = before!.path;
     }
-    for (const { device } of group.members) {
-      if (result === 0) result = after.path.attach(device);
+    for (const { device, endpoint } of group.members) {
+      if (result === 0) result = after.path.attach(device, { endpoint, stage });
     }
     if (result < 0) {
       this.#error = failed.error;
@@ -243,6 +297,7 @@ export class Binder implements TargetObserver {
       this.#releaseUnused(after);
       return result;
     }
+    for (const member of group.members) member.reached = stage;
     if (before !== after) {
       for (const { device } of group.members) before?.path.moved(device);
       this.#leave(group);
@@ -257,9 +312,9 @@ export class Binder implements TargetObserver {
   /** Devices may have left for a moment: they go back, or, when the host does not let them, are blocked. */
   #return(group: DeviceGroup, to: Backing | null): void {
     let result = 0;
-    for (const { device } of group.members) {
+    for (const { device, endpoint, reached } of group.members) {
       to?.path.moved(device);
-      if (to !== null && result === 0) result = to.path.attach(device);
+      if (to !== null && result === 0) result = to.path.attach(device, { endpoint, stage: reached });
       else result = -errno.ENODEV;
     }
     if (result === 0) return;
@@ -269,9 +324,8 @@ export class Binder implements TargetObserver {
     this.#leave(group);
   }
 
-  #back(space: AddressSpace, group: DeviceGroup): Backing | number {
-    const [{ device }] = group.members;
-    const context = { space, memory: this.#memory, host: this.#host, device };
+  #back(space: AddressSpace, group: DeviceGroup, stage: FirstStage | null): Backing | number {
+    const context = this.#context(space, group, stage);
     const { kind, choice } = choose(context, this.#wish);
     if (kind === null) {
       this.#error = new HostError(
@@ -285,6 +339,8 @@ export class Binder implements TargetObserver {
     try {
       const backing = { space, path: kind.create(context), choice, groups: new Set<DeviceGroup>() };
       this.#backings.set(space, backing);
+      const { guestHardware } = backing.path;
+      if (guestHardware !== undefined && !this.#hardware.has(guestHardware)) this.#hardware.set(guestHardware, backing);
       return backing;
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
@@ -305,7 +361,20 @@ export class Binder implements TargetObserver {
     if (backing.groups.size > 0) return;
     this.#backings.delete(backing.space);
     this.#pending.delete(backing);
+    this.#unlist(backing);
     backing.path.close();
+  }
+
+  #unlist(backing: Backing): void {
+    const { guestHardware } = backing.path;
+    if (guestHardware === undefined || this.#hardware.get(guestHardware) !== backing) return;
+    this.#hardware.delete(guestHardware);
+    for (const other of this.#backings.values()) {
+      if (other.path.guestHardware !== guestHardware) continue;
+      this.#hardware.set(guestHardware, other);
+      if (other.path.pending) this.#pending.add(other);
+      return;
+    }
   }
 
   /** The device has left its group, which may agree now. */

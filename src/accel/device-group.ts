@@ -1,5 +1,5 @@
 import type { HostDevice } from '../host/host.ts';
-import type { AddressSpace } from '../target/target.ts';
+import { type AddressSpace, type FirstStage, sameStage } from '../target/target.ts';
 import type { Choice } from './choose.ts';
 import type { Path } from './path.ts';
 
@@ -9,6 +9,9 @@ export interface Binding {
   readonly device: HostDevice;
   readonly group: DeviceGroup;
   wanted: AddressSpace | null;
+  /** The same as a value; and what the hardware has of it. */
+  stage: FirstStage | null;
+  reached: FirstStage | null;
 }
 
 /** A space that the hardware holds for at least one group. */
@@ -33,14 +36,13 @@ export class DeviceGroup {
     this.name = name;
   }
 
-  /** The space that all members want, null when there is none. */
-  get agreed(): AddressSpace | null {
-    let agreed: AddressSpace | null = null;
-    for (const { wanted } of this.members) {
-      if (wanted === null || (agreed !== null && agreed !== wanted)) return null;
-      agreed = wanted;
+  /** What all members want; null when they want different things. */
+  get agreed(): Pick<Binding, 'wanted' | 'stage'> | null {
+    const [first] = this.members;
+    for (const { wanted, stage } of this.members) {
+      if (wanted !== first.wanted || !sameStage(stage, first.stage)) return null;
     }
-    return agreed;
+    return first;
   }
 
   /** Why a member that wants a space reaches none; null when it does, or wants none. */

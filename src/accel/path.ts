@@ -1,16 +1,33 @@
 import type { HostError } from '../host/errno.ts';
 import type { Host, HostDevice } from '../host/host.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
-import type { AddressSpace } from '../target/target.ts';
+import type { AddressSpace, FirstStage, PageAnswer, Target } from '../target/target.ts';
+
+/** What requests reach that reach nothing: a space without mappings, which only paths attach to that keep blocked devices attached. */
+export const NOWHERE: AddressSpace = {
+  name: 'nothing',
+  owner: 'guest',
+  announced: true,
+  granuleLg2: 12,
+  apertures: [],
+  enumerate: (_first, last) => last + 1,
+};
+
+/** Who makes the requests, in the target's terms. */
+export interface Requester {
+  readonly endpoint: number;
+  /** What `Target.stageOf` says of it; null: the target has no such stages, or this is none. */
+  readonly stage: FirstStage | null;
+}
 
 /** How one address space reaches the hardware. */
 export interface Path {
   readonly name: string;
   /**
-   * From now on the device's requests reach the address space. Returns 0, or a negative errno: then the device is none of the path's, and
-   * `HostDevice.attachment` says whether it could be taken out again.
+   * From now on the device's requests reach the address space; said again where its stage is another one. Returns 0, or a negative errno: then
+   * the device is none of the path's, and `HostDevice.attachment` says whether it could be taken out again.
    */
-  attach(device: HostDevice): number;
+  attach(device: HostDevice, requester: Requester): number;
   /** The device's requests are blocked. Returns 0 or a negative errno. */
   detach(device: HostDevice): number;
   /** The device was attached to another path, which replaced this one: nothing is left to do on the host. */
@@ -31,8 +48,21 @@ export interface Path {
   /** Of the last call that failed. */
   readonly error: HostError | null;
   readonly counters: PathCounters;
+  /** Where the hardware walks the guest's own tables: of all such paths on it. */
+  readonly guestHardware?: GuestHardware;
   /** Frees what the path has on the host; never throws. Devices must be detached or moved. */
   close(): void;
+}
+
+/** Hardware that walks the tables of one guest: hears the guest's own commands, and speaks to it (`Target.report`). */
+export interface GuestHardware {
+  /** See TargetObserver; carried out by the next flush of one of its paths. */
+  invalidated(words: Int32Array): void;
+  answered(endpoint: number, pasid: number, group: number, answer: PageAnswer): void;
+  /** Tells the target what the hardware has said since. */
+  poll(): void;
+  /** File descriptors that are readable when there is something to poll for. */
+  readonly eventDescriptors: readonly number[];
 }
 
 /** What a path did so far. */
@@ -55,7 +85,14 @@ export interface PathContext {
   readonly host: Host | null;
   /** The first device that comes, by which the host can be asked what hardware it has. */
   readonly device?: HostDevice;
+  /** Left out: no target whose stages hardware could take over. */
+  readonly target?: StagedTarget;
+  /** Of the first device that comes. Default: null. */
+  readonly stage?: FirstStage | null;
 }
+
+/** What nested paths see of a target. */
+export type StagedTarget = Pick<Target, 'name' | 'stageFormat' | 'report'>;
 
 /** One file of src/accel: a path and what it needs. */
 export interface PathKind {

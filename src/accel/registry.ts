@@ -1,6 +1,7 @@
+import { nested, nestedQueue } from './nested/nested.ts';
 import type { PathKind } from './path.ts';
 import { shadow } from './shadow.ts';
-import { userOwned } from './user-owned/user-owned.ts';
+import { userOwned, userOwnedQueue } from './user-owned/user-owned.ts';
 
 /** All paths, fastest first. */
-export const paths: readonly PathKind[] = [userOwned, shadow];
+export const paths: readonly PathKind[] = [nestedQueue, nested, userOwnedQueue, userOwned, shadow];

@@ -6,7 +6,7 @@ import type { AddressSpace } from '../target/target.ts';
 import { Attachments } from './attachments.ts';
 import { DirtyRanges } from './dirty-ranges.ts';
 import { HeldSpace } from './held-space.ts';
-import type { Path, PathCounters, PathKind } from './path.ts';
+import { NOWHERE, type Path, type PathCounters, type PathKind } from './path.ts';
 import type { RunList } from './run-list.ts';
 import { closeSpace, copySpace } from './space-copy.ts';
 import { Survey } from './survey.ts';
@@ -22,7 +22,10 @@ const NOTHING: readonly DirtyRanges[] = [];
 /** The path that any host serves: host mappings that follow what the guest means, one DMA_MAP a coalesced run. */
 export const shadow: PathKind = {
   name: 'shadow',
-  refuse: ({ host }) => (host === null ? 'the endpoint has no host device' : null),
+  refuse({ host, space }) {
+    if (host === null) return 'the endpoint has no host device';
+    return space === NOWHERE ? 'nothing is reached' : null;
+  },
   create: ({ space, memory, host }) => new ShadowPath(space, memory, host!),
 };
 

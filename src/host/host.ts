@@ -102,14 +102,31 @@ export interface NestingHardware {
   readonly gigabytePages: boolean;
   /** A large page can become a table while it is in use (SMMUv3: IDR3.BBML 2). Without it only the smallest pages can be mapped. */
   readonly liveSplit: boolean;
+  /** A guest can have a queue of commands that the hardware reads by itself (NVIDIA's CMDQV). */
+  readonly commandQueue: boolean;
 }
 
 /** A first stage of the user's, in the hardware's terms; addresses are guest-physical. */
 export type UserStage =
-  /** VT-d 4.1, 9.6: the root of a first-stage table of 4 levels. */
-  | { readonly kind: 'vtd'; readonly root: bigint; readonly addressWidth: 48 | 57 }
-  /** IHI 0070, 5.2: double words 0 and 1 of a stream table entry. `asid`: of the context descriptor that it names. */
-  | { readonly kind: 'smmuv3'; readonly ste: readonly [bigint, bigint]; readonly asid: number };
+  /** VT-d 4.1, 9.6: the root of a first-stage table, and what the PASID entry says beside. */
+  | {
+      readonly kind: 'vtd';
+      readonly root: bigint;
+      readonly addressWidth: 48 | 57;
+      readonly supervisor?: boolean;
+      readonly extendedAccess?: boolean;
+      readonly writeProtect?: boolean;
+    }
+  /** IHI 0070, 5.2: double words 0 and 1 of a stream table entry. `asid`: of the only context descriptor that it names; left out: a guest's. */
+  | { readonly kind: 'smmuv3'; readonly ste: readonly [bigint, bigint]; readonly asid?: number };
+
+/** What an installed first stage is to have beside its tables. */
+export interface StageOptions {
+  /** Ranges to be forgotten that one call names at most; of more, everything is forgotten. Default 32. */
+  readonly ranges?: number;
+  /** Its devices can ask for pages (see NestingParent.events). Default false. */
+  readonly pageRequests?: boolean;
+}
 
 /** A first stage that the hardware has. It remembers what it has read until it is told to forget. */
 export interface InstalledStage extends AttachmentPoint {
@@ -122,6 +139,38 @@ export interface InstalledStage extends AttachmentPoint {
   close(): void;
   [Symbol.dispose](): void;
 }
+
+/** Commands of a guest for its own SMMUv3, which go to the hardware as they stand but for what that does not take. */
+export interface GuestCommands {
+  /** Four words, lowest first (IHI 0070, chapter 4); remembered until `sync`. Whatever is no invalidation costs nothing. */
+  add(words: Int32Array): void;
+  /** Everything of the guest's is to be forgotten. */
+  addAll(): void;
+  readonly pending: boolean;
+  /** The hardware has carried out what was added, in order. 0 or a negative errno: then everything is added again. */
+  sync(): number;
+  /** Of the last `sync` that failed. */
+  readonly error: HostError | null;
+}
+
+/** What the hardware says of the devices behind first stages of one guest. `id`: see NestingParent.name. */
+export type StageEvent =
+  /** A record in the hardware's own format, 32-bit words; the device is named by its ID. */
+  | { readonly kind: 'record'; readonly words: Int32Array }
+  | { readonly kind: 'lost' }
+  | {
+      readonly kind: 'page-request';
+      readonly id: number;
+      /** -1: none. */
+      readonly pasid: number;
+      readonly group: number;
+      readonly last: boolean;
+      /** READ, WRITE, EXECUTE, PRIVILEGED of src/memory/access.ts. */
+      readonly access: number;
+      readonly address: bigint;
+      /** For the answer to the group, where it is the last. */
+      readonly cookie: number;
+    };
 
 /** Memory of this process for tables, page-aligned and zeroed. */
 export interface TablePages {
@@ -138,7 +187,27 @@ export interface NestingParent {
   readonly space: HostSpace;
   allocate(pages: number): TablePages;
   /** @throws HostError */
-  install(device: HostDevice, stage: UserStage): InstalledStage;
+  install(device: HostDevice, stage: UserStage, options?: StageOptions): InstalledStage;
+  /** No first stage: every request is refused, or reaches the guest-physical address that it names. @throws HostError */
+  fixed(device: HostDevice, kind: 'abort' | 'bypass'): AttachmentPoint;
+  /**
+   * The number by which commands and events name the device; it must have one before it is attached to a guest's own stage. 0 or a negative
+   * errno.
+   */
+  name(device: HostDevice, id: number): number;
+  /** Where the hardware takes a guest's own commands (SMMUv3). */
+  readonly commands: GuestCommands | null;
+  /**
+   * From now on invalidations are stores into a ring at this guest-physical page, which devices can only read, and a doorbell: no host call.
+   * What the ring does not take goes by calls. @throws HostError
+   */
+  openQueue(page: number): void;
+  /** What has come since the last time. @throws HostError */
+  events(): StageEvent[];
+  /** Answers the group of page requests whose last one had the cookie. One that is waited for no more is let go. */
+  respond(cookie: number, resolved: boolean): void;
+  /** Descriptors that are readable when there are events. */
+  readonly eventDescriptors: readonly number[];
   /** @throws HostError EBUSY while a first stage stands on it. */
   close(): void;
   [Symbol.dispose](): void;
@@ -148,8 +217,12 @@ export interface NestingParent {
 export interface HostNesting {
   /** What the device stands behind, or the reason why no first stage of the user's can be put there. */
   hardwareOf(device: HostDevice): NestingHardware | string;
-  /** @throws HostError */
-  createParent(device: HostDevice, hardware: NestingHardware): NestingParent;
+  /** Why the device's hardware cannot take the stage; null: it can, as far as it says. */
+  refuses(device: HostDevice, stage: UserStage): string | null;
+  /** Whether the device may be able to ask for pages (PCIe PRI): it has ATS, without which none can. */
+  requestsPages(device: HostDevice): boolean;
+  /** `queue`: for a guest with a command queue (NestingParent.openQueue). @throws HostError */
+  createParent(device: HostDevice, hardware: NestingHardware, queue?: boolean): NestingParent;
 }
 
 /** Host calls made, by kind, since the driver was opened. */

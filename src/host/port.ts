@@ -30,6 +30,8 @@ export interface Port {
   write(fd: number, from: PortMemory, bytes: number): number;
   /** Waits until the descriptor is readable: 1, or 0 after `milliseconds`. */
   poll(fd: number, milliseconds: number): number;
+  /** Between two looks at memory that hardware writes: lets whoever writes it go on. */
+  relax(): void;
   /** A new eventfd. */
   eventfd(): number;
 }

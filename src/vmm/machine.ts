@@ -57,6 +57,7 @@ export class Machine {
           ...(path !== undefined && { path }),
           ...(schedule !== undefined && { schedule }),
           moved: (endpoint) => this.#refresh(endpoint),
+          target,
         })
       : null;
     this.#store = new StateStore({ target: target.name, host: host?.kind ?? null, endpoints: {} });
@@ -86,6 +87,21 @@ export class Machine {
   counters(): { readonly space: string; readonly path: string; readonly counters: PathCounters }[] {
     this.#checkOpen();
     return this.#binder?.counters() ?? [];
+  }
+
+  /**
+   * Takes up what hardware that walks the guest's own tables has said: faults and page requests become records of the target's. To be called
+   * when one of `eventDescriptors` is readable, or now and then.
+   * @throws HostError
+   */
+  poll(): void {
+    this.#checkOpen();
+    this.#binder?.poll();
+  }
+
+  /** File descriptors of the host that are readable when `poll` has something to do; others when the guest's tables change. */
+  get eventDescriptors(): readonly number[] {
+    return this.#binder?.eventDescriptors ?? [];
   }
 
   /** Adds an emulated device. @throws RangeError when the endpoint is taken, unknown to the target or no 32-bit number. */
@@ -168,6 +184,10 @@ export class Machine {
       attach: (endpoint, space, pasid) => (pasid === undefined ? this.#attach(endpoint, space) : 0),
       changed: binder === null ? () => {} : (space, first, last) => binder.changed(space, first, last),
       flush: binder === null ? () => 0 : () => binder.flush(),
+      ...(binder !== null && {
+        invalidated: (words) => binder.invalidated(words),
+        answered: (endpoint, pasid, group, answer) => binder.answered(endpoint, pasid, group, answer),
+      }),
     };
   }
 
@@ -176,7 +196,7 @@ export class Machine {
     if (known === undefined) return 0;
     const result = this.#binder?.attach(endpoint, space) ?? 0;
     if (result === 0) this.#put(endpoint, known.kind, known.device, space);
-    else if (space?.owner === 'guest') this.#put(endpoint, known.kind, known.device, null);
+    else if (space?.owner === 'guest' || this.target.stageOf !== undefined) this.#put(endpoint, known.kind, known.device, null);
     return result;
   }
 

@@ -15,6 +15,9 @@ import { TOY_PAGES, ToySpace } from './toy-space.ts';
 /** Guest RAM of the fixture: two regions that are not neighbours in host memory, and a hole behind them. */
 const REGION_PAGES = 128;
 
+/** Who the devices are to paths that do not ask. */
+export const REQUESTER = { endpoint: 0, stage: null };
+
 /** What one step of a random program does to the space. */
 export interface Step {
   readonly from: number;
@@ -66,7 +69,7 @@ export class Fixture {
     );
     const [device] = this.hostDevices;
     this.path = kind.create({ space: this.space, memory: this.memory, host: this.host, device });
-    for (const device of this.hostDevices) expect(this.path.attach(device)).toBe(0);
+    for (const device of this.hostDevices) expect(this.path.attach(device, REQUESTER)).toBe(0);
   }
 
   /** One guest operation. */
@@ -481,7 +484,7 @@ export function pathSuite(kind: PathKind): void {
         },
       };
       const path = kind.create({ space, memory, host });
-      expect(path.attach(host.openDevice(kernel.device().path))).toBe(0);
+      expect(path.attach(host.openDevice(kernel.device().path), REQUESTER)).toBe(0);
       const calls = (first: number, last: number): number => {
         const before = host.calls.map + host.calls.unmap + host.calls.copy;
         path.changed(first, last);

@@ -5,7 +5,7 @@ import { errno } from '../../src/host/errno.ts';
 import { openHost } from '../../src/host/registry.ts';
 import { amd, simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
-import { Fixture, program, type Step } from './suite.ts';
+import { Fixture, program, REQUESTER, type Step } from './suite.ts';
 import { TOY_PAGES, ToySpace } from './toy-space.ts';
 
 const BBML_2 = 2 << 11;
@@ -122,7 +122,7 @@ for (const hardware of Object.keys(hardwares) as (keyof typeof hardwares)[]) {
       const space = new ToySpace('target', 0x9000);
       const context = { space, memory: guest.memory, host: guest.host, device: guest.hostDevices[0] };
       const second = userOwned.create(context);
-      expect(second.attach(guest.hostDevices[0])).toBe(0);
+      expect(second.attach(guest.hostDevices[0], REQUESTER)).toBe(0);
       guest.path.moved(guest.hostDevices[0]);
       expect(guest.host.calls.map).toBe(maps);
       expect(second.detach(guest.hostDevices[0])).toBe(0);

@@ -76,7 +76,12 @@ describe('Machine', () => {
         device: kernel.device('vfio0').path,
         space: 'PHB 0x1',
         path: 'shadow',
-        refused: [{ path: 'user-owned', reason: expect.stringContaining('IOMMU_GET_HW_INFO') }],
+        refused: [
+          { path: 'nested-queue', reason: expect.stringContaining('no first stage') },
+          { path: 'nested', reason: expect.stringContaining('no first stage') },
+          { path: 'user-owned-queue', reason: expect.stringContaining('IOMMU_GET_HW_INFO') },
+          { path: 'user-owned', reason: expect.stringContaining('IOMMU_GET_HW_INFO') },
+        ],
       },
     });
     expect(applyPatches(initial, recorded)).toEqual(machine.state);
@@ -180,7 +185,9 @@ describe('Machine', () => {
 
   test('a path that is no path is refused, with the names that there are', () => {
     const { memory, target, host } = pseries();
-    expect(() => new Machine({ memory, target, host, path: 'teleport' })).toThrow(/auto, user-owned, shadow/);
+    expect(() => new Machine({ memory, target, host, path: 'teleport' })).toThrow(
+      /auto, nested-queue, nested, user-owned-queue, user-owned, shadow/,
+    );
     // Nothing was observed: the target takes the next machine.
     new Machine({ memory, target, host }).close();
   });

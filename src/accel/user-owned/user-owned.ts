@@ -4,31 +4,41 @@ import { READ, WRITE } from '../../memory/access.ts';
 import type { AddressSpace } from '../../target/target.ts';
 import { Attachments } from '../attachments.ts';
 import { DirtyRanges } from '../dirty-ranges.ts';
-import type { Path, PathContext, PathCounters, PathKind } from '../path.ts';
+import { NOWHERE, type Path, type PathContext, type PathCounters, type PathKind } from '../path.ts';
 import { RunList } from '../run-list.ts';
+import { refuseQueue, SecondStage } from '../second-stage/second-stage.ts';
+import { StagePages } from '../second-stage/table-arena.ts';
 import { WantedRuns } from '../wanted-runs.ts';
-import { SecondStage } from './second-stage.ts';
 import { type WrittenStage, writeStage } from './stage-format.ts';
-import { StagePages } from './table-arena.ts';
 import { without } from './table-difference.ts';
 
 /** Runs of one flush. */
 const RUN_LIMIT = 1 << 20;
 
 /** First-stage tables in the hardware's format, written by us: a map is stores, an unmap stores and one invalidation. */
-export const userOwned: PathKind = {
-  name: 'user-owned',
-  refuse({ space, host, device }) {
-    if (host === null) return 'the endpoint has no host device';
-    if (host.nesting === undefined || device === undefined) return `${host.kind} takes no first stages`;
-    const hardware = host.nesting.hardwareOf(device);
-    if (typeof hardware === 'string') return hardware;
-    if (!space.announced) return `${space.name}: its guest does not announce new mappings`;
-    const beyond = space.owner === 'target' && space.apertures.some(({ last }) => last >= inputPages(hardware));
-    return beyond ? `${space.name} reaches beyond the ${hardware.inputBits} bits of the hardware's first stage` : null;
-  },
-  create: (context) => new UserOwnedPath(context),
-};
+export const userOwned = kindOf('user-owned', false);
+
+/** The same, and the invalidation is stores as well: nothing that the guest does is a host call. */
+export const userOwnedQueue = kindOf('user-owned-queue', true);
+
+function kindOf(name: string, queue: boolean): PathKind {
+  return {
+    name,
+    refuse: (context) => refuse(context) ?? (queue ? refuseQueue(context) : null),
+    create: (context) => new UserOwnedPath(name, context, queue),
+  };
+}
+
+function refuse({ space, host, device }: PathContext): string | null {
+  if (space === NOWHERE) return 'nothing is reached';
+  if (host === null) return 'the endpoint has no host device';
+  if (host.nesting === undefined || device === undefined) return `${host.kind} takes no first stages`;
+  const hardware = host.nesting.hardwareOf(device);
+  if (typeof hardware === 'string') return hardware;
+  if (!space.announced) return `${space.name}: its guest does not announce new mappings`;
+  const beyond = space.owner === 'target' && space.apertures.some(({ last }) => last >= inputPages(hardware));
+  return beyond ? `${space.name} reaches beyond the ${hardware.inputBits} bits of the hardware's first stage` : null;
+}
 
 /** Pages of the lower half, which is all that a table of ours maps: VT-d's addresses are canonical. */
 function inputPages({ kind, inputBits }: NestingHardware): number {
@@ -41,7 +51,7 @@ function inputPages({ kind, inputBits }: NestingHardware): number {
  * break-before-make), and pages that stay are never touched.
  */
 class UserOwnedPath implements Path {
-  readonly name = 'user-owned';
+  readonly name: string;
   readonly counters: PathCounters = { flushes: 0, splits: 0, splitsWithoutGap: 0, merges: 0 };
   readonly #space: AddressSpace;
   readonly #second: SecondStage;
@@ -64,13 +74,14 @@ class UserOwnedPath implements Path {
   #stale = false;
   #error: HostError | null = null;
 
-  constructor({ space, memory, host, device }: PathContext) {
+  constructor(name: string, { space, memory, host, device }: PathContext, queue: boolean) {
+    this.name = name;
     const hardware = host!.nesting!.hardwareOf(device!) as NestingHardware;
     this.#space = space;
     this.#limit = inputPages(hardware);
     this.#liveSplit = hardware.liveSplit;
     this.#wanted = new WantedRuns(space, memory, this.#runs.wanted);
-    this.#second = SecondStage.join(host!, memory, device!, hardware);
+    this.#second = SecondStage.join(host!, memory, device!, hardware, { tables: 'ours', queue });
     this.#pages = new StagePages(this.#second.arena);
     try {
       const written = writeStage(hardware, this.#second.arena.memory, this.#pages, this.#second.takeAsid());

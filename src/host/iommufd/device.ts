@@ -133,6 +133,12 @@ export class IommufdDevice implements HostDevice {
   }
 }
 
+/** @throws TypeError for a device of another host. */
+export function own(device: HostDevice): IommufdDevice {
+  if (device instanceof IommufdDevice) return device;
+  throw new TypeError(`${device.name} was not opened through this host`);
+}
+
 /** iommufd itself does not say; sysfs has it for whoever opened the device by its own node. */
 function groupOf(port: Port, path: string): string | null {
   const name = path.slice(path.lastIndexOf('/') + 1);

@@ -43,6 +43,11 @@ export class Invalidations {
     context.owned.add(this);
   }
 
+  /** The next flush is for another first stage or vIOMMU. */
+  aim(target: Handle): void {
+    this.#command.words[INVALIDATE.target] = target.id;
+  }
+
   /** Adds one entry of the type's own. Returns 0, or the negative errno of the flush that made room for it. */
   add(words: ArrayLike<number>): number {
     const result = this.room();
@@ -123,8 +128,17 @@ export class VtdInvalidations extends Invalidations {
   }
 }
 
+/** Where the commands of one guest for its SMMUv3 go. */
+export interface CommandRoute {
+  /** Four words, lowest first. Returns 0, or the negative errno of what had to make room for it. */
+  addCommand(word0: number, word1: number, word2: number, word3: number): number;
+  /** The hardware has carried out what was added. Returns 0 or a negative errno; nothing stays added. */
+  flush(): number;
+  readonly error: HostError | null;
+}
+
 /** For a vIOMMU of an SMMUv3: commands as the guest wrote them, two double words each (IHI 0070, chapter 4). */
-export class SmmuInvalidations extends Invalidations {
+export class SmmuInvalidations extends Invalidations implements CommandRoute {
   constructor(context: IommufdContext, target: Handle, capacity?: number) {
     super(context, target, TYPE_ARM_SMMUV3, 16, capacity);
   }

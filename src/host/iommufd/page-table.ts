@@ -1,7 +1,7 @@
 import { errno, type HostError } from '../errno.ts';
 import type { AttachmentPoint, HostDevice } from '../host.ts';
 import { type Handle, type IommufdContext, KernelObject, LastError } from './context.ts';
-import { IommufdDevice } from './device.ts';
+import { type IommufdDevice, own } from './device.ts';
 import { type DirtyOptions, type DirtyVisitor, readDirty } from './dirty.ts';
 import type { FaultQueue } from './fault-queue.ts';
 import type { IommufdSpace } from './space.ts';
@@ -61,11 +61,6 @@ function alloc(context: IommufdContext, device: Handle, parent: Handle, options:
   } finally {
     memory?.release();
   }
-}
-
-function own(device: HostDevice): IommufdDevice {
-  if (device instanceof IommufdDevice) return device;
-  throw new TypeError(`${device.name} was not opened through this host`);
 }
 
 /** A page table that a device can be attached to instead of a space. */

@@ -102,6 +102,15 @@ export class CommandQueue {
     return (Atomics.load(this.#registers, this.#at + GERROR) & 1) !== 0;
   }
 
+  /** Visits what was added and not consumed, in order. */
+  unconsumed(visit: (word0: number, word1: number, word2: number, word3: number) => void): void {
+    const ring = this.#ring;
+    for (let left = this.#waiting(); left > 0; left--) {
+      const at = ((this.#produced - left) & (this.#entries - 1)) * 4;
+      visit(ring[at], ring[at + 1], ring[at + 2], ring[at + 3]);
+    }
+  }
+
   #waiting(): number {
     const mask = 2 * this.#entries - 1;
     return (this.#produced - Atomics.load(this.#registers, this.#at + CONS)) & mask;

@@ -85,6 +85,7 @@ interface BoundDevice extends Handle {
 
 /** A device on a vIOMMU. */
 export class Vdevice extends KernelObject {
+  readonly virtualId: bigint;
   readonly #device: BoundDevice;
 
   constructor(context: IommufdContext, viommu: Handle, device: BoundDevice, virtualId: bigint) {
@@ -100,6 +101,7 @@ export class Vdevice extends KernelObject {
     );
     super(context, words[VDEVICE.id]);
     this.#device = device;
+    this.virtualId = virtualId;
   }
 
   /** It goes with its device: its ID may be another object's then. */

@@ -80,6 +80,10 @@ export class SimKernel implements Port {
     return new SimDevice({ ...parts, physical: this.physical, process: this.process, step: () => this.step() });
   }
 
+  relax(): void {
+    this.step();
+  }
+
   /** @throws RangeError when there is no device of that name. */
   device(name = 'vfio0'): SimDevice {
     const device = this.devices.find((candidate) => candidate.name === name);

@@ -15,16 +15,16 @@ const ZEROS = new Uint8Array(4096);
 export class TableArena {
   /** The arena as the hardware sees it. */
   readonly memory: GuestMemory = new GuestMemory([]);
+  /** Guest-physical page behind its last one. */
+  readonly end: number;
   readonly #parent: NestingParent;
-  readonly #end: number;
   readonly #pieces: TablePages[] = [];
   readonly #free: number[] = [];
   #pages = 0;
 
-  constructor(parent: NestingParent) {
+  constructor(parent: NestingParent, end: number) {
     this.#parent = parent;
-    const top = Math.max(...parent.space.apertures().map(({ last }) => last));
-    this.#end = Math.min(top + 1, 2 ** (parent.hardware.outputBits - 12));
+    this.end = end;
   }
 
   /** One zeroed page, or -1. */
@@ -44,7 +44,7 @@ export class TableArena {
     const pages = this.#pages === 0 ? FIRST_PIECE : this.#pages;
     if (this.#pages + pages > LIMIT) return false;
     const piece = this.#parent.allocate(pages);
-    const first = this.#end - this.#pages - pages;
+    const first = this.end - this.#pages - pages;
     if (this.#parent.space.map(first, pfnOf(piece.address), pages, READ_WRITE) < 0) {
       piece.release();
       return false;

@@ -1,0 +1,96 @@
+import type { HostError } from '../../host/errno.ts';
+import type { HostDevice } from '../../host/host.ts';
+import type { GuestHardware, Path, PathContext, PathCounters, PathKind, Requester } from '../path.ts';
+import { refuseQueue } from '../second-stage/second-stage.ts';
+import { GuestUnit } from './guest-unit.ts';
+
+/** The hardware walks the guest's own tables: a map costs nothing, any number of invalidations one call. */
+export const nested = kindOf('nested', false);
+
+/** The same, and the guest's commands go into a queue that the hardware reads: no call at all. */
+export const nestedQueue = kindOf('nested-queue', true);
+
+function kindOf(name: string, queue: boolean): PathKind {
+  return {
+    name,
+    refuse: (context) => refuse(context) ?? (queue ? refuseQueue(context) : null),
+    create: (context) => new NestedPath(name, context, queue),
+  };
+}
+
+function refuse({ space, host, device, target, stage = null }: PathContext): string | null {
+  if (host === null) return 'the endpoint has no host device';
+  if (target?.stageFormat === undefined) return `${target?.name ?? 'the target'}: its guest has no first stage that hardware could walk`;
+  if (stage === null) return `${space.name}: more than a first stage of the guest's own`;
+  if (host.nesting === undefined || device === undefined) return `${host.kind} takes no first stages`;
+  const hardware = host.nesting.hardwareOf(device);
+  if (typeof hardware === 'string') return hardware;
+  if (hardware.kind !== target.stageFormat)
+    return `the guest's first stage is ${target.stageFormat}'s, the hardware walks ${hardware.kind}'s`;
+  if (stage.kind === 'abort' || stage.kind === 'bypass') return null;
+  return stage.kind === 'amd' ? 'no hardware takes it' : host.nesting.refuses(device, stage);
+}
+
+/**
+ * One space of the guest's, or NOWHERE: what the hardware has of it is its tables themselves. What devices are attached to says each one's
+ * stage; the unit has them all, since commands and failures concern them all.
+ */
+class NestedPath implements Path {
+  readonly name: string;
+  readonly counters: PathCounters = { flushes: 0, splits: 0, splitsWithoutGap: 0, merges: 0 };
+  readonly unfinished = false;
+  readonly #unit: GuestUnit;
+  #error: HostError | null = null;
+
+  constructor(name: string, { memory, host, device, target }: PathContext, queue: boolean) {
+    this.name = name;
+    this.#unit = GuestUnit.join({ host: host!, memory, device: device!, queue, report: (event) => target!.report?.(event) });
+  }
+
+  get guestHardware(): GuestHardware {
+    return this.#unit;
+  }
+
+  get error(): HostError | null {
+    return this.#error;
+  }
+
+  get pending(): boolean {
+    return this.#unit.pending;
+  }
+
+  attach(device: HostDevice, { endpoint, stage }: Requester): number {
+    return this.#answered(this.#unit.attach(device, endpoint, stage ?? { kind: 'abort' }, this));
+  }
+
+  detach(device: HostDevice): number {
+    return this.#answered(this.#unit.detach(device, this));
+  }
+
+  moved(device: HostDevice): void {
+    this.#unit.forget(device, this);
+  }
+
+  changed(first: number, last: number): void {
+    this.#unit.changed(this, first, last);
+  }
+
+  remap(): number {
+    return this.#answered(this.#unit.follow());
+  }
+
+  flush(): number {
+    if (!this.pending) return 0;
+    this.counters.flushes++;
+    return this.#answered(this.#unit.flush());
+  }
+
+  close(): void {
+    this.#error = this.#unit.leave(this) ?? this.#error;
+  }
+
+  #answered(answer: number): number {
+    if (answer < 0) this.#error = this.#unit.error;
+    return answer;
+  }
+}

@@ -1,0 +1,127 @@
+import { errno, HostError } from '../../host/errno.ts';
+import type { Host, HostDevice, NestingHardware, NestingParent } from '../../host/host.ts';
+import { READ, READ_WRITE } from '../../memory/access.ts';
+import { pfnOf } from '../../memory/address.ts';
+import type { GuestMemory, GuestRegion } from '../../memory/guest-memory.ts';
+import type { PathContext } from '../path.ts';
+import { TableArena } from './table-arena.ts';
+
+/** Who writes the first stages on it, and whether invalidations go through a queue that the hardware reads. */
+export interface SecondStageUse {
+  /** The guest's own could reach what lies beside guest RAM, so tables of ours stand on a second stage of their own. */
+  readonly tables: 'guest' | 'ours';
+  readonly queue: boolean;
+}
+
+/** By host and guest: all devices and spaces of a machine stand on one, or on one a use. */
+const known = new WeakMap<Host, Map<GuestMemory, Map<string, SecondStage>>>();
+
+/** Guest RAM as the hardware has it, mapped and pinned once; beside it, at the top, a page for a queue and an arena for tables. */
+export class SecondStage {
+  readonly parent: NestingParent;
+  readonly arena: TableArena;
+  readonly #memory: GuestMemory;
+  /** All of this host and guest, with this one. */
+  readonly #siblings: Map<string, SecondStage>;
+  readonly #key: string;
+  #followed: readonly GuestRegion[] = [];
+  #users = 1;
+  #nextAsid = 1;
+
+  private constructor(parent: NestingParent, memory: GuestMemory, siblings: Map<string, SecondStage>, key: string) {
+    this.parent = parent;
+    this.#memory = memory;
+    this.#siblings = siblings;
+    this.#key = key;
+    const top = Math.max(...parent.space.apertures().map(({ last }) => last));
+    this.arena = new TableArena(parent, Math.min(top + 1, 2 ** (parent.hardware.outputBits - 12)) - 1);
+  }
+
+  /** The one of this host and guest; `leave` gives it back. @throws HostError */
+  static join(host: Host, memory: GuestMemory, device: HostDevice, hardware: NestingHardware, use: SecondStageUse): SecondStage {
+    const guests = known.get(host) ?? new Map<GuestMemory, Map<string, SecondStage>>();
+    known.set(host, guests);
+    const siblings = guests.get(memory) ?? new Map<string, SecondStage>();
+    guests.set(memory, siblings);
+    const key = `${use.tables}${use.queue}`;
+    const before = siblings.get(key);
+    if (before !== undefined) {
+      before.#users++;
+      return before;
+    }
+    const parent = host.nesting!.createParent(device, hardware, use.queue);
+    const made = new SecondStage(parent, memory, siblings, key);
+    try {
+      if (made.follow() < 0) throw parent.space.error ?? new HostError('second stage', errno.EIO);
+      if (use.queue) parent.openQueue(made.arena.end);
+    } catch (error) {
+      made.leave();
+      throw error;
+    }
+    siblings.set(key, made);
+    return made;
+  }
+
+  /** Tells the caches' entries of this guest's first stages apart (SMMUv3: 16 bits). */
+  takeAsid(): number {
+    const asid = this.#nextAsid;
+    this.#nextAsid = (this.#nextAsid % 0xffff) + 1;
+    return asid;
+  }
+
+  /** Guest RAM is other than it was: what is gone is unmapped, what is new is mapped. Returns 0 or a negative errno. */
+  follow(): number {
+    const { regions } = this.#memory;
+    const { space } = this.parent;
+    const gone = this.#followed.filter((region) => !regions.includes(region));
+    for (const region of gone) {
+      const answer = space.unmap(pfnOf(region.gpa), pagesOf(region));
+      if (answer < 0 && answer !== -errno.ENOENT) return answer;
+      this.#followed = this.#followed.filter((other) => other !== region);
+    }
+    for (const region of regions) {
+      if (region.hostAddress === undefined || this.#followed.includes(region)) continue;
+      const answer = this.#map(region, region.hostAddress);
+      if (answer < 0) return answer;
+      this.#followed = [...this.#followed, region];
+    }
+    return 0;
+  }
+
+  /** What another second stage of the guest has pinned is shared, where the host can. */
+  #map(region: GuestRegion, hostAddress: bigint): number {
+    const { space } = this.parent;
+    const permission = region.readOnly ? READ : READ_WRITE;
+    const [first, pages] = [pfnOf(region.gpa), pagesOf(region)];
+    for (const sibling of this.#siblings.values()) {
+      if (sibling === this || !sibling.#followed.includes(region)) continue;
+      if (space.copy(sibling.parent.space, first, pages, permission) === 0) return 0;
+    }
+    return space.map(first, pfnOf(hostAddress), pages, permission);
+  }
+
+  /** Returns what could not be freed. */
+  leave(): HostError | null {
+    if (--this.#users > 0) return null;
+    if (this.#siblings.get(this.#key) === this) this.#siblings.delete(this.#key);
+    try {
+      this.parent.close();
+      this.arena.release();
+      return null;
+    } catch (error) {
+      if (error instanceof HostError) return error;
+      throw error;
+    }
+  }
+}
+
+function pagesOf({ buffer, offset = 0, bytes = buffer.byteLength - offset }: GuestRegion): number {
+  return bytes / 4096;
+}
+
+/** Why the hardware in front of the device has no queue for a guest's commands; null: it has one. */
+export function refuseQueue({ host, device }: PathContext): string | null {
+  const hardware = device === undefined ? undefined : host?.nesting?.hardwareOf(device);
+  if (typeof hardware === 'object' && hardware.commandQueue) return null;
+  return "the hardware has no command queue for guests (NVIDIA's CMDQV)";
+}

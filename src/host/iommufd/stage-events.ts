@@ -1,0 +1,75 @@
+import { HostError } from '../errno.ts';
+import type { StageEvent } from '../host.ts';
+import type { IommufdContext } from './context.ts';
+import { FaultQueue } from './fault-queue.ts';
+import type { EventQueue, Viommu } from './viommu.ts';
+
+/** enum iommu_veventq_type: records of 32 bytes (IHI 0070, 7.3). */
+const VEVENTQ_SMMUV3 = 1;
+const RECORD_BYTES = 32;
+/** Records that wait until somebody reads them; more are lost. */
+const DEPTH = 1024;
+
+/** What the kernel has to say of the devices of one guest: records of its vIOMMU, page requests of its first stages. */
+export class StageEvents {
+  /** Guest's numbers by the kernel's handles. */
+  readonly names = new Map<number, number>();
+  readonly #context: IommufdContext;
+  readonly #viommu: Viommu | null;
+  #records: EventQueue | null = null;
+  #faults: FaultQueue | null = null;
+
+  constructor(context: IommufdContext, viommu: Viommu | null) {
+    this.#context = context;
+    this.#viommu = viommu;
+  }
+
+  /** From now on records are kept, if the hardware makes any. @throws HostError */
+  listen(): void {
+    this.#records ??= this.#viommu?.createEventQueue(VEVENTQ_SMMUV3, RECORD_BYTES, DEPTH) ?? null;
+  }
+
+  /** The queue of page requests, made when a stage wants one. @throws HostError */
+  faults(): FaultQueue {
+    this.#faults ??= new FaultQueue(this.#context);
+    return this.#faults;
+  }
+
+  get descriptors(): readonly number[] {
+    return [this.#records, this.#faults].flatMap((queue) => (queue === null ? [] : [queue.fd]));
+  }
+
+  /** One reading of each queue; more is waited for. @throws HostError */
+  read(): StageEvent[] {
+    const events: StageEvent[] = [];
+    if (this.#records?.wait(0) === true) {
+      for (const { lost, data } of this.#records.read()) {
+        if (lost > 0) events.push({ kind: 'lost' });
+        if (data !== null) events.push({ kind: 'record', words: new Int32Array(data.buffer, data.byteOffset, RECORD_BYTES / 4) });
+      }
+    }
+    if (this.#faults?.wait(0) === true) {
+      for (const { device, ...request } of this.#faults.read()) {
+        const id = this.names.get(device);
+        if (id !== undefined) events.push({ kind: 'page-request', id, ...request });
+        else if (request.last) this.respond(request.cookie, false);
+      }
+    }
+    return events;
+  }
+
+  respond(cookie: number, resolved: boolean): void {
+    try {
+      this.#faults?.respond(cookie, resolved);
+    } catch (error) {
+      // The device has left the stage, and the kernel has answered for it.
+      if (!(error instanceof HostError)) throw error;
+    }
+  }
+
+  /** @throws HostError */
+  close(): void {
+    this.#records?.close();
+    this.#faults?.close();
+  }
+}

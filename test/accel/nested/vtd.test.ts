@@ -1,0 +1,295 @@
+import { fc, test } from '@fast-check/vitest';
+import { describe, expect } from 'vitest';
+import { errno } from '../../../src/host/errno.ts';
+import { amd, smmuv3, vtd } from '../../../src/host/sim/index.ts';
+import { READ, READ_WRITE } from '../../../src/memory/access.ts';
+import type { X86Table } from '../../../src/pagetable/x86.ts';
+import { Cmd, iotlbDomain, iotlbGlobal, pasidPages, pasidSelective, Reg } from '../../target/vtd/guest.ts';
+import { BASE, DATA, DEVICES, PAGES, VtdMachine } from './vtd-machine.ts';
+
+/* The nested path of a VT-d guest in scalable mode: VT-d D51397-018 (5.10), 3.8, 6.5.2 and 9.6, before simulated VT-d. */
+
+const [FIRST, SECOND] = DEVICES;
+
+type Step =
+  | {
+      readonly do: 'map' | 'unmap';
+      readonly table: number;
+      readonly page: number;
+      readonly to: number;
+      readonly pages: number;
+      readonly permission: number;
+      readonly name: 'pages' | 'each' | 'pasid' | 'domain' | 'all';
+    }
+  | { readonly do: 'entry'; readonly device: number; readonly table: number }
+  | { readonly do: 'translation'; readonly on: boolean };
+
+const edit = fc.record({
+  do: fc.constantFrom('map' as const, 'map' as const, 'unmap' as const),
+  table: fc.nat(2),
+  page: fc.nat(PAGES - 1),
+  to: fc.nat(400).map((page) => DATA + page),
+  pages: fc.integer({ min: 1, max: 12 }),
+  permission: fc.constantFrom(READ, READ_WRITE, READ_WRITE),
+  name: fc.constantFrom('pages' as const, 'each' as const, 'pasid' as const, 'domain' as const, 'all' as const),
+});
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 6, arbitrary: edit },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant('entry' as const),
+      device: fc.constantFrom(FIRST, SECOND),
+      table: fc.integer({ min: -2, max: 2 }),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('translation' as const), on: fc.boolean() }) },
+);
+const program = fc.array(step, { minLength: 1, maxLength: 14 });
+
+class Program {
+  readonly vtd: VtdMachine;
+  readonly tables: readonly { root: number; table: X86Table }[];
+  readonly did = (table: number) => 8 + table;
+
+  constructor(vtd = new VtdMachine()) {
+    this.vtd = vtd;
+    this.tables = [0, 1, 2].map(() => vtd.newStage());
+    this.entry(FIRST, 0);
+    this.entry(SECOND, 0);
+    vtd.guest.start();
+  }
+
+  /** Table -1: passes through; -2: not present. */
+  entry(device: number, table: number): void {
+    const { guest } = this.vtd;
+    if (table === -1) guest.setPasid(device, { pgtt: 4, did: 9 });
+    else if (table === -2) guest.setPasid(device, null);
+    else guest.setPasid(device, { pgtt: 1, did: this.did(table), first: this.tables[table].root });
+    if ((guest.iommu.read(Reg.gsts, 4) & Cmd.qie) !== 0n) this.vtd.submit(pasidSelective(0, device));
+  }
+
+  run(step: Step): void {
+    const { vtd } = this;
+    if (step.do === 'entry') this.entry(step.device, step.table);
+    else if (step.do === 'translation') vtd.guest.global(Cmd.te, step.on);
+    else {
+      const { table, page, to, permission, name } = step;
+      const pages = Math.min(step.pages, PAGES - page);
+      if (step.do === 'map') this.tables[table].table.map(BASE + page, to, pages, permission);
+      else this.tables[table].table.unmap(BASE + page, pages);
+      const did = this.did(table);
+      const each = DEVICES.flatMap((device) => Array.from({ length: pages }, (_, i) => pasidPages(did, device, BASE + page + i)));
+      const descriptors = {
+        pages: DEVICES.map((device) => pasidPages(did, device, BASE, Math.log2(PAGES))),
+        each,
+        pasid: DEVICES.map((device) => pasidAll(did, device)),
+        domain: [iotlbDomain(did)],
+        all: [iotlbGlobal],
+      };
+      vtd.submit(...descriptors[name]);
+    }
+  }
+
+  agrees(): void {
+    for (const index of [0, 1]) expect(this.vtd.hardware(index)).toEqual(this.vtd.software(index));
+  }
+}
+
+/** PASID-based IOTLB invalidation, PASID-selective (6.5.2.4). */
+const pasidAll = (did: number, pasid: number) => [0x26n | (BigInt(did) << 16n) | (BigInt(pasid) << 32n)];
+
+describe('random guests', () => {
+  test.prop([program], { numRuns: 40 })(
+    'hardware that forgets nothing by itself agrees with software after every completion, with no map and no unmap, and one invalidation a stage at most',
+    (steps) => {
+      const guest = new Program();
+      for (const one of steps) {
+        guest.vtd.touch();
+        guest.vtd.calls();
+        guest.run(one);
+        const calls = guest.vtd.calls();
+        expect([calls['IOMMU_IOAS_MAP'], calls['IOMMU_IOAS_UNMAP'], calls['VFIO_DEVICE_DETACH_IOMMUFD_PT']]).toEqual([
+          undefined,
+          undefined,
+          undefined,
+        ]);
+        // Each device may have a stage of its own: the domain is theirs in common.
+        expect(calls['IOMMU_HWPT_INVALIDATE'] ?? 0).toBeLessThanOrEqual(2);
+        guest.agrees();
+      }
+      guest.vtd.machine.close();
+      guest.vtd.host.close();
+      expect(guest.vtd.kernel.live()).toMatchObject({ descriptors: 0, domains: 0, pinnedBytes: 0 });
+    },
+  );
+
+  test.prop([program, fc.integer({ min: 1, max: 8 }), fc.integer({ min: 1, max: 3 })], { numRuns: 30 })(
+    'host calls fail: nothing stale is reached, and the rest is mended by what the guest does next',
+    (steps, nth, count) => {
+      const guest = new Program();
+      for (let i = 0; i < count; i++) guest.vtd.kernel.hooks.fail({ nth: nth + i, errno: errno.EIO });
+      for (const one of steps) {
+        guest.vtd.touch();
+        guest.run(one);
+        for (const index of [0, 1]) {
+          const meant = guest.vtd.software(index);
+          guest.vtd.hardware(index).forEach((found, i) => void (found !== null && expect(found).toBe(meant[i])));
+        }
+      }
+      guest.vtd.kernel.hooks.reset();
+      guest.vtd.submit(iotlbGlobal);
+      for (const device of DEVICES) guest.entry(device, 0);
+      guest.vtd.hostDevices.forEach(({ closed }, index) => {
+        // One that could be neither moved nor detached was closed, and reaches nothing.
+        expect(guest.vtd.hardware(index)).toEqual(closed ? new Array(PAGES).fill(null) : guest.vtd.software(index));
+      });
+    },
+  );
+});
+
+describe('one invalidation left out', () => {
+  test('shows: the device reaches what was unmapped', () => {
+    const guest = new Program();
+    guest.run({ do: 'map', table: 0, page: 0, to: DATA, pages: 4, permission: READ_WRITE, name: 'pages' });
+    guest.vtd.touch();
+    guest.tables[0].table.unmap(BASE, 4);
+    expect(() => guest.agrees()).toThrow();
+    guest.vtd.submit(pasidPages(8, FIRST, BASE, 2), pasidPages(8, SECOND, BASE, 2));
+    guest.agrees();
+  });
+
+  test('by the host: its device is kept at abort until the invalidation is done', () => {
+    const guest = new Program();
+    guest.run({ do: 'map', table: 0, page: 0, to: DATA, pages: 4, permission: READ_WRITE, name: 'pages' });
+    guest.vtd.touch();
+    guest.tables[0].table.unmap(BASE, 1);
+    // Every flush tries again, so all of them fail.
+    for (let nth = 1; nth <= 8; nth++) guest.vtd.kernel.hooks.fail({ kind: 'IOMMU_HWPT_INVALIDATE', nth, errno: errno.EIO });
+    guest.vtd.submit(pasidPages(8, FIRST, BASE));
+    expect(guest.vtd.hardware(0)).toEqual(new Array(PAGES).fill(null));
+    guest.vtd.kernel.hooks.reset();
+    guest.vtd.submit(pasidPages(8, SECOND, BASE));
+    guest.agrees();
+  });
+});
+
+describe('host calls', () => {
+  test('1,000 queued invalidations are one call, made before the guest sees its wait descriptor complete', () => {
+    const guest = new Program();
+    guest.entry(SECOND, -2);
+    const { vtd } = guest;
+    // A queue of 2^5 pages has room for 4,096 descriptors; it lies behind all that is looked at.
+    const queue = 1600;
+    vtd.guest.global(Cmd.qie, false);
+    vtd.guest.iommu.write(Reg.iqt, 8, 0n);
+    vtd.guest.iommu.write(Reg.iqa, 8, (BigInt(queue) << 12n) | (1n << 11n) | 5n);
+    vtd.guest.global(Cmd.qie);
+    for (let i = 0; i < 1000; i++) {
+      const [low, high] = pasidPages(8, FIRST, BASE + i);
+      vtd.guest.store(queue * 4096 + i * 32, low, high, 0n, 0n);
+    }
+    const status = 5 * 4096;
+    vtd.guest.store(status, 0n);
+    vtd.guest.store(queue * 4096 + 32_000, 0x25n | (7n << 32n), BigInt(status), 0n, 0n);
+    vtd.calls();
+    const seen: bigint[] = [];
+    const dispose = vtd.kernel.hooks.observe({ after: () => seen.push(vtd.guest.load(status)) });
+    vtd.guest.iommu.write(Reg.iqt, 8, 32_032n);
+    dispose();
+    expect(vtd.calls()).toEqual({ IOMMU_HWPT_INVALIDATE: 1 });
+    expect(seen).toEqual([0n]);
+    expect(vtd.guest.load(status)).toBe(7n);
+  });
+
+  test('a map is none, a change of table one HWPT_ALLOC, one attach that replaces, one destruction; the same entry again none', () => {
+    const guest = new Program();
+    guest.entry(SECOND, -2);
+    const { vtd } = guest;
+    vtd.calls();
+    guest.tables[0].table.map(BASE, DATA, 512, READ_WRITE);
+    expect(vtd.hardware(0)).toEqual(vtd.software(0));
+    expect(vtd.calls()).toEqual({});
+    guest.entry(FIRST, 1);
+    expect(vtd.calls()).toEqual({ IOMMU_HWPT_ALLOC: 1, VFIO_DEVICE_ATTACH_IOMMUFD_PT: 1, IOMMU_DESTROY: 1 });
+    guest.entry(FIRST, 1);
+    expect(vtd.calls()).toEqual({});
+  });
+
+  test('guest RAM is mapped once, for any number of devices and domains', () => {
+    for (const devices of [1, 4, 16]) {
+      const vtd = new VtdMachine({ devices });
+      for (const [i, device] of vtd.devices.entries()) vtd.setStage(device, { root: vtd.newStage().root, did: 8 + i });
+      vtd.guest.start();
+      expect(vtd.calls()['IOMMU_IOAS_MAP']).toBe(1);
+      expect(vtd.kernel.pinnedBytes).toBe(2048 * 4096);
+      expect(vtd.machine.counters().map(({ path }) => path)).toEqual(new Array(devices).fill('nested'));
+    }
+  });
+});
+
+test('no moment without: between any two host calls a device reaches what it reached, or what it will', () => {
+  const guest = new Program();
+  guest.tables[0].table.map(BASE, DATA, 4, READ_WRITE);
+  guest.tables[1].table.map(BASE, DATA + 100, 4, READ_WRITE);
+  guest.vtd.submit(iotlbGlobal);
+  const changes: readonly (readonly [number, number])[] = [
+    [0, 1],
+    [1, -1],
+    [-1, 0],
+    [0, -2],
+    [-2, 1],
+  ];
+  for (const [from, to] of changes) {
+    guest.entry(FIRST, from);
+    const before = guest.vtd.hardware(0);
+    const probes: (string | null)[][] = [];
+    const dispose = guest.vtd.kernel.hooks.observe({
+      after: () => {
+        probes.push(guest.vtd.hardware(0));
+        // The kernel's own blocked state is attached to nothing: that is never seen.
+        expect(guest.vtd.sim(0).translation).not.toBeNull();
+      },
+    });
+    guest.entry(FIRST, to);
+    dispose();
+    const after = guest.vtd.hardware(0);
+    expect(after).toEqual(guest.vtd.software(0));
+    for (const probe of probes) expect([before, after]).toContainEqual(probe);
+  }
+});
+
+test('what hardware cannot take as a first stage takes another path, and comes back', () => {
+  const guest = new Program(new VtdMachine());
+  const { vtd } = guest;
+  const { root, table } = vtd.guest.secondStage();
+  table.map(BASE, DATA, 4, READ_WRITE);
+  vtd.guest.setPasid(FIRST, { pgtt: 2, did: 20, second: root });
+  vtd.submit(pasidSelective(0, FIRST), iotlbGlobal);
+  expect(vtd.machine.state.endpoints[FIRST]?.path).not.toMatch(/nested/);
+  guest.entry(FIRST, 0);
+  expect(vtd.machine.state.endpoints[FIRST]?.path).toBe('nested');
+  guest.agrees();
+});
+
+describe('refused', () => {
+  test.each([
+    ['other hardware', smmuv3(), /vtd's, the hardware walks smmuv3's/],
+    ['AMD-Vi, whose kernel takes no invalidations', amd(), /stale/],
+    ['VT-d without nesting', vtd({ ecap: 0n }), /ECAP.NEST/],
+  ])('%s', (_, nesting, reason) => {
+    const machine = new VtdMachine({ nesting });
+    const { refused } = machine.machine.state.endpoints[FIRST]!;
+    expect(refused.find(({ path }) => path === 'nested')?.reason).toMatch(reason);
+  });
+
+  test('a table of five levels that the hardware cannot walk, by name', () => {
+    const guest = new Program(new VtdMachine({ nesting: vtd({ cap: 0n }) }));
+    const { root } = guest.vtd.guest.firstStage(5);
+    // FSPM 01: five levels (9.6).
+    guest.vtd.setStage(FIRST, { root, flags: 4n });
+    const endpoint = guest.vtd.machine.state.endpoints[FIRST]!;
+    expect(JSON.stringify(endpoint)).toMatch(/FS5LP/);
+    expect(guest.vtd.hardware(0)).toEqual(new Array(PAGES).fill(null));
+  });
+});
