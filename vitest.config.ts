@@ -12,13 +12,14 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/peers/**', 'test/kernel/**'],
+          exclude: ['test/peers/**', 'test/kernel/**', 'test/guests/**'],
           setupFiles: ['test/setup.ts'],
           testTimeout: 60_000,
         },
       },
       slow('peers', 600),
       slow('kernel', 600),
+      slow('guests', 300),
     ],
   },
 });

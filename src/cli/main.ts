@@ -3,6 +3,7 @@ import { readFileSync, realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { CommanderError, Command as Definition } from 'commander';
 import { HostError } from '../host/errno.ts';
+import { bootCommand } from './boot/index.ts';
 import { type Command, EXIT_MISUSE, EXIT_OK, EXIT_WRONG, type Output, UsageError } from './command.ts';
 import { conformanceCommand } from './conformance/riscv.ts';
 import { demoCommand } from './demo.ts';
@@ -11,7 +12,7 @@ import { RecordingError } from './recording.ts';
 import { replayCommand } from './replay/index.ts';
 
 /** One line a command. */
-const commands: readonly Command[] = [demoCommand, replayCommand, conformanceCommand];
+const commands: readonly Command[] = [demoCommand, replayCommand, conformanceCommand, bootCommand];
 
 /** Runs the command line; resolves to the exit status. */
 export async function main(args: readonly string[], output: Output): Promise<number> {

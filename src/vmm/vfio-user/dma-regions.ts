@@ -16,13 +16,14 @@ interface Mapping {
 
 /** The guest's memory as the client maps and unmaps it. Answers 0 or a positive errno. */
 export class DmaRegions {
-  readonly memory = new GuestMemory([]);
+  readonly memory: GuestMemory;
   readonly #mappings = new Map<bigint, Mapping>();
   readonly #descriptors: Descriptors | null;
   readonly #ram: SharedRam | null;
 
   /** `ram`: where mappings without a descriptor lie; null: the device cannot reach them. */
-  constructor(descriptors: Descriptors | null, ram: SharedRam | null) {
+  constructor(descriptors: Descriptors | null, ram: SharedRam | null, memory = new GuestMemory([])) {
+    this.memory = memory;
     this.#descriptors = descriptors;
     this.#ram = ram;
   }

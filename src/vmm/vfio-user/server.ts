@@ -2,10 +2,11 @@ import { requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { VfioUserClient, VfioUserDevice } from './device.ts';
 import { DmaRegions, type SharedRam } from './dma-regions.ts';
+import { type Message, ProtocolError } from './message.ts';
 import { nativeTransport } from './native/transport.ts';
 import { netTransport } from './net-transport.ts';
 import { Session } from './session.ts';
-import type { Transport } from './transport.ts';
+import type { Connection, Transport } from './transport.ts';
 
 export interface VfioUserOptions {
   /** Path of the Unix socket, 107 bytes at most. A file that is there is not removed. */
@@ -17,6 +18,10 @@ export interface VfioUserOptions {
   readonly transport?: 'native' | 'net';
   /** RAM of the guest where the client hands over no descriptors: the file that it maps from, as memory of this process. */
   readonly ram?: SharedRam;
+  /** What the client maps goes there. Default: a memory of its own. */
+  readonly memory?: GuestMemory;
+  /** Hears what the device threw, and the client is turned away; left out: it is thrown on. */
+  readonly failed?: (error: unknown) => void;
 }
 
 /**
@@ -39,7 +44,7 @@ export class VfioUserServer {
   private constructor(options: VfioUserOptions, transport: Transport) {
     this.#options = options;
     this.#transport = transport;
-    this.#regions = new DmaRegions(transport.descriptors, options.ram ?? null);
+    this.#regions = new DmaRegions(transport.descriptors, options.ram ?? null, options.memory);
     this.memory = this.#regions.memory;
   }
 
@@ -60,13 +65,24 @@ export class VfioUserServer {
       const session = new Session(this.#options.device, this.#regions, this.#transport.descriptors, (bytes) => connection.send(bytes));
       this.#session = session;
       return {
-        received: (message) => session.receive(message),
+        received: (message) => this.#receive(session, connection, message),
         closed: () => {
           session.close();
           this.#session = null;
         },
       };
     });
+  }
+
+  #receive(session: Session, connection: Connection, message: Message): void {
+    try {
+      session.receive(message);
+    } catch (error) {
+      const { failed } = this.#options;
+      if (failed === undefined || error instanceof ProtocolError) throw error;
+      failed(error);
+      connection.close();
+    }
   }
 
   /** The client that is there now. */

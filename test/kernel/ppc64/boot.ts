@@ -4,9 +4,9 @@ import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
+import { Cpio } from '../../../src/cli/boot/cpio.ts';
 import { compile, plainModules, root, vitestPackage } from '../foreign/compile.ts';
 import type { CaseResult } from '../foreign/vitest-shim.ts';
-import { Cpio } from './cpio.ts';
 
 /*
  * A pSeries guest in emulation: Debian's ppc64el kernel with its sPAPR TCE driver, node and koffi for it, and the host contract compiled to

@@ -1,0 +1,71 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { GuestMemory } from '../../../memory/guest-memory.ts';
+import { VtdIommu } from '../../../target/vtd/index.ts';
+import { type DeviceScope, dmarTable } from '../../../vmm/firmware/acpi/dmar.ts';
+import { type RegisterCounts, vtdFunction, vtdMessage, vtdRegisters } from '../../../vmm/units/index.ts';
+import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
+import { DISK, DISK_MODULES, DISK_SLOT, ENGINE, ENGINE_SLOT, type GuestRecipe } from '../recipe.ts';
+import { x86Arguments } from './x86.ts';
+
+const UNIT_SLOT = 4;
+/** The I/O APIC's source-id is nobody else's; QEMU's own APIC does not ask the unit, so nothing ever comes from it. */
+const IOAPIC: DeviceScope = { kind: 'ioapic', enumerationId: 0, startBus: 0, path: [{ device: 30, function: 0 }] };
+
+const endpoint = (device: number): DeviceScope => ({ kind: 'endpoint', startBus: 0, path: [{ device, function: 0 }] });
+
+/** VT-d: registers in a function that the guest does not see, which the DMAR table points at. */
+export const vtd: GuestRecipe = {
+  iommu: 'vtd',
+  summary: 'Intel VT-d, legacy mode; --variant caching-mode, scalable',
+  arch: 'x86_64',
+  debianArch: 'amd64',
+  suite: 'trixie',
+  qemuPackage: 'qemu-system-x86',
+  modules: DISK_MODULES,
+  fault: /DMAR: \[DMA Write NO_PASID\] Request device \[00:06\.0\] fault addr 0xdead0000/,
+  inUse: /DMAR: Intel\(R\) Virtualization Technology for Directed I\/O/,
+  remapping: /DMAR-IR: Enabled IRQ remapping/,
+  guess: 0xfebf_c000n,
+
+  build: ({ remap, variant }, deliver) => {
+    const memory = new GuestMemory([]);
+    const options = {
+      cachingMode: variant === 'caching-mode',
+      scalableMode: variant === 'scalable',
+      interruptRemapping: remap,
+      // Destinations beyond 8 bits cannot be told to QEMU's APICs.
+      extendedInterruptMode: false,
+      postedInterrupts: false,
+    };
+    const iommu = new VtdIommu(options, { memory, sendInterrupt: deliver });
+    for (const device of [DISK, ENGINE]) iommu.addEndpoint(device);
+    const registers: RegisterCounts = { reads: 0, writes: 0 };
+    const fn = vtdFunction(iommu, vtdRegisters(iommu, registers));
+    let before = 0;
+    const accesses = () => registers.reads + registers.writes;
+    const device = new PciVfioDevice(fn, {
+      // Linux reserves the registers before it scans PCI, and would move a BAR that it cannot claim.
+      absent: () => accesses() > before,
+      reset: () => {
+        iommu.reset();
+        before = accesses();
+      },
+    });
+    return {
+      target: iommu,
+      functions: [{ name: 'registers', slot: UNIT_SLOT, device, memory }],
+      registers,
+      message: (source, address, data, to) => vtdMessage(iommu, source, address, data, to),
+      base: () => fn.addressOf(0),
+    };
+  },
+
+  qemu: (_unit, choices, files, base) => {
+    const table = join(files.folder, 'dmar.bin');
+    const scope = [endpoint(DISK_SLOT), endpoint(ENGINE_SLOT), ...(choices.remap ? [IOAPIC] : [])];
+    writeFileSync(table, dmarTable({ hostAddressWidth: 48, interruptRemapping: choices.remap, units: [{ registers: base, scope }] }));
+    const commandLine = [`intel_iommu=on${choices.variant === 'scalable' ? ',sm_on' : ''}`, ...(choices.remap ? [] : ['intremap=off'])];
+    return [...x86Arguments(choices, files, commandLine), '-acpitable', `file=${table}`];
+  },
+};

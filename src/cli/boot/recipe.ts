@@ -1,0 +1,99 @@
+import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { Target } from '../../target/target.ts';
+import type { RegisterCounts } from '../../vmm/units/index.ts';
+import type { PciVfioDevice } from '../../vmm/vfio-user/index.ts';
+
+/** How a guest is to be run; each IOMMU takes what applies to it. */
+export interface GuestChoices {
+  readonly cpus: number;
+  /** Interrupts of the devices through the IOMMU's remapping, where the guest must be told to use it. */
+  readonly remap: boolean;
+  /** What else the guest's script does: `reboot`, `rebind`. */
+  readonly tasks: readonly string[];
+  /** More for the kernel's command line. */
+  readonly append: readonly string[];
+  /** A variant of the IOMMU's own: `caching-mode`, `v2`, `stage2`. */
+  readonly variant: string | null;
+}
+
+/** A function on a socket, at a device number of bus 0. */
+export interface GuestFunction {
+  readonly name: string;
+  readonly slot: number;
+  readonly device: PciVfioDevice;
+  /** What its client maps goes there. */
+  readonly memory: GuestMemory;
+}
+
+/** Sends a message to the guest's interrupt controllers. */
+export type Deliver = (address: bigint, data: number) => void;
+
+/** The IOMMU of a guest, with the functions that its registers are behind. */
+export interface GuestUnit {
+  readonly target: Target;
+  readonly functions: readonly GuestFunction[];
+  readonly registers: RegisterCounts;
+  /** A message of an endpoint's that the unit remaps. False: it is a write like any other. */
+  message(source: number, address: bigint, data: number, deliver: Deliver): boolean;
+  /** Where software has put its registers; null: not yet, or it does not matter. */
+  base(): bigint | null;
+}
+
+/** Files of one run. */
+export interface RunFiles {
+  readonly folder: string;
+  readonly kernel: string;
+  readonly initrd: string;
+  readonly socketOf: (fn: GuestFunction) => string;
+}
+
+/** One kind of IOMMU, and the guest that drives it. */
+export interface GuestRecipe {
+  readonly iommu: string;
+  readonly summary: string;
+  /** Of QEMU and of Debian. */
+  readonly arch: string;
+  readonly debianArch: string;
+  readonly suite: string;
+  readonly qemuPackage: string;
+  /** Modules of the guest's kernel, in the order of loading. */
+  readonly modules: readonly string[];
+  /** The guest's words on a forbidden DMA of 00:06.0 at 0xdead0000. */
+  readonly fault: RegExp;
+  /** The guest's words when it uses the IOMMU. */
+  readonly inUse: RegExp;
+  /** Its words when it has the IOMMU remap interrupts. */
+  readonly remapping: RegExp;
+  /** `deliver`: for the unit's own interrupts. */
+  build(choices: GuestChoices, deliver: Deliver): GuestUnit;
+  /** QEMU's arguments but for those that all guests share. `base`: where the unit's registers are expected. */
+  qemu(unit: GuestUnit, choices: GuestChoices, files: RunFiles, base: bigint): readonly string[];
+  /** Where firmware puts the registers, as far as is known: a wrong guess costs a start. */
+  readonly guess: bigint;
+}
+
+/** Requester IDs of the devices behind the IOMMU. */
+export const DISK_SLOT = 5;
+export const ENGINE_SLOT = 6;
+export const DISK = DISK_SLOT << 3;
+export const ENGINE = ENGINE_SLOT << 3;
+
+/** Modules for a disk with a file system. */
+export const DISK_MODULES = ['crc16', 'crc32c_generic', 'mbcache', 'jbd2', 'ext4', 'virtio_blk'] as const;
+
+/** A vfio-user function for QEMU. */
+export function functionArgument(fn: GuestFunction, socket: string, more: object = {}): readonly string[] {
+  const description = {
+    driver: 'vfio-user-pci',
+    socket: { type: 'unix', path: socket },
+    rombar: 0,
+    addr: `${fn.slot.toString(16)}.0`,
+    ...more,
+  };
+  return ['-device', JSON.stringify(description)];
+}
+
+/** Guest RAM that a client of ours can be given. */
+export function ramArguments(megabytes: number): readonly string[] {
+  return ['-m', `${megabytes}`, '-object', `memory-backend-memfd,id=ram0,size=${megabytes}M,share=on`];
+}
