@@ -60,6 +60,22 @@ describe('dirty tracking', () => {
     host.close();
   });
 
+  test('what is unmapped takes its dirty bits along: the next mapping there is clean', () => {
+    const { host, device, space, sim, memory } = guest({ dirtyTracking: true });
+    space.unmap(0, GUEST_PAGES);
+    for (const page of [3, 4]) space.map(page, memory.hostPfn(page), 1, READ_WRITE);
+    const table = host.createPageTable(device, space, { dirtyTracking: true });
+    table.attach(device);
+    table.setDirtyTracking(true);
+    for (const page of [3, 4]) expect(sim.dmaWrite(BigInt(page) << 12n, Uint8Array.of(1))).toBe(0);
+    expect(space.unmap(3, 1)).toBe(0);
+    expect(space.map(3, memory.hostPfn(9), 1, READ_WRITE)).toBe(0);
+    const runs: number[][] = [];
+    table.readDirty(3, 2, (first, last) => runs.push([first, last]));
+    expect(runs).toEqual([[4, 4]]);
+    host.close();
+  });
+
   test('small pages are told one by one', () => {
     const { host, device, space, sim, memory } = guest({ dirtyTracking: true });
     space.unmap(0, GUEST_PAGES);

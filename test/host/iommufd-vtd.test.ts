@@ -131,6 +131,22 @@ describe('VT-d first stage', () => {
     host.close();
   });
 
+  test.each([2 ** 20, 2 ** 32, 2 ** 32 + 1, 2 ** 40])('an invalidation of %i pages takes all of them, and none before', (pages) => {
+    const { table, stage, device, byte, host } = nested();
+    table.map(IOVA, DATA, 1, READ_WRITE);
+    stage.attach(device);
+    expect(byte(IOVA)).toBe(0x5a);
+    table.unmap(IOVA, 1);
+    const invalidations = host.createVtdInvalidations(stage);
+    invalidations.addPages(IOVA + 1, pages, true);
+    expect(invalidations.flush()).toBe(0);
+    expect(byte(IOVA)).toBe(0x5a);
+    invalidations.addPages(0, pages, true);
+    expect(invalidations.flush()).toBe(0);
+    expect(byte(IOVA)).toBeNull();
+    host.close();
+  });
+
   test('an invalidation that is wrong stops the array there, and says how far it came', () => {
     const { host, stage } = nested();
     const invalidations = host.createInvalidations(stage, 0, 24);

@@ -171,6 +171,32 @@ describe('devices and their IOMMUs', () => {
     expect(coarse.host.createSpace().attach(coarse.device('vfio0'))).toBe(-errno.EINVAL);
   });
 
+  test('a page that an aperture or a reserved range cuts is no page of the space', () => {
+    const iommu = { aperture: { first: 0x10_0800n, last: 0xfff_f7ffn }, reserved: [{ first: 0x80_0800n, last: 0x8f_f7ffn }] };
+    const { host, device, pfn } = machine({ iommus: [iommu] });
+    const space = host.createSpace();
+    space.attach(device('vfio0'));
+    expect(space.apertures()).toEqual([
+      { first: 0x101, last: 0x7ff },
+      { first: 0x900, last: 0xfffe },
+    ]);
+    for (const page of [0x100, 0x800, 0x8ff, 0xffff]) expect(space.map(page, pfn, 1, READ), `page ${page}`).toBe(-errno.EINVAL);
+    for (const page of [0x101, 0x7ff, 0x900, 0xfffe]) expect(space.map(page, pfn, 1, READ), `page ${page}`).toBe(0);
+  });
+
+  test('a copy that is not pinned, for it fails half-way, leaves nothing pinned', () => {
+    const { kernel, host, device } = machine({ pinLimit: 3 * 4096, devices: [{ name: 'a' }, { name: 'b' }] });
+    const pages = [1, 2].map(() => pfnOf(kernel.allocate(2 * 4096).address));
+    const [a, b] = [host.createSpace(), host.createSpace()];
+    for (const [i, page] of pages.entries()) expect(a.map(1 + 2 * i, page, 2, READ)).toBe(0);
+    expect(b.attach(device('b'))).toBe(0);
+    expect(b.copy(a, 1, 4, READ)).toBe(-errno.ENOMEM);
+    expect(kernel.pinnedBytes).toBe(0);
+    for (const page of [1, 3]) expect(kernel.device('b').hostPfn(page, READ)).toBe(DMA_UNMAPPED);
+    expect(b.copy(a, 1, 2, READ)).toBe(0);
+    expect(kernel.pinnedBytes).toBe(2 * 4096);
+  });
+
   test('devices behind two IOMMUs share a space, each with its own limits', () => {
     const iommus = [{}, { aperture: { first: 0n, last: 0xffff_ffffn } }];
     const { kernel, host, pfn, device } = machine({ iommus, devices: [{ name: 'a' }, { name: 'b', iommu: 1 }] });

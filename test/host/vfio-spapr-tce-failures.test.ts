@@ -1,0 +1,114 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { errno } from '../../src/host/errno.ts';
+import type { PortMemory } from '../../src/host/port.ts';
+import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
+import { TceHost } from '../../src/host/vfio-spapr-tce/index.ts';
+import { RegisteredMemory } from '../../src/host/vfio-spapr-tce/registered-memory.ts';
+import { READ_WRITE } from '../../src/memory/access.ts';
+import { pfnOf } from '../../src/memory/address.ts';
+import { groupPaths } from './sim-fixture.ts';
+
+const BASE = 0x1000;
+/** First page of the second window. */
+const HIGH = 2 ** (59 - 12);
+/** Last page of the default window. */
+const END = 0x7_ffff;
+
+describe('vfio-spapr-tce: what fails half-way', () => {
+  let kernel: SimKernel;
+  let host: TceHost;
+  let memory: PortMemory;
+  let pfn: number;
+
+  beforeEach(() => {
+    kernel = simKernel({ iommus: [{ tce: {} }] });
+    host = new TceHost(kernel);
+    memory = kernel.allocate(64 * 4096);
+    pfn = pfnOf(memory.address);
+  });
+  afterEach(() => host.close());
+
+  function attached() {
+    const space = host.createSpace({ windows: [{ sizeLg2: 30 }] });
+    expect(space.attach(host.openDevice(groupPaths(kernel)[0])), space.error?.message).toBe(0);
+    return space;
+  }
+  const reached = (...pages: number[]) => pages.map((page) => kernel.device().hostPfn(page, READ_WRITE));
+
+  test('an unmap over two windows that fails at the second: nothing has happened, and it can be asked for again', () => {
+    const space = attached();
+    expect(space.map(BASE, pfn, 2, READ_WRITE)).toBe(0);
+    expect(space.map(HIGH, pfn + 4, 1, READ_WRITE)).toBe(0);
+    kernel.hooks.fail({ kind: 'VFIO_IOMMU_UNMAP_DMA', nth: 2, errno: errno.EIO });
+    expect(space.unmap(0, 2 ** 52)).toBe(-errno.EIO);
+    expect(space.error?.message).toMatch(/VFIO_IOMMU_UNMAP_DMA .*: EIO/);
+    expect(reached(BASE, BASE + 1, HIGH)).toEqual([pfn, pfn + 1, pfn + 4]);
+    expect(space.unmap(0, 2 ** 52)).toBe(0);
+    expect(reached(BASE, BASE + 1, HIGH).every((found) => found < 0)).toBe(true);
+    expect(kernel.live()).toMatchObject({ tces: 0, registrations: 0 });
+  });
+
+  test('an unmap that reaches past the end of a window is one call, for what lies in it', () => {
+    const space = attached();
+    expect(space.map(END - 1, pfn, 1, READ_WRITE)).toBe(0);
+    expect(space.map(END, pfn + 1, 1, READ_WRITE)).toBe(0);
+    const before = host.calls.unmap;
+    expect(space.unmap(END - 1, 100)).toBe(0);
+    expect(host.calls.unmap).toBe(before + 1);
+    expect(reached(END - 1, END).every((found) => found < 0)).toBe(true);
+  });
+
+  test('a registration that is refused leaves no mapping, and memory that others hold stays registered', () => {
+    const space = attached();
+    expect(space.map(BASE, pfn + 2, 1, READ_WRITE)).toBe(0);
+    const before = kernel.live();
+    kernel.hooks.fail({ kind: 'VFIO_IOMMU_SPAPR_REGISTER_MEMORY', nth: 2, errno: errno.ENOMEM });
+    expect(space.map(BASE + 8, pfn, 8, READ_WRITE)).toBe(-errno.ENOMEM);
+    expect(space.error?.message).toMatch(/VFIO_IOMMU_SPAPR_REGISTER_MEMORY .*: ENOMEM/);
+    expect(kernel.live()).toEqual(before);
+    expect(reached(BASE, BASE + 8)).toEqual([pfn + 2, expect.any(Number)]);
+    expect(reached(BASE + 8)[0]).toBeLessThan(0);
+    expect(space.map(BASE + 8, pfn, 8, READ_WRITE)).toBe(0);
+    expect(reached(BASE + 15)).toEqual([pfn + 7]);
+  });
+
+  test('a map that is refused takes its registration back', () => {
+    const space = attached();
+    kernel.hooks.fail({ kind: 'VFIO_IOMMU_MAP_DMA', nth: 1, errno: errno.ENOMEM });
+    expect(space.map(BASE, pfn, 4, READ_WRITE)).toBe(-errno.ENOMEM);
+    expect(kernel.live()).toMatchObject({ tces: 0, registrations: 0 });
+  });
+
+  test('a window that the kernel does not remove keeps what is mapped in it', () => {
+    const space = attached();
+    expect(space.map(HIGH, pfn, 1, READ_WRITE)).toBe(0);
+    kernel.hooks.fail({ kind: 'VFIO_IOMMU_SPAPR_TCE_REMOVE', nth: 1, errno: errno.EBUSY });
+    expect(space.removeWindow(space.windows[1])).toBe(-errno.EBUSY);
+    expect(space.windows).toHaveLength(2);
+    expect(reached(HIGH)).toEqual([pfn]);
+    expect(space.unmap(HIGH, 1)).toBe(0);
+  });
+});
+
+test('registered memory: a hold that fails at a later piece gives back what it registered and the shares that it took', () => {
+  const registered = new Map<number, number>();
+  let refuse = false;
+  const memory = new RegisteredMemory(
+    (first, pages) => {
+      if (refuse && first === 20) return -errno.ENOMEM;
+      registered.set(first, pages);
+      return 0;
+    },
+    (first) => (registered.delete(first) ? 0 : -errno.ENOENT),
+  );
+  expect(memory.hold(10, 10)).toBe(0);
+  refuse = true;
+  expect(memory.hold(5, 20)).toBe(-errno.ENOMEM);
+  expect([...registered]).toEqual([[10, 10]]);
+  refuse = false;
+  expect(memory.hold(5, 20)).toBe(0);
+  memory.drop(10, 10);
+  expect([...registered.keys()].sort((a, b) => a - b)).toEqual([5, 10, 20]);
+  memory.drop(5, 20);
+  expect(registered.size).toBe(0);
+});
