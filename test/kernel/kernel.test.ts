@@ -3,6 +3,9 @@ import { runInArm64 } from './arm64/boot.ts';
 import { simulatedOperations, unexplained } from './arm64/compare.ts';
 import type { CaseResult } from './foreign/vitest-shim.ts';
 import { closeLab, type Iommu, inTurn, iommus, openLab, runInVm, type VmFile } from './lab.ts';
+import { firstDifference } from './lockstep/compare.ts';
+import { generate, PATHS } from './lockstep/generate.ts';
+import { firstSeed, playInVm, programCount } from './lockstep/run.ts';
 import { runInPpc64 } from './ppc64/boot.ts';
 import { replayInVm, replaySimulated } from './replay.ts';
 
@@ -81,6 +84,26 @@ describe.concurrent('on the real kernel', { timeout: 1_200_000 }, () => {
   test('the host contract behind an SMMUv3 with a second stage only', async () => {
     const { cases } = await inTurn(() => runInArm64(lab, 's2', ['contract']));
     expect(passedCases('arm64, s2', cases)).toBeGreaterThan(25);
+  });
+
+  test('random programs come to the same on the simulated kernel and on the real one, every result and every byte', async () => {
+    const programs = Array.from({ length: programCount }, (_, index) => ({
+      seed: firstSeed + index,
+      simulated: generate(firstSeed + index),
+    }));
+    const { areas } = programs[0].simulated;
+    const calls = programs.reduce((sum, { simulated }) => sum + simulated.program.length, 0);
+    const played = await inTurn(() =>
+      playInVm(
+        lab,
+        areas,
+        programs.map(({ simulated }) => simulated.program),
+        PATHS,
+      ),
+    );
+    const differences = programs.flatMap(({ seed, simulated }, index) => firstDifference(seed, simulated, played[index]) ?? []);
+    console.log(`real kernel, in lock step: ${programs.length} programs from seed ${firstSeed} on, ${calls} calls`);
+    expect(differences.slice(0, 5)).toEqual([]);
   });
 
   for (const iommu of iommus) {

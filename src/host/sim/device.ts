@@ -28,6 +28,8 @@ export interface SimDeviceParts {
   /** Width of its PASIDs, and whether its IOMMU tracks what it dirties: default as the IOMMU says. */
   readonly pasidLog2?: number;
   readonly dirtyTracking?: boolean;
+  /** It is a PCI function, as all that VFIO shows here. Default true. */
+  readonly isPci?: boolean;
   /** Lets other hardware go on before a DMA. */
   readonly step: () => void;
 }
@@ -40,6 +42,7 @@ export class SimDevice {
   readonly pageRequests: boolean;
   readonly pasidLog2: number;
   readonly dirtyTracking: boolean;
+  readonly isPci: boolean;
   readonly #physical: PhysicalMemory;
   readonly #process: ProcessMemory;
   readonly #step: () => void;
@@ -56,6 +59,7 @@ export class SimDevice {
     this.group = parts.group;
     this.pageRequests = parts.pageRequests;
     this.pasidLog2 = parts.pasidLog2 ?? parts.iommu.config.pasidLog2;
+    this.isPci = parts.isPci ?? true;
     this.dirtyTracking = parts.dirtyTracking ?? parts.iommu.config.dirtyTracking;
     this.#physical = parts.physical;
     this.#process = parts.process;

@@ -1,15 +1,15 @@
 import { errno } from '../errno.ts';
 import type { Frames, PhysicalMemory, ProcessMemory, Vma } from './memory.ts';
-import { dataViewOf } from './structs.ts';
+import { dataViewOf, type UserBuffer } from './structs.ts';
 
 /** What a descriptor of the simulated process stands for. */
 export interface SimFile {
   /** The request's name in the kernel's headers, for hooks and counts; undefined when it is none of this file's. */
   ioctlName(request: number): string | undefined;
   ioctl(request: number, address: number): number;
-  /** `view`: the caller's memory. Returns bytes moved or a negative errno. */
-  read?(view: Uint8Array): number;
-  write?(view: Uint8Array): number;
+  /** Returns bytes moved or a negative errno. */
+  read?(user: UserBuffer): number;
+  write?(user: UserBuffer): number;
   mmap?(bytes: number, offset: number): Vma | number;
   readable?(): boolean;
   /** Kernel objects behind it, by kind. */
@@ -69,17 +69,19 @@ export class EventFile implements SimFile {
     return -errno.ENOTTY;
   }
 
-  read(view: Uint8Array): number {
-    if (view.length < 8) return -errno.EINVAL;
+  read(user: UserBuffer): number {
+    if (user.bytes < 8) return -errno.EINVAL;
     if (this.#count === 0n) return -errno.EAGAIN;
-    dataViewOf(view).setBigUint64(0, this.#count, true);
+    const counted = new Uint8Array(BigUint64Array.of(this.#count).buffer);
     this.#count = 0n;
-    return 8;
+    return user.write(counted) ? 8 : -errno.EFAULT;
   }
 
   /** eventfd_write: 8 bytes, no more; the counter stays below 2^64 - 1. */
-  write(view: Uint8Array): number {
-    if (view.length !== 8) return -errno.EINVAL;
+  write(user: UserBuffer): number {
+    if (user.bytes !== 8) return -errno.EINVAL;
+    const view = user.view();
+    if (view === null) return -errno.EFAULT;
     const added = dataViewOf(view).getBigUint64(0, true);
     if (added === COUNT_MAX) return -errno.EINVAL;
     if (this.#count + added >= COUNT_MAX) return -errno.EAGAIN;

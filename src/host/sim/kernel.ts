@@ -6,6 +6,7 @@ import { EventFile, SharedFile, type SimFile } from './files.ts';
 import { CallHooks } from './hooks.ts';
 import { type IommuConfig, SimIommu } from './iommu.ts';
 import { PhysicalMemory, ProcessMemory, type Vma } from './memory.ts';
+import { UserBuffer } from './structs.ts';
 
 export interface SimDeviceConfig {
   /** `vfio0`, as under /dev/vfio/devices. */
@@ -168,21 +169,17 @@ export class SimKernel implements Port {
   }
 
   read(fd: number, into: PortMemory, bytes: number): number {
-    return this.hooks.call('read', fd, () =>
-      this.#transfer(fd, this.process.writableView(into.address, bytes), (file, view) => file.read?.(view)),
-    );
+    return this.hooks.call('read', fd, () => this.#transfer(fd, into, bytes, (file, user) => file.read?.(user)));
   }
 
   write(fd: number, from: PortMemory, bytes: number): number {
-    return this.hooks.call('write', fd, () =>
-      this.#transfer(fd, this.process.view(from.address, bytes), (file, view) => file.write?.(view)),
-    );
+    return this.hooks.call('write', fd, () => this.#transfer(fd, from, bytes, (file, user) => file.write?.(user)));
   }
 
-  #transfer(fd: number, view: Uint8Array | null, move: (file: SimFile, view: Uint8Array) => number | undefined): number {
+  #transfer(fd: number, memory: PortMemory, bytes: number, move: (file: SimFile, user: UserBuffer) => number | undefined): number {
     const file = this.#files.get(fd);
     if (file === undefined) return -errno.EBADF;
-    return view === null ? -errno.EFAULT : (move(file, view) ?? -errno.EINVAL);
+    return move(file, new UserBuffer(this.process, memory.address, bytes)) ?? -errno.EINVAL;
   }
 
   /** Nothing happens while a simulated process waits, so the answer is what is there now. */

@@ -117,6 +117,16 @@ export class ProcessMemory {
     return this.#view(address, bytes, true);
   }
 
+  /** copy_to_user: writes up to where memory ends, and says whether that was all. */
+  copyOut(address: number | bigint, bytes: Uint8Array): boolean {
+    const first = Number(address);
+    const vma = this.#vmas.at(first);
+    if (vma === undefined || !vma.writable) return bytes.length === 0;
+    const fits = Math.min(bytes.length, vma.last - first + 1);
+    new Uint8Array(vma.frames.buffer, vma.offset + first - vma.first, fits).set(bytes.subarray(0, fits));
+    return fits === bytes.length;
+  }
+
   #view(address: number | bigint, bytes: number, write: boolean): Uint8Array | null {
     const first = Number(address);
     if (bytes === 0) return new Uint8Array(0);

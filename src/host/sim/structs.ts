@@ -59,6 +59,29 @@ export class Struct<F extends Fields> {
   }
 }
 
+/** Memory that a caller has named: looked at only when something is wanted of it. */
+export class UserBuffer {
+  readonly bytes: number;
+  readonly #memory: ProcessMemory;
+  readonly #address: bigint;
+
+  constructor(memory: ProcessMemory, address: bigint, bytes: number) {
+    this.#memory = memory;
+    this.#address = address;
+    this.bytes = bytes;
+  }
+
+  /** A part of it, to be read; null: EFAULT. */
+  view(offset = 0, bytes = this.bytes): Uint8Array | null {
+    return this.#memory.view(this.#address + BigInt(offset), bytes);
+  }
+
+  /** Writes into it, up to where memory ends: whether that was all; if not, EFAULT. */
+  write(bytes: Uint8Array, offset = 0): boolean {
+    return this.#memory.copyOut(this.#address + BigInt(offset), bytes);
+  }
+}
+
 /** A struct that an ioctl was called with: what it said, and where the answer goes. */
 export class Command<F extends Fields> {
   readonly in: Decoded<F>;

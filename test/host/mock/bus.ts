@@ -98,6 +98,7 @@ export class MockBus {
       iommu: this.#iommu,
       group,
       pageRequests: true,
+      isPci: false,
       pasidLog2: (flags & PASID) !== 0 ? PASID_LG2 : 0,
       dirtyTracking: (flags & NO_DIRTY) === 0,
     });

@@ -2,7 +2,7 @@ import { errno } from '../../../src/host/errno.ts';
 import type { Frames, PhysicalMemory } from '../../../src/host/sim/memory.ts';
 import type { HardwareQueues, Invalidation, NestedDomain, NestingModel, VirtualIommu } from '../../../src/host/sim/nesting/model.ts';
 import { userStruct, wholeItem } from '../../../src/host/sim/nesting/user-struct.ts';
-import { Struct } from '../../../src/host/sim/structs.ts';
+import { Struct, type UserBuffer } from '../../../src/host/sim/structs.ts';
 import { DMA_UNMAPPED, type DomainFormat, type ParentStage } from '../../../src/host/sim/translation.ts';
 import { SELFTEST } from './types.ts';
 
@@ -87,7 +87,7 @@ export class MockStage implements NestedDomain {
   free(): void {}
 }
 
-function makeStage(parent: ParentStage, type: number, data: Uint8Array, onViommu: boolean): MockStage | number {
+function makeStage(parent: ParentStage, type: number, data: UserBuffer, onViommu: boolean): MockStage | number {
   if (type !== SELFTEST.hwptData) return -errno.EOPNOTSUPP;
   const stage = userStruct(stageStruct, 'iotlb', data);
   return typeof stage === 'number' ? stage : new MockStage(parent, stage.iotlb, onViommu);
@@ -124,7 +124,7 @@ function makeViommu(
   caches: (device: object) => MockCache,
   parent: ParentStage,
   physical: PhysicalMemory,
-  answer: Uint8Array | null,
+  answer: UserBuffer | null,
   place: (bytes: number) => number,
 ): VirtualIommu | number {
   let queues = new MockQueues(null);
@@ -141,7 +141,10 @@ function makeViommu(
       out_mmap_offset: BigInt(offset),
       out_mmap_length: BigInt(PAGES_BYTES),
     });
-    answer.set(whole.subarray(0, answer.length));
+    if (!answer.write(whole.subarray(0, answer.bytes))) {
+      physical.drop(frames);
+      return -errno.EFAULT;
+    }
     queues = new MockQueues({ frames, offset });
   }
   return {
@@ -149,16 +152,21 @@ function makeViommu(
     nest: (type, data) => makeStage(parent, type, data, true),
     invalidation: {
       type: SELFTEST.viommuInvalidate,
-      run(entry, device) {
-        const { flags, vdev_id, cache_id } = wholeItem(viommuInvalidate, entry);
-        const refused = checkClear(flags, cache_id);
-        if (refused < 0) return refused;
-        const known = device(BigInt(vdev_id));
-        if (known === undefined) return -errno.EINVAL;
-        caches(known).clear(flags, cache_id);
-        return 0;
+      blocks: {
+        entries: 1,
+        entryBytes: viommuInvalidate.bytes,
+        takesNone: true,
+        check: () => 0,
+        run(entry, device) {
+          const { flags, vdev_id, cache_id } = wholeItem(viommuInvalidate, entry);
+          const refused = checkClear(flags, cache_id);
+          if (refused < 0) return refused;
+          const known = device(BigInt(vdev_id));
+          if (known === undefined) return -errno.EINVAL;
+          caches(known).clear(flags, cache_id);
+          return 0;
+        },
       },
-      blocks: { entries: 1, entryBytes: viommuInvalidate.bytes, check: () => 0 },
     },
   };
 }

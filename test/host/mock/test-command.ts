@@ -62,14 +62,19 @@ function addReserved(context: IommufdContext, { in: { id, w0, w1, w2, w3 } }: Te
 function mockDomain(bus: MockBus, context: IommufdContext, command: TestCommand, flags: number): number {
   const sim = bus.create(flags);
   if (typeof sim === 'number') return sim;
-  const mock = context.add(new MockDevice(sim));
+  const mock = context.reserve(new MockDevice(sim));
   const bound = context.add(new DeviceObject(context, sim));
   bound.users++;
   mock.bound = bound;
   const table = mock.noted(bound.attach(command.in.id, NO_PASID));
   const failed = table < 0 ? table : command.respond({ w0: mock.id, w1: table, w2: bound.id });
-  if (failed < 0) context.remove(mock.id);
-  return failed;
+  if (failed < 0) {
+    mock.destroy();
+    context.discard(mock.id);
+    return failed;
+  }
+  context.publish(mock);
+  return 0;
 }
 
 function mockReplace(context: IommufdContext, command: TestCommand): number {
@@ -146,15 +151,12 @@ function accessCopy(context: IommufdContext, { in: { id, w0, w1, w2, w3, w4, w5,
   if (typeof file === 'number') return file;
   const write = (flags & ACCESS_WRITE) !== 0;
   const { process } = context.kernel;
-  const user = write ? process.view(address, Number(length)) : process.writableView(address, Number(length));
+  const user = write ? process.view(address, Number(length)) : null;
   if (user === null && write) return -errno.EFAULT;
-  const buffer = new Uint8Array(Number(length));
-  if (write) buffer.set(user as Uint8Array);
+  const buffer = user?.slice() ?? new Uint8Array(Number(length));
   const failed = file.access.copy(iova, buffer, write);
   if (failed < 0 || write) return failed;
-  if (user === null) return -errno.EFAULT;
-  user.set(buffer);
-  return 0;
+  return process.copyOut(address, buffer) ? 0 : -errno.EFAULT;
 }
 
 function releasePages(context: IommufdContext, { in: { id, w0 } }: TestCommand): number {

@@ -30,7 +30,6 @@ export class Access implements KernelObject {
       if (failed < 0) return failed;
       to.users++;
     }
-    this.#ioas = null;
     if (from !== null) {
       this.user.unmap?.(0n, IOVA_MAX);
       from.table.removeAccess(this.user);

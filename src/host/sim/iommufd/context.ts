@@ -63,6 +63,9 @@ export function handler<F extends Fields>(
 
 const names = new Map<number, string>(Object.entries(ioctl).map(([name, number]) => [number, name]));
 
+/** IOMMUFD_CMD_BASE */
+const FIRST_IOCTL = 0x80;
+
 /** One open /dev/iommu: the object table, and the ioctls upon it. A bound device keeps it alive after its close. */
 export class IommufdContext implements SimFile {
   readonly kernel: SimKernel;
@@ -70,8 +73,8 @@ export class IommufdContext implements SimFile {
   vfioIoas = 0;
   readonly #handlers: ReadonlyMap<number, IoctlHandler>;
   readonly #objects = new Map<number, KernelObject>();
-  /** IDs of objects that are gone without their user's doing: nobody else gets them. */
-  readonly #tombstones = new Set<number>();
+  /** IDs of objects that are not whole yet, and of those that are gone without their user's doing: nobody else gets them. */
+  readonly #hidden = new Set<number>();
   #references = 1;
 
   constructor(kernel: SimKernel, handlers: ReadonlyMap<number, IoctlHandler>) {
@@ -83,18 +86,31 @@ export class IommufdContext implements SimFile {
     return names.get(request);
   }
 
-  /** iommufd_fops_ioctl: an ioctl that is not there is ENOTTY; its struct is looked at before it is done. */
+  /** iommufd_fops_ioctl: an ioctl that is not there is ENOTTY; the size is read first where the number has a place in the table. */
   ioctl(request: number, address: number): number {
     const found = this.#handlers.get(request);
-    return found === undefined ? -errno.ENOTTY : found.run(this, address);
+    if (found !== undefined) return found.run(this, address);
+    const isOwn = [...this.#handlers.keys()].some((number) => (number & 0xff) >= (request & 0xff)) && (request & 0xff) >= FIRST_IOCTL;
+    return isOwn && this.kernel.process.view(address, 4) === null ? -errno.EFAULT : -errno.ENOTTY;
   }
 
   /** Gives the object the lowest free ID, from 1. */
   add<T extends KernelObject>(object: T): T {
+    return this.publish(this.reserve(object));
+  }
+
+  /** Gives the object its ID before it is whole: nobody finds it until it is published. */
+  reserve<T extends KernelObject>(object: T): T {
     let id = 1;
-    while (this.#objects.has(id) || this.#tombstones.has(id)) id++;
+    while (this.#objects.has(id) || this.#hidden.has(id)) id++;
     object.id = id;
-    this.#objects.set(id, object);
+    this.#hidden.add(id);
+    return object;
+  }
+
+  publish<T extends KernelObject>(object: T): T {
+    this.#hidden.delete(object.id);
+    this.#objects.set(object.id, object);
     return object;
   }
 
@@ -156,12 +172,12 @@ export class IommufdContext implements SimFile {
 
   /** Takes back an ID whose object was not made in the end. */
   discard(id: number): void {
-    this.#objects.delete(id);
+    this.#hidden.delete(id);
   }
 
   /** iommufd_object_tombstone_user: destroys an object whose ID its user still has in hand. */
   bury(id: number): void {
-    if (this.remove(id) === 0) this.#tombstones.add(id);
+    if (this.remove(id) === 0) this.#hidden.add(id);
   }
 
   hold(): void {

@@ -57,7 +57,11 @@ export class DeviceObject implements BoundDevice {
 
   /** iommufd_device_attach: the HWPT's ID, or a negative errno. */
   attach(id: number, pasid: number): number {
-    return this.#change(id, (hwpt) => this.#attach(hwpt, pasid));
+    return this.#change(
+      id,
+      (hwpt) => this.#attach(hwpt, pasid),
+      () => this.detach(pasid),
+    );
   }
 
   /** iommufd_device_replace */
@@ -65,29 +69,38 @@ export class DeviceObject implements BoundDevice {
     return this.#change(id, (hwpt) => this.#replace(hwpt, pasid));
   }
 
-  #change(id: number, set: (hwpt: Hwpt) => number): number {
+  /** `undo`: it is attached to a table that is made for it first, and the table is filled second. */
+  #change(id: number, set: (hwpt: Hwpt) => number, undo?: () => void): number {
     const object = this.#context.any(id);
     if (object === undefined) return -errno.ENOENT;
-    if (object instanceof Ioas) return this.#attachToIoas(object, set);
+    if (object instanceof Ioas) return this.#changeToIoas(object, set, undo);
     if (!isHwpt(object)) return -errno.EINVAL;
     const failed = set(object);
     return failed < 0 ? failed : object.id;
   }
 
-  /** Shares an automatic page table of the IOAS that takes the device, or makes one. */
-  #attachToIoas(ioas: Ioas, set: (hwpt: Hwpt) => number): number {
+  /** Shares an automatic page table of the IOAS that takes the device, or makes one (iommufd_device_auto_get_domain). */
+  #changeToIoas(ioas: Ioas, set: (hwpt: Hwpt) => number, undo?: () => void): number {
     for (const hwpt of ioas.pageTables) {
       if (!(hwpt instanceof PagingHwpt) || !hwpt.automatic) continue;
       const failed = set(hwpt);
       if (failed === -errno.EINVAL) continue;
       return failed < 0 ? failed : hwpt.id;
     }
-    const made = PagingHwpt.create(this.#context, ioas, this.device, { automatic: true, flags: 0 });
-    if (typeof made === 'number') return made;
-    const failed = set(made);
-    if (failed === 0) return made.id;
-    this.#context.remove(made.id);
-    return failed;
+    const made = PagingHwpt.reserve(this.#context, ioas, this.device, { automatic: true, flags: 0 });
+    let failed = undo === undefined ? made.fill() : set(made);
+    if (failed < 0) {
+      made.abandon(this.#context);
+      return failed;
+    }
+    failed = undo === undefined ? set(made) : made.fill();
+    if (failed < 0) {
+      undo?.();
+      made.abandon(this.#context);
+      return failed;
+    }
+    this.#context.publish(made);
+    return made.id;
   }
 
   /** iommufd_hwpt_pasid_compat, and what the IOMMU core asks of a PASID. */
@@ -98,9 +111,9 @@ export class DeviceObject implements BoundDevice {
       if (!hwpt.forPasid && beside) return -errno.EINVAL;
     } else {
       if (!hwpt.forPasid || plain?.hwpt.forPasid === false) return -errno.EINVAL;
-      // A device without PASIDs takes any: it never sends one.
-      const { pasidLog2 } = this.device;
-      if (pasidLog2 > 0 && pasid >= 2 ** pasidLog2) return -errno.EINVAL;
+      // A PCI function without PASIDs takes any, for it never sends one; of another device firmware says that it has but one.
+      const { pasidLog2, isPci } = this.device;
+      if ((pasidLog2 > 0 || !isPci) && pasid >= 2 ** pasidLog2) return -errno.EINVAL;
     }
     return hwpt.accepts(this, pasid);
   }

@@ -1,11 +1,12 @@
 import { errno } from '../../errno.ts';
 import type { SimFile } from '../files.ts';
+import type { UserBuffer } from '../structs.ts';
 import type { IommufdContext, KernelObject } from './context.ts';
 
 /** What a queue of events answers to its descriptor. */
 export interface EventSource extends KernelObject {
-  read(view: Uint8Array): number;
-  write?(view: Uint8Array): number;
+  read(user: UserBuffer): number;
+  write?(user: UserBuffer): number;
   readonly waiting: boolean;
 }
 
@@ -29,12 +30,12 @@ export class EventQueueFile implements SimFile {
     return -errno.ENOTTY;
   }
 
-  read(view: Uint8Array): number {
-    return this.#source.read(view);
+  read(user: UserBuffer): number {
+    return this.#source.read(user);
   }
 
-  write(view: Uint8Array): number {
-    return this.#source.write?.(view) ?? -errno.EINVAL;
+  write(user: UserBuffer): number {
+    return this.#source.write?.(user) ?? -errno.EINVAL;
   }
 
   readable(): boolean {

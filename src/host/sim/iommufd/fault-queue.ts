@@ -1,5 +1,6 @@
 import { READ, WRITE } from '../../../memory/access.ts';
 import { errno } from '../../errno.ts';
+import type { UserBuffer } from '../structs.ts';
 import type { DmaFault } from '../translation.ts';
 import { handler, type IoctlHandler, type IommufdContext } from './context.ts';
 import { EventQueueFile, type EventSource } from './event-file.ts';
@@ -69,16 +70,18 @@ export class FaultQueue implements FaultSink, EventSource {
   }
 
   /** Whole records only; nothing to read is 0. */
-  read(view: Uint8Array): number {
-    if (view.length % iommuHwptPgfault.bytes !== 0) return -errno.ESPIPE;
-    let done = 0;
-    for (; done < view.length && this.#deliver.length > 0; done += iommuHwptPgfault.bytes) {
-      const request = this.#deliver.shift() as Request;
+  read(user: UserBuffer): number {
+    const { bytes } = iommuHwptPgfault;
+    if (user.bytes % bytes !== 0) return -errno.ESPIPE;
+    for (let done = 0; ; done += bytes) {
+      const [request] = this.#deliver;
+      if (request === undefined) return done;
+      if (user.bytes - done < bytes) return done === 0 ? -errno.EINVAL : done;
       const cookie = this.#cookie();
+      if (!user.write(this.#record(request, cookie), done)) return done === 0 ? -errno.EFAULT : done;
+      this.#deliver.shift();
       this.#answers.set(cookie, request);
-      this.#compose(view.subarray(done, done + iommuHwptPgfault.bytes), request, cookie);
     }
-    return done;
   }
 
   /** The lowest that is free, from 1. */
@@ -88,8 +91,8 @@ export class FaultQueue implements FaultSink, EventSource {
     return cookie;
   }
 
-  #compose(into: Uint8Array, { fault, group, permission, address }: Request, cookie: number): void {
-    into.fill(0);
+  #record({ fault, group, permission, address }: Request, cookie: number): Uint8Array {
+    const into = new Uint8Array(iommuHwptPgfault.bytes);
     iommuHwptPgfault.encode(into, {
       flags: LAST_PAGE | (fault.pasid >= 0 ? PASID_VALID : 0),
       dev_id: this.#context.bound(fault.device)?.id ?? 0,
@@ -99,19 +102,27 @@ export class FaultQueue implements FaultSink, EventSource {
       addr: address,
       cookie,
     });
+    return into;
   }
 
-  write(view: Uint8Array): number {
-    if (view.length % iommuHwptPageResponse.bytes !== 0) return -errno.ESPIPE;
-    let done = 0;
-    for (; done < view.length; done += iommuHwptPageResponse.bytes) {
-      const { cookie, code } = iommuHwptPageResponse.decode(view.subarray(done, done + iommuHwptPageResponse.bytes));
-      const request = this.#answers.get(cookie);
-      if (code > RESPONSE_INVALID || request === undefined) break;
-      this.#answers.delete(cookie);
-      request.fault.respond(code);
+  write(user: UserBuffer): number {
+    const { bytes } = iommuHwptPageResponse;
+    if (user.bytes % bytes !== 0) return -errno.ESPIPE;
+    for (let done = 0; done < user.bytes; done += bytes) {
+      const refused = this.#respond(user.view(done, bytes));
+      if (refused < 0) return done === 0 ? refused : done;
     }
-    return done === 0 && view.length > 0 ? -errno.EINVAL : done;
+    return user.bytes;
+  }
+
+  #respond(response: Uint8Array | null): number {
+    if (response === null) return -errno.EFAULT;
+    const { cookie, code } = iommuHwptPageResponse.decode(response);
+    const request = this.#answers.get(cookie);
+    if (code > RESPONSE_INVALID || request === undefined) return -errno.EINVAL;
+    this.#answers.delete(cookie);
+    request.fault.respond(code);
+    return 0;
   }
 
   destroy(): void {

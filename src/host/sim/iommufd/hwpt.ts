@@ -1,4 +1,5 @@
 import { errno } from '../../errno.ts';
+import { UserBuffer } from '../structs.ts';
 import { handler, type IoctlHandler, type IommufdContext } from './context.ts';
 import { DeviceObject } from './device.ts';
 import { FaultQueue } from './fault-queue.ts';
@@ -14,13 +15,7 @@ const DATA_NONE = 0;
 /** struct iommu_user_data: what a driver gets of its own. */
 interface UserData {
   readonly type: number;
-  readonly address: bigint;
-  readonly bytes: number;
-}
-
-function readUser(context: IommufdContext, { address, bytes }: UserData): Uint8Array | number {
-  const view = context.kernel.process.view(address, bytes);
-  return view === null ? -errno.EFAULT : view.slice();
+  readonly buffer: UserBuffer;
 }
 
 function allocPaging(context: IommufdContext, ioas: Ioas, device: DeviceObject, flags: number, data: UserData): PagingHwpt | number {
@@ -35,11 +30,9 @@ function allocPaging(context: IommufdContext, ioas: Ioas, device: DeviceObject, 
   if ((flags & DIRTY_TRACKING) !== 0 && !dirtyTracking) return -errno.EOPNOTSUPP;
   if ((flags & NEST_PARENT) !== 0 && !nests) return -errno.EOPNOTSUPP;
   if ((flags & FOR_PASID) !== 0 && device.device.iommu.config.pasidLog2 === 0) return -errno.EOPNOTSUPP;
-  if (data.bytes === 0) return PagingHwpt.create(context, ioas, device.device, { automatic: false, flags });
+  if (data.buffer.bytes === 0) return PagingHwpt.create(context, ioas, device.device, { automatic: false, flags });
   if (nesting?.paging === undefined) return -errno.EOPNOTSUPP;
-  const bytes = readUser(context, data);
-  if (typeof bytes === 'number') return bytes;
-  const format = nesting.paging(data.type, bytes);
+  const format = nesting.paging(data.type, data.buffer);
   return typeof format === 'number' ? format : PagingHwpt.create(context, ioas, device.device, { automatic: false, flags, format });
 }
 
@@ -52,21 +45,17 @@ function allocNested(
   data: UserData,
 ): NestedHwpt | number {
   const { nesting } = device.device.iommu.config;
-  if ((flags & ~(FAULT_ID_VALID | FOR_PASID)) !== 0 || data.bytes === 0 || nesting?.nest === undefined) return -errno.EOPNOTSUPP;
+  if ((flags & ~(FAULT_ID_VALID | FOR_PASID)) !== 0 || data.buffer.bytes === 0 || nesting?.nest === undefined) return -errno.EOPNOTSUPP;
   if (parent.automatic || (parent.flags & NEST_PARENT) === 0 || parent.domain.iommu !== device.device.iommu) return -errno.EINVAL;
-  const bytes = readUser(context, data);
-  if (typeof bytes === 'number') return bytes;
-  const domain = nesting.nest(parent.domain, context.kernel.physical, data.type, bytes);
+  const domain = nesting.nest(parent.domain, context.kernel.physical, data.type, data.buffer);
   return typeof domain === 'number' ? domain : context.add(new NestedHwpt(domain, parent, null, flags));
 }
 
 function allocOnViommu(context: IommufdContext, viommu: Viommu, device: DeviceObject, flags: number, data: UserData): NestedHwpt | number {
   if (viommu.iommu !== device.device.iommu) return -errno.EINVAL;
-  if ((flags & ~(FAULT_ID_VALID | FOR_PASID)) !== 0 || data.bytes === 0) return -errno.EOPNOTSUPP;
-  const bytes = readUser(context, data);
-  if (typeof bytes === 'number') return bytes;
+  if ((flags & ~(FAULT_ID_VALID | FOR_PASID)) !== 0 || data.buffer.bytes === 0) return -errno.EOPNOTSUPP;
   if ((flags & FOR_PASID) !== 0 && viommu.hardware.forPasid === false) return -errno.EOPNOTSUPP;
-  const domain = viommu.hardware.nest(data.type, bytes);
+  const domain = viommu.hardware.nest(data.type, data.buffer);
   return typeof domain === 'number' ? domain : context.add(new NestedHwpt(domain, viommu.parent, viommu, flags));
 }
 
@@ -76,7 +65,7 @@ const alloc = handler('IOMMU_HWPT_ALLOC', iommuHwptAlloc, 'reserved', (context, 
   if ((data_type === DATA_NONE) !== (data_len === 0)) return -errno.EINVAL;
   const device = context.get(dev_id, DeviceObject);
   if (device === undefined) return -errno.ENOENT;
-  const data = { type: data_type, address: data_uptr, bytes: data_len };
+  const data = { type: data_type, buffer: new UserBuffer(context.kernel.process, data_uptr, data_len) };
   const from = context.any(pt_id);
   let made: PagingHwpt | NestedHwpt | number = -errno.EINVAL;
   if (from instanceof Ioas) made = allocPaging(context, from, device, flags, data);
@@ -114,18 +103,17 @@ const hwInfo = handler('IOMMU_GET_HW_INFO', iommuHwInfo, 'reserved2', (context, 
   const wanted = (flags & INPUT_TYPE) !== 0 && nesting !== null ? data_type : 0;
   const info = nesting === null ? new Uint8Array(0) : nesting.info(wanted);
   if (info === null) return -errno.EOPNOTSUPP;
-  const room = context.kernel.process.writableView(data_uptr, data_len);
-  if (room === null) return -errno.EFAULT;
-  room.fill(0);
-  room.set(info.subarray(0, room.length));
+  const user = new UserBuffer(context.kernel.process, data_uptr, data_len);
+  const known = info.subarray(0, data_len);
+  if (!user.write(known) || !user.write(new Uint8Array(data_len - known.length), known.length)) return -errno.EFAULT;
   return command.respond({
     data_len: info.length,
     data_type: wanted === 0 ? (nesting?.infoType ?? 0) : wanted,
     out_max_pasid_log2: pasidLog2,
     out_capabilities:
       (dirtyTracking ? CAP_DIRTY_TRACKING : 0n) |
-      (pasidLog2 > 0 ? CAP_PASID_EXEC | CAP_PASID_PRIV : 0n) |
-      (device.device.pageRequests ? 0n : CAP_NO_ATS),
+      (pasidLog2 > 0 && device.device.isPci ? CAP_PASID_EXEC | CAP_PASID_PRIV : 0n) |
+      (device.device.pageRequests && device.device.isPci ? 0n : CAP_NO_ATS),
   });
 });
 

@@ -16,6 +16,7 @@ import {
   iommuIoasIovaRanges,
   iommuIoasMap,
   iommuIoasMapFile,
+  iommuIoasNoiommuGetPa,
   iommuIoasUnmap,
   iommuIovaRange,
   iommuVfioIoas,
@@ -161,9 +162,9 @@ const iovaRanges = handler('IOMMU_IOAS_IOVA_RANGES', iommuIoasIovaRanges, 'out_i
   if (ioas === undefined) return -errno.ENOENT;
   const apertures = ioas.table.apertures();
   for (const [index, { first, last }] of apertures.slice(0, num_iovas).entries()) {
-    const room = context.kernel.process.view(allowed_iovas + BigInt(index * iommuIovaRange.bytes), iommuIovaRange.bytes);
-    if (room === null) return -errno.EFAULT;
-    iommuIovaRange.encode(room, { start: first, last });
+    const range = new Uint8Array(iommuIovaRange.bytes);
+    iommuIovaRange.encode(range, { start: first, last });
+    if (!context.kernel.process.copyOut(allowed_iovas + BigInt(index * range.length), range)) return -errno.EFAULT;
   }
   const failed = command.respond({ num_iovas: apertures.length, out_iova_alignment: ioas.table.alignment });
   return failed < 0 ? failed : apertures.length > num_iovas ? -errno.EMSGSIZE : 0;
@@ -189,6 +190,19 @@ const allowIovas = handler('IOMMU_IOAS_ALLOW_IOVAS', iommuIoasAllowIovas, 'allow
 const changeProcess = handler('IOMMU_IOAS_CHANGE_PROCESS', iommuIoasChangeProcess, 'reserved', (context, command) => {
   if (command.in.reserved !== 0) return -errno.EOPNOTSUPP;
   return context.list(Ioas).every(({ table }) => table.onlyFiles) ? 0 : -errno.EINVAL;
+});
+
+/** IOMMU_IOAS_NOIOMMU_GET_PA */
+const NOIOMMU_GET_PA = 0x3b95;
+
+/** The physical address of a mapping, for devices without an IOMMU: there are none here, so it gets no further. */
+const noiommuGetPa = handler(NOIOMMU_GET_PA, iommuIoasNoiommuGetPa, 'out_phys', (context, command) => {
+  const { flags, ioas_id, reserved, iova, length } = command.in;
+  if (flags !== 0 || reserved !== 0) return -errno.EOPNOTSUPP;
+  if (length === 0n) return -errno.EINVAL;
+  if (iova === IOVA_MAX) return -errno.EOVERFLOW;
+  const mapped = context.get(ioas_id, Ioas)?.table.slices(iova, iova) ?? null;
+  return mapped === null ? -errno.ENOENT : -errno.EOPNOTSUPP;
 });
 
 const VFIO_GET = 0;
@@ -220,6 +234,7 @@ export const ioasHandlers: readonly IoctlHandler[] = [
   iovaRanges,
   map,
   mapFile,
+  noiommuGetPa,
   unmap,
   vfioIoas,
 ];

@@ -62,23 +62,39 @@ export class PagingHwpt implements Hwpt {
     this.automatic = automatic;
   }
 
-  /** A filled page table in the object table, or a negative errno and nothing. */
-  static create(
+  /** A page table with its ID, which nobody finds and nothing is in yet. */
+  static reserve(
     context: IommufdContext,
     ioas: Ioas,
     device: SimDevice,
     options: { automatic: boolean; flags: number; format?: DomainFormat },
-  ): PagingHwpt | number {
+  ): PagingHwpt {
     const domain = new PagingDomain(device.iommu, options.format);
-    const failed = ioas.table.addDomain(domain);
-    if (failed < 0) {
-      domain.free();
-      return failed;
-    }
-    const hwpt = context.add(new PagingHwpt(ioas, domain, options.flags, options.automatic));
     ioas.users++;
-    ioas.pageTables.push(hwpt);
-    return hwpt;
+    return context.reserve(new PagingHwpt(ioas, domain, options.flags, options.automatic));
+  }
+
+  /** A filled page table in the object table, or a negative errno and nothing. */
+  static create(...arguments_: Parameters<typeof PagingHwpt.reserve>): PagingHwpt | number {
+    const [context] = arguments_;
+    const made = PagingHwpt.reserve(...arguments_);
+    const failed = made.fill();
+    if (failed === 0) return context.publish(made);
+    made.abandon(context);
+    return failed;
+  }
+
+  /** iopt_table_add_domain: 0 or a negative errno. */
+  fill(): number {
+    const failed = this.ioas.table.addDomain(this.domain);
+    if (failed === 0) this.ioas.pageTables.push(this);
+    return failed;
+  }
+
+  /** It was not published in the end. */
+  abandon(context: IommufdContext): void {
+    context.discard(this.id);
+    this.destroy();
   }
 
   get forPasid(): boolean {
@@ -102,8 +118,11 @@ export class PagingHwpt implements Hwpt {
   }
 
   destroy(): void {
-    this.ioas.pageTables.splice(this.ioas.pageTables.indexOf(this), 1);
-    this.ioas.table.removeDomain(this.domain);
+    const at = this.ioas.pageTables.indexOf(this);
+    if (at >= 0) {
+      this.ioas.pageTables.splice(at, 1);
+      this.ioas.table.removeDomain(this.domain);
+    }
     this.domain.free();
     this.ioas.users--;
     if (this.faults !== null) this.faults.users--;

@@ -32,6 +32,15 @@ export const iommuIoasMapFile = new Struct({
   length: 'u64',
   iova: 'u64',
 });
+export const iommuIoasNoiommuGetPa = new Struct({
+  size: 'u32',
+  flags: 'u32',
+  ioas_id: 'u32',
+  reserved: 'u32',
+  iova: 'u64',
+  length: 'u64',
+  out_phys: 'u64',
+});
 export const iommuIoasCopy = new Struct({
   size: 'u32',
   flags: 'u32',

@@ -1,5 +1,6 @@
 import { errno } from '../../errno.ts';
 import type { Event } from '../nesting/model.ts';
+import type { UserBuffer } from '../structs.ts';
 import { handler, type IoctlHandler } from './context.ts';
 import { EventQueueFile, type EventSource } from './event-file.ts';
 import { iommufdVeventHeader, iommuVeventqAlloc } from './structs.ts';
@@ -46,17 +47,21 @@ class VeventQueue implements EventSource {
     return this.#entries.length > 0;
   }
 
-  read(view: Uint8Array): number {
-    let done = 0;
-    for (let entry = this.#entries[0]; entry !== undefined; entry = this.#entries[0]) {
-      const bytes = iommufdVeventHeader.bytes + (entry.data?.length ?? 0);
-      if (bytes > view.length - done) break;
-      iommufdVeventHeader.encode(view.subarray(done), { flags: entry.data === null ? LOST_EVENTS : 0, sequence: entry.sequence });
-      if (entry.data !== null) view.set(entry.data, done + iommufdVeventHeader.bytes);
+  read(user: UserBuffer): number {
+    const header = iommufdVeventHeader.bytes;
+    if (user.bytes < header) return -errno.EINVAL;
+    for (let done = 0; ; ) {
+      const [entry] = this.#entries;
+      if (entry === undefined || user.bytes - done < header) return done;
+      const size = entry.data?.length ?? 0;
+      if (user.bytes - done < header + size) return done === 0 ? -errno.EINVAL : done;
+      const head = new Uint8Array(header);
+      iommufdVeventHeader.encode(head, { flags: entry.data === null ? LOST_EVENTS : 0, sequence: entry.sequence });
+      if (!user.write(head, done)) return done === 0 ? -errno.EFAULT : done;
+      if (entry.data !== null && !user.write(entry.data, done + header)) return done === 0 ? -errno.EFAULT : done;
       this.#entries.shift();
-      done += bytes;
+      done += header + size;
     }
-    return done;
   }
 
   destroy(): void {

@@ -3,6 +3,7 @@ import { errno } from '../../errno.ts';
 import type { SimIommu } from '../iommu.ts';
 import type { Event, VirtualIommu } from '../nesting/model.ts';
 import type { Span } from '../spans.ts';
+import { UserBuffer } from '../structs.ts';
 import { Access } from './access.ts';
 import { handler, type IoctlHandler, type IommufdContext, type KernelObject, type Mappable, type Shown } from './context.ts';
 import { DeviceObject } from './device.ts';
@@ -68,9 +69,8 @@ const alloc = handler('IOMMU_VIOMMU_ALLOC', iommuViommuAlloc, 'out_viommu_id', (
   if (nesting?.virtual === undefined || nesting.virtualTypes?.includes(type) === false) return -errno.EOPNOTSUPP;
   const parent = context.get(hwpt_id, PagingHwpt);
   if (parent === undefined) return -errno.ENOENT;
-  if ((parent.flags & NEST_PARENT) === 0 || parent.domain.iommu !== device.device.iommu) return -errno.EINVAL;
-  const answer = data_len === 0 ? null : context.kernel.process.writableView(data_uptr, data_len);
-  if (answer === null && data_len !== 0) return -errno.EFAULT;
+  if ((parent.flags & NEST_PARENT) === 0) return -errno.EINVAL;
+  const answer = data_len === 0 ? null : new UserBuffer(context.kernel.process, data_uptr, data_len);
   const hardware = nesting.virtual(parent.domain, context.kernel.physical, type, answer, (bytes) => context.placeMmap(bytes));
   if (typeof hardware === 'number') return hardware;
   return command.respond({ out_viommu_id: context.add(new Viommu(context, parent, hardware)).id });
@@ -183,7 +183,7 @@ const allocQueue = handler('IOMMU_HW_QUEUE_ALLOC', iommuHwQueueAlloc, 'length', 
   const bytes = ((base + length - first + PAGE - 1n) / PAGE) * PAGE;
   // The queue has its ID before its access has one.
   const access = new Access(context, { pins: true });
-  const queue = context.add(new HwQueue(viommu, index, access, { first, last: first + bytes - 1n }));
+  const queue = context.reserve(new HwQueue(viommu, index, access, { first, last: first + bytes - 1n }));
   context.add(access);
   const refused = access.attach(viommu.parent.ioas);
   const pages = refused < 0 ? refused : access.pin(first, bytes, false);
@@ -196,6 +196,7 @@ const allocQueue = handler('IOMMU_HW_QUEUE_ALLOC', iommuHwQueueAlloc, 'length', 
     context.discard(queue.id);
     return failed;
   }
+  context.publish(queue);
   queue.start(context.list(HwQueue).find((other) => other.isOf(viommu, index - 1)));
   return command.respond({ out_hw_queue_id: queue.id });
 });

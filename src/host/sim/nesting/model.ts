@@ -15,6 +15,7 @@ import {
 import { SecondStageMemory, type WalkingStage } from '../../../pagetable/two-stage.ts';
 import type { Frames, PhysicalMemory } from '../memory.ts';
 import { PhysicalTables } from '../physical-tables.ts';
+import type { UserBuffer } from '../structs.ts';
 import { DMA_FORBIDDEN, DMA_UNMAPPED, type DomainFormat, type ParentStage, type Translation } from '../translation.ts';
 
 /** What a vIOMMU knows by a virtual ID, if anything. */
@@ -25,9 +26,13 @@ export interface Invalidation {
   /** enum iommu_hwpt_invalidate_data_type */
   readonly type: number;
   /** Carries out one entry of an array: 0 or a negative errno. `device`: of the vIOMMU. */
-  run(entry: Uint8Array, device: StreamLookup): number;
-  /** The array is copied before anything is done, and goes to the hardware in blocks. Default: entry by entry. */
-  readonly blocks?: InvalidationBlocks;
+  run(entry: UserBuffer, device: StreamLookup): number;
+}
+
+/** The same where the array is copied before anything is done, and goes to the hardware in blocks. */
+export interface BlockInvalidation {
+  readonly type: number;
+  readonly blocks: InvalidationBlocks;
 }
 
 export interface InvalidationBlocks {
@@ -35,8 +40,12 @@ export interface InvalidationBlocks {
   readonly entries: number;
   /** Bytes of an entry that the kernel knows: more must be zero. */
   readonly entryBytes: number;
+  /** An array of none is right. Default false: EINVAL. */
+  readonly takesNone?: boolean;
   /** 0, or the negative errno that refuses an entry. */
   check(entry: Uint8Array, device: StreamLookup): number;
+  /** Carries out one that was taken: 0 or a negative errno. */
+  run(entry: Uint8Array, device: StreamLookup): number;
 }
 
 /** A first stage that a user owns, in memory that a paging domain of the kernel maps. */
@@ -61,10 +70,10 @@ export interface StageFault {
 /** A slice of the hardware that is one guest's (IOMMU_VIOMMU_ALLOC). */
 export interface VirtualIommu {
   /** A first stage from the data of IOMMU_HWPT_ALLOC, or a negative errno. */
-  nest(type: number, data: Uint8Array): NestedDomain | number;
+  nest(type: number, data: UserBuffer): NestedDomain | number;
   /** First stages on it may be for PASIDs (IOMMU_HWPT_ALLOC_PASID). Default true. */
   readonly forPasid?: boolean;
-  readonly invalidation?: Invalidation;
+  readonly invalidation?: BlockInvalidation;
   readonly queues?: HardwareQueues;
 }
 
@@ -94,19 +103,19 @@ export interface NestingModel {
   /** Data of IOMMU_GET_HW_INFO, of its own type or of another that was asked for; null: not that one. */
   info(type: number): Uint8Array | null;
   /** What the driver's own data makes of a page table that the kernel fills, or a negative errno. Absent: it takes none. */
-  paging?(type: number, data: Uint8Array): DomainFormat | number;
+  paging?(type: number, data: UserBuffer): DomainFormat | number;
   /** A first stage right on a nesting parent, or a negative errno. Absent: it wants a vIOMMU. */
-  nest?(parent: ParentStage, physical: PhysicalMemory, type: number, data: Uint8Array): NestedDomain | number;
+  nest?(parent: ParentStage, physical: PhysicalMemory, type: number, data: UserBuffer): NestedDomain | number;
   /** It walks two stages. Default: it has `nest` or `virtual`. */
   readonly nestParent?: boolean;
   /** enum iommu_viommu_type, those that it has; default: any, where it has `virtual`. */
   readonly virtualTypes?: readonly number[];
-  /** A vIOMMU of one of its types, or a negative errno. `answer`: the caller's data, to be filled; `place`: the mmap offset of hardware of that size. */
+  /** A vIOMMU of one of its types, or a negative errno. `answer`: the caller's data, to be filled, if there is any; `place`: the mmap offset of hardware of that size. */
   virtual?(
     parent: ParentStage,
     physical: PhysicalMemory,
     type: number,
-    answer: Uint8Array | null,
+    answer: UserBuffer | null,
     place: (bytes: number) => number,
   ): VirtualIommu | number;
 }

@@ -1,8 +1,8 @@
 import { errno } from '../../errno.ts';
 import type { PhysicalMemory } from '../memory.ts';
-import { Struct } from '../structs.ts';
+import { Struct, type UserBuffer } from '../structs.ts';
 import type { ParentStage } from '../translation.ts';
-import type { HardwareQueues, Invalidation, NestedDomain, NestingModel, VirtualIommu } from './model.ts';
+import type { BlockInvalidation, HardwareQueues, NestedDomain, NestingModel, VirtualIommu } from './model.ts';
 import { SmmuCaches } from './smmuv3-caches.ts';
 import { CONFIG_ABORT, CONFIG_BYPASS, CONFIG_S1, SmmuStream } from './smmuv3-stream.ts';
 import { answerVintf, checkVintf, type TegraConfig, TegraQueues, tegraInfo, VIOMMU_TEGRA241 } from './tegra241.ts';
@@ -67,8 +67,8 @@ export function smmuv3(config: SmmuConfig = {}): NestingModel {
       const refused = checkVintf(answer);
       if (refused < 0) return refused;
       const queues = new TegraQueues(physical, config.tegra241, caches, place);
-      answerVintf(answer as Uint8Array, queues);
-      return new VirtualSmmu(parent, physical, caches, queues);
+      const failed = answerVintf(answer as UserBuffer, queues);
+      return failed < 0 ? failed : new VirtualSmmu(parent, physical, caches, queues);
     },
   };
 }
@@ -80,18 +80,18 @@ class VirtualSmmu implements VirtualIommu {
   readonly queues?: HardwareQueues;
   /** arm_vsmmu_alloc_domain_nested takes no flags: the guest's table has the substreams. */
   readonly forPasid = false;
-  readonly invalidation: Invalidation = {
+  readonly invalidation: BlockInvalidation = {
     type: INVALIDATE_SMMUV3,
-    run: (entry, device) => {
-      const { cmd0, cmd1 } = wholeItem(invalidateSmmu, entry);
-      return this.#caches.command(cmd0, cmd1, device);
-    },
     blocks: {
       entries: BATCH_COMMANDS,
       entryBytes: invalidateSmmu.bytes,
       check: (entry, device) => {
         const { cmd0, cmd1 } = wholeItem(invalidateSmmu, entry);
         return this.#caches.check(cmd0, cmd1, device);
+      },
+      run: (entry, device) => {
+        const { cmd0, cmd1 } = wholeItem(invalidateSmmu, entry);
+        return this.#caches.command(cmd0, cmd1, device);
       },
     },
   };
@@ -104,7 +104,7 @@ class VirtualSmmu implements VirtualIommu {
   }
 
   /** The kernel checks the entry (EIO), and takes an invalid one for one that aborts. */
-  nest(type: number, data: Uint8Array): NestedDomain | number {
+  nest(type: number, data: UserBuffer): NestedDomain | number {
     if (type !== DATA_SMMUV3) return -errno.EINVAL;
     const ste = userStruct(hwptSmmu, 'ste1', data);
     if (typeof ste === 'number') return ste;

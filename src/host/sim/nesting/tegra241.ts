@@ -1,6 +1,6 @@
 import { errno } from '../../errno.ts';
 import type { Frames, PhysicalMemory } from '../memory.ts';
-import { Struct } from '../structs.ts';
+import { Struct, type UserBuffer } from '../structs.ts';
 import type { HardwareQueues, StreamLookup } from './model.ts';
 import type { SmmuCaches } from './smmuv3-caches.ts';
 import { userStruct } from './user-struct.ts';
@@ -48,15 +48,17 @@ export function tegraInfo(type: number, config: TegraConfig): Uint8Array | null 
 }
 
 /** The caller must want to know where its page is: 0 or a negative errno. */
-export function checkVintf(answer: Uint8Array | null): number {
+export function checkVintf(answer: UserBuffer | null): number {
   if (answer === null) return -errno.EINVAL;
   const checked = userStruct(viommuTegra, 'out_vintf_mmap_length', answer);
   return typeof checked === 'number' ? checked : 0;
 }
 
-/** The offset names the page to mmap of the iommufd. */
-export function answerVintf(answer: Uint8Array, queues: TegraQueues): void {
-  viommuTegra.encode(answer, { out_vintf_mmap_offset: BigInt(queues.page.offset), out_vintf_mmap_length: BigInt(PAGE0_BYTES) });
+/** The offset names the page to mmap of the iommufd. 0 or -EFAULT. */
+export function answerVintf(answer: UserBuffer, queues: TegraQueues): number {
+  const bytes = new Uint8Array(viommuTegra.bytes);
+  viommuTegra.encode(bytes, { out_vintf_mmap_offset: BigInt(queues.page.offset), out_vintf_mmap_length: BigInt(PAGE0_BYTES) });
+  return answer.write(bytes.subarray(0, answer.bytes)) ? 0 : -errno.EFAULT;
 }
 
 interface Queue {

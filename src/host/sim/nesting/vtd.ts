@@ -3,7 +3,7 @@ import { pfnOf } from '../../../memory/address.ts';
 import { X86Table } from '../../../pagetable/x86.ts';
 import { errno } from '../../errno.ts';
 import type { PhysicalMemory } from '../memory.ts';
-import { Struct } from '../structs.ts';
+import { Struct, type UserBuffer } from '../structs.ts';
 import type { ParentStage } from '../translation.ts';
 import { type NestedDomain, type NestingModel, StageOneCache, type Tables, tablesOver } from './model.ts';
 import { userStruct } from './user-struct.ts';
@@ -58,7 +58,7 @@ export function vtd(config: VtdConfig = {}): NestingModel {
       return data;
     },
     ...((ecap & ECAP_NEST) !== 0n && {
-      nest: (parent: ParentStage, physical: PhysicalMemory, type: number, data: Uint8Array) => {
+      nest: (parent: ParentStage, physical: PhysicalMemory, type: number, data: UserBuffer) => {
         if (type !== DATA_VTD_S1) return -errno.EOPNOTSUPP;
         const stage = userStruct(hwptVtdS1, 'reserved', data);
         return typeof stage === 'number' ? stage : new VtdStageOne(parent, physical, stage, cap, ecap);
@@ -74,7 +74,7 @@ class VtdStageOne implements NestedDomain {
   readonly #ecap: bigint;
   readonly #tables: Tables;
   readonly #cache = new StageOneCache();
-  readonly invalidation = { type: INVALIDATE_VTD_S1, run: (entry: Uint8Array) => this.#invalidate(entry) };
+  readonly invalidation = { type: INVALIDATE_VTD_S1, run: (entry: UserBuffer) => this.#invalidate(entry) };
 
   constructor(parent: ParentStage, physical: PhysicalMemory, config: VtdS1, cap: bigint, ecap: bigint) {
     this.parent = parent;
@@ -105,7 +105,7 @@ class VtdStageOne implements NestedDomain {
     return gpa < 0 ? gpa : this.parent.translate(gpa, access, -1, commit);
   }
 
-  #invalidate(entry: Uint8Array): number {
+  #invalidate(entry: UserBuffer): number {
     const what = userStruct(vtdS1Invalidate, 'reserved', entry);
     if (typeof what === 'number') return what;
     const { addr, npages, flags, reserved } = what;

@@ -1,0 +1,158 @@
+// Plays programs of system calls against the kernel that it runs on, and writes down what each came to: its result, and every byte of memory that it changed.
+// player PROGRAMS RESULTS [PATH…]: PROGRAMS is as test/kernel/lockstep/program.ts writes it. Each program runs in a process of its own, whose first free
+// descriptor is 3 and whose memory lies where the file says. PATH…: what steps open by number.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/personality.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { END, OPEN, CLOSE, IOCTL, READ, WRITE, POLL, MMAP, MUNMAP, EVENTFD };
+enum { AREA_MAX = 8, MAPPING_MAX = 8, SECONDS = 20 };
+
+struct area { uint64_t address, bytes, writable; };
+struct head { uint32_t areas, programs; };
+// Before the call, `pokes` pieces of memory are written: each a struct poke and its bytes, padded to 8.
+struct step { uint32_t operation, pokes; int64_t fd; uint64_t request, address, bytes; };
+struct poke { uint64_t address, bytes; };
+
+static struct head head;
+static struct area areas[AREA_MAX];
+static uint8_t *shadows[AREA_MAX];
+static uint8_t *at, *result, *results;
+static char **paths;
+static int path_count;
+static void *mappings[MAPPING_MAX];
+static size_t mapped[MAPPING_MAX];
+// Where a program stands, for whoever looks after it.
+static struct { uint64_t written; } *shared;
+
+static void fail(const char *what) { fprintf(stderr, "player: %s: %s\n", what, strerror(errno)); exit(2); }
+
+static void *take(size_t bytes) { void *p = at; at += (bytes + 7) & ~(size_t)7; return p; }
+
+static void put(const void *from, size_t bytes) { memcpy(result, from, bytes); result += bytes; shared->written = result - results; }
+
+// Memory is compared in words; neighbours that changed are one run.
+static void put_changes(void) {
+  for (uint32_t i = 0; i < head.areas; i++) {
+    uint64_t *now = (uint64_t *)areas[i].address, *before = (uint64_t *)shadows[i], words = areas[i].bytes / 8;
+    if (!areas[i].writable || !memcmp(now, before, areas[i].bytes)) continue;
+    for (uint64_t first = 0; first < words; first++) {
+      if (now[first] == before[first]) continue;
+      uint64_t end = first;
+      while (end < words && now[end] != before[end]) end++;
+      struct poke change = { areas[i].address + first * 8, (end - first) * 8 };
+      put(&change, sizeof change);
+      put(now + first, change.bytes);
+      memcpy(before + first, now + first, change.bytes);
+      first = end;
+    }
+  }
+  put(&(struct poke){ 0, 0 }, sizeof(struct poke));
+}
+
+static int64_t outcome(int64_t value) { return value < 0 ? -errno : value; }
+
+static int64_t map(struct step *s) {
+  void *p = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, s->address);
+  if (p == MAP_FAILED) return -errno;
+  mappings[s->request] = p;
+  mapped[s->request] = s->bytes;
+  return 0;
+}
+
+static int64_t run(struct step *s) {
+  switch (s->operation) {
+    case OPEN: return outcome(open(s->request < (uint64_t)path_count ? paths[s->request] : "", O_RDWR | O_CLOEXEC));
+    case CLOSE: return outcome(close(s->fd));
+    case IOCTL: return outcome(ioctl(s->fd, s->request, s->address));
+    case READ: return outcome(read(s->fd, (void *)s->address, s->bytes));
+    case WRITE: return outcome(write(s->fd, (void *)s->address, s->bytes));
+    case POLL: { struct pollfd p = { s->fd, POLLIN, 0 }; int n = poll(&p, 1, 0); return n > 0 ? p.revents : outcome(n); }
+    case MMAP: return map(s);
+    case MUNMAP: { int rc = mappings[s->request] ? munmap(mappings[s->request], mapped[s->request]) : 0; mappings[s->request] = NULL; return outcome(rc); }
+    case EVENTFD: return outcome(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+    default: fail("unknown step"); return 0;
+  }
+}
+
+static void play(void) {
+  for (uint32_t i = 0; i < head.areas; i++) {
+    void *p = mmap((void *)areas[i].address, areas[i].bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
+    if (p != (void *)areas[i].address) fail("mmap of an area");
+    if (!areas[i].writable && mprotect(p, areas[i].bytes, PROT_READ)) fail("mprotect");
+    shadows[i] = calloc(1, areas[i].bytes);
+  }
+  alarm(SECONDS);
+  for (;;) {
+    struct step *s = take(sizeof *s);
+    if (s->operation == END) break;
+    for (uint32_t i = 0; i < s->pokes; i++) {
+      struct poke *poke = take(sizeof *poke);
+      void *bytes = take(poke->bytes);
+      memcpy((void *)poke->address, bytes, poke->bytes);
+      for (uint32_t k = 0; k < head.areas; k++)
+        if (poke->address - areas[k].address < areas[k].bytes) memcpy(shadows[k] + (poke->address - areas[k].address), bytes, poke->bytes);
+    }
+    int64_t rc = run(s);
+    put(&rc, sizeof rc);
+    put_changes();
+  }
+}
+
+static void skip(void) {
+  for (;;) {
+    struct step *s = take(sizeof *s);
+    if (s->operation == END) return;
+    for (uint32_t i = 0; i < s->pokes; i++) { struct poke *poke = take(sizeof *poke); take(poke->bytes); }
+  }
+}
+
+int main(int argc, char **argv) {
+  if (argc < 3) { fprintf(stderr, "player PROGRAMS RESULTS [PATH...]\n"); return 2; }
+  // Nothing else shall lie where the areas do.
+  if (!(personality(0xffffffff) & ADDR_NO_RANDOMIZE)) { personality(ADDR_NO_RANDOMIZE); execv("/proc/self/exe", argv); fail("exec"); }
+  close_range(3, 99, 0);
+  paths = argv + 3; path_count = argc - 3;
+  int fd = open(argv[1], O_RDONLY);
+  struct stat st;
+  if (fd < 0 || fstat(fd, &st)) fail(argv[1]);
+  uint8_t *file = malloc(st.st_size);
+  for (off_t done = 0; done < st.st_size;) { ssize_t n = read(fd, file + done, st.st_size - done); if (n <= 0) fail("read"); done += n; }
+  close(fd);
+  FILE *out = fopen(argv[2], "wb");
+  if (!out) fail(argv[2]);
+  int kept = fcntl(fileno(out), F_DUPFD_CLOEXEC, 100);
+  close(fileno(out));
+  const size_t room = 16 << 20;
+  results = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  at = file;
+  memcpy(&head, take(sizeof head), sizeof head);
+  if (head.areas > AREA_MAX) fail("areas");
+  memcpy(areas, take(head.areas * sizeof *areas), head.areas * sizeof *areas);
+  for (uint32_t i = 0; i < head.programs; i++) {
+    result = results; shared->written = 0;
+    pid_t child = fork();
+    if (child < 0) fail("fork");
+    if (child == 0) { play(); _exit(0); }
+    int status;
+    if (waitpid(child, &status, 0) != child) fail("wait");
+    uint64_t end[2] = { shared->written, (uint64_t)status };
+    if (write(kept, end, sizeof end) != sizeof end) fail("write");
+    for (uint64_t done = 0; done < shared->written;) { ssize_t n = write(kept, results + done, shared->written - done); if (n <= 0) fail("write"); done += n; }
+    skip();
+  }
+  return 0;
+}
