@@ -10,6 +10,7 @@ export {
   type ReservedMemory,
 } from './firmware/acpi/dmar.ts';
 export type { TableMaker } from './firmware/acpi/table.ts';
+export { type ViotDescription, type ViotEndpoints, type ViotIommu, viotTable } from './firmware/acpi/viot.ts';
 export { HypercallDispatcher, type HypercallHandler } from './hypercalls.ts';
 export { Machine, type MachineParts } from './machine.ts';
 export type { EndpointState, MachineState, StateListener } from './machine-state.ts';

@@ -29,7 +29,7 @@ function cache(): string {
   mkdirSync(modules, { recursive: true });
   mkdirSync(join(root, 'boot'), { recursive: true });
   mkdirSync(join(root, 'usr/bin'), { recursive: true });
-  for (const name of ['crc16', 'crc32c_generic', 'mbcache', 'jbd2', 'ext4', 'virtio_blk', 'virtio-iommu'])
+  for (const name of ['pci-stub', 'crc16', 'crc32c_generic', 'mbcache', 'jbd2', 'ext4', 'virtio_blk', 'virtio-iommu'])
     writeFileSync(join(modules, `${name}.ko`), `module ${name}`);
   writeFileSync(join(root, 'boot/vmlinuz-6.12-test'), 'kernel');
   writeFileSync(join(root, 'usr/bin/busybox'), 'busybox');
@@ -65,6 +65,8 @@ describe('what is wrong is said in one line, status 2', () => {
     [['--cpus', '0'], /--cpus 0 is not in 1\.\.8/],
     [['--timeout', 'soon'], /--timeout soon is not in/],
     [['--task', 'sing'], /--task sing is neither/],
+    [['--variant', 'v2'], /--variant v2: vtd has caching-mode, scalable/],
+    [['--iommu', 'virtio', '--remap'], /--remap: virtio remaps no interrupts/],
     [['--kernel', '/nowhere/vmlinuz'], /--kernel \/nowhere\/vmlinuz is no file/],
   ])('%j', async (args, message) => {
     expect(await run(...args)).toBe(2);
@@ -148,6 +150,18 @@ while [ $# -gt 1 ]; do [ "$1" = -acpitable ] && cp "\${2#file=}" ${seen}.table; 
   expect(table.toString('latin1', 0, 4)).toBe('DMAR');
   expect(table.readUInt8(37) & 1).toBe(1);
   expect(table.readBigUInt64LE(56)).toBe(0xfebf_c000n);
+});
+
+test.each([
+  ['amd', 'IVRS', 4],
+  ['virtio', 'VIOT', 3],
+] as const)('%s: its functions and its %s', async (iommu, signature, functions) => {
+  const seen = join(folder, `seen-${iommu}`);
+  qemu(`printf '%s\\n' "$@" >${seen}
+while [ $# -gt 1 ]; do [ "$1" = -acpitable ] && cp "\${2#file=}" ${seen}.table; shift; done`);
+  await run('--iommu', iommu);
+  expect(readFileSync(seen, 'utf8').match(/"driver":"vfio-user-pci"/g)?.length).toBe(functions);
+  expect(readFileSync(`${seen}.table`, 'latin1').slice(0, 4)).toBe(signature);
 });
 
 test('the initramfs has busybox, the script and the modules in order', async () => {

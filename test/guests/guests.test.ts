@@ -30,6 +30,9 @@ const guests: readonly Guest[] = [
     tasks: ['rebind', 'reboot'],
     append: ['iommu.strict=1'],
   },
+  { name: 'virtio-iommu', iommu: 'virtio', tasks: ['rebind'] },
+  { name: 'AMD-Vi, host tables, strict invalidation', iommu: 'amd', append: ['iommu.strict=1'] },
+  { name: 'AMD-Vi, guest tables, interrupts remapped, two processors', iommu: 'amd', variant: 'v2', remap: true, cpus: 2 },
 ];
 
 /** On a busy machine; a quiet one takes 10 to 20 s a guest. */

@@ -44,6 +44,9 @@ async function run(options: Options, output: Output): Promise<number> {
   if (options.kernel !== undefined && !existsSync(options.kernel)) throw new UsageError(`--kernel ${options.kernel} is no file`);
   const unknown = options.task.find((task) => task !== 'reboot' && task !== 'rebind');
   if (unknown !== undefined) throw new UsageError(`--task ${unknown} is neither reboot nor rebind`);
+  if (options.variant !== undefined && !recipe.variants.includes(options.variant))
+    throw new UsageError(`--variant ${options.variant}: ${recipe.iommu} has ${recipe.variants.join(', ') || 'none'}`);
+  if (options.remap && recipe.remapping === null) throw new UsageError(`--remap: ${recipe.iommu} remaps no interrupts`);
   const report = await boot({
     recipe,
     choices: {

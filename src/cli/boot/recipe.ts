@@ -28,6 +28,14 @@ export interface GuestFunction {
 /** Sends a message to the guest's interrupt controllers. */
 export type Deliver = (address: bigint, data: number) => void;
 
+/** Files of one run. */
+export interface RunFiles {
+  readonly folder: string;
+  readonly kernel: string;
+  readonly initrd: string;
+  readonly socketOf: (fn: GuestFunction) => string;
+}
+
 /** The IOMMU of a guest, with the functions that its registers are behind. */
 export interface GuestUnit {
   readonly target: Target;
@@ -37,14 +45,8 @@ export interface GuestUnit {
   message(source: number, address: bigint, data: number, deliver: Deliver): boolean;
   /** Where software has put its registers; null: not yet, or it does not matter. */
   base(): bigint | null;
-}
-
-/** Files of one run. */
-export interface RunFiles {
-  readonly folder: string;
-  readonly kernel: string;
-  readonly initrd: string;
-  readonly socketOf: (fn: GuestFunction) => string;
+  /** QEMU's arguments but for those that all guests share. `base`: where the registers are expected. */
+  arguments(files: RunFiles, base: bigint): readonly string[];
 }
 
 /** One kind of IOMMU, and the guest that drives it. */
@@ -62,12 +64,12 @@ export interface GuestRecipe {
   readonly fault: RegExp;
   /** The guest's words when it uses the IOMMU. */
   readonly inUse: RegExp;
-  /** Its words when it has the IOMMU remap interrupts. */
-  readonly remapping: RegExp;
+  /** Its words when it has the IOMMU remap interrupts; null: it cannot. */
+  readonly remapping: RegExp | null;
+  /** What --variant may name. */
+  readonly variants: readonly string[];
   /** `deliver`: for the unit's own interrupts. */
   build(choices: GuestChoices, deliver: Deliver): GuestUnit;
-  /** QEMU's arguments but for those that all guests share. `base`: where the unit's registers are expected. */
-  qemu(unit: GuestUnit, choices: GuestChoices, files: RunFiles, base: bigint): readonly string[];
   /** Where firmware puts the registers, as far as is known: a wrong guess costs a start. */
   readonly guess: bigint;
 }
@@ -78,8 +80,8 @@ export const ENGINE_SLOT = 6;
 export const DISK = DISK_SLOT << 3;
 export const ENGINE = ENGINE_SLOT << 3;
 
-/** Modules for a disk with a file system. */
-export const DISK_MODULES = ['crc16', 'crc32c_generic', 'mbcache', 'jbd2', 'ext4', 'virtio_blk'] as const;
+/** Modules for a disk with a file system, and a driver that does nothing for the DMA engine. */
+export const GUEST_MODULES = ['pci-stub', 'crc16', 'crc32c_generic', 'mbcache', 'jbd2', 'ext4', 'virtio_blk'] as const;
 
 /** A vfio-user function for QEMU. */
 export function functionArgument(fn: GuestFunction, socket: string, more: object = {}): readonly string[] {

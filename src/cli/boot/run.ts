@@ -48,6 +48,8 @@ const DISK_BYTES = 16 << 20;
 /** Starts: firmware puts the registers somewhere else than expected at most once. */
 const STARTS = 2;
 
+const PANIC = /Kernel panic - not syncing/;
+
 /** Boots a guest and waits for its end. Nothing is left behind: no process, no socket, no file. */
 export async function boot(options: BootOptions): Promise<BootReport> {
   const { recipe, choices } = options;
@@ -122,7 +124,7 @@ class GuestMachine {
       for (let start = 0; start < STARTS; start++) {
         const args = [
           ...['-nodefaults', '-no-user-config', '-display', 'none', '-monitor', 'none', '-serial', 'stdio'],
-          ...this.#recipe.qemu(this.#unit, this.#choices, { ...files, socketOf }, base),
+          ...this.#unit.arguments({ ...files, socketOf }, base),
           ...this.#functions.flatMap((fn) => functionArgument(fn, socketOf(fn))),
         ];
         const moved = await this.#once(qemu.path, args, base, options);
@@ -138,9 +140,11 @@ class GuestMachine {
   /** Runs QEMU to its end. An address: firmware has put the registers there, and the tables say otherwise. */
   async #once(path: string, args: readonly string[], base: bigint, options: BootOptions): Promise<bigint | null> {
     options.progress('booting');
-    const qemu = new Qemu(path, args, (text) => {
+    const qemu: Qemu = new Qemu(path, args, (text) => {
       this.#line(text);
       options.line(text);
+      // Otherwise it would boot again, and again.
+      if (PANIC.test(text)) void qemu.kill();
     });
     let moved: bigint | null = null;
     const timer = setTimeout(() => {
@@ -166,7 +170,7 @@ class GuestMachine {
     this.#console.push(text);
     if (this.#console.length > 2000) this.#console.splice(0, 1000);
     if (this.#recipe.inUse.test(text)) this.#inUse = true;
-    if (this.#recipe.remapping.test(text)) this.#remapping = true;
+    if (this.#recipe.remapping?.test(text)) this.#remapping = true;
     if (this.#recipe.fault.test(text)) this.#faults.push(text.replace(/^\[[ .\d]*\] /, ''));
     const said = /viommu: (check|note|end) ?(.*)$/.exec(text);
     if (said === null) return;
@@ -187,7 +191,7 @@ class GuestMachine {
       ...this.#checks,
       own('driver', this.#inUse, `the guest did not say ${this.#recipe.inUse.source}`),
       ...(this.#choices.remap
-        ? [own('interrupts remapped', this.#remapping, `the guest did not say ${this.#recipe.remapping.source}`)]
+        ? [own('interrupts remapped', this.#remapping, `the guest did not say ${this.#recipe.remapping?.source}`)]
         : []),
       own('fault seen', this.#faults.length > 0, `the guest did not say ${this.#recipe.fault.source}`),
       own('interrupts', report.interrupts.delivered > 0, 'no message of a device reached the guest'),

@@ -31,6 +31,8 @@ export interface PciDescription {
   readonly interruptPin?: number;
   readonly capabilities?: readonly Capability[];
   readonly extendedCapabilities?: readonly ExtendedCapability[];
+  /** A part of the root complex, whose messages software expects although it never sets bus master enable. Default false. */
+  readonly messagesWithoutBusMaster?: boolean;
 }
 
 /** What the function needs of the machine around it. */
@@ -91,7 +93,7 @@ export class PciFunction {
     placeExtended(this.#config, extendedCapabilities);
     const send = (address: bigint, data: number) => {
       // A message is a write of the function's own, so it takes bus mastering (7.5.1.1.3).
-      if (this.busMaster) this.#surroundings.sendMessage?.(address, data);
+      if (description.messagesWithoutBusMaster || this.busMaster) this.#surroundings.sendMessage?.(address, data);
     };
     const place = (id: number) => capabilities.findIndex((capability) => capability.id === id);
     const msix = place(pci.CapabilityId.MSIX);

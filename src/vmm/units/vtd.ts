@@ -38,7 +38,7 @@ export function vtdFunction(iommu: VtdIommu, registers: RegisterBlock): PciFunct
 
 /**
  * What becomes of a message that a function behind the unit sends: remapped, or (no address of interrupts) a write that the machine
- * translates like any other. `deliver` gets what the processors see; true: something was done.
+ * translates like any other. `deliver` gets what the processors see, if anything; false: it is a write.
  */
 export function vtdMessage(
   iommu: VtdIommu,
@@ -48,8 +48,8 @@ export function vtdMessage(
   deliver: (address: bigint, data: number) => void,
 ): boolean {
   if (!isX86Message(address)) return false;
-  if (iommu.remap(source, Number(address & 0xffff_ffffn) | 0, data) !== DELIVER) return false;
+  if (iommu.remap(source, Number(address & 0xffff_ffffn) | 0, data) !== DELIVER) return true;
   const message = x86Message(iommu.interrupt);
   if (message !== null) deliver(message.address, message.data);
-  return message !== null;
+  return true;
 }

@@ -23,7 +23,8 @@ export class VirtioPci {
   readonly #description: VirtioDescription;
   readonly #common: CommonConfig;
   #isr = 0;
-  /** Notifications seen, for reports. */
+  /** Register accesses and notifications, for reports. */
+  readonly accesses = { reads: 0, writes: 0 };
   kicks = 0;
   /** Queues whose work goes on in another turn. */
   readonly #unfinished = new Set<number>();
@@ -97,6 +98,7 @@ export class VirtioPci {
     const { model, configBytes, queues } = this.#description;
     return {
       read: (offset, bytes) => {
+        this.accesses.reads++;
         if (offset < PLACE.ISR) return this.#common.read(offset, bytes);
         if (offset === PLACE.ISR) return this.#readIsr();
         const at = offset - PLACE.DEVICE;
@@ -106,6 +108,7 @@ export class VirtioPci {
         return buffer.getBigUint64(0, true);
       },
       write: (offset, bytes, value) => {
+        this.accesses.writes++;
         if (offset < PLACE.ISR) this.#common.write(offset, bytes, value);
         else if (offset >= PLACE.NOTIFY && offset < PLACE.NOTIFY + queues * NOTIFY_MULTIPLIER) this.#notify((offset - PLACE.NOTIFY) >> 2);
         else if (offset >= PLACE.DEVICE && offset < PLACE.DEVICE + configBytes) {

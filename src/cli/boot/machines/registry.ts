@@ -1,5 +1,7 @@
 import type { GuestRecipe } from '../recipe.ts';
+import { amd } from './amd.ts';
+import { virtio } from './virtio.ts';
 import { vtd } from './vtd.ts';
 
 /** One line an IOMMU. */
-export const recipes: readonly GuestRecipe[] = [vtd];
+export const recipes: readonly GuestRecipe[] = [vtd, virtio, amd];

@@ -5,7 +5,8 @@ import { VtdIommu } from '../../../target/vtd/index.ts';
 import { type DeviceScope, dmarTable } from '../../../vmm/firmware/acpi/dmar.ts';
 import { type RegisterCounts, vtdFunction, vtdMessage, vtdRegisters } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
-import { DISK, DISK_MODULES, DISK_SLOT, ENGINE, ENGINE_SLOT, type GuestRecipe } from '../recipe.ts';
+import { DISK, DISK_SLOT, ENGINE, ENGINE_SLOT, GUEST_MODULES, type GuestRecipe } from '../recipe.ts';
+import { HiddenAfterUse } from './hidden.ts';
 import { x86Arguments } from './x86.ts';
 
 const UNIT_SLOT = 4;
@@ -22,18 +23,19 @@ export const vtd: GuestRecipe = {
   debianArch: 'amd64',
   suite: 'trixie',
   qemuPackage: 'qemu-system-x86',
-  modules: DISK_MODULES,
+  modules: GUEST_MODULES,
   fault: /DMAR: \[DMA Write NO_PASID\] Request device \[00:06\.0\] fault addr 0xdead0000/,
   inUse: /DMAR: Intel\(R\) Virtualization Technology for Directed I\/O/,
   remapping: /DMAR-IR: Enabled IRQ remapping/,
+  variants: ['caching-mode', 'scalable'],
   guess: 0xfebf_c000n,
 
-  build: ({ remap, variant }, deliver) => {
+  build: (choices, deliver) => {
     const memory = new GuestMemory([]);
     const options = {
-      cachingMode: variant === 'caching-mode',
-      scalableMode: variant === 'scalable',
-      interruptRemapping: remap,
+      cachingMode: choices.variant === 'caching-mode',
+      scalableMode: choices.variant === 'scalable',
+      interruptRemapping: choices.remap,
       // Destinations beyond 8 bits cannot be told to QEMU's APICs.
       extendedInterruptMode: false,
       postedInterrupts: false,
@@ -42,14 +44,12 @@ export const vtd: GuestRecipe = {
     for (const device of [DISK, ENGINE]) iommu.addEndpoint(device);
     const registers: RegisterCounts = { reads: 0, writes: 0 };
     const fn = vtdFunction(iommu, vtdRegisters(iommu, registers));
-    let before = 0;
-    const accesses = () => registers.reads + registers.writes;
+    const hidden = new HiddenAfterUse(registers);
     const device = new PciVfioDevice(fn, {
-      // Linux reserves the registers before it scans PCI, and would move a BAR that it cannot claim.
-      absent: () => accesses() > before,
+      absent: hidden.absent,
       reset: () => {
         iommu.reset();
-        before = accesses();
+        hidden.reset();
       },
     });
     return {
@@ -58,14 +58,13 @@ export const vtd: GuestRecipe = {
       registers,
       message: (source, address, data, to) => vtdMessage(iommu, source, address, data, to),
       base: () => fn.addressOf(0),
+      arguments: (files, base) => {
+        const table = join(files.folder, 'dmar.bin');
+        const scope = [endpoint(DISK_SLOT), endpoint(ENGINE_SLOT), ...(choices.remap ? [IOAPIC] : [])];
+        writeFileSync(table, dmarTable({ hostAddressWidth: 48, interruptRemapping: choices.remap, units: [{ registers: base, scope }] }));
+        const mode = `intel_iommu=on${choices.variant === 'scalable' ? ',sm_on' : ''}`;
+        return [...x86Arguments(choices, files, [mode, ...(choices.remap ? [] : ['intremap=off'])]), '-acpitable', `file=${table}`];
+      },
     };
-  },
-
-  qemu: (_unit, choices, files, base) => {
-    const table = join(files.folder, 'dmar.bin');
-    const scope = [endpoint(DISK_SLOT), endpoint(ENGINE_SLOT), ...(choices.remap ? [IOAPIC] : [])];
-    writeFileSync(table, dmarTable({ hostAddressWidth: 48, interruptRemapping: choices.remap, units: [{ registers: base, scope }] }));
-    const commandLine = [`intel_iommu=on${choices.variant === 'scalable' ? ',sm_on' : ''}`, ...(choices.remap ? [] : ['intremap=off'])];
-    return [...x86Arguments(choices, files, commandLine), '-acpitable', `file=${table}`];
   },
 };

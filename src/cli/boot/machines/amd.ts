@@ -1,0 +1,88 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { GuestMemory } from '../../../memory/guest-memory.ts';
+import { AmdIommu } from '../../../target/amd/index.ts';
+import { type IvhdDevice, ivrsTable } from '../../../vmm/firmware/acpi/ivrs.ts';
+import {
+  AMD_CAPABILITY,
+  amdFunction,
+  amdMessage,
+  amdRegisterFunction,
+  amdRegisters,
+  type RegisterCounts,
+} from '../../../vmm/units/index.ts';
+import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
+import { DISK, ENGINE, GUEST_MODULES, type GuestRecipe } from '../recipe.ts';
+import { HiddenAfterUse } from './hidden.ts';
+import { x86Arguments } from './x86.ts';
+
+const UNIT_SLOT = 3;
+const REGISTERS_SLOT = 4;
+/** Offset of the extended feature register, which IVHD repeats. */
+const EFR = 0x30;
+const EFR2 = 0x1a0;
+/** QEMU's I/O APIC as a source of interrupts; it does not ask the unit, so nothing ever comes from it. */
+const IOAPIC: IvhdDevice = { kind: 'ioapic', handle: 0, device: 0xa0 };
+
+/** AMD-Vi: the function that IVHD names, which the guest sees, and one with the registers, which it does not. */
+export const amd: GuestRecipe = {
+  iommu: 'amd',
+  summary: 'AMD-Vi, host tables (v1); --variant v2: guest tables',
+  arch: 'x86_64',
+  debianArch: 'amd64',
+  suite: 'trixie',
+  qemuPackage: 'qemu-system-x86',
+  modules: GUEST_MODULES,
+  variants: ['v2'],
+  fault: /0000:00:06\.0: AMD-Vi: Event logged \[IO_PAGE_FAULT .*address=0xdead0000/,
+  inUse: /AMD-Vi: Extended features/,
+  remapping: /AMD-Vi: Interrupt remapping enabled/,
+  guess: 0xfebf_0000n,
+
+  build: (choices, deliver) => {
+    const memory = new GuestMemory([]);
+    const iommu = new AmdIommu(
+      // x2APIC destinations cannot be told to QEMU's APICs, and Linux 6.12 stops with BUG at more than 16 bits of PASID.
+      { memory, npCache: false, without: ['XTSup', 'GASup', 'PASMax'], interrupt: () => void unit.signal(0) },
+      {},
+    );
+    for (const device of [DISK, ENGINE]) iommu.addEndpoint(device);
+    const registers: RegisterCounts = { reads: 0, writes: 0 };
+    const unit = amdFunction(iommu, deliver);
+    const fn = amdRegisterFunction(amdRegisters(iommu, registers));
+    const hidden = new HiddenAfterUse(registers);
+    const device = new PciVfioDevice(fn, {
+      absent: hidden.absent,
+      reset: () => {
+        iommu.reset();
+        hidden.reset();
+      },
+    });
+    return {
+      target: iommu,
+      functions: [
+        { name: 'unit', slot: UNIT_SLOT, device: new PciVfioDevice(unit), memory: new GuestMemory([]) },
+        { name: 'registers', slot: REGISTERS_SLOT, device, memory },
+      ],
+      registers,
+      message: (source, address, data, to) => amdMessage(iommu, source, address, data, to),
+      base: () => fn.addressOf(0),
+      arguments: (files, base) => {
+        const table = join(files.folder, 'ivrs.bin');
+        const devices: IvhdDevice[] = [DISK, ENGINE].map((endpoint) => ({ kind: 'select', device: endpoint }));
+        if (choices.remap) devices.push(IOAPIC);
+        const described = {
+          device: UNIT_SLOT << 3,
+          capability: AMD_CAPABILITY,
+          registers: base,
+          efr: iommu.read(EFR, 8),
+          efr2: iommu.read(EFR2, 8),
+          devices,
+        };
+        writeFileSync(table, ivrsTable({ physicalBits: 48, virtualBits: 48, units: [described] }));
+        const commandLine = choices.variant === 'v2' ? ['amd_iommu=pgtbl_v2'] : [];
+        return [...x86Arguments(choices, files, commandLine), '-acpitable', `file=${table}`];
+      },
+    };
+  },
+};

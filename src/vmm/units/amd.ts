@@ -1,0 +1,72 @@
+import { type AmdIommu, CAPABILITY_BYTES } from '../../target/amd/index.ts';
+import { type Capability, msi } from '../pci/capabilities.ts';
+import type { ConfigField } from '../pci/config-space.ts';
+import { PciFunction } from '../pci/function.ts';
+import type { RegisterBlock } from '../pci/registers.ts';
+import { IOMMU_CLASS, type RegisterCounts } from './vtd.ts';
+import { isX86Message, x86Message } from './x86-message.ts';
+
+/** Where the capability block is in configuration space: what IVHD says of it. */
+export const AMD_CAPABILITY = 0x40;
+/** Bytes of registers, without performance counters (48882, 3.4). */
+const REGISTER_BYTES = 0x4000;
+
+/** The unit's registers, wherever a machine puts them. */
+export function amdRegisters(iommu: AmdIommu, counts: RegisterCounts): RegisterBlock {
+  return {
+    read: (offset, bytes) => {
+      counts.reads++;
+      return iommu.read(offset, bytes);
+    },
+    write: (offset, bytes, value) => {
+      counts.writes++;
+      iommu.write(offset, bytes, value);
+    },
+  };
+}
+
+/**
+ * The unit's PCI function (3.2), which IVHD names: its capability block, and MSI for its own interrupts. Software never lets it be a bus
+ * master, and its messages go out all the same.
+ */
+export function amdFunction(iommu: AmdIommu, sendMessage: (address: bigint, data: number) => void): PciFunction {
+  return new PciFunction(
+    {
+      vendor: 0x1022,
+      device: 0x1419,
+      classCode: IOMMU_CLASS,
+      capabilities: [capabilityBlock(iommu), msi()],
+      messagesWithoutBusMaster: true,
+    },
+    { sendMessage },
+  );
+}
+
+function capabilityBlock({ pci }: AmdIommu): Capability {
+  const fields: ConfigField[] = [{ name: 'Capability Header', at: 2, bytes: 2, value: pci.read(0) >>> 16 }];
+  for (let at = 4; at < CAPABILITY_BYTES; at += 4) fields.push({ name: `Capability Block +${at}`, at, bytes: 4, value: pci.read(at) });
+  return { id: pci.read(0) & 0xff, bytes: CAPABILITY_BYTES, fields, at: AMD_CAPABILITY };
+}
+
+/** Registers behind BAR 0 of a function, for machines that have no other place for them. */
+export function amdRegisterFunction(registers: RegisterBlock): PciFunction {
+  return new PciFunction({ vendor: 0x1efd, device: 0x0d02, classCode: IOMMU_CLASS, bars: [{ bytes: REGISTER_BYTES, registers }] });
+}
+
+/** What becomes of a message of a function behind the unit; as `vtdMessage`. */
+export function amdMessage(
+  iommu: AmdIommu,
+  source: number,
+  address: bigint,
+  data: number,
+  deliver: (address: bigint, data: number) => void,
+): boolean {
+  if (!isX86Message(address)) return false;
+  const answer = iommu.remap(source, Number(address & 0xffff_ffffn) | 0, data);
+  if (answer.kind === 'pass') deliver(address, data);
+  if (answer.kind !== 'remap') return true;
+  const { destination, logical, vector, delivery } = answer;
+  const message = x86Message({ vector, destination, logical, redirectionHint: false, deliveryMode: delivery, levelTriggered: false });
+  if (message !== null) deliver(message.address, message.data);
+  return true;
+}
