@@ -5,6 +5,8 @@ import * as amd from '../target/amd/spec/faults.ts';
 import { FAULT_BASE, type FaultSource, targetFault } from '../target/fault-codes.ts';
 import { Cause } from '../target/riscv/spec/causes.ts';
 import * as riscv from '../target/riscv/spec/faults.ts';
+import { EVENT as SMMU_EVENT } from '../target/smmuv3/spec/events.ts';
+import * as smmuv3 from '../target/smmuv3/spec/faults.ts';
 import * as spapr from '../target/spapr/faults.ts';
 import { FAULT_R_DOMAIN, FAULT_R_MAPPING, FAULT_R_UNKNOWN } from '../target/virtio-iommu/spec/fault.ts';
 import { Fault } from '../target/vtd/spec/faults.ts';
@@ -18,7 +20,8 @@ const NAMES: ReadonlyMap<number, string> = new Map([
   ...named('amd', EVENT),
   ...named('zpci', PEC),
   ...named('riscv', Cause),
-  ...[spapr, amd, zpci, riscv].flatMap(codes),
+  ...named('smmuv3', SMMU_EVENT),
+  ...[spapr, amd, zpci, riscv, smmuv3].flatMap(codes),
 ]);
 
 /** Numbers of a target's faults. */

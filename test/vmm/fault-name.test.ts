@@ -5,6 +5,7 @@ import { type FaultKind, faultCode, faultKind, faultLevel } from '../../src/page
 import * as amd from '../../src/target/amd/index.ts';
 import { FAULT_BASE, type FaultSource, targetFault } from '../../src/target/fault-codes.ts';
 import { Cause } from '../../src/target/riscv/index.ts';
+import * as smmuv3 from '../../src/target/smmuv3/index.ts';
 import * as spapr from '../../src/target/spapr/index.ts';
 import * as virtio from '../../src/target/virtio-iommu/index.ts';
 import { Fault } from '../../src/target/vtd/index.ts';
@@ -22,6 +23,7 @@ const families: Readonly<Record<string, readonly number[]>> = {
   vtd: all('vtd', Object.values(Fault)),
   amd: [...all('amd', Object.values(amd.EVENT)), amd.FAULT_ENDPOINT],
   zpci: [...all('zpci', Object.values(zpci.PEC)), zpci.FAULT_ENDPOINT, zpci.FAULT_BLOCKED],
+  smmuv3: [...all('smmuv3', Object.values(smmuv3.EVENT)), smmuv3.FAULT_ABORT, smmuv3.FAULT_RAZ_WI, smmuv3.FAULT_STALLED],
   riscv: all('riscv', Object.values(Cause)),
 };
 
@@ -53,7 +55,7 @@ test('every fault has the name of its specification, its source and its number',
   for (const source of Object.keys(FAULT_BASE) as FaultSource[]) {
     for (const number of [0, 1, 0xffff])
       expect([faultSource(targetFault(source, number)), faultNumber(targetFault(source, number))]).toEqual([source, number]);
-    for (const code of families[source] ?? []) expect(faultName(code)).toMatch(new RegExp(`^${source} [A-Za-z]`));
+    for (const code of families[source]) expect(faultName(code)).toMatch(new RegExp(`^${source} [A-Za-z]`));
   }
   for (const code of [MEM_FAULT, -1, -4095, 0, 12]) expect([faultSource(code), faultNumber(code)]).toEqual([null, null]);
 });

@@ -1,7 +1,6 @@
 export { CAPABILITIES, type FeatureName, type Features, type SmmuCapability } from './capabilities.ts';
-export { FAULT_RAZ_WI, FAULT_STALLED } from './reporting/refusals.ts';
 export type { Smmuv3State } from './saved-state.ts';
 export { Smmuv3 } from './smmuv3.ts';
 export { EVENT, PRG_RESPONSE } from './spec/events.ts';
+export { FAULT_ABORT, FAULT_RAZ_WI, FAULT_STALLED } from './spec/faults.ts';
 export type { AtcInvalidation, EndedStall, InterruptSource, PageResponse, Smmuv3Options, StallTaker } from './surroundings.ts';
-export { FAULT_ABORT } from './translation/translator.ts';

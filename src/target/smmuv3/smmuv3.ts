@@ -1,4 +1,6 @@
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
+import { requireObject } from '../../memory/arguments.ts';
+import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { AddressSpace, FirstStage, Target, TargetObserver } from '../target.ts';
 import { featuresOf } from './capabilities.ts';
 import { CommandQueue } from './control/command-queue.ts';
@@ -25,6 +27,7 @@ import { Translator } from './translation/translator.ts';
  */
 export class Smmuv3 implements Target {
   readonly name = 'smmuv3';
+  readonly memory: GuestMemory;
   readonly translated: Int32Array;
   readonly #registers: Registers;
   readonly #translator: Translator;
@@ -34,8 +37,10 @@ export class Smmuv3 implements Target {
 
   /** @throws TypeError or RangeError when an option is not possible. */
   constructor(options: Smmuv3Options) {
+    requireObject('Smmuv3', 'options', options);
     const { memory, message, stalls } = options;
     if (!Array.isArray(memory?.regions)) throw new TypeError('Smmuv3: memory is no GuestMemory');
+    this.memory = memory;
     const wanted = options.features ?? {};
     if (wanted.MSI === 1 && message === undefined) throw new TypeError('Smmuv3: features: MSI needs the option message');
     if (wanted.STALL_MODEL !== undefined && wanted.STALL_MODEL !== 1 && stalls === undefined)
@@ -69,6 +74,10 @@ export class Smmuv3 implements Target {
     return this.#spaces.observe(observer);
   }
 
+  knows(endpoint: number): boolean {
+    return this.#spaces.knows(endpoint);
+  }
+
   spaceOf(endpoint: number, pasid?: number): AddressSpace | null {
     return this.#spaces.spaceOf(endpoint, pasid);
   }
@@ -77,7 +86,7 @@ export class Smmuv3 implements Target {
     return this.#spaces.stageOf(endpoint, pasid);
   }
 
-  /** Also answers FAULT_ABORT, FAULT_RAZ_WI and FAULT_STALLED; otherwise a fault is its event's number, negated. */
+  /** Also answers FAULT_ABORT, FAULT_RAZ_WI and FAULT_STALLED; otherwise a fault is its event's number, as `targetFault('smmuv3', …)` has it. */
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
     return this.#translator.translate(endpoint, pasid, hi, lo, access);
   }

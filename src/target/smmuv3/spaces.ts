@@ -63,6 +63,10 @@ export class Spaces {
     };
   }
 
+  knows(endpoint: number): boolean {
+    return this.#endpoints.has(endpoint);
+  }
+
   spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
     if (!this.#endpoints.has(endpoint)) return null;
     const route = this.#translator.configurations.route(endpoint, pasid < 0 ? NO_PASID : pasid);

@@ -1,4 +1,5 @@
 import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
+import { requireInteger, requireString } from '../../memory/arguments.ts';
 
 /** Where a disk's bytes are. Each call answers 0, or a negative number when it failed. */
 export interface BlockBackend {
@@ -16,6 +17,7 @@ export class FileBackend implements BlockBackend {
 
   /** @throws Node's error when the file cannot be opened for reading and writing. */
   constructor(path: string) {
+    requireString('FileBackend', 'path', path);
     this.#fd = openSync(path, 'r+');
     this.bytes = Math.floor(fstatSync(this.#fd).size / 512) * 512;
   }
@@ -60,6 +62,7 @@ export class MemoryBackend implements BlockBackend {
   readonly content: Uint8Array;
 
   constructor(bytes: number) {
+    requireInteger('MemoryBackend', 'bytes', bytes, 512, 2 ** 32);
     this.content = new Uint8Array(bytes);
   }
 

@@ -1,5 +1,6 @@
 import { READ, WRITE } from '../../memory/access.ts';
 import { hiOf, loOf } from '../../memory/address.ts';
+import { requireObject } from '../../memory/arguments.ts';
 import { NO_PASID } from '../../target/target.ts';
 import { msix } from '../pci/capabilities.ts';
 import type { FunctionDma } from '../pci/dma.ts';
@@ -62,6 +63,7 @@ export class DmaEngine implements RegisterBlock {
   #dma: EngineDma | null = null;
 
   constructor(surroundings: PciSurroundings) {
+    requireObject('DmaEngine', 'surroundings', surroundings);
     this.fn = new PciFunction(
       {
         vendor: ENGINE_VENDOR,

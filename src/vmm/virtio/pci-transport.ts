@@ -1,3 +1,4 @@
+import { requireInteger, requireObject } from '../../memory/arguments.ts';
 import { CONFIG_INTERRUPT } from '../../virtqueue/index.ts';
 import { type Capability, msix, vendor } from '../pci/capabilities.ts';
 import { PciFunction, type PciSurroundings } from '../pci/function.ts';
@@ -30,7 +31,10 @@ export class VirtioPci {
   readonly #unfinished = new Set<number>();
 
   constructor(description: VirtioDescription, surroundings: PciSurroundings) {
+    requireObject('VirtioPci', 'description', description);
+    requireObject('VirtioPci', 'surroundings', surroundings);
     const { type, queues, configBytes, classCode } = description;
+    requireInteger('VirtioPci', 'queues', queues, 1, 0xffff);
     this.#description = description;
     const vectors = queues + 1;
     this.#common = new CommonConfig(description, vectors, () => this.#quiet());

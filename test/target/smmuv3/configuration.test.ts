@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { READ, WRITE } from '../../../src/memory/access.ts';
+import { targetFault } from '../../../src/target/fault-codes.ts';
 import { featuresOf } from '../../../src/target/smmuv3/capabilities.ts';
 import { EVENT, FAULT_ABORT, type Features, Smmuv3 } from '../../../src/target/smmuv3/index.ts';
 import { CD } from '../../../src/target/smmuv3/spec/cd.ts';
@@ -12,7 +13,7 @@ import { CONTEXTS, cfgiAll, cfgiSte, contextOf, Guest, STREAM_TABLE, stage2Of, s
 
 const STREAM = 8;
 const IOVA = 0x5000n;
-const bad = (number: number) => BigInt(-number);
+const bad = (number: number) => BigInt(targetFault('smmuv3', number));
 
 type Values = Record<string, number>;
 interface Case {

@@ -1,15 +1,12 @@
+import { targetFault } from '../../fault-codes.ts';
 import { isSet } from '../../fields.ts';
 import { CD } from '../spec/cd.ts';
 import { EVENT } from '../spec/events.ts';
+import { FAULT_RAZ_WI, FAULT_STALLED } from '../spec/faults.ts';
 import { STE } from '../spec/ste.ts';
 import type { Route } from '../translation/route.ts';
 import { type Events, type Fault, isTranslationFault, type Request } from './events.ts';
 import type { Stalls } from './stalls.ts';
-
-/** The request succeeded as far as the device sees: what it read is 0, what it wrote is gone (CD.A = 0, 5.5). */
-export const FAULT_RAZ_WI = -0x101;
-/** The request waits for the guest: `Smmuv3.stag` is its tag, or -1 where none was left or no event could be written. */
-export const FAULT_STALLED = -0x102;
 
 /** Fault behaviour, 5.5: whether a request aborts, is ignored or stalls, and whether it is recorded. */
 export class Refusals {
@@ -28,7 +25,7 @@ export class Refusals {
     const { number, s2 = false } = fault;
     if (!isTranslationFault(number)) {
       this.configuration(fault, request);
-      return -number;
+      return targetFault('smmuv3', number);
     }
     // A stage 1 that is bypassed has no A, R and S: such faults are recorded and abort (3.4).
     const cd = !s2 && context !== null ? context.words : null;
@@ -39,7 +36,7 @@ export class Refusals {
       return FAULT_STALLED;
     }
     if (stalls || ((cd === null || isSet(cd, CD.R)) && (ste === null || isSet(ste, STE.S2R)))) this.#events.record(fault, request);
-    return cd !== null && !isSet(cd, CD.A) ? FAULT_RAZ_WI : -number;
+    return cd !== null && !isSet(cd, CD.A) ? FAULT_RAZ_WI : targetFault('smmuv3', number);
   }
 
   /** C_BAD_STREAMID is recorded where CR2.RECINVSID asks for it; the other configuration errors always. */

@@ -3,7 +3,7 @@ import { bit, bits, wide } from '../../fields.ts';
 /** Event records, 7.3: four doublewords. */
 export const EVENT_BYTES = 32;
 
-/** Event numbers; a fault of `translate` that was one is it, negated. */
+/** Event numbers; `targetFault('smmuv3', …)` of one is what `translate` answers. */
 export const EVENT = {
   F_UUT: 0x01,
   C_BAD_STREAMID: 0x02,

@@ -5,14 +5,12 @@ import type { Registers } from '../control/registers.ts';
 import type { Fault } from '../reporting/events.ts';
 import type { Refusals } from '../reporting/refusals.ts';
 import { CLASS, EVENT } from '../spec/events.ts';
+import { FAULT_ABORT } from '../spec/faults.ts';
 import type { Smmuv3Options } from '../surroundings.ts';
 import { Configurations } from './configurations.ts';
 import { Route, VERDICT } from './route.ts';
 import { WORLD_EL2 } from './stream-entry.ts';
 import { Walks } from './walks.ts';
-
-/** The stream is disabled, or the SMMU is off and aborts: no event says so. */
-export const FAULT_ABORT = -0x100;
 
 /** VERDICT.translate, for the hot path. */
 const TRANSLATE = 0;
