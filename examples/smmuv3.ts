@@ -22,16 +22,9 @@ const nic = machine.emulate(16);
 function store(at: number, ...words: bigint[]): void {
   for (const [i, word] of words.entries()) memory.store64(0, at + 8 * i, hiOf(word), loOf(word));
 }
-const free = 17;
-const table = new ArmTable(memory, {
-  stage: 2,
-  granuleLg2: 12,
-  inputBits: 39,
-  outputBits: 48,
-  root: 0x10000n,
-  accessFlag: 'ignore',
-  allocator,
-});
+let free = 17;
+const config = { stage: 2, granuleLg2: 12, inputBits: 39, outputBits: 48, root: 0x10000n, accessFlag: 'ignore' } as const;
+const table = new ArmTable(memory, { ...config, allocator: { allocate: () => free++, free: () => {} } });
 // STE (5.2): valid, stage 2 only; VMID 1, 39 bits from level 1 on, 48 bits out, AArch64 tables, access flags do not count; the root.
 const stage2 = 1n | (25n << 32n) | (1n << 38n) | (5n << 48n) | (1n << 51n) | (1n << 53n);
 for (const stream of [8, 16]) store(0x4000 + 64 * stream, 1n | (6n << 1n), 0n, stage2, 0x10000n);
