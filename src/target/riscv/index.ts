@@ -1,4 +1,8 @@
 export { type CapabilityName, riscvCapabilities } from './capabilities.ts';
+export { Registers } from './control/registers.ts';
+export { RiscvIommu, type RiscvIommuConfig } from './riscv-iommu.ts';
+export { Cause } from './spec/causes.ts';
+export { INTERRUPT_IN_MEMORY } from './spec/faults.ts';
 export {
   CAPABILITIES,
   Cap,
@@ -29,14 +33,10 @@ export {
   PQCSR,
   PQH,
   PQT,
-  Registers,
   TR_REQ_CTL,
   TR_REQ_IOVA,
   TR_RESPONSE,
-} from './control/registers.ts';
-export { RiscvIommu, type RiscvIommuConfig } from './riscv-iommu.ts';
-export { Cause } from './spec/causes.ts';
-export { INTERRUPT_IN_MEMORY } from './spec/faults.ts';
+} from './spec/registers.ts';
 export { AtsCode, type AtsMessage, type IommuMemory, type RiscvIommuSurroundings } from './surroundings.ts';
 export type { AtsCompletion, AtsRequest } from './translation/ats.ts';
 export { Kind, type RequestKind } from './translation/requests.ts';

@@ -6,7 +6,8 @@ import { CountedMemory, type EnumeratingStage, enumerateTwoStage } from '../../p
 import { IdentitySpace } from '../identity-space.ts';
 import { LargeLeaves } from '../large-leaves.ts';
 import { type AddressSpace, NO_PASID, type PfnRange, type RunVisitor, type TargetObserver } from '../target.ts';
-import { DdtMode, type Registers } from './control/registers.ts';
+import type { Registers } from './control/registers.ts';
+import { DdtMode } from './spec/registers.ts';
 import type { Contexts, Stages } from './translation/contexts.ts';
 import type { DeviceContext, DeviceDirectory } from './translation/device-directory.ts';
 import { nextInterruptFile } from './translation/msi.ts';

@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { ALL_CAPABILITIES, CAPABILITIES } from '../../../src/target/riscv/capabilities.ts';
-import { Cap, CapHi } from '../../../src/target/riscv/control/registers.ts';
 import { RiscvIommu, riscvCapabilities } from '../../../src/target/riscv/index.ts';
+import { Cap, CapHi } from '../../../src/target/riscv/spec/registers.ts';
 
 const DOCS = join(import.meta.dirname, '../../../docs/targets/riscv.md');
 

@@ -4,6 +4,7 @@ import { get, isSet, reservedClear } from '../../fields.ts';
 import type { Interrupts } from '../reporting/interrupts.ts';
 import type { Spaces } from '../spaces.ts';
 import { ATS, ATS_RESERVED, COMMAND, IODIR, IODIR_RESERVED, IOFENCE, IOFENCE_RESERVED, Operation } from '../spec/commands.ts';
+import { Cap, CapHi, CQB, CQCSR, CQH, CQT, Csr, Interrupt } from '../spec/registers.ts';
 import type { Structures } from '../structures.ts';
 import type { RiscvIommuSurroundings } from '../surroundings.ts';
 import type { InvalidationTags } from '../translation/ats.ts';
@@ -11,7 +12,7 @@ import { CONTEXT_OF_SUM, type Contexts, HOST_SPACE } from '../translation/contex
 import type { DeviceDirectory } from '../translation/device-directory.ts';
 import type { Translator } from '../translation/translator.ts';
 import { Queue } from './queue.ts';
-import { Cap, CapHi, CQB, CQCSR, CQH, CQT, Csr, Interrupt, type Registers } from './registers.ts';
+import type { Registers } from './registers.ts';
 
 const COMMAND_LG2 = 4;
 

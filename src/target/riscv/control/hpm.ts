@@ -1,5 +1,7 @@
+import { get, getWide, isSet, put } from '../../fields.ts';
 import type { Interrupts } from '../reporting/interrupts.ts';
-import { Cap, Interrupt, IOCOUNTINH, IOHPMCTR, IOHPMCYCLES, IOHPMEVT, type Registers } from './registers.ts';
+import { Cap, Interrupt, IOCOUNTINH, IOHPMCTR, IOHPMCYCLES, IOHPMEVT, OVERFLOW, IOHPMEVT_FIELDS as SELECTOR } from '../spec/registers.ts';
+import type { Registers } from './registers.ts';
 
 /** "Standard Events list". */
 export const Event = {
@@ -15,13 +17,6 @@ export const Event = {
 const EVENTS = 9;
 /** Events that can be filtered by GSCID and PSCID (IDT 1); the others do not count then. */
 const BY_SOFT_CONTEXT = (1 << Event.tlbMiss) | (1 << Event.firstStageWalk) | (1 << Event.secondStageWalk);
-
-/** iohpmevt, low half: eventID 14:0, DMASK 15, PID_PSCID 35:16; high half: DID_GSCID 59:36 and the flags. */
-const DMASK = 1 << 15;
-const PV_PSCV = 1 << 28;
-const DV_GSCV = 1 << 29;
-const IDT = 1 << 30;
-const OF = 1 << 31;
 
 /** Identities of the transaction at work; -1: it has none. */
 export interface TransactionIds {
@@ -47,6 +42,7 @@ export class Hpm {
   readonly #interrupts: Interrupts;
   readonly #config: HpmConfig;
   readonly #cycles: (() => number) | undefined;
+  readonly #selectors: readonly Int32Array[];
   /** Events that some counter counts, as bits: without one, counting costs one AND. */
   armed = 0;
   #cyclesSeen = 0;
@@ -56,6 +52,8 @@ export class Hpm {
     this.#interrupts = interrupts;
     this.#config = config;
     this.#cycles = cycles;
+    const { words } = registers;
+    this.#selectors = Array.from({ length: config.counters - 1 }, (_, i) => words.subarray(IOHPMEVT / 4 + 2 * i, IOHPMEVT / 4 + 2 * i + 2));
   }
 
   /** A transaction begins; which address spaces it is of shows later. */
@@ -71,29 +69,28 @@ export class Hpm {
     if ((this.armed & (1 << event)) === 0 || !this.#registers.can(Cap.hpm)) return;
     for (let counter = 1; counter < this.#config.counters; counter++) {
       if (this.#registers.has(IOCOUNTINH, 1 << counter)) continue;
-      const at = IOHPMEVT + 8 * (counter - 1);
-      const low = this.#registers.get(at);
-      if ((low & 0x7fff) === event && this.#matches(event, low, this.#registers.get(at + 4))) this.#add(counter, times);
+      const selector = this.#selector(counter);
+      if (get(selector, SELECTOR.EVENT_ID) === event && this.#matches(event, selector)) this.#add(counter, times);
     }
   }
 
+  /** iohpmevt of an event counter, as its two words. */
+  #selector(counter: number): Int32Array {
+    return this.#selectors[counter - 1];
+  }
+
   /** "filtering options". */
-  #matches(event: number, low: number, high: number): boolean {
+  #matches(event: number, selector: Int32Array): boolean {
     const { ids } = this;
-    const bySoft = (high & IDT) !== 0;
+    const bySoft = isSet(selector, SELECTOR.IDT);
     if (bySoft && (BY_SOFT_CONTEXT & (1 << event)) === 0) return false;
-    if ((high & PV_PSCV) !== 0) {
-      const wanted = (low >>> 16) | ((high & 0xf) << 16);
-      if ((bySoft ? ids.pscid : ids.process) !== wanted) return false;
-    }
-    if ((high & DV_GSCV) !== 0) {
-      const wanted = (high >>> 4) & 0xff_ffff;
-      const id = bySoft ? ids.gscid : ids.device;
-      // DMASK: the bits up to and including the lowest 0 of DID_GSCID do not matter.
-      const mask = (low & DMASK) !== 0 ? ~(wanted ^ (wanted + 1)) : -1;
-      if (id < 0 || ((id ^ wanted) & mask & 0xff_ffff) !== 0) return false;
-    }
-    return true;
+    if (isSet(selector, SELECTOR.PV_PSCV) && (bySoft ? ids.pscid : ids.process) !== getWide(selector, SELECTOR.PID_PSCID)) return false;
+    if (!isSet(selector, SELECTOR.DV_GSCV)) return true;
+    const wanted = get(selector, SELECTOR.DID_GSCID);
+    const id = bySoft ? ids.gscid : ids.device;
+    // DMASK: the bits up to and including the lowest 0 of DID_GSCID do not matter.
+    const mask = isSet(selector, SELECTOR.DMASK) ? ~(wanted ^ (wanted + 1)) : -1;
+    return id >= 0 && ((id ^ wanted) & mask & SELECTOR.DID_GSCID.mask) === 0;
   }
 
   #add(counter: number, times: number): void {
@@ -119,8 +116,8 @@ export class Hpm {
 
   /** Sets an OF bit; an edge of it interrupts. */
   #overflow(at: number): void {
-    if (this.#registers.has(at + 4, OF)) return;
-    this.#registers.setBits(at + 4, OF);
+    if (this.#registers.has(at + 4, OVERFLOW)) return;
+    this.#registers.setBits(at + 4, OVERFLOW);
     this.#interrupts.raise(Interrupt.monitor);
   }
 
@@ -135,9 +132,9 @@ export class Hpm {
 
   /** "Performance-monitoring counter overflow status": shadows of the OF bits. */
   overflows(): number {
-    let bits = this.#registers.has(IOHPMCYCLES + 4, OF) ? 1 : 0;
+    let bits = this.#registers.has(IOHPMCYCLES + 4, OVERFLOW) ? 1 : 0;
     for (let counter = 1; counter < this.#config.counters; counter++) {
-      if (this.#registers.has(IOHPMEVT + 8 * (counter - 1) + 4, OF)) bits |= 1 << counter;
+      if (this.#registers.has(IOHPMEVT + 8 * (counter - 1) + 4, OVERFLOW)) bits |= 1 << counter;
     }
     return bits;
   }
@@ -153,7 +150,7 @@ export class Hpm {
     this.tick();
     const { counterBits } = this.#config;
     this.#registers.set(IOHPMCYCLES, lo & lowMask(counterBits));
-    this.#registers.set(IOHPMCYCLES + 4, (hi & highMask(Math.min(counterBits, 63))) | (hi & OF));
+    this.#registers.set(IOHPMCYCLES + 4, (hi & highMask(Math.min(counterBits, 63))) | (hi & OVERFLOW));
   }
 
   writeCounter(counter: number, hi: number, lo: number): void {
@@ -166,10 +163,11 @@ export class Hpm {
   /** An eventID that is not supported keeps the old one (WARL). */
   writeEvent(counter: number, hi: number, lo: number): void {
     if (counter >= this.#config.counters) return;
-    const at = IOHPMEVT + 8 * (counter - 1);
-    const legal = (lo & 0x7fff) <= this.#config.eventLimit;
-    this.#registers.set(at, legal ? lo : (lo & ~0x7fff) | (this.#registers.get(at) & 0x7fff));
-    this.#registers.set(at + 4, hi);
+    const selector = this.#selector(counter);
+    const before = get(selector, SELECTOR.EVENT_ID);
+    selector[0] = lo;
+    selector[1] = hi;
+    if (get(selector, SELECTOR.EVENT_ID) > this.#config.eventLimit) put(selector, SELECTOR.EVENT_ID, before);
     this.rearm();
   }
 
@@ -177,7 +175,7 @@ export class Hpm {
   rearm(): void {
     this.armed = 0;
     for (let counter = 1; counter < this.#config.counters; counter++) {
-      const event = this.#registers.get(IOHPMEVT + 8 * (counter - 1)) & 0x7fff;
+      const event = get(this.#selector(counter), SELECTOR.EVENT_ID);
       if (event < EVENTS && !this.#registers.has(IOCOUNTINH, 1 << counter)) this.armed |= 1 << event;
     }
     this.armed &= ~1;

@@ -1,4 +1,7 @@
-import { Csr, type Registers } from './registers.ts';
+import { hiOfPfn, loOfPfn } from '../../../memory/address.ts';
+import { get, getWide, put, putWide } from '../../fields.ts';
+import { Csr, QUEUE_BASE } from '../spec/registers.ts';
+import type { Registers } from './registers.ts';
 
 /** Where the registers of a queue are. */
 interface QueueLayout {
@@ -21,15 +24,18 @@ export class Queue {
   entryLo = 0;
   readonly #registers: Registers;
   readonly #layout: QueueLayout;
+  /** cqb, fqb or pqb. */
+  readonly #base: Int32Array;
 
   constructor(registers: Registers, layout: QueueLayout) {
     this.#registers = registers;
     this.#layout = layout;
+    this.#base = registers.words.subarray(layout.base >>> 2, (layout.base >>> 2) + 2);
   }
 
-  /** 2^LOG2SZ - 1; the field holds LOG2SZ - 1 and can say 32. */
+  /** 2^LOG2SZ - 1; LOG2SZ can be 32. */
   get mask(): number {
-    const lg2 = (this.#registers.get(this.#layout.base) & 0x1f) + 1;
+    const lg2 = get(this.#base, QUEUE_BASE.LOG2SZ_1) + 1;
     return lg2 === 32 ? -1 : (1 << lg2) - 1;
   }
   get software(): number {
@@ -55,23 +61,24 @@ export class Queue {
 
   /** Computes the address of an entry, by default the one at the device's index. */
   locate(index = this.device): void {
-    const { base, entryLg2 } = this.#layout;
-    const low = this.#registers.get(base);
-    this.entryHi = ((this.#registers.get(base + 4) & 0x3f_ffff) << 2) | (low >>> 30) | (index >>> (32 - entryLg2));
-    this.entryLo = ((low & ~0x3ff) << 2) | (index << entryLg2);
+    const { entryLg2 } = this.#layout;
+    const page = getWide(this.#base, QUEUE_BASE.PPN);
+    this.entryHi = hiOfPfn(page) | (index >>> (32 - entryLg2));
+    this.entryLo = loOfPfn(page) | (index << entryLg2);
   }
   advance(): void {
     this.#registers.set(this.#layout.device, (this.device + 1) & this.mask);
   }
 
-  /** cqb, fqb, pqb: PPN in 53:10, LOG2SZ-1 in 4:0. Written while the queue is on, the behaviour is unspecified: ignored. */
+  /** cqb, fqb, pqb. Written while the queue is on, the behaviour is unspecified: ignored. */
   writeBase(hi: number, lo: number): void {
     const registers = this.#registers;
-    const { base, csr, software } = this.#layout;
+    const { csr, software } = this.#layout;
     if (registers.has(csr, Csr.on | Csr.busy)) return;
-    const ppn = ppnMask(registers);
-    registers.set(base, (lo & ppn.lo) | (lo & 0x1f));
-    registers.set(base + 4, hi & ppn.hi);
+    const written = [lo, hi];
+    const base = this.#base;
+    put(base, QUEUE_BASE.LOG2SZ_1, get(written, QUEUE_BASE.LOG2SZ_1));
+    putWide(base, QUEUE_BASE.PPN, getWide(written, QUEUE_BASE.PPN) % registers.pages);
     registers.set(software, 0);
   }
 
@@ -93,11 +100,4 @@ export class Queue {
     const kept = registers.get(csr) & clearable & ~value;
     registers.set(csr, kept | (enable ? Csr.enable | Csr.on : 0) | (value & Csr.interruptEnable));
   }
-}
-
-/** Which bits of a register's PPN field (53:10) can be set: capabilities.PAS bounds the address. */
-export function ppnMask(registers: Registers): { readonly hi: number; readonly lo: number } {
-  const hi = registers.addressHiMask;
-  const lo = registers.addressLoMask;
-  return { hi: (hi >>> 2) & 0x3f_ffff, lo: ((lo >>> 2) | (hi << 30)) & ~0x3ff };
 }

@@ -1,10 +1,7 @@
+import { get, getWide, put, putWide } from '../../fields.ts';
 import type { FaultQueue } from '../reporting/fault-queue.ts';
 import type { Interrupts } from '../reporting/interrupts.ts';
 import type { PageRequestQueue } from '../reporting/page-request-queue.ts';
-import type { CommandQueue } from './command-queue.ts';
-import type { DebugTranslation } from './debug.ts';
-import type { Hpm } from './hpm.ts';
-import { ppnMask } from './queue.ts';
 import {
   Cap,
   CapHi,
@@ -14,7 +11,7 @@ import {
   Csr,
   DDTP,
   DDTP_BUSY,
-  DDTP_MODE,
+  DDTP_FIELDS,
   DdtMode,
   FCTL,
   Fctl,
@@ -22,21 +19,27 @@ import {
   FQCSR,
   FQH,
   ICVEC,
+  ICVEC_FIELDS,
   IOCOUNTINH,
   IOHPMCTR,
   IOHPMCYCLES,
   IOHPMEVT,
   IOMMU_QOSID,
   IPSR,
+  MSI_ADDR,
   MSI_CFG_TBL,
+  MSI_DATA,
   PQB,
   PQCSR,
   PQH,
-  type Registers,
+  QOSID_FIELDS,
   TR_REQ_CTL,
   TR_REQ_IOVA,
-  widthAt,
-} from './registers.ts';
+} from '../spec/registers.ts';
+import type { CommandQueue } from './command-queue.ts';
+import type { DebugTranslation } from './debug.ts';
+import type { Hpm } from './hpm.ts';
+import { type Registers, widthAt } from './registers.ts';
 
 interface WriteParts {
   readonly commands: CommandQueue;
@@ -139,28 +142,37 @@ export class RegisterWrites {
   /** ddtp. An illegal mode, or a step from one directory to another without Off or Bare between, is ignored. */
   #writeDdtp(hi: number, lo: number): void {
     const registers = this.#registers;
-    const mode = lo & DDTP_MODE;
+    const written = [lo, hi];
+    const mode = get(written, DDTP_FIELDS.MODE);
     const highest = Math.min(this.#rules.maxMode ?? DdtMode.threeLevels, DdtMode.threeLevels);
     if (registers.has(DDTP, DDTP_BUSY) || mode > highest) return;
     if (registers.mode > DdtMode.bare && mode > DdtMode.bare) return;
-    const ppn = ppnMask(registers);
-    registers.set(DDTP, (lo & ppn.lo) | mode);
-    registers.set(DDTP + 4, hi & ppn.hi);
+    const ddtp = registers.words.subarray(DDTP >>> 2, (DDTP >>> 2) + 2);
+    put(ddtp, DDTP_FIELDS.MODE, mode);
+    putWide(ddtp, DDTP_FIELDS.PPN, getWide(written, DDTP_FIELDS.PPN) % registers.pages);
     this.#parts.configured();
   }
 
   #writeQosId(value: number): void {
     if (!this.#registers.canHi(CapHi.qosid)) return;
     const { rcidBits = 12, mcidBits = 12 } = this.#rules;
-    this.#registers.set(IOMMU_QOSID, value & (((1 << rcidBits) - 1) | (((1 << mcidBits) - 1) << 16)));
+    const written = Int32Array.of(value);
+    const kept = Int32Array.of(0);
+    put(kept, QOSID_FIELDS.RCID, get(written, QOSID_FIELDS.RCID) & ((1 << rcidBits) - 1));
+    put(kept, QOSID_FIELDS.MCID, get(written, QOSID_FIELDS.MCID) & ((1 << mcidBits) - 1));
+    this.#registers.set(IOMMU_QOSID, kept[0]);
   }
 
   /** pmiv and piv are 0 where there is no monitor and no page-request queue. */
   #writeIcvec(value: number): void {
     const registers = this.#registers;
-    const field = (1 << (this.#rules.vectorBits ?? 4)) - 1;
-    const fields = field | (field << 4) | (registers.can(Cap.hpm) ? field << 8 : 0) | (registers.can(Cap.ats) ? field << 12 : 0);
-    registers.set(ICVEC, value & fields);
+    const { CIV, FIV, PMIV, PIV } = ICVEC_FIELDS;
+    const there = [CIV, FIV, ...(registers.can(Cap.hpm) ? [PMIV] : []), ...(registers.can(Cap.ats) ? [PIV] : [])];
+    const writable = (1 << (this.#rules.vectorBits ?? 4)) - 1;
+    const written = Int32Array.of(value);
+    const kept = Int32Array.of(0);
+    for (const field of there) put(kept, field, get(written, field) & writable);
+    registers.set(ICVEC, kept[0]);
     this.#parts.interrupts.driveWires();
   }
 
@@ -170,11 +182,11 @@ export class RegisterWrites {
     const vector = (offset - MSI_CFG_TBL) >>> 4;
     if ((registers.get(0) & Cap.igs) === Cap.igsWsi || vector >>> (this.#rules.vectorBits ?? 4) !== 0) return;
     switch (offset & 0xf) {
-      case 0:
-        registers.set(offset, lo & registers.addressLoMask & ~3);
+      case MSI_ADDR:
+        registers.set(offset, lo & ~3);
         registers.set(offset + 4, hi & registers.addressHiMask);
         return;
-      case 8:
+      case MSI_DATA:
         registers.set(offset, lo);
         return;
       default:

@@ -1,8 +1,9 @@
 import { put } from '../../fields.ts';
 import { Queue } from '../control/queue.ts';
-import { Csr, FQB, FQCSR, FQH, FQT, Interrupt, type Registers } from '../control/registers.ts';
+import type { Registers } from '../control/registers.ts';
 import { UNSUPPRESSED } from '../spec/causes.ts';
 import { FAULT_RECORD as F, FAULT_RECORD_LG2 } from '../spec/records.ts';
+import { Csr, FQB, FQCSR, FQH, FQT, Interrupt } from '../spec/registers.ts';
 import type { Structures } from '../structures.ts';
 import type { Interrupts } from './interrupts.ts';
 

@@ -1,3 +1,5 @@
+import { get } from '../../fields.ts';
+import type { Registers } from '../control/registers.ts';
 import {
   CQCSR,
   Csr,
@@ -5,13 +7,17 @@ import {
   Fctl,
   FQCSR,
   ICVEC,
+  ICVEC_FIELDS,
   Interrupt,
   type InterruptCause,
   IPSR,
+  MSI_ADDR,
   MSI_CFG_TBL,
+  MSI_DATA,
+  MSI_VEC_CTL,
   PQCSR,
-  type Registers,
-} from '../control/registers.ts';
+  VEC_CTL_M,
+} from '../spec/registers.ts';
 import type { Structures } from '../structures.ts';
 import type { RiscvIommuSurroundings } from '../surroundings.ts';
 
@@ -26,6 +32,8 @@ const CONDITIONS: readonly (readonly [csr: number, bits: number])[] = [
   [0, 0],
   [PQCSR, Csr.memoryFault | Csr.overflow],
 ];
+/** By cause. */
+const VECTOR_OF = Object.values(ICVEC_FIELDS);
 const CSR_OF = [CQCSR, FQCSR, 0, PQCSR] as const;
 
 /** "Interrupt pending status register", "Interrupt-cause-to-vector register", "MSI configuration table". */
@@ -76,7 +84,7 @@ export class Interrupts {
   }
 
   #vectorOf(cause: InterruptCause): number {
-    return (this.#registers.get(ICVEC) >>> (4 * cause)) & 0xf;
+    return get(this.#registers.words.subarray(ICVEC >>> 2), VECTOR_OF[cause]);
   }
 
   /** Makes the wires what ipsr, icvec and fctl.WSI say. */
@@ -96,20 +104,20 @@ export class Interrupts {
   #message(vector: number): void {
     const entry = MSI_CFG_TBL + 16 * vector;
     const registers = this.#registers;
-    if (registers.has(entry + 12, 1)) {
+    if (registers.has(entry + MSI_VEC_CTL, VEC_CTL_M)) {
       this.held |= 1 << vector;
       return;
     }
-    const hi = registers.get(entry + 4);
-    const lo = registers.get(entry);
-    if (!this.#structures.storeWord(hi, lo, registers.get(entry + 8))) this.#report(hi, lo);
+    const hi = registers.get(entry + MSI_ADDR + 4);
+    const lo = registers.get(entry + MSI_ADDR);
+    if (!this.#structures.storeWord(hi, lo, registers.get(entry + MSI_DATA))) this.#report(hi, lo);
   }
 
   /** msi_vec_ctl_x: clearing M sends what waited. */
   writeVectorControl(vector: number, value: number): void {
     const entry = MSI_CFG_TBL + 16 * vector;
-    this.#registers.set(entry + 12, value & 1);
-    if ((value & 1) !== 0 || (this.held & (1 << vector)) === 0) return;
+    this.#registers.set(entry + MSI_VEC_CTL, value & VEC_CTL_M);
+    if ((value & VEC_CTL_M) !== 0 || (this.held & (1 << vector)) === 0) return;
     this.held &= ~(1 << vector);
     this.#message(vector);
   }

@@ -1,11 +1,13 @@
-import { hiOf, loOf } from '../../../memory/address.ts';
-import { put } from '../../fields.ts';
+import { hiOf, join, loOf } from '../../../memory/address.ts';
+import { get, isSet, put } from '../../fields.ts';
 import { NO_PASID } from '../../target.ts';
 import type { Hpm } from '../control/hpm.ts';
 import { Queue } from '../control/queue.ts';
-import { Csr, DdtMode, Interrupt, PQB, PQCSR, PQH, PQT, type Registers } from '../control/registers.ts';
+import type { Registers } from '../control/registers.ts';
 import { Cause, TransactionType } from '../spec/causes.ts';
-import { PAGE_REQUEST, PAGE_REQUEST_LG2 } from '../spec/records.ts';
+import { PRGR_PAYLOAD } from '../spec/commands.ts';
+import { PAGE_REQUEST, PAGE_REQUEST_LG2, PAGE_REQUEST_PAYLOAD as PAYLOAD } from '../spec/records.ts';
+import { Csr, DdtMode, Interrupt, PQB, PQCSR, PQH, PQT } from '../spec/registers.ts';
 import type { Structures } from '../structures.ts';
 import { AtsCode, type AtsMessage } from '../surroundings.ts';
 import type { InvalidationTags } from '../translation/ats.ts';
@@ -124,12 +126,14 @@ export class PageRequestQueue {
 
   /** Requests that are not the last of their group, and stop markers (L without R and W), get no response. */
   #respond(message: AtsMessage, response: number, pasidRequired: boolean): void {
-    const low = loOf(message.payload);
-    if ((low & 4) === 0 || (low & 3) === 0) return;
-    const group = BigInt((low >>> 3) & 0x1ff);
-    const payload = (BigInt(message.requester) << 48n) | (BigInt(response) << 44n) | (group << 32n);
+    const request = [loOf(message.payload), hiOf(message.payload)];
+    if (!isSet(request, PAYLOAD.L) || !(isSet(request, PAYLOAD.R) || isSet(request, PAYLOAD.W))) return;
+    const answer = new Int32Array(2);
+    put(answer, PRGR_PAYLOAD.DESTINATION, message.requester);
+    put(answer, PRGR_PAYLOAD.CODE, response);
+    put(answer, PRGR_PAYLOAD.PRGI, get(request, PAYLOAD.PRGI));
     const pasid = response === Response.failure || pasidRequired ? message.pasid : null;
-    this.#tags.respond(message.requester, message.segment, pasid, payload);
+    this.#tags.respond(message.requester, message.segment, pasid, join(answer));
   }
 
   writeCsr(value: number): void {

@@ -85,4 +85,13 @@ export const ATS = {
   PAYLOAD_LO: bits(31, 0, 1),
   PAYLOAD_HI: bits(63, 32, 1),
 } as const;
+
+/** The payload of a page request group response (ATS.PRGR; PCI Express Base Specification 6.0, 10.4.2). */
+export const PRGR_PAYLOAD = {
+  PRGI: bits(40, 32),
+  /** Response code (10.4.2.1). */
+  CODE: bits(47, 44),
+  /** Requester ID that is answered. */
+  DESTINATION: bits(63, 48),
+} as const;
 export const ATS_RESERVED = reservedMask(2, Object.values(ATS));

@@ -31,4 +31,15 @@ export const PAGE_REQUEST = {
   PAYLOAD_LO: bits(31, 0, 1),
   PAYLOAD_HI: bits(63, 32, 1),
 } as const;
+
+/** The payload of a page request, as the device's message has it (PCI Express Base Specification 6.0, 10.4.1). */
+export const PAGE_REQUEST_PAYLOAD = {
+  /** Read, write: what is asked for. */
+  R: bit(0),
+  W: bit(1),
+  /** The last of its group. */
+  L: bit(2),
+  /** Page request group index. */
+  PRGI: bits(11, 3),
+} as const;
 export const PAGE_REQUEST_LG2 = 4;

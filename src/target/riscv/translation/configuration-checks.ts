@@ -1,7 +1,8 @@
 import { get, getWide, isSet, reservedClear } from '../../fields.ts';
-import { Cap, CapHi, type Registers } from '../control/registers.ts';
+import type { Registers } from '../control/registers.ts';
 import { DC, DC_RESERVED, IohgatpMode, IosatpMode, MsiptpMode, PdtMode } from '../spec/device-context.ts';
 import { PC, PC_RESERVED } from '../spec/process-context.ts';
+import { Cap, CapHi } from '../spec/registers.ts';
 
 /** What an implementation chooses and contexts are checked against. */
 export interface ConfigurationLimits {

@@ -5,9 +5,10 @@ import { MARK_DIRTY, type RiscvMode, RiscvTable } from '../../../pagetable/riscv
 import type { ImplicitAccess } from '../../../pagetable/two-stage.ts';
 import { type Field, get, getWide, isSet, reservedClear } from '../../fields.ts';
 import { Event, type Hpm } from '../control/hpm.ts';
-import { Cap, CapHi, DDTP, DdtMode, type Registers } from '../control/registers.ts';
+import type { Registers } from '../control/registers.ts';
 import { Cause } from '../spec/causes.ts';
 import { DC, DDTE, DDTE_RESERVED, MsiptpMode } from '../spec/device-context.ts';
+import { Cap, CapHi, DDTP, DDTP_FIELDS, DdtMode } from '../spec/registers.ts';
 import type { Structures } from '../structures.ts';
 import type { IommuMemory } from '../surroundings.ts';
 import { brokenDeviceRule, type ConfigurationLimits } from './configuration-checks.ts';
@@ -104,8 +105,9 @@ export class DeviceDirectory {
     const leafBits = extended ? 6 : 7;
     const bigEndian = registers.bigEndian;
     // 1. Let a be ddtp.PPN x 2^12 and i = LEVELS - 1.
-    let hi = ((registers.get(DDTP + 4) & 0x3f_ffff) << 2) | (registers.get(DDTP) >>> 30);
-    let lo = (registers.get(DDTP) & ~0x3ff) << 2;
+    const root = getWide(registers.words.subarray(DDTP >>> 2, (DDTP >>> 2) + 2), DDTP_FIELDS.PPN);
+    let hi = hiOfPfn(root);
+    let lo = loOfPfn(root);
     // 2. to 7.
     for (let level = registers.mode - DdtMode.oneLevel; level > 0; level--) {
       this.#hpm.count(Event.ddtWalk);

@@ -1,8 +1,9 @@
 import { hiOfPfn, loOfPfn } from '../../../memory/address.ts';
 import { get, getWide, isSet, reservedClear } from '../../fields.ts';
-import { Cap, type Registers } from '../control/registers.ts';
+import type { Registers } from '../control/registers.ts';
 import { Cause } from '../spec/causes.ts';
 import { MSIPTE, MSIPTE_BASIC, MSIPTE_BASIC_RESERVED, MSIPTE_MRIF, MSIPTE_MRIF_RESERVED, MsipteMode } from '../spec/msi-pte.ts';
+import { Cap } from '../spec/registers.ts';
 import type { Structures } from '../structures.ts';
 import type { DeviceContext } from './device-directory.ts';
 

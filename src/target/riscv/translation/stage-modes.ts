@@ -1,6 +1,7 @@
 import type { RiscvMode } from '../../../pagetable/riscv.ts';
-import { Cap, type Registers } from '../control/registers.ts';
+import type { Registers } from '../control/registers.ts';
 import { IohgatpMode, IosatpMode } from '../spec/device-context.ts';
+import { Cap } from '../spec/registers.ts';
 
 /** The table format that iosatp.MODE encodes; null: Bare, undefined: no valid encoding or not supported. */
 export function firstStageMode(registers: Registers, mode: number, sxl: boolean): RiscvMode | null | undefined {

@@ -5,9 +5,10 @@ import { OUT_LEAF, PBMT_PMA, PROBE, PTE_D, PTE_G, PTE_U } from '../../../pagetab
 import { BY_FIRST_STAGE, BY_TABLE_WRITE } from '../../../pagetable/two-stage.ts';
 import { NO_PASID } from '../../target.ts';
 import { Event, type Hpm } from '../control/hpm.ts';
-import { DdtMode, type Registers } from '../control/registers.ts';
+import type { Registers } from '../control/registers.ts';
 import type { FaultQueue } from '../reporting/fault-queue.ts';
 import { Cause } from '../spec/causes.ts';
+import { DdtMode } from '../spec/registers.ts';
 import type { Structures } from '../structures.ts';
 import { type Contexts, PDT_GUEST_PAGE_FAULT, type Stages } from './contexts.ts';
 import { holdsInterruptFile, isInterruptFile, MSI_MRIF, type MsiTables } from './msi.ts';
@@ -29,6 +30,8 @@ const RWX = READ | WRITE | EXECUTE;
 /** RWX and PRIVILEGED, here because the compiler folds a module's own constants only. */
 const WANTED = 7;
 const AS_SUPERVISOR = 8;
+/** For the test that compares them with their declarations. */
+export const REPEATED = { WANTED, AS_SUPERVISOR, IN_MEMORY } as const;
 
 /** What a request that succeeded got, beside the address in `translated`. */
 export interface Answer {
