@@ -30,9 +30,18 @@ const guests: readonly Guest[] = [
     tasks: ['rebind', 'reboot'],
     append: ['iommu.strict=1'],
   },
+  { name: 'VT-d, scalable mode', iommu: 'vtd', variant: 'scalable' },
   { name: 'virtio-iommu', iommu: 'virtio', tasks: ['rebind'] },
   { name: 'AMD-Vi, host tables, strict invalidation', iommu: 'amd', append: ['iommu.strict=1'] },
   { name: 'AMD-Vi, guest tables, interrupts remapped, two processors', iommu: 'amd', variant: 'v2', remap: true, cpus: 2 },
+  { name: 'SMMUv3, first stage', iommu: 'smmuv3' },
+  {
+    name: 'SMMUv3, second stage, lazy invalidation, two processors',
+    iommu: 'smmuv3',
+    variant: 'stage2',
+    cpus: 2,
+    append: ['iommu.strict=0'],
+  },
 ];
 
 /** On a busy machine; a quiet one takes 10 to 20 s a guest. */

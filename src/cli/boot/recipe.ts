@@ -33,7 +33,8 @@ export interface RunFiles {
   readonly folder: string;
   readonly kernel: string;
   readonly initrd: string;
-  readonly socketOf: (fn: GuestFunction) => string;
+  /** The program that will run them. */
+  readonly qemu: string;
 }
 
 /** The IOMMU of a guest, with the functions that its registers are behind. */
@@ -46,7 +47,7 @@ export interface GuestUnit {
   /** Where software has put its registers; null: not yet, or it does not matter. */
   base(): bigint | null;
   /** QEMU's arguments but for those that all guests share. `base`: where the registers are expected. */
-  arguments(files: RunFiles, base: bigint): readonly string[];
+  arguments(files: RunFiles, base: bigint): readonly string[] | Promise<readonly string[]>;
 }
 
 /** One kind of IOMMU, and the guest that drives it. */

@@ -124,7 +124,7 @@ class GuestMachine {
       for (let start = 0; start < STARTS; start++) {
         const args = [
           ...['-nodefaults', '-no-user-config', '-display', 'none', '-monitor', 'none', '-serial', 'stdio'],
-          ...this.#unit.arguments({ ...files, socketOf }, base),
+          ...(await this.#unit.arguments({ ...files, qemu: qemu.path }, base)),
           ...this.#functions.flatMap((fn) => functionArgument(fn, socketOf(fn))),
         ];
         const moved = await this.#once(qemu.path, args, base, options);

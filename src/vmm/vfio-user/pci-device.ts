@@ -30,6 +30,7 @@ export class PciVfioDevice implements VfioUserDevice {
   #client: VfioUserClient | null = null;
   #intx = false;
   #intxMasked = false;
+  #pulse = false;
 
   constructor(fn: PciFunction, options: PciDeviceOptions = {}) {
     requireObject('PciVfioDevice', 'fn', fn, 'PciFunction', ['readConfig']);
@@ -70,8 +71,15 @@ export class PciVfioDevice implements VfioUserDevice {
     this.#settleIntx();
   }
 
+  /** An edge on a pin that the client has as a level: told now, or once the client's guest has seen to the one before. */
+  pulseIntx(): void {
+    this.#pulse = true;
+    this.#settleIntx();
+  }
+
   #settleIntx(): void {
-    if (!this.#intx || this.#intxMasked || this.#client === null) return;
+    if (!(this.#intx || this.#pulse) || this.#intxMasked || this.#client === null) return;
+    this.#pulse = false;
     this.#intxMasked = this.#client.trigger(Irq.INTX, 0);
   }
 

@@ -313,6 +313,23 @@ describe('interrupts (native)', () => {
   });
 });
 
+describe('a pulse on the pin', () => {
+  test('is told at once, or when the client has seen to the one before: none is lost, several are one', async () => {
+    const { path, device } = await rig();
+    const client = await greeted(path);
+    const { fds, value } = await eventfds(1);
+    await client.ask(Command.DEVICE_SET_IRQS, setIrqs(SetIrqs.EVENTFD | SetIrqs.TRIGGER, 0, 0, 1), fds);
+    device.pulseIntx();
+    device.pulseIntx();
+    device.pulseIntx();
+    expect(value(0)).toBe(1);
+    await client.ask(Command.DEVICE_SET_IRQS, setIrqs(SetIrqs.NONE | SetIrqs.UNMASK, 0, 0, 1));
+    expect(value(0)).toBe(1);
+    await client.ask(Command.DEVICE_SET_IRQS, setIrqs(SetIrqs.NONE | SetIrqs.UNMASK, 0, 0, 1));
+    expect(value(0)).toBe(0);
+  });
+});
+
 describe('MSI-X that the client does not know of', () => {
   test('has a vendor’s ID until the first reset; a message is a write of the device’s own, behind the answer', async () => {
     const { path, fn } = await rig({}, true);

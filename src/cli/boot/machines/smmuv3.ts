@@ -1,0 +1,159 @@
+import { execFile } from 'node:child_process';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { GuestMemory } from '../../../memory/guest-memory.ts';
+import { Smmuv3 } from '../../../target/smmuv3/index.ts';
+import { DeviceNode, readDeviceTree, writeDeviceTree } from '../../../vmm/firmware/device-tree/device-tree.ts';
+import { type RegisterCounts, SMMU_REGISTER_BYTES, smmuFunction, smmuRegisters } from '../../../vmm/units/index.ts';
+import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
+import { DISK, ENGINE, GUEST_MODULES, type GuestChoices, type GuestRecipe, type RunFiles, ramArguments } from '../recipe.ts';
+
+const run = promisify(execFile);
+
+const UNIT_SLOT = 4;
+/** Where the stub puts the registers: the beginning of the 32-bit window, which Linux gets less of. */
+const REGISTERS = 0x1000_0000;
+const WINDOW_TAKEN = 0x100_0000;
+/** Configuration space of bus 0 in the virt machine. */
+const ECAM = 0x40_1000_0000n;
+/** Where things lie in guest RAM. */
+const KERNEL = 0x4020_0000;
+const TREE = 0x4800_0000;
+const INITRD = 0x4900_0000;
+const STUB = 0x5f00_0000;
+/** SPI of INTA# of device 4 (slots take turns), level-triggered. */
+const EVENT_WIRE = [0, 3, 4];
+
+/**
+ * What runs first, as there is no firmware: gives the register function its BAR and turns memory and bus mastering on, then enters Linux with the
+ * device tree's address in x0. The numbers that it loads follow the code: BAR 0's place in ECAM, its value, tree, kernel.
+ */
+function stub(): Uint8Array {
+  const code = [
+    0x58000181, // ldr x1, place of BAR 0
+    0x580001a2, // ldr x2, its value
+    0xb9000022, // str w2, [x1]
+    0x528000c2, // mov w2, #6
+    0x781f4022, // sturh w2, [x1, #-12]: the command register
+    0x58000160, // ldr x0, tree
+    0xd2800001, // mov x1, #0
+    0xd2800002, // mov x2, #0
+    0xd2800003, // mov x3, #0
+    0x58000124, // ldr x4, kernel
+    0xd61f0080, // br x4
+    0xd503201f, // nop: the numbers are aligned to 8
+  ];
+  const bytes = new DataView(new ArrayBuffer(4 * code.length + 32));
+  code.forEach((instruction, i) => {
+    bytes.setUint32(4 * i, instruction, true);
+  });
+  [ECAM + BigInt(UNIT_SLOT << 15) + 0x10n, BigInt(REGISTERS), BigInt(TREE), BigInt(KERNEL)].forEach((number, i) => {
+    bytes.setBigUint64(4 * code.length + 8 * i, number, true);
+  });
+  return new Uint8Array(bytes.buffer);
+}
+
+/** Arm SMMUv3 on a virt machine without firmware: a device tree of QEMU's with our node in it. */
+export const smmuv3: GuestRecipe = {
+  iommu: 'smmuv3',
+  summary: 'Arm SMMUv3, first stage; --variant stage2',
+  arch: 'aarch64',
+  debianArch: 'arm64',
+  suite: 'trixie',
+  qemuPackage: 'qemu-system-arm',
+  modules: GUEST_MODULES,
+  variants: ['stage2'],
+  fault: /arm-smmu-v3 10000000\.iommu:\s+0x00000000dead0000/,
+  inUse: /arm-smmu-v3 10000000\.iommu: ias \d+-bit, oas \d+-bit/,
+  remapping: null,
+  guess: BigInt(REGISTERS),
+
+  build: (choices) => {
+    const memory = new GuestMemory([]);
+    const smmu = new Smmuv3({
+      memory,
+      ...(choices.variant === 'stage2' && { features: { S1P: 0 } }),
+      interrupt: (source) => {
+        if (source === 'event') device.pulseIntx();
+      },
+    });
+    for (const stream of [DISK, ENGINE]) smmu.addEndpoint(stream);
+    const registers: RegisterCounts = { reads: 0, writes: 0 };
+    const fn = smmuFunction(smmuRegisters(smmu, registers));
+    // Linux must not place the BAR anew: for it there is no such function, from the stub's writes on.
+    const device: PciVfioDevice = new PciVfioDevice(fn, { absent: () => fn.addressOf(0) !== null, reset: () => smmu.reset() });
+    return {
+      target: smmu,
+      functions: [{ name: 'registers', slot: UNIT_SLOT, device, memory }],
+      registers,
+      // To the ITS: an address that the SMMU translates like any other.
+      message: () => false,
+      base: () => fn.addressOf(0),
+      arguments: (files) => armArguments(choices, files),
+    };
+  },
+};
+
+async function armArguments(choices: GuestChoices, files: RunFiles): Promise<readonly string[]> {
+  const machine = 'virt,gic-version=3,its=on';
+  const processor = ['-accel', 'tcg,thread=multi', '-cpu', 'cortex-a72', '-smp', `${choices.cpus}`];
+  const dump = join(files.folder, 'virt.dtb');
+  await run(files.qemu, ['-M', `${machine},dumpdtb=${dump}`, '-nodefaults', '-display', 'none', '-m', '512', ...processor]);
+  const tree = readDeviceTree(readFileSync(dump));
+  describe(tree, choices, statSync(files.initrd).size);
+  const place = (name: string, bytes: Uint8Array) => {
+    const path = join(files.folder, name);
+    writeFileSync(path, bytes);
+    return path;
+  };
+  const load = (path: string, address: number, more = '') => [
+    '-device',
+    `loader,file=${path},addr=0x${address.toString(16)},force-raw=on${more}`,
+  ];
+  return [
+    ...['-M', machine, ...processor],
+    ...ramArguments(512),
+    ...['-machine', 'memory-backend=ram0'],
+    ...load(place('tree.dtb', writeDeviceTree(tree)), TREE),
+    ...load(files.initrd, INITRD),
+    ...load(files.kernel, KERNEL),
+    ...load(place('stub.bin', stub()), STUB, ',cpu-num=0'),
+  ];
+}
+
+/** Tells the tree of the SMMU, of whom it translates, and of what Linux starts with. */
+function describe(tree: DeviceNode, choices: GuestChoices, initrdBytes: number): void {
+  const phandles = [...tree.all()].filter((node) => node.properties.has('phandle')).map((node) => node.cells('phandle')[0]!);
+  const phandle = Math.max(...phandles) + 1;
+  const its = [...tree.all()].find((node) => node.name.startsWith('its@') || node.name.startsWith('msi-controller@'))!;
+  tree.add(
+    new DeviceNode(`iommu@${REGISTERS.toString(16)}`)
+      .set('compatible', 'arm,smmu-v3')
+      .set('reg', [0, REGISTERS, 0, SMMU_REGISTER_BYTES])
+      .set('interrupts', EVENT_WIRE)
+      .set('interrupt-names', 'eventq')
+      .set('dma-coherent', [])
+      .set('#iommu-cells', [1])
+      .set('phandle', [phandle]),
+  );
+  const bus = tree.find('pcie');
+  bus.set('iommu-map', [DISK, phandle, DISK, ENGINE - DISK + 1]);
+  // Writes of a vfio-user device reach the ITS as those of device 0.
+  bus.set('msi-map', [DISK, its.cells('phandle')[0]!, 0, 1]);
+  // An entry: PCI address in three cells, the processor's in two, size in two. The second byte of the first cell says which space.
+  const ranges = bus.cells('ranges');
+  for (let at = 0; at < ranges.length; at += 7) {
+    if (ranges[at]! >>> 24 !== 2 || ranges[at + 4] !== REGISTERS) continue;
+    ranges[at + 2]! += WINDOW_TAKEN;
+    ranges[at + 4]! += WINDOW_TAKEN;
+    ranges[at + 6]! -= WINDOW_TAKEN;
+  }
+  bus.set('ranges', ranges);
+  const tasks = choices.tasks.length > 0 ? [`viommu.do=${choices.tasks.join(',')}`] : [];
+  tree
+    .find('chosen')
+    .set('bootargs', ['console=ttyAMA0', 'panic=-1', 'printk.devkmsg=on', ...choices.append, ...tasks].join(' '))
+    .set('linux,initrd-start', [0, INITRD])
+    .set('linux,initrd-end', [0, INITRD + initrdBytes]);
+}
