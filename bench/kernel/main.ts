@@ -51,11 +51,11 @@ function rowsOf(results: string): Row[] {
 }
 
 async function main(): Promise<void> {
-  const lab = await openLab();
+  await openLab();
   const out = mkdtempSync(join(tmpdir(), 'viommu-bench-'));
   try {
     execFileSync('cc', ['-O3', '-static', '-o', join(out, 'map-unmap'), join(here, 'map-unmap.c')]);
-    const output = await bootVm(lab, { iommu: 'vtd', script: 'bench/kernel/in-vm.sh', out, seconds: 300 });
+    const output = await bootVm({ iommu: 'vtd', script: 'bench/kernel/in-vm.sh', out, seconds: 300 });
     const rows = rowsOf(readFileSync(join(out, 'results'), 'utf8'));
     if (rows.length === 0) throw new Error(`the VM gave no results:\n${output.slice(-2000)}`);
     if (process.argv.includes('--json')) console.log(JSON.stringify({ rows }));

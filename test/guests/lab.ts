@@ -1,18 +1,16 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { QEMU_FOLDER } from '../../src/cli/boot/tools.ts';
 
 /**
  * Makes the lab's QEMU the one that `viommu boot` finds: a folder of programs, one a processor. Returns what takes it away again.
- * @throws Error when there is no lab, or it cannot be set up.
+ * @throws Error when it cannot be set up.
  */
 export function useLabQemu(): () => void {
   if (process.env[QEMU_FOLDER] !== undefined) return () => {};
-  const lab = process.env['VIOMMU_LAB_DIR'] ?? resolve(import.meta.dirname, '../../../shared/lab');
-  if (!existsSync(join(lab, 'setup-qemu')))
-    throw new Error(`no lab at ${lab}: VIOMMU_LAB_DIR names it, or ${QEMU_FOLDER} a folder with QEMU`);
+  const lab = resolve(import.meta.dirname, '../lab');
   execFileSync(join(lab, 'setup-qemu'), { stdio: ['ignore', 'ignore', 'inherit'] });
   const folder = mkdtempSync(join(tmpdir(), 'viommu-qemu-'));
   for (const arch of ['x86_64', 'aarch64', 'riscv64']) {

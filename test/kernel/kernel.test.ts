@@ -14,10 +14,7 @@ import { replayInVm, replaySimulated } from './replay.ts';
  * is the same suite that `npm test` runs on the simulated kernel.
  */
 
-let lab: string;
-beforeAll(async () => {
-  lab = await openLab();
-});
+beforeAll(openLab);
 afterAll(closeLab);
 
 function report(iommu: Iommu, files: readonly VmFile[]): void {
@@ -29,7 +26,7 @@ function report(iommu: Iommu, files: readonly VmFile[]): void {
 }
 
 async function passes(iommu: Iommu, names: readonly string[]): Promise<void> {
-  const files = await runInVm(lab, { iommu, files: names });
+  const files = await runInVm({ iommu, files: names });
   report(iommu, files);
   expect(files.flatMap(({ failures }) => failures)).toEqual([]);
   expect(files.map(({ name }) => name).sort()).toEqual([...names].sort());
@@ -52,7 +49,7 @@ const once = ['iommufd-abi', 'vfio-abi', 'iommufd-objects'];
 // The longest first: they run beside each other, as many as there are processors.
 describe.concurrent('on the real kernel', { timeout: 1_200_000 }, () => {
   test('the host contract holds over VFIO sPAPR TCE, versions 1 and 2, in a pSeries guest', async () => {
-    const results = await inTurn(() => runInPpc64(lab));
+    const results = await inTurn(() => runInPpc64());
     for (const version of [1, 2]) {
       const ofVersion = results.filter(({ title }) => title.includes(`version ${version}`));
       expect(passedCases(`pSeries, vfio-spapr-tce version ${version}`, ofVersion)).toBeGreaterThan(20);
@@ -61,7 +58,7 @@ describe.concurrent('on the real kernel', { timeout: 1_200_000 }, () => {
 
   test('a recorded pseries guest is answered right, and lands right, with the host calls of the simulated kernel', async () => {
     const simulated = await replaySimulated();
-    for (const result of await inTurn(() => replayInVm(lab))) {
+    for (const result of await inTurn(() => replayInVm())) {
       const { host, answers, dma, hardwareDma, hostCalls, seconds } = result;
       const counts = `${answers.checked} answers, ${hardwareDma.checked} DMAs by the device, ${hostCalls.total} host calls`;
       console.log(`real kernel, vtd: ${host}: ${counts}, ${seconds.toFixed(0)} s`);
@@ -74,7 +71,7 @@ describe.concurrent('on the real kernel', { timeout: 1_200_000 }, () => {
   });
 
   test('an SMMUv3 that nests does on the simulated kernel what it does on the real one, operation by operation', async () => {
-    const { cases, operations } = await inTurn(() => runInArm64(lab, 'nested', ['contract', 'objects', 'operations']));
+    const { cases, operations } = await inTurn(() => runInArm64('nested', ['contract', 'objects', 'operations']));
     expect(passedCases('arm64, nested', cases)).toBeGreaterThan(35);
     expect(operations.length).toBeGreaterThan(100);
     console.log(`real kernel, arm64, nested: ${operations.length} operations compared`);
@@ -82,7 +79,7 @@ describe.concurrent('on the real kernel', { timeout: 1_200_000 }, () => {
   });
 
   test('the host contract behind an SMMUv3 with a second stage only', async () => {
-    const { cases } = await inTurn(() => runInArm64(lab, 's2', ['contract']));
+    const { cases } = await inTurn(() => runInArm64('s2', ['contract']));
     expect(passedCases('arm64, s2', cases)).toBeGreaterThan(25);
   });
 
@@ -95,7 +92,6 @@ describe.concurrent('on the real kernel', { timeout: 1_200_000 }, () => {
     const calls = programs.reduce((sum, { simulated }) => sum + simulated.program.length, 0);
     const played = await inTurn(() =>
       playInVm(
-        lab,
         areas,
         programs.map(({ simulated }) => simulated.program),
         PATHS,

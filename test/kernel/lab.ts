@@ -31,16 +31,15 @@ export interface VmFile {
   readonly failures: readonly string[];
 }
 
-/** Where the lab is; sets QEMU up in it, once. @throws Error when there is no lab, or QEMU cannot be set up. */
-export async function openLab(): Promise<string> {
-  const lab = process.env['VIOMMU_LAB_DIR'] ?? resolve(root, '../shared/lab');
-  if (!existsSync(join(lab, 'lab-vm'))) throw new Error(`no lab at ${lab}: VIOMMU_LAB_DIR names the folder that has lab-vm and setup-qemu`);
-  try {
-    await run(join(lab, 'setup-qemu'), { timeout: 600_000 });
-  } catch (error) {
-    throw new Error(`${join(lab, 'setup-qemu')} could not set QEMU up: ${(error as Error).message}`, { cause: error });
-  }
-  return lab;
+/** The lab's programs (README.md there). */
+export const lab = join(root, 'test/lab');
+
+/** Sets QEMU up, once. @throws Error with what the script says when it cannot be. */
+export async function openLab(): Promise<void> {
+  const script = join(lab, 'setup-qemu');
+  await run(script, { timeout: 600_000 }).catch((error) => {
+    throw new Error(`${script}: ${error.stderr || error.message}`, { cause: error });
+  });
 }
 
 /** What the VM mounts anew over this machine's files. */
@@ -98,13 +97,13 @@ export interface BootOptions {
 }
 
 /**
- * type1 takes IOMMUs that remap no interrupts; lab-vm says the same for iommufd. A busy machine makes the emulated timer late,
+ * type1 takes IOMMUs that remap no interrupts; vm-x86_64 says the same for iommufd. A busy machine makes the emulated timer late,
  * which the kernel would take for a broken one.
  */
 const kernelArguments = 'vfio_iommu_type1.allow_unsafe_interrupts=1 no_timer_check';
 
 /** Runs one of the lab's VMs, whose /mnt is `out`. Returns what it printed; how it ended is for what it left in `out` to say. */
-export function runLabVm(lab: string, program: string, arguments_: readonly string[], out: string): Promise<string> {
+export function runLabVm(program: string, arguments_: readonly string[], out: string): Promise<string> {
   return run(join(lab, program), arguments_, { env: { ...process.env, LAB_OUT: out }, maxBuffer: 1 << 26 }).then(
     ({ stdout, stderr }) => stdout + stderr,
     (error) => `${error.message}\n${error.stdout}\n${error.stderr}`,
@@ -112,10 +111,10 @@ export function runLabVm(lab: string, program: string, arguments_: readonly stri
 }
 
 /** Boots the VM and runs a script in it. Returns what it printed. */
-export async function bootVm(lab: string, { iommu, script, out, seconds, qemuArguments }: BootOptions): Promise<string> {
+export async function bootVm({ iommu, script, out, seconds, qemuArguments }: BootOptions): Promise<string> {
   const extra = qemuArguments === undefined ? [] : ['-x', qemuArguments];
   const arguments_ = ['-v', iommu, '-T', `${seconds}`, '-a', kernelArguments, ...extra, join(await shownRoot(), script)];
-  return runLabVm(lab, 'lab-vm', arguments_, out);
+  return runLabVm('vm-x86_64', arguments_, out);
 }
 
 export interface VmOptions {
@@ -126,7 +125,7 @@ export interface VmOptions {
 }
 
 /** Runs files of test/kernel/vm in the VM. @throws Error with the VM's output when it gave no results. */
-export async function runInVm(lab: string, { iommu, files, seconds = 280 }: VmOptions): Promise<VmFile[]> {
+export async function runInVm({ iommu, files, seconds = 280 }: VmOptions): Promise<VmFile[]> {
   const out = mkdtempSync(join(tmpdir(), 'viommu-vm-'));
   const devices = [7, 8].map((slot) => new DmaDevice(join(out, `dma${slot}.sock`), slot));
   try {
@@ -134,7 +133,7 @@ export async function runInVm(lab: string, { iommu, files, seconds = 280 }: VmOp
     writeFileSync(join(out, 'job.json'), JSON.stringify({ files }));
     // edu takes 28 bits of address unless it is told otherwise.
     const qemuArguments = ['-global edu.dma_mask=0xffffffffffffffff', ...devices.map((device) => device.qemuArguments)].join(' ');
-    const output = await bootVm(lab, { iommu, script: 'test/kernel/vm/run.sh', out, seconds, qemuArguments });
+    const output = await bootVm({ iommu, script: 'test/kernel/vm/run.sh', out, seconds, qemuArguments });
     const results = join(out, 'results.json');
     const found = existsSync(results) ? decode(JSON.parse(readFileSync(results, 'utf8'))) : [];
     if (found.length === 0) throw new Error(`the VM (${iommu}) gave no results:\n${output.slice(-3000)}`);

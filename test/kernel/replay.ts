@@ -9,27 +9,21 @@ import { bootVm } from './lab.ts';
 const run = promisify(execFile);
 const root = resolve(import.meta.dirname, '../..');
 
-/** @throws Error when the recordings are not there. */
-function recording(): string {
-  const folder = process.env['VIOMMU_TRACES_DIR'] ?? resolve(root, '../shared/traces');
-  const file = join(folder, 'pseries-linux-6.12-put-tce.ndjson.gz');
-  if (!existsSync(file)) throw new Error(`no recording ${file}: VIOMMU_TRACES_DIR names its folder`);
-  return file;
-}
+const RECORDING = join(root, 'test/recordings/pseries-linux-6.12-put-tce.ndjson.gz');
 
 /** The recording on the simulated kernel, by the same command. */
 export async function replaySimulated(): Promise<ReplayResult> {
-  const arguments_ = ['--import', 'tsx', join(root, 'src/cli/main.ts'), 'replay', recording(), '--path', 'shadow', '--json'];
+  const arguments_ = ['--import', 'tsx', join(root, 'src/cli/main.ts'), 'replay', RECORDING, '--path', 'shadow', '--json'];
   const { stdout } = await run(process.execPath, arguments_, { cwd: root });
   return JSON.parse(stdout);
 }
 
 /** The recording on the kernel of the VM, over each interface. @throws Error with what the command said when it gave no result. */
-export async function replayInVm(lab: string): Promise<ReplayResult[]> {
+export async function replayInVm(): Promise<ReplayResult[]> {
   const out = mkdtempSync(join(tmpdir(), 'viommu-replay-'));
   try {
-    copyFileSync(recording(), join(out, 'recording.ndjson.gz'));
-    const output = await bootVm(lab, { iommu: 'vtd', script: 'test/kernel/vm/replay.sh', out, seconds: 500 });
+    copyFileSync(RECORDING, join(out, 'recording.ndjson.gz'));
+    const output = await bootVm({ iommu: 'vtd', script: 'test/kernel/vm/replay.sh', out, seconds: 500 });
     return ['iommufd', 'vfio-type1'].map((host) => {
       const [result, error] = ['json', 'err'].map((end) => {
         const file = join(out, `${host}.${end}`);

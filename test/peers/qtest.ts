@@ -1,5 +1,5 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -20,24 +20,23 @@ import { fileURLToPath } from 'node:url';
  * 32-bit values are unsigned numbers, 64-bit values are bigint. `-accel qtest`, `-nodefaults` and no display are added.
  *
  * Beside it: pci.ts (configuration space, BARs), testdev.ts (DMA through the IOMMU under test).
- * The lab: ../shared/lab beside the repository, or VIOMMU_LAB_DIR. Without it every peer test fails, loudly.
+ * QEMU itself is what test/lab/setup-qemu brings.
  */
 
 export type Arch = 'x86_64' | 'aarch64' | 'riscv64' | 'ppc64' | 's390x';
 export type Address = number | bigint;
 
-const lab = process.env['VIOMMU_LAB_DIR'] ?? fileURLToPath(new URL('../../../shared/lab/', import.meta.url));
+const lab = fileURLToPath(new URL('../lab/', import.meta.url));
 const versions = new Map<Arch, string>();
 
 /**
  * First line of `qemu-system-ARCH --version`; installs QEMU with the lab's script where it is not installed yet (minutes).
- * @throws Error when there is no lab, or it cannot be set up.
+ * @throws Error when it cannot be set up.
  */
 function qemuVersion(arch: Arch): string {
   const known = versions.get(arch);
   if (known !== undefined) return known;
   const script = join(lab, 'qemu');
-  if (!existsSync(script)) throw new Error(`peers need the lab: no ${script} (VIOMMU_LAB_DIR names another folder)`);
   const ask = () => execFileSync(script, [arch, '--version'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
   let text: string;
   try {

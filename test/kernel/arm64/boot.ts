@@ -34,13 +34,12 @@ async function prepare(app: string): Promise<void> {
 }
 
 /** Runs parts of guest.ts in the VM. @throws Error with what the VM said when it did not come to the end. */
-export async function runInArm64(lab: string, smmu: Smmu, parts: readonly string[], seconds = 400): Promise<ArmResults> {
+export async function runInArm64(smmu: Smmu, parts: readonly string[], seconds = 400): Promise<ArmResults> {
   const out = mkdtempSync(join(tmpdir(), 'viommu-arm64-'));
   try {
     await prepare(join(out, 'app'));
-    const script = join(out, 'run.sh');
-    writeFileSync(script, `cd ${APP} && exec node test/kernel/arm64/guest.js ${smmu} ${parts.join(' ')} >/mnt/out 2>&1\n`);
-    const said = await runLabVm(lab, 'lab-vm-arm64', ['-v', smmu, '-T', `${seconds}`, script], out);
+    writeFileSync(join(out, 'run.sh'), `cd ${APP} && exec node test/kernel/arm64/guest.js ${smmu} ${parts.join(' ')} >/mnt/out 2>&1\n`);
+    const said = await runLabVm('vm-aarch64', ['-v', smmu, '-T', `${seconds}`, '/mnt/run.sh'], out);
     const output = readFileSync(join(out, 'out'), 'utf8');
     if (!output.endsWith('DONE\n')) throw new Error(`the arm64 VM did not come to the end:\n${output.slice(-3000)}\n${said.slice(-3000)}`);
     const lines = (prefix: string) => output.split('\n').flatMap((line) => (line.startsWith(prefix) ? [line.slice(prefix.length)] : []));

@@ -3,8 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { root } from '../foreign/compile.ts';
-import { runLabVm } from '../lab.ts';
+import { lab, runLabVm } from '../lab.ts';
 import { type Area, decodeResults, encodePrograms, type Played, type Program } from './program.ts';
 
 const run = promisify(execFile);
@@ -20,21 +19,16 @@ export const programCount = Number(process.env['VIOMMU_PROGRAMS'] ?? 1000);
 export const firstSeed = (Number(process.env['VIOMMU_SEED'] ?? Date.now() % 1_000_000) * 1_000_003) % 2 ** 31;
 
 /** Plays programs on the real kernel, in the VM. `paths`: what they open, by number. @throws Error with what the VM said when it did not come to the end. */
-export async function playInVm(
-  lab: string,
-  areas: readonly Area[],
-  programs: readonly Program[],
-  paths: readonly string[],
-): Promise<Played[]> {
+export async function playInVm(areas: readonly Area[], programs: readonly Program[], paths: readonly string[]): Promise<Played[]> {
   const out = mkdtempSync(join(tmpdir(), 'viommu-lockstep-'));
   try {
-    await run('cc', ['-O1', '-static', '-o', join(out, 'player'), join(root, 'test/lab/player.c')]);
+    await run('cc', ['-O1', '-static', '-o', join(out, 'player'), join(lab, 'player.c')]);
     writeFileSync(join(out, 'programs'), encodePrograms(areas, programs));
     writeFileSync(
       join(out, 'run.sh'),
       [...SCRIPT, `/tmp/player /tmp/programs /tmp/results ${paths.join(' ')} && cp /tmp/results /mnt`, WARNED].join('\n'),
     );
-    const said = await runLabVm(lab, 'lab-vm', ['-v', 'vtd', '-T', '300', '/mnt/run.sh'], out);
+    const said = await runLabVm('vm-x86_64', ['-v', 'vtd', '-T', '300', '/mnt/run.sh'], out);
     const results = join(out, 'results');
     if (!existsSync(results)) throw new Error(`the VM gave no results:\n${said.slice(-3000)}`);
     const warned = readFileSync(join(out, 'warned'), 'utf8');

@@ -7,6 +7,7 @@ import { gzipSync } from 'node:zlib';
 import { Cpio } from '../../../src/cli/boot/cpio.ts';
 import { compile, plainModules, root, vitestPackage } from '../foreign/compile.ts';
 import type { CaseResult } from '../foreign/vitest-shim.ts';
+import { lab } from '../lab.ts';
 
 /*
  * A pSeries guest in emulation: Debian's ppc64el kernel with its sPAPR TCE driver, node and koffi for it, and the host contract compiled to
@@ -70,7 +71,7 @@ const QEMU = [
 ];
 
 /** Runs the contract in the guest. @throws Error with what the guest said when it did not come to the end. */
-export async function runInPpc64(lab: string, seconds = 400): Promise<CaseResult[]> {
+export async function runInPpc64(seconds = 400): Promise<CaseResult[]> {
   const koffi: string = JSON.parse(readFileSync(join(root, 'node_modules/koffi/package.json'), 'utf8')).version;
   const folder = await setUp(koffi);
   const out = mkdtempSync(join(tmpdir(), 'viommu-ppc64-'));
