@@ -142,6 +142,24 @@ describe.each(pairs)('$name', (pair) => {
     expect(joinHiLo(both.gpaHi, both.gpaLo) >> 12n).toBe(2n);
   });
 
+  test('the budget is of loads, for all runs of the first stage together', () => {
+    const { ram, stages } = setUp(pair);
+    const pieces = 3 * 512;
+    // Three leaves of 2 MiB in the first stage, single pages that continue nothing in the second.
+    stages.writer.map(0x40200, 0x1000, pieces, READ | WRITE);
+    for (let page = 0; page < pieces; page++) stages.second.map(0x1000 + page, 0x8000 + 2 * page, 1, READ | WRITE);
+    const tables = { memory: ram.memory, first: stages.first, second: stages.secondOver };
+    const seen: number[] = [];
+    const visit = (iova: number) => seen.push(iova) > 0;
+    for (let next = 0x40200, calls = 0; next < 0x40200 + pieces; calls++) {
+      ram.reads = 0;
+      next = enumerateTwoStage(tables, next, 0x40200 + pieces - 1, visit, 600);
+      expect(ram.reads).toBeLessThanOrEqual(600 + 50);
+      expect(calls).toBeLessThan(4);
+    }
+    expect(seen).toEqual(Array.from({ length: pieces }, (_, page) => 0x40200 + page));
+  });
+
   property.prop(
     [
       fc.array(fc.tuple(fc.nat(40), fc.nat(40), fc.integer({ min: 1, max: 20 }), fc.boolean()), { maxLength: 12 }),
