@@ -1,4 +1,4 @@
-import { enablePatches, freeze, type Patch, produceWithPatches } from 'immer';
+import { enablePatches, freeze, type Patch } from 'immer';
 
 enablePatches();
 
@@ -26,31 +26,61 @@ export interface MachineState {
 /** Receives each change as immer patches: what happened, and what takes it back. */
 export type StateListener = (patches: readonly Patch[], inverse: readonly Patch[]) => void;
 
-type Mutable<T> = { -readonly [K in keyof T]: T[K] extends object | null ? Mutable<T[K]> : T[K] };
-
-/** The state of a machine, changed only through `update`, so that whoever listens can record all of it. */
+/**
+ * The state of a machine, so kept that a change costs what it changes, however many endpoints there are: it is written as patches at once, and
+ * the whole is put together when somebody looks at it.
+ */
 export class StateStore {
-  #state: MachineState;
+  readonly #rest: Omit<MachineState, 'endpoints'>;
+  readonly #endpoints = new Map<number, EndpointState>();
   readonly #listeners = new Set<StateListener>();
+  #state: MachineState | null = null;
 
-  constructor(initial: MachineState) {
-    this.#state = freeze(initial, true);
+  constructor(rest: Omit<MachineState, 'endpoints'>) {
+    this.#rest = rest;
   }
 
   get state(): MachineState {
+    this.#state ??= freeze({ ...this.#rest, endpoints: Object.fromEntries(this.#endpoints) }, true);
     return this.#state;
   }
 
-  update(change: (draft: Mutable<MachineState>) => void): void {
-    const [next, patches, inverse] = produceWithPatches(this.#state, (draft) => {
-      change(draft as Mutable<MachineState>);
-    });
-    this.#state = next;
-    if (patches.length > 0) for (const listener of this.#listeners) listener(patches, inverse);
+  endpoint(endpoint: number): EndpointState | undefined {
+    return this.#endpoints.get(endpoint);
+  }
+
+  /** Sets an endpoint's state; null takes the endpoint out. */
+  put(endpoint: number, state: EndpointState | null): void {
+    const before = this.#endpoints.get(endpoint);
+    if (state === null && before === undefined) return;
+    if (state === null) this.#endpoints.delete(endpoint);
+    else this.#endpoints.set(endpoint, freeze(state, true));
+    this.#tell([patch(endpoint, before, state)], [patch(endpoint, state ?? undefined, before ?? null)]);
+  }
+
+  clear(): void {
+    if (this.#endpoints.size === 0) return;
+    const before = [...this.#endpoints];
+    this.#endpoints.clear();
+    this.#tell(
+      before.map(([endpoint, state]) => patch(endpoint, state, null)),
+      before.map(([endpoint, state]) => patch(endpoint, undefined, state)),
+    );
+  }
+
+  #tell(patches: readonly Patch[], inverse: readonly Patch[]): void {
+    this.#state = null;
+    for (const listener of this.#listeners) listener(patches, inverse);
   }
 
   listen(listener: StateListener): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
+}
+
+/** What makes `before` of an endpoint `after`. */
+function patch(endpoint: number, before: EndpointState | undefined, after: EndpointState | null): Patch {
+  const path = ['endpoints', String(endpoint)];
+  return after === null ? { op: 'remove', path } : { op: before === undefined ? 'add' : 'replace', path, value: after };
 }

@@ -60,7 +60,7 @@ export class Machine {
           target,
         })
       : null;
-    this.#store = new StateStore({ target: target.name, host: host?.kind ?? null, endpoints: {} });
+    this.#store = new StateStore({ target: target.name, host: host?.kind ?? null });
     this.#unobserve = target.observe(this.#observer());
     const binder = this.#binder;
     this.#unobserveMemory = memory.observe(() => binder?.memoryChanged());
@@ -136,7 +136,7 @@ export class Machine {
   /** Takes a device out; a passed-through one goes back to the host. @throws RangeError when there is none; HostError when it cannot be detached. */
   remove(endpoint: number): void {
     this.#checkOpen();
-    if (this.state.endpoints[endpoint] === undefined) throw new RangeError(`Machine: no endpoint ${shown(endpoint)}`);
+    if (this.#store.endpoint(endpoint) === undefined) throw new RangeError(`Machine: no endpoint ${shown(endpoint)}`);
     this.#emulated.get(endpoint)?.end();
     this.#emulated.delete(endpoint);
     const device = this.#devices.get(endpoint);
@@ -146,9 +146,7 @@ export class Machine {
       device.close();
       this.#devices.delete(endpoint);
     }
-    this.#store.update((state) => {
-      delete state.endpoints[endpoint];
-    });
+    this.#store.put(endpoint, null);
   }
 
   /**
@@ -166,9 +164,7 @@ export class Machine {
     this.#devices.clear();
     for (const device of this.#emulated.values()) device.end();
     this.#emulated.clear();
-    this.#store.update((state) => {
-      state.endpoints = {};
-    });
+    this.#store.clear();
     if (errors.length === 1) throw errors[0];
     if (errors.length > 1) throw new AggregateError(errors, `Machine: ${errors.map(({ message }) => message).join('; ')}`);
   }
@@ -192,7 +188,7 @@ export class Machine {
   }
 
   #attach(endpoint: number, space: AddressSpace | null): number {
-    const known = this.state.endpoints[endpoint];
+    const known = this.#store.endpoint(endpoint);
     if (known === undefined) return 0;
     const result = this.#binder?.attach(endpoint, space) ?? 0;
     if (result === 0) this.#put(endpoint, known.kind, known.device, space);
@@ -202,7 +198,7 @@ export class Machine {
 
   /** An endpoint's path became another one without its guest having asked for it. */
   #refresh(endpoint: number): void {
-    const known = this.state.endpoints[endpoint];
+    const known = this.#store.endpoint(endpoint);
     if (known === undefined || known.kind === 'emulated') return;
     const { path, refused } = this.#pathOf(endpoint, known.kind);
     const same =
@@ -210,9 +206,7 @@ export class Machine {
       refused.length === known.refused.length &&
       refused.every(({ reason }, i) => reason === known.refused[i]?.reason);
     if (same) return;
-    this.#store.update((state) => {
-      Object.assign(state.endpoints[endpoint] as object, { path, refused });
-    });
+    this.#store.put(endpoint, { ...known, path, refused });
   }
 
   #checkOpen(): void {
@@ -223,7 +217,7 @@ export class Machine {
     this.#checkOpen();
     if (!Number.isInteger(endpoint) || endpoint < 0 || endpoint > 0xffff_ffff)
       throw new RangeError(`Machine: endpoint ${String(endpoint)} is no 32-bit number`);
-    if (this.state.endpoints[endpoint] !== undefined) throw new RangeError(`Machine: endpoint 0x${endpoint.toString(16)} is taken`);
+    if (this.#store.endpoint(endpoint) !== undefined) throw new RangeError(`Machine: endpoint 0x${endpoint.toString(16)} is taken`);
     if (this.target.knows?.(endpoint) === false)
       throw new RangeError(`Machine: ${this.target.name} has no endpoint 0x${endpoint.toString(16)}`);
   }
@@ -236,9 +230,7 @@ export class Machine {
 
   #put(endpoint: number, kind: EndpointState['kind'], device: string | null, space: AddressSpace | null): void {
     const { path, refused } = this.#pathOf(endpoint, kind);
-    this.#store.update((state) => {
-      state.endpoints[endpoint] = { kind, device, space: space?.name ?? null, path, refused: [...refused] };
-    });
+    this.#store.put(endpoint, { kind, device, space: space?.name ?? null, path, refused });
   }
 }
 

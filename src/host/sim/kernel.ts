@@ -54,6 +54,9 @@ export class SimKernel implements Port {
   /** Bytes pinned for DMA now. */
   pinnedBytes = 0;
   readonly #files = new Map<number, SimFile>();
+  /** No descriptor below it is free. */
+  #lowest = FIRST_DESCRIPTOR;
+  readonly #byName: ReadonlyMap<string, SimDevice>;
 
   constructor(machine: SimMachine, interfaces: readonly SimInterface[]) {
     this.machine = machine;
@@ -68,6 +71,7 @@ export class SimKernel implements Port {
       if (iommu === undefined) throw new RangeError(`SimKernel: ${config.name} names IOMMU ${config.iommu}, which there is not`);
       return this.createDevice({ pageRequests: false, ...config, iommu, group });
     });
+    this.#byName = new Map(this.devices.map((device) => [device.name, device]));
     for (const add of interfaces) add(this);
   }
 
@@ -87,7 +91,7 @@ export class SimKernel implements Port {
 
   /** @throws RangeError when there is no device of that name. */
   device(name = 'vfio0'): SimDevice {
-    const device = this.devices.find((candidate) => candidate.name === name);
+    const device = this.#byName.get(name);
     if (device === undefined) throw new RangeError(`SimKernel: no device ${name}`);
     return device;
   }
@@ -104,10 +108,9 @@ export class SimKernel implements Port {
 
   /** The lowest free descriptor, as POSIX wants it. */
   install(file: SimFile): number {
-    let fd = FIRST_DESCRIPTOR;
-    while (this.#files.has(fd)) fd++;
-    this.#files.set(fd, file);
-    return fd;
+    while (this.#files.has(this.#lowest)) this.#lowest++;
+    this.#files.set(this.#lowest, file);
+    return this.#lowest++;
   }
 
   open(path: string): number {
@@ -123,14 +126,14 @@ export class SimKernel implements Port {
   close(fd: number): number {
     const file = this.#files.get(fd);
     const result = this.hooks.call('close', fd, () => (file === undefined ? -errno.EBADF : 0));
-    this.#files.delete(fd);
+    if (this.#files.delete(fd)) this.#lowest = Math.min(this.#lowest, fd);
     file?.close();
     return result;
   }
 
   /** What sysfs has: the IOMMU group of each device. */
   readlink(path: string): string | number {
-    const device = this.devices.find(({ name }) => path === `/sys/class/vfio-dev/${name}/device/iommu_group`);
+    const device = this.#byName.get(/^\/sys\/class\/vfio-dev\/([^/]*)\/device\/iommu_group$/.exec(path)?.[1] ?? '');
     return device === undefined ? -errno.ENOENT : `../../../kernel/iommu_groups/${device.group.number}`;
   }
 
@@ -229,6 +232,7 @@ export class SimKernel implements Port {
       this.#files.delete(fd);
       file?.close();
     }
+    this.#lowest = FIRST_DESCRIPTOR;
     this.hooks.reset();
   }
 

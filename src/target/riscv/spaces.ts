@@ -6,6 +6,7 @@ import { CountedMemory, type EnumeratingStage, enumerateTwoStage } from '../../p
 import { IdentitySpace } from '../identity-space.ts';
 import { LargeLeaves } from '../large-leaves.ts';
 import { type AddressSpace, NO_PASID, type PfnRange, type RunVisitor, type TargetObserver } from '../target.ts';
+import { AttachedSpaces } from './attached-spaces.ts';
 import type { Registers } from './control/registers.ts';
 import { DdtMode } from './spec/registers.ts';
 import type { Contexts, Stages } from './translation/contexts.ts';
@@ -45,6 +46,8 @@ class TableSpace implements AddressSpace {
   readonly granuleLg2 = 12;
   readonly apertures: readonly PfnRange[];
   readonly stages: Stages;
+  readonly gscid: number;
+  readonly pscid: number;
   /** Of the stage that invalidations by address name: the first, or the second where the first is Bare. */
   readonly leaves = new LargeLeaves();
   readonly #parts: TableParts;
@@ -53,6 +56,8 @@ class TableSpace implements AddressSpace {
   constructor(name: string, stages: Stages, parts: TableParts) {
     this.name = name;
     this.stages = stages;
+    this.gscid = stages.device.second === null ? -1 : stages.device.gscid;
+    this.pscid = stages.pscid;
     this.#parts = parts;
     this.#memory = parts.tables;
     this.apertures = aperturesOf(stages);
@@ -163,7 +168,7 @@ export class Spaces {
   readonly #endpoints = new Set<number>();
   /** By what identifies a space: endpoints with equal contexts share one. */
   readonly #spaces = new Map<string, TableSpace>();
-  readonly #attached = new Map<number, AddressSpace | null>();
+  readonly #attached = new AttachedSpaces<TableSpace>((space) => space instanceof TableSpace);
   /** Endpoints that the observer refused to attach. */
   readonly #owed = new Set<number>();
   #observer: TargetObserver | null = null;
@@ -297,9 +302,8 @@ export class Spaces {
   }
 
   #dropUnused(): void {
-    const used = new Set(this.#attached.values());
     for (const [key, space] of this.#spaces) {
-      if (used.has(space)) continue;
+      if (this.#attached.reaches(space)) continue;
       this.#spaces.delete(key);
       this.#large.delete(space);
     }
@@ -307,20 +311,27 @@ export class Spaces {
 
   /** IOTINVAL.VMA: [first, last] of the spaces that the operands select. -1: any GSCID (host spaces), any PSCID. */
   changedFirst(gscid: number, pscid: number, first: number, last: number): void {
-    this.#announce(first, last, (stages) => gscidOf(stages) === gscid && (pscid < 0 || stages.pscid === pscid));
+    this.#announce(this.#attached.tagged(gscid, pscid), first, last);
   }
 
   /** IOTINVAL.GVMA: guest-physical pages [first, last] of a GSCID, -1: of all. Behind a first stage any page may have changed. */
   changedSecond(gscid: number, first: number, last: number): void {
-    const selected = (stages: Stages) => stages.device.second !== null && (gscid < 0 || gscidOf(stages) === gscid);
-    this.#announce(first, last, (stages) => selected(stages) && stages.first === null);
-    this.#announce(0, PFN_LIMIT - 1, (stages) => selected(stages) && stages.first !== null);
+    const selected = [...(gscid < 0 ? this.#attached.all : this.#attached.tagged(gscid, -1))].filter((space) => space.gscid >= 0);
+    this.#announce(
+      selected.filter(({ stages }) => stages.first === null),
+      first,
+      last,
+    );
+    this.#announce(
+      selected.filter(({ stages }) => stages.first !== null),
+      0,
+      PFN_LIMIT - 1,
+    );
   }
 
-  #announce(first: number, last: number, selected: (stages: Stages) => boolean): void {
+  #announce(spaces: Iterable<TableSpace>, first: number, last: number): void {
     if (this.#observer === null) return;
-    for (const space of new Set(this.#attached.values())) {
-      if (!(space instanceof TableSpace) || !selected(space.stages)) continue;
+    for (const space of spaces) {
       const from = space.leaves.first(first);
       const to = space.leaves.last(last);
       if (to - from >= LARGE) this.#postpone(space, from, to);
@@ -365,10 +376,6 @@ export class Spaces {
     if (this.#announced && this.#observer !== null) this.#announced = this.#observer.flush() < 0;
     return !this.isBehind;
   }
-}
-
-function gscidOf(stages: Stages): number {
-  return stages.device.second === null ? -1 : stages.device.gscid;
 }
 
 /** All that decides what the tables mean and which invalidations select them. */

@@ -55,11 +55,12 @@ export class CdevFile implements SimFile {
     if (file === undefined) return -errno.EBADF;
     if (!(file instanceof IommufdContext)) return -errno.EBADFD;
     const { iommu, group } = this.#device;
-    if (file.list(DeviceObject).some((object) => object.device === this.#device)) return -errno.EINVAL;
+    if (file.devices.has(this.#device)) return -errno.EINVAL;
     if (group.owner !== null && group.owner !== file) return group.owner instanceof IommufdContext ? -errno.EPERM : -errno.EBUSY;
     if (!iommu.config.isolatedMsi) return -errno.EPERM;
     group.owner = file;
     this.#context = file;
+    file.devices.add(this.#device);
     file.hold();
     this.#object = file.add(new DeviceObject(file, this.#device));
     this.#object.users++;
@@ -114,6 +115,7 @@ export class CdevFile implements SimFile {
     const [object, context] = [this.#object, this.#context];
     if (object === null || context === null) return;
     this.#object = null;
+    context.devices.delete(this.#device);
     object.detachAll();
     object.unbind();
     context.close();

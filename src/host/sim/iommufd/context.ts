@@ -75,6 +75,10 @@ export class IommufdContext implements SimFile {
   readonly #objects = new Map<number, KernelObject>();
   /** IDs of objects that are not whole yet, and of those that are gone without their user's doing: nobody else gets them. */
   readonly #hidden = new Set<number>();
+  /** Devices that are bound to it. */
+  readonly devices = new Set<SimDevice>();
+  /** No ID below it is free. */
+  #lowest = 1;
   #references = 1;
 
   constructor(kernel: SimKernel, handlers: ReadonlyMap<number, IoctlHandler>) {
@@ -101,10 +105,9 @@ export class IommufdContext implements SimFile {
 
   /** Gives the object its ID before it is whole: nobody finds it until it is published. */
   reserve<T extends KernelObject>(object: T): T {
-    let id = 1;
-    while (this.#objects.has(id) || this.#hidden.has(id)) id++;
-    object.id = id;
-    this.#hidden.add(id);
+    while (this.#objects.has(this.#lowest) || this.#hidden.has(this.#lowest)) this.#lowest++;
+    object.id = this.#lowest++;
+    this.#hidden.add(object.id);
     return object;
   }
 
@@ -165,6 +168,7 @@ export class IommufdContext implements SimFile {
     if (object === undefined) return -errno.ENOENT;
     if (object.users !== 1) return -errno.EBUSY;
     this.#objects.delete(id);
+    this.discard(id);
     if (this.vfioIoas === id) this.vfioIoas = 0;
     object.destroy();
     return 0;
@@ -173,6 +177,7 @@ export class IommufdContext implements SimFile {
   /** Takes back an ID whose object was not made in the end. */
   discard(id: number): void {
     this.#hidden.delete(id);
+    this.#lowest = Math.min(this.#lowest, id);
   }
 
   /** iommufd_object_tombstone_user: destroys an object whose ID its user still has in hand. */

@@ -1,0 +1,47 @@
+import { Session } from 'node:inspector';
+
+/** How often code is run, as V8 counts it: functions and the bodies of loops and branches. Not time, so the same wherever it is measured. */
+export class WorkCounter {
+  readonly #session = new Session();
+
+  constructor() {
+    this.#session.connect();
+    this.#post('Profiler.enable');
+    this.#post('Profiler.startPreciseCoverage', { callCount: true, detailed: true });
+  }
+
+  /** Blocks of this project that were entered while `run` ran; `except` names a file that does not count. */
+  of(run: () => void, except = ' '): number {
+    this.#take();
+    run();
+    let blocks = 0;
+    for (const { url, functions } of this.#take()) {
+      if (!url.includes('/src/') || url.includes(except)) continue;
+      for (const { ranges } of functions) for (const { count } of ranges) blocks += count;
+    }
+    return blocks;
+  }
+
+  close(): void {
+    this.#session.disconnect();
+  }
+
+  #take(): Coverage[] {
+    return (this.#post('Profiler.takePreciseCoverage') as { result: Coverage[] }).result;
+  }
+
+  /** Calls of a session with its own thread are answered at once. */
+  #post(method: string, parameters?: object): unknown {
+    let answer: unknown;
+    this.#session.post(method, parameters, (error, result) => {
+      if (error !== null) throw new Error(`${method}: ${error.message}`);
+      answer = result;
+    });
+    return answer;
+  }
+}
+
+interface Coverage {
+  readonly url: string;
+  readonly functions: readonly { readonly ranges: readonly { readonly count: number }[] }[];
+}
