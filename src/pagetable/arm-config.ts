@@ -67,8 +67,10 @@ export function describeArm(config: ArmTableConfig): Description {
   const { stage, granuleLg2, inputBits, outputBits, wide = false } = config;
   const most = wide ? 52 : 48;
   if (outputBits < 32 || outputBits > most) throw new RangeError(`Arm table: ${outputBits} output bits are not 32 to ${most}`);
-  if (inputBits <= granuleLg2 || inputBits > most)
-    throw new RangeError(`Arm table: ${inputBits} input bits are not ${granuleLg2 + 1} to ${most}`);
+  // FEAT_LVA: 64K tables take 52 bits whatever their descriptors hold.
+  const mostInput = granuleLg2 === 16 ? 52 : most;
+  if (inputBits <= granuleLg2 || inputBits > mostInput)
+    throw new RangeError(`Arm table: ${inputBits} input bits are not ${granuleLg2 + 1} to ${mostInput}`);
   if (config.dirty && config.accessFlag !== 'update') throw new RangeError('Arm table: dirty state needs the Access flag updated too');
   const levels = levelsOf(config);
   const leaves = levels.filter(({ leaf }) => leaf);

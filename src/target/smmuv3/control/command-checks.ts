@@ -15,15 +15,13 @@ const hypervisor = ({ Hyp }: Features) => Hyp === 0;
 const isSecure = (words: Int32Array) => isSet(words, STREAM.SSEC);
 const ATC_SIZE_ALL = 52;
 
-/** 4.4.1.1: a granule without a range or a level; what it says without one. */
-function rangeIsIllegal(words: Int32Array, features: Features): boolean {
+/** 4.4.1.1: a granule with neither a range nor a level. */
+function rangeIsIllegal(words: Int32Array, { RIL, DS }: Features): boolean {
   const tg = get(words, TLBI.TG);
-  const scaled = isSet(words, TLBI.NUM) || isSet(words, TLBI.SCALE);
+  if (RIL === 0 || tg === 0 || isSet(words, TLBI.NUM) || isSet(words, TLBI.SCALE)) return false;
   const ttl = get(words, TLBI.TTL);
-  if (features.RIL === 0) return tg !== 0 || scaled || ttl !== 0;
-  if (tg === 0) return scaled || ttl !== 0;
   // Level 1 of 16K tables has no leaves without 52-bit addresses: as level 0, which says nothing.
-  return !scaled && (ttl === 0 || (tg === 2 && ttl === 1 && features.DS === 0));
+  return ttl === 0 || (tg === 2 && ttl === 1 && DS === 0);
 }
 
 const FORMS: ReadonlyMap<number, Form> = new Map<number, Form>([

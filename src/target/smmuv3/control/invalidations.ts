@@ -144,7 +144,7 @@ export class Invalidations {
   #range(words: Int32Array, world: number, asid: number): void {
     const { iotlb } = this.#translator;
     const first = getWide(words, TLBI.ADDRESS);
-    const last = Math.min(first + pagesOf(words) - 1, PFN_LIMIT - 1);
+    const last = Math.min(first + this.#pagesOf(words) - 1, PFN_LIMIT - 1);
     if (asid === STAGE_2_ONLY) for (const tag of STAGE_2_TAGS) iotlb.invalidateRange(world, tag, first, last);
     // Over all ASIDs a cache may forget more.
     else if (asid === ANY_ASID) iotlb.invalidateSpace(world);
@@ -158,11 +158,11 @@ export class Invalidations {
     this.#forgetAsid(world, asid);
     this.#translator.iotlb.invalidateRange(world, 2 * asid, 0, 0);
   }
-}
 
-function pagesOf(words: Int32Array): number {
-  const tg = get(words, TLBI.TG);
-  if (tg === 0) return 1;
-  // SCALE above 39 is taken as 39.
-  return (get(words, TLBI.NUM) + 1) * 2 ** Math.min(get(words, TLBI.SCALE), 39) * 4 ** (tg - 1);
+  #pagesOf(words: Int32Array): number {
+    const tg = this.#registers.features.RIL === 1 ? get(words, TLBI.TG) : 0;
+    if (tg === 0) return 1;
+    // SCALE above 39 is taken as 39.
+    return (get(words, TLBI.NUM) + 1) * 2 ** Math.min(get(words, TLBI.SCALE), 39) * 4 ** (tg - 1);
+  }
 }

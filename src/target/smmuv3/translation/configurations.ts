@@ -9,6 +9,7 @@ import { CR2, GBPA, REG } from '../spec/registers.ts';
 import { S1DSS, STE, STE_BYTES } from '../spec/ste.ts';
 import { Context } from './context.ts';
 import { readContext } from './context-table.ts';
+import { LastRead } from './last-read.ts';
 import { contextMemory, Route, VERDICT } from './route.ts';
 import { StreamEntry } from './stream-entry.ts';
 import { readStreamEntry } from './stream-table.ts';
@@ -121,9 +122,19 @@ export class Configurations {
     const memory = contextMemory(entry, features, this.#memory);
     const words = new Int32Array(CD_BYTES / 4);
     const missing = readContext(this.#registers, memory, entry, index, words);
-    if (memory instanceof SecondStageMemory && memory.origin !== BY_FIRST_STAGE) return implicitFault(memory, CLASS.CD);
+    if (memory instanceof SecondStageMemory && memory.origin !== BY_FIRST_STAGE) {
+      const refusal = implicitFault(memory, CLASS.CD);
+      return refusal.number === EVENT.F_WALK_EABT ? { ...refusal, address: this.#unreadable(entry, index, words) } : refusal;
+    }
     if (missing !== null) return missing;
     const context = new Context(words, entry, features);
     return context.illegal === null ? context : BAD_CD;
+  }
+
+  /** The address of the stage 2 descriptor that could not be read: the fetch again, with somebody watching. */
+  #unreadable(entry: StreamEntry, index: number, words: Int32Array): number {
+    const watched = new LastRead(this.#memory);
+    readContext(this.#registers, contextMemory(entry, this.#registers.features, watched), entry, index, words);
+    return watched.address;
   }
 }

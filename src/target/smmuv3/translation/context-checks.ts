@@ -3,7 +3,7 @@ import { type Field, get, getWide, isSet } from '../../fields.ts';
 import { type Features, sizeOf } from '../capabilities.ts';
 import { CD } from '../spec/cd.ts';
 import { STE } from '../spec/ste.ts';
-import { GRANULES, greatestSize, hasGranule, isWide, rootOf } from './stage-2.ts';
+import { GRANULES, greatestSize, hasGranule, isWide, rootOf, takesWideInput } from './stage-2.ts';
 import { endiannessIsThere, type StreamEntry, WORLD_EL2 } from './stream-entry.ts';
 
 /** A context descriptor, and the entry that it was found by: some of its fields are about that one. */
@@ -31,7 +31,7 @@ function granuleOf({ words }: CheckedContext, upper: boolean): 12 | 14 | 16 | un
 function sizeIsLegal(cd: CheckedContext, upper: boolean): boolean {
   const granule = granuleOf(cd, upper) ?? 12;
   const size = get(cd.words, upper ? CD.T1SZ : CD.T0SZ);
-  const least = cd.features.VAX > 0 && isWide(cd.features, granule, on(cd, CD.DS)) ? 12 : 16;
+  const least = cd.features.VAX > 0 && takesWideInput(cd.features, granule, on(cd, CD.DS)) ? 12 : 16;
   return size >= least && size <= greatestSize(cd.features, granule);
 }
 

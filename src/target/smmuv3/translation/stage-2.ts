@@ -12,8 +12,13 @@ export function hasGranule(features: Features, granule: 12 | 14 | 16 | undefined
   return (granule === 12 ? features.GRAN4K : granule === 14 ? features.GRAN16K : features.GRAN64K) === 1;
 }
 
-/** Whether the granule's descriptors have 52-bit addresses (5.2 S2DS, 5.4 DS). */
+/** Whether the granule's descriptors have 52-bit addresses (5.2 S2DS, 5.4 DS): 64K ones where OAS has. */
 export function isWide(features: Features, granule: number, ds: boolean): boolean {
+  return granule === 16 ? sizeOf(features.OAS) === 52 : ds && features.DS === 1;
+}
+
+/** Whether the granule's input can have 52 bits (5.2 S2T0SZ, 5.4 T0SZ). */
+export function takesWideInput(features: Features, granule: number, ds: boolean): boolean {
   return granule === 16 || (ds && features.DS === 1);
 }
 

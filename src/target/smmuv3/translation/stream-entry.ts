@@ -1,7 +1,7 @@
 import { type Field, get, getWide, isSet } from '../../fields.ts';
 import { type Features, sizeOf } from '../capabilities.ts';
 import { CONFIG, CONFIG_PASSES, CONFIG_STAGE_1, CONFIG_STAGE_2, EATS, OVERRIDE, STE, STRW } from '../spec/ste.ts';
-import { granuleOf, greatestSize, hasGranule, isWide, outputSize, startFits } from './stage-2.ts';
+import { granuleOf, greatestSize, hasGranule, isWide, outputSize, startFits, takesWideInput } from './stage-2.ts';
 
 /** What STE rules are asked about. */
 interface Checked {
@@ -76,7 +76,7 @@ function isHypervisor({ words, s2, features }: Checked): boolean {
 function sizeIsLegal({ words, features }: Checked): boolean {
   const granule = granuleOf(words) ?? 12;
   const size = get(words, STE.S2T0SZ);
-  const least = Math.max(isWide(features, granule, isSet(words, STE.S2DS)) ? 12 : 16, 64 - sizeOf(features.OAS));
+  const least = Math.max(takesWideInput(features, granule, isSet(words, STE.S2DS)) ? 12 : 16, 64 - sizeOf(features.OAS));
   return size >= least && size <= greatestSize(features, granule);
 }
 

@@ -1,9 +1,10 @@
 import type { GuestMemory } from '../../../memory/guest-memory.ts';
 import { FAULT_TABLE_ACCESS, faultKind, OUT_HI, OUT_LENGTH, OUT_LO, OUT_PERMISSION, OUT_TYPE } from '../../../pagetable/page-table.ts';
-import { BY_FIRST_STAGE, CountedMemory } from '../../../pagetable/two-stage.ts';
+import { BY_FIRST_STAGE } from '../../../pagetable/two-stage.ts';
 import type { Features } from '../capabilities.ts';
 import type { Fault } from '../reporting/events.ts';
 import { CLASS, EVENT } from '../spec/events.ts';
+import { LastRead } from './last-read.ts';
 import { Route } from './route.ts';
 import { firstStageFault, implicitFault, outputFault } from './walk-faults.ts';
 
@@ -104,19 +105,5 @@ export class Walks {
     const { entry, context, verdict } = route;
     new Route(this.#features, watched, verdict, { entry, context }).second?.walk(hi, lo, wish);
     return watched.address;
-  }
-}
-
-/** Remembers what was loaded last. */
-class LastRead extends CountedMemory {
-  address = 0;
-
-  override load64(hi: number, lo: number): number {
-    this.address = (hi >>> 0) * 2 ** 32 + (lo >>> 0);
-    return super.load64(hi, lo);
-  }
-  override load64BE(hi: number, lo: number): number {
-    this.address = (hi >>> 0) * 2 ** 32 + (lo >>> 0);
-    return super.load64BE(hi, lo);
   }
 }
