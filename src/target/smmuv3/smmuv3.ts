@@ -1,7 +1,7 @@
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import { requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
-import type { AddressSpace, FirstStage, Target, TargetObserver } from '../target.ts';
+import type { AddressSpace, FirstStage, HardwareEvent, Target, TargetObserver } from '../target.ts';
 import { featuresOf } from './capabilities.ts';
 import { CommandQueue } from './control/command-queue.ts';
 import { Invalidations } from './control/invalidations.ts';
@@ -13,6 +13,7 @@ import { Refusals } from './reporting/refusals.ts';
 import { Stalls } from './reporting/stalls.ts';
 import { checkedState, type Smmuv3State, saveRegisters } from './saved-state.ts';
 import { Spaces } from './spaces.ts';
+import { EVENT } from './spec/events.ts';
 import { CR2, REG, REGISTER_BYTES } from './spec/registers.ts';
 import type { Smmuv3Options } from './surroundings.ts';
 import { Translator } from './translation/translator.ts';
@@ -27,11 +28,13 @@ import { Translator } from './translation/translator.ts';
  */
 export class Smmuv3 implements Target {
   readonly name = 'smmuv3';
+  readonly stageFormat = 'smmuv3';
   readonly memory: GuestMemory;
   readonly translated: Int32Array;
   readonly #registers: Registers;
   readonly #translator: Translator;
   readonly #stalls: Stalls;
+  readonly #events: Events;
   readonly #spaces: Spaces;
   readonly #commands: CommandQueue;
 
@@ -50,6 +53,7 @@ export class Smmuv3 implements Target {
     this.#registers = registers;
     const interrupts = new Interrupts(registers, options);
     const events = new Events(new OutputQueue(registers, memory, interrupts, EVENT_QUEUE), interrupts);
+    this.#events = events;
     this.#stalls = new Stalls(events, features, features.STALL_MODEL === 1 ? undefined : stalls);
     const refusals = new Refusals(events, this.#stalls, () => registers.cr2(CR2.RECINVSID));
     this.#translator = new Translator(registers, refusals, options);
@@ -84,6 +88,18 @@ export class Smmuv3 implements Target {
 
   stageOf(endpoint: number, pasid?: number): FirstStage | null {
     return this.#spaces.stageOf(endpoint, pasid);
+  }
+
+  /** A device that waits for a page is told that there will be none, and the guest of a fault: what stalls in hardware is not held here. */
+  report(event: HardwareEvent): void {
+    if (event.kind === 'record') this.#events.pass(event.words);
+    else if (event.kind === 'lost') this.#events.lost();
+    else {
+      const { endpoint, pasid, group, last, access, address } = event;
+      const request = { stream: endpoint, substream: pasid, hi: hiOf(address), lo: loOf(address), access };
+      this.#events.record({ number: EVENT.F_TRANSLATION }, request);
+      if (last) this.#spaces.answer(endpoint, pasid, group, 'invalid');
+    }
   }
 
   /** Also answers FAULT_ABORT, FAULT_RAZ_WI and FAULT_STALLED; otherwise a fault is its event's number, as `targetFault('smmuv3', …)` has it. */

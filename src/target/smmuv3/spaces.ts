@@ -3,7 +3,7 @@ import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { CountedMemory } from '../../pagetable/two-stage.ts';
 import { get } from '../fields.ts';
 import { IdentitySpace } from '../identity-space.ts';
-import { type AddressSpace, type FirstStage, NO_PASID, sameStage, type TargetObserver } from '../target.ts';
+import { type AddressSpace, type FirstStage, NO_PASID, type PageAnswer, sameStage, type TargetObserver } from '../target.ts';
 import type { Features } from './capabilities.ts';
 import { CONFIG, EATS, STE } from './spec/ste.ts';
 import { ENTRY_BUDGET, TableSpace } from './table-space.ts';
@@ -159,7 +159,14 @@ export class Spaces {
 
   /** The guest's own command, for hardware that walks the guest's tables. */
   command(words: Int32Array, endpoint: number): void {
-    this.#observer?.invalidated?.(words, endpoint);
+    if (this.#observer?.invalidated === undefined) return;
+    this.#observer.invalidated(words, endpoint);
+    this.#changed = true;
+  }
+
+  /** What becomes of a device's page requests. */
+  answer(endpoint: number, pasid: number, group: number, answer: PageAnswer): void {
+    this.#observer?.answered?.(endpoint, pasid, group, answer);
   }
 
   /** Before the guest can see that its commands are done. */

@@ -31,9 +31,11 @@ export class Invalidations {
     const stream = get(words, STREAM.STREAM) >>> 0;
     switch (words[0] & 0xff) {
       case OPCODE.CFGI_STE:
+        this.#spaces.command(words, stream);
         this.#forgetStream(stream);
         return;
       case OPCODE.CFGI_STE_RANGE:
+        this.#spaces.command(words, -1);
         this.#forgetStreams(stream, 2 ** (get(words, CFGI_RANGE.RANGE) + 1));
         return;
       case OPCODE.CFGI_CD:

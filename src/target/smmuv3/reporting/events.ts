@@ -77,6 +77,11 @@ export class Events {
     this.#append(words);
   }
 
+  /** Records of that hardware were lost: as if the queue had had no room (7.4). */
+  lost(): void {
+    if (this.#queue.isOn) this.#queue.overflow();
+  }
+
   #access({ number, s2 = false, on = CLASS.IN, tableRead = false }: Fault, { hi, lo, access }: Request): void {
     const words = this.#words;
     const writes = (access & WRITE) !== 0;
