@@ -6,7 +6,7 @@ import { hiOfPfn, loOfPfn, pfnOf, pfnOfHiLo } from '../../../src/memory/address.
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { OPCODE } from '../../../src/target/smmuv3/spec/commands.ts';
 import { Machine } from '../../../src/vmm/machine.ts';
-import { type Command, CONTEXTS, Guest, RAM_PAGES, type Table } from '../../target/smmuv3/guest.ts';
+import { CONTEXTS, type Command, Guest, RAM_PAGES, type Table } from '../../target/smmuv3/guest.ts';
 
 export const STREAMS = [0x20, 0x21] as const;
 /** IOVA page of the first mapping, and how many are looked at. */
@@ -64,8 +64,7 @@ export class SmmuMachine {
   /** A stream's descriptor for a substream, and the command that makes it count. */
   setContext(stream: number, table: Table, asid: number, substream = 0): void {
     const { inputBits, root } = table.config;
-    const ttb0 = Number(root >> 4n);
-    const values = { T0SZ: 64 - inputBits, TG0: 0, EPD1: 1, V: 1, IPS: 5, AA64: 1, R: 1, A: 1, AFFD: 1, ASET: 1, ASID: asid, TTB0: ttb0 };
+    const values = { T0SZ: 64 - inputBits, EPD1: 1, V: 1, IPS: 5, AA64: 1, R: 1, A: 1, AFFD: 1, ASID: asid, TTB0: Number(root >> 4n) };
     this.guest.setContext(substream, values, this.contexts(stream));
     this.guest.command(cfgiCd(stream, substream), SYNC);
   }
@@ -73,7 +72,7 @@ export class SmmuMachine {
   /** `config`: 0 abort, 4 bypass, 5 stage 1 with 2^`substreams` descriptors. */
   setStream(stream: number, config: number, substreams = 0): void {
     const pointer = this.contexts(stream) / 64;
-    this.guest.setStream(stream, { CONFIG: config, S1CONTEXTPTR: pointer, S1CDMAX: substreams, S1DSS: substreams > 0 ? 2 : 0, SHCFG: 1 } as never);
+    this.guest.setStream(stream, { CONFIG: config, S1CONTEXT_PTR: pointer, S1CDMAX: substreams, S1DSS: substreams > 0 ? 2 : 0 });
     this.guest.command(cfgiSte(stream), SYNC);
   }
 

@@ -1,0 +1,256 @@
+import { fc, test } from '@fast-check/vitest';
+import { describe, expect, vi } from 'vitest';
+import { errno } from '../../../src/host/errno.ts';
+import { CommandQueue } from '../../../src/host/iommufd/tegra241.ts';
+import { smmuv3 } from '../../../src/host/sim/index.ts';
+import { READ, READ_WRITE } from '../../../src/memory/access.ts';
+import { get } from '../../../src/target/fields.ts';
+import { EVENT, RECORD } from '../../../src/target/smmuv3/spec/events.ts';
+import type { Command, Table } from '../../target/smmuv3/guest.ts';
+import { BASE, DATA, PAGES, SmmuMachine, STREAMS, SYNC, tlbiAll, tlbiAsid, tlbiPage } from './smmuv3-machine.ts';
+
+/* The nested path of an SMMUv3 guest: Arm IHI 0070, chapters 4 and 5, before a simulated SMMUv3; with and without a queue of the guest's own. */
+
+const [FIRST, SECOND] = STREAMS;
+const [ABORT, BYPASS, STAGE_1] = [0, 4, 5];
+const ASIDS = [7, 8, 9];
+const hardwares = {
+  nested: () => smmuv3(),
+  'nested-queue': () => smmuv3({ tegra241: {} }),
+};
+
+type Step =
+  | {
+      readonly do: 'map' | 'unmap';
+      readonly table: number;
+      readonly page: number;
+      readonly to: number;
+      readonly pages: number;
+      readonly permission: number;
+      readonly name: 'each' | 'asid' | 'all';
+    }
+  | { readonly do: 'stream'; readonly stream: number; readonly config: number }
+  | { readonly do: 'context'; readonly stream: number; readonly table: number };
+
+const stream = fc.constantFrom(FIRST, SECOND);
+const step: fc.Arbitrary<Step> = fc.oneof(
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      do: fc.constantFrom('map' as const, 'map' as const, 'unmap' as const),
+      table: fc.nat(2),
+      page: fc.nat(PAGES - 1),
+      to: fc.nat(150).map((page) => DATA + page),
+      pages: fc.integer({ min: 1, max: 8 }),
+      permission: fc.constantFrom(READ, READ_WRITE, READ_WRITE),
+      name: fc.constantFrom('each' as const, 'asid' as const, 'all' as const),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({ do: fc.constant('stream' as const), stream, config: fc.constantFrom(ABORT, BYPASS, STAGE_1, STAGE_1) }),
+  },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('context' as const), stream, table: fc.nat(2) }) },
+);
+const program = fc.array(step, { minLength: 1, maxLength: 14 });
+
+class Program {
+  readonly smmu: SmmuMachine;
+  readonly tables: readonly Table[];
+
+  constructor(path: keyof typeof hardwares = 'nested') {
+    this.smmu = new SmmuMachine({ nesting: hardwares[path]() });
+    this.tables = ASIDS.map(() => this.smmu.guest.table());
+    for (const each of STREAMS) {
+      this.smmu.setContext(each, this.tables[0], ASIDS[0]);
+      this.smmu.setStream(each, STAGE_1);
+    }
+  }
+
+  edit(step: Extract<Step, { table: number; page: number }>): readonly Command[] {
+    const pages = Math.min(step.pages, PAGES - step.page);
+    const { table } = this.tables[step.table];
+    // Break before make: an entry goes through invalid, and the hardware hears of that.
+    table.unmap(BASE + step.page, pages);
+    const each = Array.from({ length: pages }, (_, i) => tlbiPage(ASIDS[step.table], BASE + step.page + i));
+    const forget = step.name === 'each' ? each : [step.name === 'asid' ? tlbiAsid(ASIDS[step.table]) : tlbiAll];
+    this.smmu.guest.command(...forget, SYNC);
+    if (step.do === 'map') table.map(BASE + step.page, step.to, pages, step.permission);
+    return forget;
+  }
+
+  run(step: Step): void {
+    if (step.do === 'stream') this.smmu.setStream(step.stream, step.config);
+    else if (step.do === 'context') this.smmu.setContext(step.stream, this.tables[step.table], ASIDS[step.table]);
+    else this.edit(step);
+  }
+
+  agrees(): void {
+    for (const index of [0, 1]) expect(this.smmu.hardware(index)).toEqual(this.smmu.software(index));
+  }
+}
+
+for (const path of Object.keys(hardwares) as (keyof typeof hardwares)[]) {
+  describe(`path ${path}`, () => {
+    test.prop([program], { numRuns: 30 })(
+      'random guests: hardware that forgets nothing by itself agrees after every CMD_SYNC, with no map and no unmap; an unmap is a call, or none with a queue',
+      (steps) => {
+        const guest = new Program(path);
+        expect(guest.smmu.machine.state.endpoints[FIRST]?.path).toBe(path);
+        for (const one of steps) {
+          guest.smmu.touch();
+          guest.smmu.calls();
+          guest.run(one);
+          const calls = guest.smmu.calls();
+          expect([calls['IOMMU_IOAS_MAP'], calls['IOMMU_IOAS_UNMAP'], calls['VFIO_DEVICE_DETACH_IOMMUFD_PT']]).toEqual([
+            undefined,
+            undefined,
+            undefined,
+          ]);
+          if (one.do === 'map' || one.do === 'unmap') expect(calls).toEqual(path === 'nested' ? { IOMMU_HWPT_INVALIDATE: 1 } : {});
+          guest.agrees();
+        }
+        guest.smmu.machine.close();
+        guest.smmu.host.close();
+        expect(guest.smmu.kernel.live()).toMatchObject({ descriptors: 0, domains: 0, pinnedBytes: 0 });
+      },
+    );
+
+    test.prop([program, fc.integer({ min: 1, max: 8 }), fc.integer({ min: 1, max: 3 })], { numRuns: 20 })(
+      'host calls fail: nothing stale is reached, and the rest is mended by what the guest does next',
+      (steps, nth, count) => {
+        const guest = new Program(path);
+        for (let i = 0; i < count; i++) guest.smmu.kernel.hooks.fail({ nth: nth + i, errno: errno.EIO });
+        for (const one of steps) {
+          guest.smmu.touch();
+          guest.run(one);
+          for (const index of [0, 1]) {
+            const meant = guest.smmu.software(index);
+            guest.smmu.hardware(index).forEach((found, i) => void (found !== null && expect(found).toBe(meant[i])));
+          }
+        }
+        guest.smmu.kernel.hooks.reset();
+        guest.smmu.guest.command(tlbiAll, SYNC);
+        for (const each of STREAMS) {
+          guest.smmu.setStream(each, ABORT);
+          guest.smmu.setStream(each, STAGE_1);
+        }
+        guest.smmu.hostDevices.forEach(({ closed }, index) => {
+          expect(guest.smmu.hardware(index)).toEqual(closed ? new Array(PAGES).fill(null) : guest.smmu.software(index));
+        });
+      },
+    );
+
+    test('one invalidation left out shows: the device reaches what was unmapped', () => {
+      const guest = new Program(path);
+      guest.tables[0].table.map(BASE, DATA, 4, READ_WRITE);
+      guest.smmu.touch();
+      guest.tables[0].table.unmap(BASE, 4);
+      expect(() => guest.agrees()).toThrow();
+      guest.smmu.guest.command(tlbiAsid(ASIDS[0]), SYNC);
+      guest.agrees();
+    });
+
+    test('substreams are the hardware’s to walk: a descriptor that the guest changes needs nothing but its own CFGI_CD', () => {
+      const guest = new Program(path);
+      const { smmu } = guest;
+      guest.tables[0].table.map(BASE, DATA, 1, READ_WRITE);
+      guest.tables[1].table.map(BASE, DATA + 1, 1, READ_WRITE);
+      smmu.setStream(FIRST, STAGE_1, 2);
+      smmu.setContext(FIRST, guest.tables[1], ASIDS[1], 3);
+      expect([smmu.hardware(0)[0], smmu.hardware(0, 3)[0], smmu.hardware(0, 2)[0]]).toEqual([`${DATA}/3`, `${DATA + 1}/3`, null]);
+      smmu.kernel.devices[0].dmaRead(BigInt(BASE) << 12n, new Uint8Array(1), 3);
+      smmu.calls();
+      smmu.setContext(FIRST, guest.tables[0], ASIDS[0], 3);
+      // Configuration is what a queue of the guest's does not take.
+      expect(smmu.calls()).toEqual({ IOMMU_HWPT_INVALIDATE: 1 });
+      expect(smmu.hardware(0, 3)).toEqual(smmu.software(0, 3));
+      expect(smmu.hardware(0, 3)[0]).toBe(`${DATA}/3`);
+    });
+
+    test('the hardware’s faults are the guest’s own events, with its stream and substream', () => {
+      const guest = new Program(path);
+      const { smmu } = guest;
+      smmu.setStream(FIRST, STAGE_1, 2);
+      smmu.setContext(FIRST, guest.tables[0], ASIDS[0], 1);
+      smmu.guest.events();
+      expect(smmu.kernel.devices[0].dmaWrite(BigInt(BASE) << 12n, new Uint8Array(1), 1)).toBeLessThan(0);
+      expect(smmu.guest.events()).toEqual([]);
+      smmu.machine.poll();
+      const [record, ...more] = smmu.guest.events();
+      expect(more).toEqual([]);
+      const fields = [RECORD.NUMBER, RECORD.STREAM, RECORD.SUBSTREAM, RECORD.SSV, RECORD.RNW].map((field) => get(record, field));
+      expect(fields).toEqual([EVENT.F_TRANSLATION, FIRST, 1, 1, 0]);
+      expect([record[4] >>> 0, record[5]]).toEqual([(BASE << 12) >>> 0, 0]);
+      expect(smmu.machine.eventDescriptors.length).toBeGreaterThan(0);
+    });
+  });
+}
+
+describe('host calls', () => {
+  /** Commands of one kind, as many as a queue of the guest's holds, and what they cost. */
+  function cost(path: keyof typeof hardwares, commands: readonly Command[]): Record<string, number> {
+    const { smmu } = new Program(path);
+    smmu.calls();
+    smmu.guest.command(...commands, SYNC);
+    return smmu.calls();
+  }
+
+  test('200 queued invalidations are one call; with a queue none', () => {
+    const commands = Array.from({ length: 200 }, (_, i) => tlbiPage(ASIDS[0], BASE + i));
+    expect(cost('nested', commands)).toEqual({ IOMMU_HWPT_INVALIDATE: 1 });
+    expect(cost('nested-queue', commands)).toEqual({});
+  });
+
+  test('the same stream table entry again is no allocation and no attach', () => {
+    const { smmu } = new Program();
+    smmu.calls();
+    smmu.setStream(FIRST, STAGE_1);
+    expect(smmu.calls()).toEqual({ IOMMU_HWPT_INVALIDATE: 1 });
+  });
+});
+
+describe('a queue of the guest’s own', () => {
+  test('that stops at an error is taken up by calls, and nothing is lost', () => {
+    const guest = new Program('nested-queue');
+    const { smmu } = guest;
+    guest.tables[0].table.map(BASE, DATA, 8, READ_WRITE);
+    smmu.touch();
+    guest.tables[0].table.unmap(BASE, 8);
+    // The hardware finds a command that it does not know in the place of one of the guest's.
+    const { add } = CommandQueue.prototype;
+    let added = 0;
+    const spy = vi.spyOn(CommandQueue.prototype, 'add').mockImplementation(function (this: CommandQueue, ...words) {
+      return added++ === 2 ? add.call(this, 0xff, 0, 0, 0) : add.apply(this, words);
+    });
+    smmu.calls();
+    smmu.guest.command(...Array.from({ length: 8 }, (_, i) => tlbiPage(ASIDS[0], BASE + i)), SYNC);
+    spy.mockRestore();
+    expect(smmu.calls()['IOMMU_HWPT_INVALIDATE']).toBeGreaterThan(0);
+    guest.agrees();
+    guest.run({ do: 'map', table: 0, page: 0, to: DATA, pages: 4, permission: READ_WRITE, name: 'each' });
+    expect(smmu.calls()).toEqual({ IOMMU_HWPT_INVALIDATE: 1 });
+    guest.agrees();
+  });
+
+  test('that does not go on is waited for within a bound', () => {
+    const guest = new Program('nested-queue');
+    const { smmu } = guest;
+    guest.tables[0].table.map(BASE, DATA, 8, READ_WRITE);
+    smmu.touch();
+    guest.tables[0].table.unmap(BASE, 8);
+    smmu.kernel.relax = () => {};
+    smmu.calls();
+    smmu.guest.command(...Array.from({ length: 8 }, (_, i) => tlbiPage(ASIDS[0], BASE + i)), SYNC);
+    expect(smmu.calls()['IOMMU_HWPT_INVALIDATE']).toBe(1);
+    guest.agrees();
+  });
+
+  test('lies where devices can read it and not write it', () => {
+    const { smmu } = new Program('nested-queue');
+    smmu.setStream(FIRST, BYPASS);
+    const top = 2n ** 48n - 4096n;
+    expect(smmu.kernel.devices[0].dmaRead(top, new Uint8Array(16))).toBe(0);
+    expect(smmu.kernel.devices[0].dmaWrite(top, new Uint8Array(16))).toBeLessThan(0);
+  });
+});
