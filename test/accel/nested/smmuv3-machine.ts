@@ -17,8 +17,8 @@ export const DATA = 300;
 
 /** CMD_SYNC without a signal. */
 export const SYNC: Command = [BigInt(OPCODE.SYNC), 0n];
-export const cfgiSte = (stream: number): Command => [BigInt(OPCODE.CFGI_STE) | (BigInt(stream) << 32n), 1n];
-export const cfgiCd = (stream: number, substream = 0): Command => [
+const cfgiSte = (stream: number): Command => [BigInt(OPCODE.CFGI_STE) | (BigInt(stream) << 32n), 1n];
+const cfgiCd = (stream: number, substream = 0): Command => [
   BigInt(OPCODE.CFGI_CD) | (BigInt(substream) << 12n) | (BigInt(stream) << 32n),
   1n,
 ];
