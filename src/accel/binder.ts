@@ -7,6 +7,7 @@ import { type Choice, checkWish, choose, type PathWish } from './choose.ts';
 import { type Backing, type Binding, DeviceGroup } from './device-group.ts';
 import { type GuestHardware, NOWHERE, type PathContext, type PathCounters, type StagedTarget } from './path.ts';
 import { seal, sealAll } from './seal.ts';
+import { SharedRam } from './shared-ram.ts';
 
 export interface BinderOptions {
   /** `auto` (default), or the only path that may serve. */
@@ -32,6 +33,7 @@ const BLOCKED: FirstStage = { kind: 'abort' };
 export class Binder implements TargetObserver {
   readonly #host: Host;
   readonly #memory: GuestMemory;
+  readonly #sharedRam: SharedRam;
   readonly #wish: PathWish;
   readonly #target: BinderOptions['target'];
   readonly #moved: (endpoint: number) => void;
@@ -53,6 +55,7 @@ export class Binder implements TargetObserver {
     checkWish(path);
     this.#host = host;
     this.#memory = memory;
+    this.#sharedRam = new SharedRam(host, memory);
     this.#wish = path;
     this.#target = target;
     this.#moved = moved;
@@ -189,6 +192,12 @@ export class Binder implements TargetObserver {
 
   /** Guest RAM is other than it was. Devices of a path that cannot follow are blocked: what has gone may be somebody else's by now. */
   memoryChanged(): void {
+    this.#sharedRam.add();
+    this.#remap();
+    this.#sharedRam.drop();
+  }
+
+  #remap(): void {
     for (const backing of [...this.#backings.values()]) {
       const result = backing.path.remap();
       if (backing.path.pending) this.#pending.add(backing);
@@ -208,7 +217,9 @@ export class Binder implements TargetObserver {
 
   /** Blocks every endpoint and frees what the paths hold on the host. Returns what could not be done as it should. */
   close(): HostError[] {
-    return [...this.#bindings.keys()].map((endpoint) => this.expel(endpoint)).filter((error) => error !== null);
+    const errors = [...this.#bindings.keys()].map((endpoint) => this.expel(endpoint)).filter((error) => error !== null);
+    this.#sharedRam.close();
+    return errors;
   }
 
   /** What a path could not finish in one slice follows by itself. */

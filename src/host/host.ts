@@ -2,6 +2,7 @@
 /** What paths, machines and plain users see of a host: no value in it is specific to an interface or to hardware. */
 
 import type { HostError } from './errno.ts';
+import type { SharedMemory } from './shared-memory.ts';
 
 /** Closed range of IOVA page frame numbers (4 KiB pages). */
 export interface IovaRange {
@@ -247,6 +248,8 @@ export interface Host {
   openDevice(path: string): HostDevice;
   /** @throws HostError, with the reason when the interface cannot meet a requirement. */
   createSpace(requirements?: SpaceRequirements): HostSpace;
+  /** Tells of memory that will be mapped again and again; the disposer says that it will no more. Absent: it makes no difference to the host. */
+  share?(memory: SharedMemory): () => void;
   /** Closes everything that was opened through it. Idempotent. */
   close(): void;
   [Symbol.dispose](): void;

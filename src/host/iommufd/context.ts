@@ -1,6 +1,7 @@
 import { HostError } from '../errno.ts';
 import type { HostCalls } from '../host.ts';
 import type { Port } from '../port.ts';
+import type { SharedMemory } from '../shared-memory.ts';
 import { type Command, callOnce } from './command.ts';
 import type { IoctlName } from './uapi.ts';
 
@@ -14,6 +15,8 @@ export class IommufdContext {
   readonly port: Port;
   readonly fd: number;
   readonly calls: HostCalls;
+  /** Memory of which parts are mapped by the file behind it. */
+  readonly shared = new Set<SharedMemory>();
   /** What must be freed when the host is closed. */
   readonly owned = new Set<{ dispose(): void }>();
 

@@ -2,6 +2,7 @@ import { requireObject, requireString } from '../../memory/arguments.ts';
 import { errno, HostError } from '../errno.ts';
 import type { Host, HostCalls, HostCapabilities, HostNesting, SpaceRequirements } from '../host.ts';
 import type { Port } from '../port.ts';
+import type { SharedMemory } from '../shared-memory.ts';
 import { type Handle, IommufdContext } from './context.ts';
 import { IommufdDevice } from './device.ts';
 import { FaultQueue } from './fault-queue.ts';
@@ -75,6 +76,13 @@ export class IommufdHost implements Host {
     const device = new IommufdDevice(this.#context.port, this.fd, path, (closed) => this.#devices.delete(closed));
     this.#devices.add(device);
     return device;
+  }
+
+  /** From now on spaces map parts of it by its file (IOMMU_IOAS_MAP_FILE), as far as the kernel can; of memory without a file nothing is kept. */
+  share(memory: SharedMemory): () => void {
+    const own = { ...memory };
+    if (own.file !== null) this.#context.shared.add(own);
+    return () => this.#context.shared.delete(own);
   }
 
   createSpace(requirements: SpaceRequirements = {}): IommufdSpace {

@@ -3,6 +3,7 @@ import { PFN_LIMIT, pfnOfHiLo } from '../../memory/address.ts';
 import { errno, HostError } from '../errno.ts';
 import type { HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
 import { outOfReach } from '../reach.ts';
+import { sharedMemoryOf } from '../shared-memory.ts';
 import { Command } from './command.ts';
 import { type Handle, type IommufdContext, KernelObject } from './context.ts';
 import { IommufdDevice } from './device.ts';
@@ -28,11 +29,16 @@ const OPTION_HUGE_PAGES = 1;
 /** Map flags by permission (src/memory/access.ts): READ is bit 0, WRITE bit 1. */
 const flagsOf = [0, MAP_READABLE, MAP_WRITEABLE, MAP_READABLE | MAP_WRITEABLE].map((flags) => flags | MAP_FIXED_IOVA);
 
+/** What IOMMU_IOAS_MAP_FILE answers for a file that it cannot map (none of a memfd, of shared memory, of huge pages), and a kernel that has no such call. */
+const NO_SUCH_FILE: ReadonlySet<number> = new Set([-errno.ENOTTY, -errno.EINVAL, -errno.EBADF, -errno.EOPNOTSUPP]);
+
 /** An I/O address space: an IOAS, whose hardware page tables the kernel makes as devices are attached to it. */
 export class IommufdSpace extends KernelObject implements HostSpace {
   readonly mappingLimit = Number.POSITIVE_INFINITY;
   readonly #required: SpaceRequirements;
   readonly #map: Command;
+  /** Made for the first file. */
+  #mapFile: Command | null = null;
   readonly #unmap: Command;
   readonly #copy: Command;
   #failed: IoctlName = 'IOMMU_IOAS_MAP';
@@ -81,6 +87,14 @@ export class IommufdSpace extends KernelObject implements HostSpace {
   }
 
   map(iova: number, host: number, pages: number, permission: number): number {
+    const { shared } = this.context;
+    const memory = shared.size === 0 ? null : sharedMemoryOf(shared, host, pages);
+    if (memory?.file) {
+      const offset = memory.file.offset + (BigInt(host - memory.first) << 12n);
+      const result = this.mapFile(iova, memory.file.fd, offset, pages, permission);
+      // A file that the kernel cannot map, or a kernel that maps none: the memory is there at its address all the same.
+      if (!NO_SUCH_FILE.has(result)) return result;
+    }
     const { words } = this.#map;
     words[MAP.flags] = flagsOf[permission & (READ | WRITE)];
     this.#map.setPages(MAP.address, host);
@@ -105,18 +119,21 @@ export class IommufdSpace extends KernelObject implements HostSpace {
 
   /** Maps `pages` pages of a file (a memfd, a file of /dev/shm) from byte `offset` on. Returns 0 or a negative errno. */
   mapFile(iova: number, fd: number, offset: bigint, pages: number, permission: number): number {
-    const { port, calls } = this.context;
-    const command = new Command(port, 'IOMMU_IOAS_MAP_FILE', MAP_FILE.bytes);
+    const command = this.#fileCommand();
     command.words[MAP_FILE.flags] = flagsOf[permission & (READ | WRITE)];
     command.words[MAP_FILE.ioas] = this.id;
     command.words[MAP_FILE.fd] = fd;
     command.set64(MAP_FILE.address, offset);
     command.setPages(MAP_FILE.length, pages);
     command.setPages(MAP_FILE.iova, iova);
-    calls.map++;
+    this.context.calls.map++;
     const result = command.call(this.context.fd);
-    command.release();
     return result < 0 ? this.#fail('IOMMU_IOAS_MAP_FILE', result, iova, pages) : 0;
+  }
+
+  #fileCommand(): Command {
+    this.#mapFile ??= new Command(this.context.port, 'IOMMU_IOAS_MAP_FILE', MAP_FILE.bytes);
+    return this.#mapFile;
   }
 
   unmap(iova: number, pages: number): number {
@@ -269,7 +286,7 @@ export class IommufdSpace extends KernelObject implements HostSpace {
   }
 
   protected override release(): void {
-    for (const command of [this.#map, this.#unmap, this.#copy]) command.release();
+    for (const command of [this.#map, this.#mapFile, this.#unmap, this.#copy]) command?.release();
   }
 }
 

@@ -1,5 +1,6 @@
 import { errno, HostError } from '../errno.ts';
 import type { Port } from '../port.ts';
+import type { SharedMemory } from '../shared-memory.ts';
 import { VfioHost } from '../vfio/host.ts';
 import { VFIO_SPAPR_TCE_IOMMU, VFIO_SPAPR_TCE_v2_IOMMU } from '../vfio/uapi.ts';
 import { TceSpace } from './space.ts';
@@ -15,6 +16,8 @@ const drivers = {
 export class TceHost extends VfioHost {
   /** 1: the default window alone; 2: dynamic windows, and memory that is registered before it is mapped. */
   readonly version: 1 | 2;
+  readonly #shared = new Set<SharedMemory>();
+  readonly #tceSpaces = new Set<TceSpace>();
 
   /** @throws HostError when the kernel lacks it or the user may not open it. */
   constructor(port: Port, version: 1 | 2 = 2) {
@@ -26,6 +29,24 @@ export class TceHost extends VfioHost {
   override createSpace(requirements: TceRequirements = {}): TceSpace {
     if (this.version === 1 && requirements.windows?.length)
       throw new HostError('VFIO_IOMMU_SPAPR_TCE_CREATE', errno.ENOTTY, undefined, 'version 1 has no dynamic windows');
-    return this.keep(new TceSpace(this, this.version, requirements));
+    const space = this.keep(new TceSpace(this, this.version, requirements, this.#shared));
+    this.#tceSpaces.add(space);
+    return space;
+  }
+
+  override dropSpace(space: TceSpace): void {
+    this.#tceSpaces.delete(space);
+    super.dropSpace(space);
+  }
+
+  /** Spaces that have devices register it now, others with their first device: once, and not with each map of a part (version 2). */
+  share(memory: SharedMemory): () => void {
+    const own = { ...memory };
+    this.#shared.add(own);
+    for (const space of this.#tceSpaces) space.shared(own);
+    return () => {
+      this.#shared.delete(own);
+      for (const space of this.#tceSpaces) space.unshared(own);
+    };
   }
 }

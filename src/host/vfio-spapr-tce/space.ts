@@ -1,6 +1,7 @@
 import { addressOfPfn, PAGE_LG2 } from '../../memory/address.ts';
 import { errno } from '../errno.ts';
 import type { IovaRange } from '../host.ts';
+import type { SharedMemory } from '../shared-memory.ts';
 import type { VfioHost } from '../vfio/host.ts';
 import { VfioSpace } from '../vfio/space.ts';
 import * as uapi from '../vfio/uapi.ts';
@@ -15,11 +16,15 @@ export class TceSpace extends VfioSpace {
   readonly #wishes: readonly WindowWish[];
   readonly #calls: WindowCalls;
   readonly #registered: RegisteredMemory;
+  /** Memory that the host was told of, and what of it is registered. */
+  readonly #shared: ReadonlySet<SharedMemory>;
+  readonly #ahead = new Set<SharedMemory>();
   #windows: TceWindow[] = [];
 
-  constructor(host: VfioHost, version: 1 | 2, requirements: TceRequirements) {
+  constructor(host: VfioHost, version: 1 | 2, requirements: TceRequirements, shared: ReadonlySet<SharedMemory>) {
     super(host, requirements);
     this.#version = version;
+    this.#shared = shared;
     this.#wishes = requirements.windows ?? [];
     this.#calls = new WindowCalls(host, this.container);
     this.#registered = new RegisteredMemory(
@@ -39,6 +44,7 @@ export class TceSpace extends VfioSpace {
     if (typeof info === 'number') return this.fail('VFIO_IOMMU_SPAPR_TCE_GET_INFO', info);
     this.#windows = info.defaultWindow.last > info.defaultWindow.first ? [info.defaultWindow] : [];
     if (this.#version === 1) return this.#enable();
+    for (const memory of this.#shared) this.#registerAhead(memory);
     for (const wish of this.#wishes) {
       const result = this.#create(wish, info);
       if (result < 0) return result;
@@ -52,6 +58,7 @@ export class TceSpace extends VfioSpace {
   protected emptied(): void {
     this.#windows = [];
     this.#registered.clear();
+    this.#ahead.clear();
   }
 
   /** Version 1 pins and counts by the size of the window, so it has to be switched on. */
@@ -225,6 +232,20 @@ export class TceSpace extends VfioSpace {
     if (this.#version === 1) return 0;
     const result = this.#registered.hold(host, pages);
     return result < 0 ? this.fail('VFIO_IOMMU_SPAPR_REGISTER_MEMORY', result, 0, 0) : 0;
+  }
+
+  /** The host was told of it: registered ahead while there is a device. */
+  shared(memory: SharedMemory): void {
+    if (this.#version === 2 && this.live) this.#registerAhead(memory);
+  }
+
+  unshared(memory: SharedMemory): void {
+    if (this.#ahead.delete(memory)) this.#registered.drop(memory.first, memory.pages);
+  }
+
+  /** Where the kernel will not (the limit on locked memory), parts are registered with their mappings. */
+  #registerAhead(memory: SharedMemory): void {
+    if (this.#registered.hold(memory.first, memory.pages) >= 0) this.#ahead.add(memory);
   }
 
   unregisterMemory(host: number, pages: number): void {

@@ -196,7 +196,7 @@ export class Domains {
       leave(endpoint);
       if (from !== null) join(endpoint, from);
       // ATTACH.4: the endpoint is not compatible with the domain.
-      return to !== null && (result === EINVAL || result === ERANGE) ? S_UNSUPP : statusOf(result);
+      return to !== null && INCOMPATIBLE.has(result) ? S_UNSUPP : statusOf(result);
     }
     if (from !== null) this.#dropIfEmpty(from);
     if (to !== null) this.#domains.set(to.id, to);
@@ -215,8 +215,8 @@ export class Domains {
   }
 }
 
-const EINVAL = -22;
-const ERANGE = -34;
+/** How hosts refuse a device that cannot reach what a space maps or must be able to map: EINVAL, ERANGE, EADDRINUSE (iommufd). */
+const INCOMPATIBLE: ReadonlySet<number> = new Set([-22, -34, -98]);
 
 function join(endpoint: Endpoint, domain: Domain): void {
   domain.add(endpoint.reserved);

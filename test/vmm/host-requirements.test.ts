@@ -1,0 +1,149 @@
+import { describe, expect, test } from 'vitest';
+import { openHost } from '../../src/host/registry.ts';
+import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
+import { GuestMemory, type GuestRegion } from '../../src/memory/guest-memory.ts';
+import { VirtioIommu, type VirtioIommuOptions } from '../../src/target/virtio-iommu/index.ts';
+import { S_OK, S_UNSUPP } from '../../src/target/virtio-iommu/spec/requests.ts';
+import { Machine } from '../../src/vmm/machine.ts';
+import { groupPaths } from '../host/sim-fixture.ts';
+
+/** What a machine asks of a host beyond single mappings, and what the guest is told where the host cannot. */
+
+const RAM = 64 * 4096;
+const RW = 3;
+const page = (at: number) => [BigInt(at) << 12n, (BigInt(at) << 12n) | 0xfffn] as const;
+
+interface Setup {
+  readonly kind: string;
+  readonly kernel: SimKernel;
+  readonly memory: GuestMemory;
+  readonly options?: Partial<VirtioIommuOptions>;
+}
+
+/** A machine with endpoints 0, 1, …, one for each device of the kernel. */
+function machineOf({ kind, kernel, memory, options }: Setup) {
+  const host = openHost(kind, kernel);
+  const target = new VirtioIommu({ memory, bootBypass: false, ...options });
+  const machine = new Machine({ memory, target, host });
+  const paths = kind === 'iommufd' ? kernel.devices.map(({ path }) => path) : groupPaths(kernel);
+  const attached = paths.map((path, endpoint) => {
+    target.addEndpoint(endpoint);
+    return machine.passThrough(endpoint, path);
+  });
+  target.negotiate();
+  return { host, target, machine, attached };
+}
+
+function ramOf(kernel: SimKernel, more: Partial<GuestRegion> = {}): GuestMemory {
+  const ram = kernel.allocate(RAM);
+  return new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address, ...more }]);
+}
+
+describe('GuestRegion.file (iommufd: IOMMU_IOAS_MAP_FILE)', () => {
+  function fileMachine(file: string | null) {
+    const kernel = simKernel();
+    kernel.createFile('/dev/shm/ram', RAM + 4096);
+    const fd = kernel.open('/dev/shm/ram');
+    const all = kernel.mmap(fd, RAM + 4096, 0n);
+    if (typeof all === 'number') throw new Error('no mmap');
+    const behind = file === null ? fd : kernel.open(file);
+    const region = { gpa: 0n, buffer: all.buffer, offset: 4096, hostAddress: all.address + 4096n, file: { fd: behind, offset: 4096n } };
+    const made = machineOf({ kind: 'iommufd', kernel, memory: new GuestMemory([region]) });
+    const calls = (name: string) => kernel.hooks.counts.get(name) ?? 0;
+    return { ...made, kernel, bytes: new Uint8Array(all.buffer), calls };
+  }
+
+  test('RAM of a file is mapped by the file, at the right place in it; the account can move to another process', () => {
+    const { target, kernel, bytes, calls, machine, host } = fileMachine(null);
+    expect(target.attach(1, 0)).toBe(S_OK);
+    expect(target.map(1, ...page(16), 5n << 12n, RW)).toBe(S_OK);
+    expect([calls('IOMMU_IOAS_MAP_FILE'), calls('IOMMU_IOAS_MAP')]).toEqual([1, 0]);
+    bytes[6 * 4096 + 7] = 0x5a;
+    const byte = new Uint8Array(1);
+    expect(kernel.device().dmaRead((16n << 12n) + 7n, byte)).toBe(0);
+    expect(byte[0]).toBe(0x5a);
+    machine.close();
+    host.close();
+  });
+
+  test('a file that the kernel cannot map: by address, as without a file', () => {
+    const { target, kernel, calls } = fileMachine('/dev/iommu');
+    expect(target.attach(1, 0)).toBe(S_OK);
+    expect(target.map(1, ...page(16), 5n << 12n, RW)).toBe(S_OK);
+    expect(calls('IOMMU_IOAS_MAP')).toBe(1);
+    expect(kernel.device().dmaRead(16n << 12n, new Uint8Array(1))).toBe(0);
+  });
+});
+
+describe('guest RAM on POWER hosts (VFIO_IOMMU_SPAPR_REGISTER_MEMORY)', () => {
+  const power = () => simKernel({ iommus: [{ tce: {} }] });
+  const options = { inputRange: { start: 0n, last: 0x7fff_ffffn } };
+
+  test('is registered once, when the first device comes, and not with maps and unmaps', () => {
+    const kernel = power();
+    const { target, host } = machineOf({ kind: 'vfio-spapr-tce', kernel, memory: ramOf(kernel), options });
+    const registrations = () => kernel.hooks.counts.get('VFIO_IOMMU_SPAPR_REGISTER_MEMORY') ?? 0;
+    expect(target.attach(1, 0)).toBe(S_OK);
+    expect(registrations()).toBe(1);
+    const control = host.calls.control;
+    for (let i = 0; i < 32; i++) expect(target.map(1, ...page(i), BigInt(2 * (i % 16)) << 12n, RW)).toBe(S_OK);
+    for (let i = 0; i < 32; i++) expect(target.unmap(1, ...page(i))).toBe(S_OK);
+    expect([registrations(), kernel.hooks.counts.get('VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY') ?? 0]).toEqual([1, 0]);
+    expect(host.calls.control, 'no call beside maps and unmaps').toBe(control);
+  });
+
+  test('RAM that is plugged in is registered too, RAM that is removed is let go', () => {
+    const kernel = power();
+    const memory = ramOf(kernel);
+    const { target } = machineOf({ kind: 'vfio-spapr-tce', kernel, memory, options });
+    target.attach(1, 0);
+    const more = kernel.allocate(RAM);
+    memory.add({ gpa: 0x100_0000n, buffer: more.buffer, hostAddress: more.address });
+    expect(kernel.live()['registrations']).toBe(2);
+    expect(target.map(1, ...page(3), 0x100_0000n, RW)).toBe(S_OK);
+    memory.remove(0x100_0000n);
+    expect(kernel.live()['registrations']).toBe(1);
+  });
+
+  test('where the kernel will not have all of it, what is mapped is registered', () => {
+    const kernel = power();
+    const made = machineOf({ kind: 'vfio-spapr-tce', kernel, memory: ramOf(kernel), options });
+    kernel.hooks.fail({ kind: 'VFIO_IOMMU_SPAPR_REGISTER_MEMORY', nth: 1, errno: 12 });
+    expect(made.target.attach(1, 0)).toBe(S_OK);
+    expect(made.target.map(1, ...page(3), 0n, RW)).toBe(S_OK);
+    expect(kernel.device().dmaRead(3n << 12n, new Uint8Array(1))).toBe(0);
+  });
+});
+
+describe.each(['iommufd', 'vfio-type1'])('an endpoint whose IOMMU reaches less, over %s', (kind) => {
+  test('ATTACH to a domain that maps where it cannot reach: UNSUPP (5.13.6.3.2), and both stand where they stood', () => {
+    const narrow = { aperture: { first: 0n, last: 0x7f_ffffn } };
+    const wide = { aperture: { first: 0n, last: 0xff_ffffn } };
+    const kernel = simKernel({
+      iommus: [wide, narrow],
+      devices: [
+        { name: 'vfio0', iommu: 0 },
+        { name: 'vfio1', iommu: 1 },
+      ],
+    });
+    const options = { inputRange: { start: 0n, last: 0xff_ffffn } };
+    const { target } = machineOf({ kind, kernel, memory: ramOf(kernel), options });
+    expect(target.attach(1, 0)).toBe(S_OK);
+    expect(target.map(1, ...page(0xfff), 0n, RW)).toBe(S_OK);
+    expect(target.attach(1, 1)).toBe(S_UNSUPP);
+    expect(kernel.device('vfio0').dmaRead(0xff_f000n, new Uint8Array(1))).toBe(0);
+    expect(kernel.device('vfio1').dmaRead(0xff_f000n, new Uint8Array(1))).not.toBe(0);
+  });
+});
+
+test('bypass where the host IOMMU has 64 KiB pages and RAM is aligned to them (type1: iommufd takes no IOMMU with larger pages than the kernel’s)', () => {
+  const kernel = simKernel({ iommus: [{ pageSizes: 0x1_0000n }] });
+  const raw = kernel.allocate(RAM + 0x1_0000);
+  const offset = Number(-raw.address & 0xffffn);
+  const region = { gpa: 0n, buffer: raw.buffer, offset, bytes: RAM, hostAddress: raw.address + BigInt(offset) };
+  machineOf({ kind: 'vfio-type1', kernel, memory: new GuestMemory([region]), options: { bootBypass: true } });
+  new Uint8Array(raw.buffer)[offset + 0x3_1234] = 0x5a;
+  const byte = new Uint8Array(1);
+  expect(kernel.device().dmaRead(0x3_1234n, byte)).toBe(0);
+  expect(byte[0]).toBe(0x5a);
+});
