@@ -52,7 +52,15 @@ describe('stock Linux', () => {
     const recipe = recipes.find((one) => one.iommu === iommu)!;
     const choices: GuestChoices = { cpus: 1, remap: false, tasks: [], append: [], variant: null, ...wanted };
     const lines: string[] = [];
-    const report = await boot({ recipe, choices, kernel: null, seconds: SECONDS, line: (text) => lines.push(text), progress: () => {} });
+    const report = await boot({
+      recipe,
+      choices,
+      kernel: null,
+      record: null,
+      seconds: SECONDS,
+      line: (text) => lines.push(text),
+      progress: () => {},
+    });
     const wrong = report.checks.filter(({ ok }) => !ok);
     expect(wrong, lines.slice(-80).join('\n')).toEqual([]);
     // Each kind of check is there, so that none passed by being left out.

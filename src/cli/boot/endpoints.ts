@@ -7,7 +7,8 @@ import { FunctionDma } from '../../vmm/pci/index.ts';
 import { TranslatedMemory } from '../../vmm/translated-memory.ts';
 import { PciVfioDevice } from '../../vmm/vfio-user/index.ts';
 import { VirtioPci } from '../../vmm/virtio/index.ts';
-import { type Deliver, DISK, DISK_SLOT, ENGINE, ENGINE_SLOT, type GuestFunction, type GuestUnit } from './recipe.ts';
+import { DISK, DISK_SLOT, ENGINE, ENGINE_SLOT, type GuestFunction, type GuestUnit } from './recipe.ts';
+import type { Deliver } from './record/witness.ts';
 
 /** What the devices did, for the report. */
 export interface EndpointReport {

@@ -10,6 +10,7 @@ interface Options {
   readonly timeout: string;
   readonly remap: boolean;
   readonly variant?: string;
+  readonly record?: string;
   readonly task: readonly string[];
   readonly append: readonly string[];
   readonly console: boolean;
@@ -33,6 +34,7 @@ export const bootCommand: Command = {
       .option('--variant <name>', "a variant of the IOMMU's own")
       .option('--task <name>', 'something more that the guest does: reboot, rebind', collect, [])
       .option('--append <text>', "more for the kernel's command line", collect, [])
+      .option('--record <file>', 'writes what the guest did to its IOMMU, for `viommu replay`')
       .option('--console', "shows the guest's console on standard error", false)
       .action(async (options: Options) => end(await run(options, output)));
   },
@@ -47,6 +49,7 @@ async function run(options: Options, output: Output): Promise<number> {
   if (options.variant !== undefined && !recipe.variants.includes(options.variant))
     throw new UsageError(`--variant ${options.variant}: ${recipe.iommu} has ${recipe.variants.join(', ') || 'none'}`);
   if (options.remap && recipe.remapping === null) throw new UsageError(`--remap: ${recipe.iommu} remaps no interrupts`);
+  if (options.record !== undefined && !recipe.recordable) throw new UsageError(`--record: ${recipe.iommu} cannot be recorded`);
   const report = await boot({
     recipe,
     choices: {
@@ -57,6 +60,7 @@ async function run(options: Options, output: Output): Promise<number> {
       variant: options.variant ?? null,
     },
     kernel: options.kernel ?? null,
+    record: options.record ?? null,
     seconds: positive('--timeout', options.timeout, 3600),
     line: options.console ? (text) => output.err(text) : () => {},
     progress: (text) => output.progress?.(text),

@@ -2,6 +2,7 @@ import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { Target } from '../../target/target.ts';
 import type { RegisterCounts } from '../../vmm/units/index.ts';
 import type { PciVfioDevice } from '../../vmm/vfio-user/index.ts';
+import type { Deliver, Witness } from './record/witness.ts';
 
 /** How a guest is to be run; each IOMMU takes what applies to it. */
 export interface GuestChoices {
@@ -24,9 +25,6 @@ export interface GuestFunction {
   /** What its client maps goes there. */
   readonly memory: GuestMemory;
 }
-
-/** Sends a message to the guest's interrupt controllers. */
-export type Deliver = (address: bigint, data: number) => void;
 
 /** Files of one run. */
 export interface RunFiles {
@@ -69,8 +67,10 @@ export interface GuestRecipe {
   readonly remapping: RegExp | null;
   /** What --variant may name. */
   readonly variants: readonly string[];
+  /** Whether all that the guest does goes by the witness. */
+  readonly recordable: boolean;
   /** `deliver`: for the unit's own interrupts. */
-  build(choices: GuestChoices, deliver: Deliver): GuestUnit;
+  build(choices: GuestChoices, deliver: Deliver, witness: Witness): GuestUnit;
   /** Where firmware puts the registers, as far as is known: a wrong guess costs a start. */
   readonly guess: bigint;
 }
@@ -96,7 +96,11 @@ export function functionArgument(fn: GuestFunction, socket: string, more: object
   return ['-device', JSON.stringify(description)];
 }
 
+/** Bytes of RAM of each guest. */
+export const RAM_BYTES = 512 << 20;
+
 /** Guest RAM that a client of ours can be given. */
-export function ramArguments(megabytes: number): readonly string[] {
+export function ramArguments(): readonly string[] {
+  const megabytes = RAM_BYTES >> 20;
   return ['-m', `${megabytes}`, '-object', `memory-backend-memfd,id=ram0,size=${megabytes}M,share=on`];
 }

@@ -7,7 +7,9 @@ import { debianGuest } from './debian.ts';
 import { type EndpointReport, Endpoints } from './endpoints.ts';
 import { initramfs } from './initramfs.ts';
 import { Qemu } from './qemu.ts';
-import { type Deliver, functionArgument, type GuestChoices, type GuestFunction, type GuestRecipe, type GuestUnit } from './recipe.ts';
+import { functionArgument, type GuestChoices, type GuestFunction, type GuestRecipe, type GuestUnit } from './recipe.ts';
+import { Recorder } from './record/recorder.ts';
+import { bystander, type Deliver, type Witness } from './record/witness.ts';
 import { findQemu } from './tools.ts';
 
 /** What the guest, or this side, says of one thing that should be so. */
@@ -40,6 +42,8 @@ export interface BootOptions {
   /** Another kernel than Debian's; its modules are Debian's then, if they fit. */
   readonly kernel: string | null;
   readonly seconds: number;
+  /** Where to write what the guest did to its IOMMU; null: nowhere. */
+  readonly record: string | null;
   readonly line: (text: string) => void;
   readonly progress: (text: string) => void;
 }
@@ -65,8 +69,11 @@ export async function boot(options: BootOptions): Promise<BootReport> {
     truncateSync(disk, DISK_BYTES);
     const backend = new FileBackend(disk);
     try {
-      const machine = new GuestMachine(recipe, choices, backend);
-      return await machine.run(qemu, { folder, kernel: options.kernel ?? guest.kernel, initrd }, options);
+      const recorder = options.record === null ? null : new Recorder();
+      const machine = new GuestMachine(recipe, choices, backend, recorder ?? bystander());
+      const report = await machine.run(qemu, { folder, kernel: options.kernel ?? guest.kernel, initrd }, options);
+      if (options.record !== null) recorder?.write(options.record);
+      return report;
     } finally {
       backend.close();
     }
@@ -92,11 +99,11 @@ class GuestMachine {
   #ended = false;
   #failure: Error | null = null;
 
-  constructor(recipe: GuestRecipe, choices: GuestChoices, backend: FileBackend) {
+  constructor(recipe: GuestRecipe, choices: GuestChoices, backend: FileBackend, witness: Witness) {
     this.#recipe = recipe;
     this.#choices = choices;
     const deliver: Deliver = (address, data) => this.#endpoints.deliver(address, data);
-    this.#unit = recipe.build(choices, deliver);
+    this.#unit = recipe.build(choices, deliver, witness);
     this.#endpoints = new Endpoints(this.#unit, backend);
   }
 

@@ -1,5 +1,6 @@
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { RecordedLine } from '../recording.ts';
+import { recordedAmd, recordedSmmuv3, recordedVtd } from './register-unit.ts';
 import type { RecordedTarget, RecordedTargetFactory } from './replayer.ts';
 import { recordedSpapr } from './spapr.ts';
 import { recordedVirtioIommu } from './virtio-iommu.ts';
@@ -7,8 +8,11 @@ import { recordedZpci } from './zpci.ts';
 
 /** One line a kind of recorded guest: what a machine line's `target` can say. */
 const targets: Readonly<Record<string, RecordedTargetFactory>> = {
+  amd: recordedAmd,
+  smmuv3: recordedSmmuv3,
   spapr: recordedSpapr,
   'virtio-iommu': recordedVirtioIommu,
+  vtd: recordedVtd,
   zpci: recordedZpci,
 };
 

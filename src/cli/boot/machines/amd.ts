@@ -21,51 +21,58 @@ const REGISTERS_SLOT = 4;
 /** Offset of the extended feature register, which IVHD repeats. */
 const EFR = 0x30;
 const EFR2 = 0x1a0;
+/** x2APIC destinations cannot be told to QEMU's APICs; Linux 6.12 stops with a BUG at more than 16 bits of PASID. */
+const WITHOUT = ['XTSup', 'GASup', 'PASMax'];
 /** QEMU's I/O APIC as a source of interrupts; it does not ask the unit, so nothing ever comes from it. */
 const IOAPIC: IvhdDevice = { kind: 'ioapic', handle: 0, device: 0xa0 };
 
 /** AMD-Vi: the function that IVHD names, which the guest sees, and one with the registers, which it does not. */
 export const amd: GuestRecipe = {
   iommu: 'amd',
-  summary: 'AMD-Vi, host tables (v1); --variant v2: guest tables',
+  summary: 'AMD-Vi, host tables (v1); --variant v2 (guest tables), npcache',
   arch: 'x86_64',
   debianArch: 'amd64',
   suite: 'trixie',
   qemuPackage: 'qemu-system-x86',
   modules: GUEST_MODULES,
-  variants: ['v2'],
+  variants: ['v2', 'npcache'],
   fault: /0000:00:06\.0: AMD-Vi: Event logged \[IO_PAGE_FAULT .*address=0xdead0000/,
   inUse: /AMD-Vi: Extended features/,
   remapping: /AMD-Vi: Interrupt remapping enabled/,
   guess: 0xfebf_0000n,
 
-  build: (choices, deliver) => {
-    const memory = new GuestMemory([]);
+  recordable: true,
+  build: (choices, deliver, witness) => {
+    const { memory } = witness;
+    const npCache = choices.variant === 'npcache';
+    const own = witness.sending(() => void unit.signal(0));
     const iommu = new AmdIommu(
-      // x2APIC destinations cannot be told to QEMU's APICs, and Linux 6.12 stops with BUG at more than 16 bits of PASID.
-      { memory, npCache: false, without: ['XTSup', 'GASup', 'PASMax'], interrupt: () => void unit.signal(0) },
+      // Which message it is stands in its function's configuration space.
+      { memory, npCache, without: WITHOUT, interrupt: () => own(0n, 0) },
       {},
     );
     for (const device of [DISK, ENGINE]) iommu.addEndpoint(device);
     const registers: RegisterCounts = { reads: 0, writes: 0 };
     const unit = amdFunction(iommu, deliver);
-    const fn = amdRegisterFunction(amdRegisters(iommu, registers));
+    const fn = amdRegisterFunction(witness.registers(amdRegisters(iommu, registers)));
     const hidden = new HiddenAfterUse(registers);
     const device = new PciVfioDevice(fn, {
       absent: hidden.absent,
       reset: () => {
-        iommu.reset();
+        witness.reset(() => iommu.reset());
         hidden.reset();
       },
     });
+    witness.machine('amd', 0n, [DISK, ENGINE], { npCache: Number(npCache), without: WITHOUT.join(',') });
     return {
-      target: iommu,
+      target: witness.target(iommu),
       functions: [
         { name: 'unit', slot: UNIT_SLOT, device: new PciVfioDevice(unit), memory: new GuestMemory([]) },
         { name: 'registers', slot: REGISTERS_SLOT, device, memory },
       ],
       registers,
-      message: (source, address, data, to) => amdMessage(iommu, source, address, data, to),
+      message: (source, address, data, to) =>
+        witness.message(source, address, data, to, (remapped) => amdMessage(iommu, source, address, data, remapped)),
       base: () => fn.addressOf(0),
       arguments: (files, base) => {
         const table = join(files.folder, 'ivrs.bin');

@@ -2,12 +2,11 @@ import { execFile } from 'node:child_process';
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { GuestMemory } from '../../../memory/guest-memory.ts';
 import { Smmuv3 } from '../../../target/smmuv3/index.ts';
 import { DeviceNode, readDeviceTree, writeDeviceTree } from '../../../vmm/firmware/device-tree/device-tree.ts';
 import { type RegisterCounts, SMMU_REGISTER_BYTES, smmuFunction, smmuRegisters } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
-import { DISK, ENGINE, GUEST_MODULES, type GuestChoices, type GuestRecipe, type RunFiles, ramArguments } from '../recipe.ts';
+import { DISK, ENGINE, GUEST_MODULES, type GuestChoices, type GuestRecipe, RAM_BYTES, type RunFiles, ramArguments } from '../recipe.ts';
 
 const run = promisify(execFile);
 
@@ -17,7 +16,8 @@ const REGISTERS = 0x1000_0000;
 const WINDOW_TAKEN = 0x100_0000;
 /** Configuration space of bus 0 in the virt machine. */
 const ECAM = 0x40_1000_0000n;
-/** Where things lie in guest RAM. */
+/** Where guest RAM begins, and things lie in it. */
+const RAM_AT = 0x4000_0000;
 const KERNEL = 0x4020_0000;
 const TREE = 0x4800_0000;
 const INITRD = 0x4900_0000;
@@ -69,22 +69,29 @@ export const smmuv3: GuestRecipe = {
   remapping: null,
   guess: BigInt(REGISTERS),
 
-  build: (choices) => {
-    const memory = new GuestMemory([]);
+  recordable: true,
+  build: (choices, _deliver, witness) => {
+    const { memory } = witness;
+    const stage2 = choices.variant === 'stage2';
+    const wire = witness.sending(() => device.pulseIntx());
     const smmu = new Smmuv3({
       memory,
-      ...(choices.variant === 'stage2' && { features: { S1P: 0 } }),
+      ...(stage2 && { features: { S1P: 0 } }),
       interrupt: (source) => {
-        if (source === 'event') device.pulseIntx();
+        if (source === 'event') wire(0n, 0);
       },
     });
     for (const stream of [DISK, ENGINE]) smmu.addEndpoint(stream);
     const registers: RegisterCounts = { reads: 0, writes: 0 };
-    const fn = smmuFunction(smmuRegisters(smmu, registers));
+    const fn = smmuFunction(witness.registers(smmuRegisters(smmu, registers)));
     // Linux must not place the BAR anew: for it there is no such function, from the stub's writes on.
-    const device: PciVfioDevice = new PciVfioDevice(fn, { absent: () => fn.addressOf(0) !== null, reset: () => smmu.reset() });
+    const device: PciVfioDevice = new PciVfioDevice(fn, {
+      absent: () => fn.addressOf(0) !== null,
+      reset: () => witness.reset(() => smmu.reset()),
+    });
+    witness.machine('smmuv3', BigInt(RAM_AT), [DISK, ENGINE], { S1P: Number(!stage2) });
     return {
-      target: smmu,
+      target: witness.target(smmu),
       functions: [{ name: 'registers', slot: UNIT_SLOT, device, memory }],
       registers,
       // To the ITS: an address that the SMMU translates like any other.
@@ -99,7 +106,7 @@ async function armArguments(choices: GuestChoices, files: RunFiles): Promise<rea
   const machine = 'virt,gic-version=3,its=on';
   const processor = ['-accel', 'tcg,thread=multi', '-cpu', 'cortex-a72', '-smp', `${choices.cpus}`];
   const dump = join(files.folder, 'virt.dtb');
-  await run(files.qemu, ['-M', `${machine},dumpdtb=${dump}`, '-nodefaults', '-display', 'none', '-m', '512', ...processor]);
+  await run(files.qemu, ['-M', `${machine},dumpdtb=${dump}`, '-nodefaults', '-display', 'none', '-m', `${RAM_BYTES >> 20}`, ...processor]);
   const tree = readDeviceTree(readFileSync(dump));
   describe(tree, choices, statSync(files.initrd).size);
   const place = (name: string, bytes: Uint8Array) => {
@@ -113,7 +120,7 @@ async function armArguments(choices: GuestChoices, files: RunFiles): Promise<rea
   ];
   return [
     ...['-M', machine, ...processor],
-    ...ramArguments(512),
+    ...ramArguments(),
     ...['-machine', 'memory-backend=ram0'],
     ...load(place('tree.dtb', writeDeviceTree(tree)), TREE),
     ...load(files.initrd, INITRD),

@@ -30,6 +30,7 @@ export const virtio: GuestRecipe = {
   remapping: null,
   guess: 0n,
 
+  recordable: false,
   build: (choices) => {
     const memory = new GuestMemory([]);
     const iommu = new VirtioIommu({ memory, interrupt: (source) => transport.interrupt(source) });

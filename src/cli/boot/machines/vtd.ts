@@ -1,6 +1,5 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { GuestMemory } from '../../../memory/guest-memory.ts';
 import { VtdIommu } from '../../../target/vtd/index.ts';
 import { type DeviceScope, dmarTable } from '../../../vmm/firmware/acpi/dmar.ts';
 import { type RegisterCounts, vtdFunction, vtdMessage, vtdRegisters } from '../../../vmm/units/index.ts';
@@ -30,8 +29,9 @@ export const vtd: GuestRecipe = {
   variants: ['caching-mode', 'scalable'],
   guess: 0xfebf_c000n,
 
-  build: (choices, deliver) => {
-    const memory = new GuestMemory([]);
+  recordable: true,
+  build: (choices, deliver, witness) => {
+    const { memory } = witness;
     const options = {
       cachingMode: choices.variant === 'caching-mode',
       scalableMode: choices.variant === 'scalable',
@@ -40,23 +40,30 @@ export const vtd: GuestRecipe = {
       extendedInterruptMode: false,
       postedInterrupts: false,
     };
-    const iommu = new VtdIommu(options, { memory, sendInterrupt: deliver });
+    const iommu = new VtdIommu(options, { memory, sendInterrupt: witness.sending(deliver) });
     for (const device of [DISK, ENGINE]) iommu.addEndpoint(device);
     const registers: RegisterCounts = { reads: 0, writes: 0 };
-    const fn = vtdFunction(iommu, vtdRegisters(iommu, registers));
+    const fn = vtdFunction(iommu, witness.registers(vtdRegisters(iommu, registers)));
     const hidden = new HiddenAfterUse(registers);
     const device = new PciVfioDevice(fn, {
       absent: hidden.absent,
       reset: () => {
-        iommu.reset();
+        witness.reset(() => iommu.reset());
         hidden.reset();
       },
     });
+    const recorded = {
+      cachingMode: Number(options.cachingMode),
+      scalableMode: Number(options.scalableMode),
+      interruptRemapping: Number(options.interruptRemapping),
+    };
+    witness.machine('vtd', 0n, [DISK, ENGINE], recorded);
     return {
-      target: iommu,
+      target: witness.target(iommu),
       functions: [{ name: 'registers', slot: UNIT_SLOT, device, memory }],
       registers,
-      message: (source, address, data, to) => vtdMessage(iommu, source, address, data, to),
+      message: (source, address, data, to) =>
+        witness.message(source, address, data, to, (remapped) => vtdMessage(iommu, source, address, data, remapped)),
       base: () => fn.addressOf(0),
       arguments: (files, base) => {
         const table = join(files.folder, 'dmar.bin');

@@ -8,7 +8,7 @@ export function x86Arguments(choices: GuestChoices, files: RunFiles, commandLine
   if (choices.tasks.length > 0) append.push(`viommu.do=${choices.tasks.join(',')}`);
   return [
     ...['-M', 'q35', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', `${choices.cpus}`],
-    ...ramArguments(512),
+    ...ramArguments(),
     ...['-machine', 'memory-backend=ram0'],
     ...['-kernel', files.kernel, '-initrd', files.initrd, '-append', append.join(' ')],
   ];
