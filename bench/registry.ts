@@ -23,4 +23,7 @@ export const registry: Readonly<Record<string, () => Promise<{ readonly row: Row
   'zpci-translate-miss': async () => ({ row: (await import('./rows/zpci.ts')).translateMiss }),
   'zpci-rpcit': async () => ({ row: (await import('./rows/zpci.ts')).refresh }),
   'dma-read': async () => ({ row: (await import('./rows/tce.ts')).dma }),
+  'mmio-dispatch': async () => ({ row: (await import('./rows/vmm.ts')).mmioDispatch }),
+  'virtio-block-read': async () => ({ row: (await import('./rows/vmm.ts')).blockRead }),
+  'vfio-user-read': () => import('./rows/vfio-user.ts'),
 };
