@@ -32,3 +32,11 @@ export class UsageError extends Error {
     this.name = 'UsageError';
   }
 }
+
+/** Something that the command needs is not there; the message is the one line that says what, and what to do. */
+export class ConditionError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = 'ConditionError';
+  }
+}

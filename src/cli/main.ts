@@ -4,15 +4,19 @@ import { fileURLToPath } from 'node:url';
 import { CommanderError, Command as Definition } from 'commander';
 import { HostError } from '../host/errno.ts';
 import { bootCommand } from './boot/index.ts';
-import { type Command, EXIT_MISUSE, EXIT_OK, EXIT_WRONG, type Output, UsageError } from './command.ts';
+import { type Command, ConditionError, EXIT_MISUSE, EXIT_OK, EXIT_WRONG, type Output, UsageError } from './command.ts';
 import { conformanceCommand } from './conformance/riscv.ts';
 import { demoCommand } from './demo.ts';
+import { explainCommand, matrixCommand } from './matrix/index.ts';
 import { endQuietly, processOutput } from './output.ts';
 import { RecordingError } from './recording.ts';
 import { replayCommand } from './replay/index.ts';
 
 /** One line a command. */
-const commands: readonly Command[] = [demoCommand, replayCommand, conformanceCommand, bootCommand];
+const commands: readonly Command[] = [demoCommand, replayCommand, matrixCommand, explainCommand, conformanceCommand, bootCommand];
+
+/** Conditions that are no defect of ours: their line says all. What the system refuses (`syscall`) is one too. */
+const FORESEEN = [RecordingError, HostError, ConditionError];
 
 /** Runs the command line; resolves to the exit status. */
 export async function main(args: readonly string[], output: Output): Promise<number> {
@@ -62,7 +66,7 @@ function failed(error: unknown, args: readonly string[], output: Output): number
   const line = misuse ? message.split('\n')[0] : message;
   if (args.includes('--json')) output.out(JSON.stringify({ error: line }));
   const name = commands.find((command) => command.name === args[0])?.name;
-  const foreseen = misuse || error instanceof RecordingError || error instanceof HostError || !(error instanceof Error);
+  const foreseen = misuse || FORESEEN.some((kind) => error instanceof kind) || !(error instanceof Error) || 'syscall' in error;
   output.err(`viommu${name === undefined ? '' : ` ${name}`}: ${foreseen ? line : (error.stack ?? line)}`);
   return misuse ? EXIT_MISUSE : EXIT_WRONG;
 }

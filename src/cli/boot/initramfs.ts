@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
+import { ConditionError } from '../command.ts';
 import { Cpio } from './cpio.ts';
 import type { DebianGuest } from './debian.ts';
 import { INIT } from './init.ts';
@@ -38,7 +39,7 @@ export interface ExtraModule {
 async function moduleOf(guest: DebianGuest, name: string): Promise<Buffer> {
   const wanted = [`${name}.ko`, `${name}.ko.xz`];
   const path = readdirSync(guest.modules, { recursive: true, encoding: 'utf8' }).find((found) => wanted.includes(basename(found)));
-  if (path === undefined) throw new Error(`the kernel ${guest.release} has no module ${name}`);
+  if (path === undefined) throw new ConditionError(`the kernel ${guest.release} has no module ${name}`);
   const file = join(guest.modules, path);
   if (!file.endsWith('.xz')) return readFileSync(file);
   const { stdout } = await run('xz', ['-dc', file], { encoding: 'buffer', maxBuffer: 1 << 26 });

@@ -4,6 +4,7 @@ import { HostError } from '../../host/errno.ts';
 import { openKernelPort } from '../../host/kernel/index.ts';
 import type { Port } from '../../host/port.ts';
 import { openHost } from '../../host/registry.ts';
+import { ConditionError } from '../command.ts';
 import type { DmaEngine, Rig } from './rig.ts';
 
 const SYSFS = '/sys/bus/pci/devices';
@@ -30,11 +31,16 @@ const COMMAND_MEMORY_AND_MASTER = 6;
 /** The devices do every how many-th recorded DMA: an access to a device takes far longer than a mapping. */
 const STRIDE = 4;
 
-/** The kernel of this machine, with whatever of its devices can be told to do DMA. @throws Error that says what is missing. */
+/** The kernel of this machine, with whatever of its devices can be told to do DMA. @throws ConditionError that says what is missing. */
 export async function kernelRig(hostKind: string, devices: number): Promise<Rig> {
-  const port = await openKernelPort();
+  const port = await openKernelPort().catch((error: Error) => {
+    throw new ConditionError(error.message);
+  });
   const functions = testDevices().slice(0, devices);
-  if (functions.length === 0) throw new Error(`replay on the kernel needs a device that does DMA when told to: QEMU's iommu-testdev`);
+  if (functions.length === 0)
+    throw new ConditionError(
+      "the kernel's IOMMU wants a device that does DMA when told to, QEMU's iommu-testdev: `npm run test:kernel` boots a machine that has one",
+    );
   const host = openHost(hostKind, port);
   return {
     port,
@@ -55,7 +61,8 @@ function testDevices(): string[] {
 function nodeOf(hostKind: string, address: string): string {
   writeFileSync(`${SYSFS}/${address}/driver_override`, 'vfio-pci');
   if (!existsSync(`${SYSFS}/${address}/driver`)) writeFileSync('/sys/bus/pci/drivers_probe', address);
-  if (!existsSync(`${SYSFS}/${address}/vfio-dev`)) throw new Error(`${address} has another driver than vfio-pci`);
+  if (!existsSync(`${SYSFS}/${address}/vfio-dev`))
+    throw new ConditionError(`${address} has another driver than vfio-pci: unbind it, /sys/bus/pci/devices/${address}/driver/unbind`);
   if (hostKind === 'iommufd') return `/dev/vfio/devices/${readdirSync(`${SYSFS}/${address}/vfio-dev`)[0]}`;
   return `/dev/vfio/${basename(readlinkSync(`${SYSFS}/${address}/iommu_group`))}#${address}`;
 }
