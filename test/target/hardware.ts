@@ -55,8 +55,8 @@ export class Hardware implements TargetObserver {
   attach(endpoint: number, space: AddressSpace | null, pasid?: number): number {
     if (pasid !== undefined) return 0;
     if (this.#fails()) {
-      // As the Binder does it: the guest has left its old tables for good.
-      if (space?.owner === 'guest') this.#reaches.set(endpoint, null);
+      // As the Binder does it: a guest has left its old tables for good, and what cannot be detached from them is closed.
+      if ((space ?? this.#reaches.get(endpoint))?.owner === 'guest') this.#reaches.set(endpoint, null);
       return ENOMEM;
     }
     this.#reaches.set(endpoint, space);

@@ -37,6 +37,8 @@ export const Reg = {
 
 /** What the driver puts into a device-context ("Device-context fields"). */
 export interface Context {
+  /** The memory-resident MSI page table's root and the one page of addresses that it serves (DC.msiptp Flat, mask 0). */
+  readonly msi?: { readonly root: number; readonly pattern: number };
   /** With PDTV in tc: the process directory, PD8 1, PD17 2, PD20 3. */
   readonly first?: { readonly mode: 0 | 1 | 2 | 3 | 8 | 9 | 10; readonly root: number; readonly pscid: number };
   readonly second?: { readonly mode: 0 | 8 | 9 | 10; readonly root: number; readonly gscid: number };
@@ -115,21 +117,22 @@ export class Guest {
   }
 
   /** A table of the guest's own, with nothing in it. */
-  table(mode: RiscvMode, secondStage = false): GuestTable {
+  table(mode: RiscvMode, secondStage = false, bigEndian = false): GuestTable {
     const root = this.pool.allocate(secondStage ? 4 : 1);
-    return { root, table: new RiscvTable({ mode, secondStage, memory: this.memory, root, allocator: this.pool, svpbmt: true }) };
+    const options = { mode, secondStage, bigEndian, memory: this.memory, root, allocator: this.pool, svpbmt: true };
+    return { root, table: new RiscvTable(options) };
   }
 
   /** Writes a device-context of the extended format; nothing is invalidated. */
-  setContext(device: number, { first, second, tc = 0, valid = true }: Context): void {
+  setContext(device: number, { first, second, msi, tc = 0, valid = true }: Context): void {
     const words = [
       BigInt(valid ? tc | 1 : 0),
       second === undefined ? 0n : (BigInt(second.mode) << 60n) | (BigInt(second.gscid) << 44n) | BigInt(second.root),
       BigInt(first?.pscid ?? 0) << 12n,
       first === undefined ? 0n : (BigInt(first.mode) << 60n) | BigInt(first.root),
+      msi === undefined ? 0n : (1n << 60n) | BigInt(msi.root),
       0n,
-      0n,
-      0n,
+      BigInt(msi?.pattern ?? 0),
       0n,
     ];
     // The first doubleword last: V.
@@ -204,6 +207,12 @@ export function invalGvmaPage(gscid: number, pfn: number): [bigint, bigint] {
 /** IODIR.INVAL_DDT of one device. */
 export function invalDdt(device: number): [bigint, bigint] {
   return [3n | (1n << 33n) | (BigInt(device) << 40n), 0n];
+}
+
+/** IODIR.INVAL_PDT of one process of one device. */
+export function invalPdt(device: number, process: number): [bigint, bigint] {
+  const [low] = invalDdt(device);
+  return [low | (1n << 7n) | (BigInt(process) << 12n), 0n];
 }
 
 /** IOFENCE.C, writing `data` to the fence page. */

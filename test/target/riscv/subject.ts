@@ -3,10 +3,24 @@ import { hiOf, loOf } from '../../../src/memory/address.ts';
 import type { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import type { RiscvIommu } from '../../../src/target/riscv/index.ts';
 import type { TargetFixture, TargetSubject } from '../suite.ts';
-import { type Context, fence, Guest, type GuestTable, invalDdt, invalGvma, invalVma, invalVmaRange, Reg } from './guest.ts';
+import { type Context, fence, Guest, type GuestTable, invalDdt, invalGvma, invalPdt, invalVma, invalVmaRange, Reg } from './guest.ts';
 
 const RAM_PAGES = 512;
 const DEVICES = [8, 16] as const;
+
+const PD8 = 1;
+const PDTV = 1 << 5;
+const DPE = 1 << 9;
+const SBE = 1 << 10;
+/** What a device-context's first stage can be beside the tables 0 and 1: none, a process directory, big-endian tables. */
+const BARE = 2;
+const PROCESSES = 3;
+const BIG_ENDIAN = 4;
+/** The second stage of a virtual machine with interrupt files; a GSCID has them in all its contexts or in none. */
+const WITH_FILES = 3;
+/** The page of addresses that is an interrupt file, and where its MSIs go: outside RAM. */
+const MSI_PAGE = 0x20;
+const FILE = 0x9000;
 
 type Flush = 'all' | 'process' | 'pages' | 'range';
 
@@ -29,12 +43,17 @@ type Step =
       readonly valid: boolean;
       readonly tc: number;
     }
+  | { readonly do: 'process'; readonly process: number; readonly first: number; readonly valid: boolean }
+  | { readonly do: 'endpoint'; readonly there: boolean }
   | { readonly do: 'mode'; readonly mode: number };
 
-/** First stages 0 and 1, second stages 2 and 3; PSCIDs and GSCIDs are their numbers. */
+/** First stages 0, 1 and 4 (big-endian), second stages 2 and 3; PSCIDs and GSCIDs are their numbers. */
 class RiscvFixture implements TargetFixture<Step> {
   readonly guest: Guest;
   readonly tables: readonly GuestTable[];
+  /** Root of the process directory, of two processes, and of the MSI page table. */
+  readonly directory: number;
+  readonly files: number;
   readonly memory: GuestMemory;
   readonly endpoints = DEVICES;
 
@@ -45,11 +64,20 @@ class RiscvFixture implements TargetFixture<Step> {
     for (const device of DEVICES) this.guest.iommu.addEndpoint(device);
     if (like !== undefined) {
       this.tables = like.tables;
+      this.directory = like.directory;
+      this.files = like.files;
       return;
     }
-    this.tables = [false, false, true, true].map((second) => this.guest.table(second ? 'sv48' : 'sv39', second));
+    this.tables = [0, 1, 2, 3, BIG_ENDIAN].map((n) => {
+      const second = n === 2 || n === 3;
+      return this.guest.table(second ? 'sv48' : 'sv39', second, n === BIG_ENDIAN);
+    });
+    this.directory = this.guest.pool.allocate(1);
+    this.files = this.guest.pool.allocate(1);
+    // MSI PTE 0: valid, basic translate mode.
+    this.memory.store64(0, this.files * 4096, 0, (FILE << 10) | 7);
     // The first stages' tables lie in guest-physical memory, one to one; what lies above is the steps'.
-    for (const { table } of this.tables.slice(2)) table.map(0, 0, RAM_PAGES, 7);
+    for (const { table } of this.tables.slice(2, 4)) table.map(0, 0, RAM_PAGES, 7);
     this.guest.start();
     for (const device of DEVICES) this.guest.setContext(device, this.#context(device === 8 ? 0 : 1, 0));
   }
@@ -60,7 +88,8 @@ class RiscvFixture implements TargetFixture<Step> {
 
   #context(first: number, second: number): Context {
     return {
-      ...(first < 2 && { first: { mode: 8, root: this.tables[first].root, pscid: first } }),
+      ...(first === PROCESSES && { first: { mode: PD8, root: this.directory, pscid: 0 } }),
+      ...((first < 2 || first === BIG_ENDIAN) && { first: { mode: 8, root: this.tables[first].root, pscid: first } }),
       ...(second >= 2 && { second: { mode: 9, root: this.tables[second].root, gscid: second } }),
     };
   }
@@ -70,12 +99,21 @@ class RiscvFixture implements TargetFixture<Step> {
     if (step.do === 'mode') {
       guest.setMode(step.mode);
     } else if (step.do === 'context') {
-      guest.setContext(step.device, { ...this.#context(step.first, step.second), valid: step.valid, tc: step.tc });
-      guest.command(invalDdt(step.device), fence());
+      const { device, first, second, valid } = step;
+      const tc = step.tc | (first === PROCESSES ? PDTV : first === BIG_ENDIAN ? SBE : 0);
+      const files = second === WITH_FILES && { msi: { root: this.files, pattern: MSI_PAGE } };
+      guest.setContext(device, { ...this.#context(first, second), ...files, valid, tc });
+      guest.command(invalDdt(device), fence());
+    } else if (step.do === 'process') {
+      this.#setProcess(step.process, step.first, step.valid);
+      guest.command(...DEVICES.map((device) => invalPdt(device, step.process)), fence());
+    } else if (step.do === 'endpoint') {
+      if (step.there) guest.iommu.addEndpoint(DEVICES[1]);
+      else guest.iommu.removeEndpoint(DEVICES[1]);
     } else {
       const { table } = this.tables[step.table];
       // Second stages keep what first stages are read through.
-      const pfn = step.table < 2 ? step.pfn : step.pfn + RAM_PAGES;
+      const pfn = step.table === 2 || step.table === 3 ? step.pfn + RAM_PAGES : step.pfn;
       if (step.do === 'map') table.map(pfn, step.to, step.pages, step.permission);
       else table.unmap(pfn, step.pages);
       guest.command(...this.#invalidations(step.table, pfn, step.pages, step.flush), fence());
@@ -84,9 +122,17 @@ class RiscvFixture implements TargetFixture<Step> {
     return [Reg.cqh, Reg.cqcsr, Reg.ddtp, Reg.ipsr].map((offset) => iommu.read(offset, 4));
   }
 
+  /** A process-context: V and PSCID in ta, the first stage or Bare in fsc; V last. */
+  #setProcess(process: number, first: number, valid: boolean): void {
+    const at = this.directory * 4096 + process * 16;
+    const mode = first < 2 ? 8 << 28 : 0;
+    this.memory.store64(0, at + 8, mode, first < 2 ? this.tables[first].root : 0);
+    this.memory.store64(0, at, 0, valid ? ((first < 2 ? first : 0) << 12) | 1 : 0);
+  }
+
   /** A first stage may stand before any second one, or none. */
   #invalidations(table: number, pfn: number, pages: number, flush: Flush): [bigint, bigint][] {
-    if (table >= 2) return [invalGvma(table)];
+    if (table === 2 || table === 3) return [invalGvma(table)];
     return [undefined, 2, 3].flatMap((gscid) => {
       const space = gscid === undefined ? {} : { gscid };
       if (flush === 'all') return [invalVma(space)];
@@ -100,7 +146,7 @@ class RiscvFixture implements TargetFixture<Step> {
 
 const edit = fc.record({
   do: fc.constantFrom('map', 'map', 'unmap'),
-  table: fc.nat(3),
+  table: fc.nat(4),
   pfn: fc.oneof(
     fc.nat(40),
     fc.nat(40).map((page) => 0x3ff_ffe0 + page),
@@ -118,12 +164,22 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     arbitrary: fc.record({
       do: fc.constant('context' as const),
       device: fc.constantFrom(...DEVICES),
-      first: fc.nat(2),
+      first: fc.constantFrom(0, 0, 1, 1, BARE, PROCESSES, PROCESSES, BIG_ENDIAN),
       second: fc.constantFrom(0, 2, 3),
       valid: fc.constantFrom(true, true, true, false),
-      tc: fc.constantFrom(0, 0, 0, 1 << 12, 1 << 5, 3 << 7),
+      tc: fc.constantFrom(0, 0, 0, DPE, DPE, 1 << 12, PDTV, 3 << 7),
     }),
   },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant('process' as const),
+      process: fc.nat(1),
+      first: fc.nat(BARE),
+      valid: fc.constantFrom(true, true, false),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('endpoint' as const), there: fc.boolean() }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('mode' as const), mode: fc.constantFrom(0, 1, 2, 2, 2) }) },
 );
 
