@@ -4,12 +4,21 @@ import { type Command, EXIT_OK, EXIT_WRONG, type Output } from './command.ts';
 import { progressOf } from './progress.ts';
 import { RecordingError } from './recording.ts';
 import { wrongOf } from './replay/index.ts';
-import { simRig } from './replay/rig-sim.ts';
+import { type HostHardware, simRig } from './replay/rig-sim.ts';
 import { type ReplayResult, RIG_DEVICES, replay } from './replay/run.ts';
 import { table } from './table.ts';
 
 /** Guests to show, in this order; an installed package carries the last of them only (package.json, `files`). */
 const recordings = ['pseries-linux-6.12-put-tce', 'pseries-linux-6.12-ddw', 'virtio-iommu-linux-6.12', 'pseries-linux-6.12-ddw-64k'];
+
+/** The guest that is shown on every path, and the paths with the host's IOMMU that each wants. */
+const shown = 'virtio-iommu-linux-6.12';
+const waysOf: readonly (readonly [path: string, hardware: HostHardware])[] = [
+  ['shadow', 'none'],
+  ['user-owned', 'vtd'],
+  ['user-owned', 'smmuv3'],
+  ['user-owned-queue', 'smmuv3-cmdqv'],
+];
 
 /** The same place seen from src/cli and from dist/cli. */
 const folder = fileURLToPath(new URL('../../test/recordings/', import.meta.url));
@@ -28,16 +37,28 @@ async function demo(json: boolean, output: Output): Promise<number> {
   if (files.length === 0) throw new RecordingError(folder, 0, 'no recorded guest is here');
   const results: ReplayResult[] = [];
   for (const file of files) results.push(await replayed(file, output));
-  if (json) output.out(JSON.stringify({ recordings: results }));
-  else describe(results, output);
-  return results.every((result) => wrongOf(result) === 0) ? EXIT_OK : EXIT_WRONG;
+  const paths: Way[] = [];
+  const onEach = files.find((file) => nameOf(file) === shown) ?? files[0];
+  for (const [path, hardware] of waysOf) paths.push({ hardware, result: await replayed(onEach, output, path, hardware) });
+  if (json) output.out(JSON.stringify({ recordings: results, paths }));
+  else {
+    describe(results, output);
+    describePaths(nameOf(onEach), paths, output);
+  }
+  const all = [...results, ...paths.map(({ result }) => result)];
+  return all.every((result) => wrongOf(result) === 0) ? EXIT_OK : EXIT_WRONG;
 }
 
-async function replayed(file: string, output: Output): Promise<ReplayResult> {
+interface Way {
+  readonly hardware: HostHardware;
+  readonly result: ReplayResult;
+}
+
+async function replayed(file: string, output: Output, path = 'auto', hardware: HostHardware = 'none'): Promise<ReplayResult> {
   const progress = progressOf(output, nameOf(file), statSync(file).size);
-  const rig = simRig('iommufd', RIG_DEVICES);
+  const rig = simRig('iommufd', RIG_DEVICES, hardware);
   try {
-    const result = await replay({ file, path: 'auto', ...(progress && { progress }) }, rig);
+    const result = await replay({ file, path, ...(progress && { progress }) }, rig);
     output.progress?.('');
     return result;
   } finally {
@@ -64,4 +85,20 @@ function describe(results: readonly ReplayResult[], output: Output): void {
   });
   output.out('Recorded Linux guests on the embedded simulated kernel (iommufd): every answer and every DMA compared.\n');
   for (const line of table(['guest', 'compared', 'wrong', 'host calls', 'QEMU 11.1', 'fewer'], rows, output.columns)) output.out(line);
+}
+
+function describePaths(name: string, ways: readonly Way[], output: Output): void {
+  const rows = ways.map(({ hardware, result }) => {
+    const { hostCalls, otherCalls } = result;
+    return [
+      result.path,
+      hardware,
+      wrongOf(result),
+      hostCalls.map + hostCalls.unmap + hostCalls.copy,
+      otherCalls,
+      `${result.seconds.toFixed(1)} s`,
+    ];
+  });
+  output.out(`\n${name} on each path: host calls that map or unmap, and all others (invalidations).\n`);
+  for (const line of table(['path', "host's IOMMU", 'wrong', 'map and unmap', 'others', 'time'], rows, output.columns)) output.out(line);
 }

@@ -36,4 +36,16 @@ describe('replay over tables of ours', () => {
       expect(status).toBe(0);
     },
   );
+
+  test('with a queue of commands: no host call at all', async () => {
+    const { status, out } = await runCli('replay', recording(GUEST), '--path', 'user-owned-queue', '--host-hw', 'smmuv3-cmdqv', '--json');
+    expect(JSON.parse(out)).toMatchObject({
+      path: 'user-owned-queue',
+      answers: { wrong: 0 },
+      hardwareDma: { wrong: 0 },
+      hostCalls: { total: 0 },
+      otherCalls: 0,
+    });
+    expect(status).toBe(0);
+  });
 });

@@ -6,7 +6,14 @@ import type { Rig } from './rig.ts';
 const APERTURE = { first: 0n, last: 0xffff_ffff_ffff_ffffn };
 
 /** IOMMUs of the host that walk a first stage too; `none` walks the kernel's tables only. */
-const hardwares = { none: () => null, vtd: () => vtd(), smmuv3: () => smmuv3(), amd: () => amd() } as const;
+const hardwares = {
+  none: () => null,
+  vtd: () => vtd(),
+  smmuv3: () => smmuv3(),
+  /** With queues of commands that the hardware reads by itself (NVIDIA's CMDQV). */
+  'smmuv3-cmdqv': () => smmuv3({ tegra241: {} }),
+  amd: () => amd(),
+} as const;
 
 export type HostHardware = keyof typeof hardwares;
 

@@ -4,9 +4,9 @@ import { type SimKernel, simKernel, smmuv3 } from '../../../src/host/sim/index.t
 import { READ, WRITE } from '../../../src/memory/access.ts';
 import { hiOfPfn, loOfPfn, pfnOf, pfnOfHiLo } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
-import { OPCODE } from '../../../src/target/smmuv3/spec/commands.ts';
 import { Machine } from '../../../src/vmm/machine.ts';
-import { CONTEXTS, type Command, Guest, RAM_PAGES, type Table } from '../../target/smmuv3/guest.ts';
+import { CONTEXTS, Guest, RAM_PAGES, type Table } from '../../target/smmuv3/guest.ts';
+import { cfgiCd, cfgiSte, SYNC } from './smmuv3-commands.ts';
 
 export const STREAMS = [0x20, 0x21] as const;
 /** IOVA page of the first mapping, and how many are looked at. */
@@ -14,20 +14,6 @@ export const BASE = 0x1_2340;
 export const PAGES = 24;
 /** Guest page behind all tables. */
 export const DATA = 300;
-
-/** CMD_SYNC without a signal. */
-export const SYNC: Command = [BigInt(OPCODE.SYNC), 0n];
-const cfgiSte = (stream: number): Command => [BigInt(OPCODE.CFGI_STE) | (BigInt(stream) << 32n), 1n];
-const cfgiCd = (stream: number, substream = 0): Command => [
-  BigInt(OPCODE.CFGI_CD) | (BigInt(substream) << 12n) | (BigInt(stream) << 32n),
-  1n,
-];
-export const tlbiAsid = (asid: number): Command => [BigInt(OPCODE.TLBI_NH_ASID) | (BigInt(asid) << 48n), 0n];
-export const tlbiAll: Command = [BigInt(OPCODE.TLBI_NSNH_ALL), 0n];
-export const tlbiPage = (asid: number, pfn: number): Command => [
-  BigInt(OPCODE.TLBI_NH_VA) | (BigInt(asid) << 48n),
-  (BigInt(pfn) << 12n) | 1n,
-];
 
 export interface SmmuMachineOptions {
   readonly nesting?: ReturnType<typeof smmuv3>;

@@ -7,7 +7,8 @@ import { READ, READ_WRITE } from '../../../src/memory/access.ts';
 import { get } from '../../../src/target/fields.ts';
 import { EVENT, RECORD } from '../../../src/target/smmuv3/spec/events.ts';
 import type { Command, Table } from '../../target/smmuv3/guest.ts';
-import { BASE, DATA, PAGES, SmmuMachine, STREAMS, SYNC, tlbiAll, tlbiAsid, tlbiPage } from './smmuv3-machine.ts';
+import { SYNC, tlbiAll, tlbiAsid, tlbiPage } from './smmuv3-commands.ts';
+import { BASE, DATA, PAGES, SmmuMachine, STREAMS } from './smmuv3-machine.ts';
 
 /* The nested path of an SMMUv3 guest: Arm IHI 0070, chapters 4 and 5, before a simulated SMMUv3; with and without a queue of the guest's own. */
 

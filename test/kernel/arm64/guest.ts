@@ -5,10 +5,11 @@ import { eduOracle } from '../foreign/edu-oracle.ts';
 import { runCases } from '../foreign/vitest-shim.ts';
 import { bindToVfio, Testdev } from '../vm/pci.ts';
 import { smmuOperations } from './operations.ts';
+import { pathCases } from './paths.ts';
 
 /*
  * Runs inside the arm64 VM: node guest.js SMMU PART…, where a part is `contract` (the host contract, over the SMMUv3), `objects` (iommufd's objects, on
- * the kernel's mock IOMMU) or `operations`. A line for each result, and DONE at the end.
+ * the kernel's mock IOMMU), `paths` (guests on the paths that hardware of two stages serves) or `operations`. A line for each result, and DONE at the end.
  */
 
 /** A page that edu can reach and no case uses. */
@@ -35,6 +36,7 @@ function contract(): void {
 }
 
 if (parts.includes('contract')) contract();
+if (parts.includes('paths')) pathCases({ port, path: testdev, device: (fd) => new Testdev(fd) });
 if (parts.includes('objects')) await import('../vm/iommufd-objects.vm.ts');
 await runCases((result) => console.log(`CASE ${JSON.stringify(result)}`));
 if (parts.includes('operations')) {

@@ -8,7 +8,7 @@ const run = promisify(execFile);
 export const root = resolve(import.meta.dirname, '../../..');
 
 /** Modules of the checkout's own that compiled tests ask for, as they are. */
-export const plainModules = ['koffi', 'fast-check', 'pure-rand'] as const;
+export const plainModules = ['koffi', 'immer', 'fast-check', 'pure-rand'] as const;
 
 /** What stands where vitest does, for a machine that vitest's binaries are not made for. `app`: where the compiled tests will lie. */
 export const vitestPackage = (app: string) => ({
