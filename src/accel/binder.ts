@@ -113,7 +113,11 @@ export class Binder implements TargetObserver {
     if (binding === undefined) return null;
     const reason = binding.group.refusal(binding);
     if (reason !== null) return { path: 'blocked', refused: [{ path: this.#wish, reason }] };
-    return binding.group.backing?.choice ?? null;
+    const { backing } = binding.group;
+    if (backing === null) return null;
+    if (!backing.path.unfinished) return backing.choice;
+    const part = `${backing.space.name} is mapped in part: what is missing is blocked, and follows by itself`;
+    return { path: backing.choice.path, refused: [...backing.choice.refused, { path: backing.choice.path, reason: part }] };
   }
 
   /** Counters of all paths that live now, with the names of their spaces. */

@@ -63,6 +63,11 @@ export class HeldSpace {
     return true;
   }
 
+  /** Whether so many more would leave most of the host's mappings free. */
+  hasPlenty(mappings: number): boolean {
+    return this.held.size + mappings < this.limit / 2;
+  }
+
   /** Takes one mapping away. Returns 0 or a negative errno. */
   remove(iova: number, pages: number): number {
     const answer = this.hostSpace.unmap(iova, pages);

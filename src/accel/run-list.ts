@@ -1,5 +1,7 @@
 /** Initial room; doubled when it runs out. */
 const INITIAL = 64;
+/** Room that is kept for the next time. */
+const KEPT = 1 << 16;
 
 /** Runs (first page, where it leads, pages, permission) in typed arrays that are reused: filling one allocates only when it has to grow. */
 export class RunList {
@@ -35,6 +37,11 @@ export class RunList {
 
   clear(): void {
     this.length = 0;
+    if (this.iova.length <= KEPT) return;
+    this.iova = new Float64Array(INITIAL);
+    this.gpa = new Float64Array(INITIAL);
+    this.pages = new Float64Array(INITIAL);
+    this.permission = new Int32Array(INITIAL);
   }
 
   #grow(): boolean {

@@ -11,13 +11,13 @@ import type { RunList } from './run-list.ts';
 import { closeSpace, copySpace } from './space-copy.ts';
 import { Survey } from './survey.ts';
 
-/** Host mappings of one address space. */
-const MAPPING_LIMIT = 1 << 20;
+/** Host mappings of one address space: as many as IntervalMap can hold. */
+const MAPPING_LIMIT = 2 ** 28;
 
 /** Host mappings that one run is cut into at most, however small the guest's unmaps are: as many as one hypercall maps pages. */
 const PIECES_PER_RUN = 512;
 
-const NOTHING: readonly DirtyRanges[] = [];
+const NOTHING = [new DirtyRanges(), new DirtyRanges()] as const;
 
 /** The path that any host serves: host mappings that follow what the guest means, one DMA_MAP a coalesced run. */
 export const shadow: PathKind = {
@@ -50,6 +50,8 @@ class ShadowPath implements Path {
   readonly #survey: Survey;
   /** Largest size, and alignment, of a new mapping in pages: after a split, what the guest unmaps at once. */
   #grain = Number.POSITIVE_INFINITY;
+  /** The same for what a split leaves over. */
+  #remnantGrain = Number.POSITIVE_INFINITY;
   /** The apertures that the host covers. */
   #covered: AddressSpace['apertures'] | null = null;
   #populated = false;
@@ -119,17 +121,17 @@ class ShadowPath implements Path {
     const covered = this.#coverApertures();
     const wasStale = this.#stale;
     this.#stale = false;
-    const debts = this.#owed.count + this.#rest.count > 0 ? [this.#owed, this.#rest].map(taken) : NOTHING;
+    const [owed, rest] = this.#owed.count + this.#rest.count > 0 ? [this.#owed, this.#rest].map(taken) : NOTHING;
     const result = covered < 0 ? covered : this.#reconcile(this.#changed);
     if (result < 0) this.#owed.addAll(this.#changed);
     this.#changed.clear();
     // A target takes back what failed, so that whatever is owed of it was there before.
     this.#returning = this.#space.owner === 'target';
     // Earlier operations' debts: whether they can be paid now does not decide what this operation answers.
-    for (const debt of debts) {
-      // One slice a flush, and nothing more is tried where something failed.
-      if (result < 0 || this.#rest.count > 0 || this.#reconcile(debt) < 0) this.#owed.addAll(debt);
-    }
+    // One slice a flush, and nothing more is tried where something failed.
+    if (owed.count > 0 && (result < 0 || this.#rest.count > 0 || this.#reconcile(owed) < 0)) this.#owed.addAll(owed);
+    if (rest.count > 0 && (result < 0 || this.#rest.count > 0)) this.#rest.addAll(rest);
+    else if (rest.count > 0 && this.#reconcile(rest, true) < 0) this.#owed.addAll(rest);
     this.#returning = result < 0 && this.#space.owner === 'target';
     this.counters.merges = this.#now.merges;
     if (result < 0) this.#stale ||= wasStale;
@@ -174,9 +176,14 @@ class ShadowPath implements Path {
     return this.#space.owner === 'target' && !this.#returning;
   }
 
+  /** Fills the host space for its first device, a slice at once; the rest follows. */
   #populate(): number {
-    for (const { first, last } of this.#space.apertures) this.#changed.add(first, last);
-    const result = this.flush();
+    const covered = this.#coverApertures();
+    if (covered < 0) return covered;
+    const all = new DirtyRanges();
+    for (const { first, last } of this.#space.apertures) all.add(first, last);
+    this.counters.flushes++;
+    const result = this.#reconcile(all, true);
     this.#populated = result === 0;
     return result;
   }
@@ -195,10 +202,10 @@ class ShadowPath implements Path {
   }
 
   /** Makes the hardware agree within the ranges. What was taken away and could not be put back is owed, whether the ranges name it or not. */
-  #reconcile(dirty: DirtyRanges): number {
+  #reconcile(dirty: DirtyRanges, slice = false): number {
     this.#result = 0;
     dirty.normalize();
-    const whole = this.#survey.take(dirty, this.#now.held);
+    const whole = slice ? this.#survey.takeSlice(dirty, this.#now.held) : this.#survey.take(dirty, this.#now.held);
     this.#rest.addAll(this.#survey.rest);
     if (this.#survey.error !== null) this.#failed(-errno.EFAULT, this.#survey.error);
     if (!whole)
@@ -217,7 +224,10 @@ class ShadowPath implements Path {
   #issue(): void {
     const { splits, lists } = this.#survey;
     if (splits.count > 0) {
+      // What a first split leaves over stays whole: its guest may never unmap it in parts. A guest that has come again will.
+      this.#remnantGrain = this.#grain;
       this.#grain = Math.min(this.#grain, 2 ** Math.floor(Math.log2(splits.grain)));
+      if (Number.isFinite(this.#remnantGrain)) this.#remnantGrain = this.#grain;
       if (!this.#devices.empty && !this.#stale && this.#result === 0 && this.#swap()) return;
       this.counters.splits += splits.count;
     }
@@ -259,8 +269,8 @@ class ShadowPath implements Path {
   }
 
   /**
-   * What stays stays whole: its guest may never unmap it in parts. Where the host has no mapping left for all of it, the smallest parts wait
-   * until there is one: the guest's unmap is done, and cannot be refused for what it did not name.
+   * Where the host has no mapping left for all that stays, the smallest parts wait until there is one: the guest's unmap is done, and cannot be
+   * refused for what it did not name.
    */
   #mapRemnants(): void {
     const { remnants } = this.#survey.lists;
@@ -268,11 +278,19 @@ class ShadowPath implements Path {
     const order = remnants.length < 2 || now.makeRoom(remnants.length) ? null : largestFirst(remnants);
     for (let at = 0; at < remnants.length && !this.#givenUp(); at++) {
       const i = order?.[at] ?? at;
-      const answer = now.restore(remnants.iova[i], remnants.gpa[i], remnants.pages[i], remnants.permission[i]);
-      if (answer === -errno.ENOSPC) {
-        this.#owe(remnants, i);
-        this.#error = this.#noRoom(remnants.iova[i], remnants.pages[i]);
-      } else if (answer < 0) this.#hostFailed(answer);
+      const { [i]: iova } = remnants.iova;
+      const { [i]: pages } = remnants.pages;
+      // Pieces where there is plenty of room for them, or what is kept for other unmaps would go.
+      const piece = now.hasPlenty(PIECES_PER_RUN) ? pieceOf(pages, this.#remnantGrain) : Number.POSITIVE_INFINITY;
+      for (let done = 0; done < pages && !this.#givenUp(); ) {
+        const part = Math.min(pages - done, piece - ((iova + done) % piece));
+        const answer = now.restore(iova + done, remnants.gpa[i] + done, part, remnants.permission[i]);
+        if (answer === -errno.ENOSPC) {
+          this.#owed.add(iova + done, iova + done + part - 1);
+          this.#error = this.#noRoom(iova + done, part);
+        } else if (answer < 0) this.#hostFailed(answer);
+        done += part;
+      }
     }
   }
 
@@ -284,7 +302,7 @@ class ShadowPath implements Path {
   /** Maps runs in pieces of at most `grain` pages, aligned to it; a run that would fall into too many pieces in larger ones. */
   #mapAll(runs: RunList, to: HeldSpace, grain: number): void {
     for (let i = 0; i < runs.length; i++) {
-      const piece = Math.max(grain, 2 ** Math.ceil(Math.log2(runs.pages[i] / PIECES_PER_RUN)));
+      const piece = pieceOf(runs.pages[i], grain);
       for (let done = 0; done < runs.pages[i]; ) {
         const iova = runs.iova[i] + done;
         const pages = Math.min(runs.pages[i] - done, piece - (iova % piece));
@@ -315,6 +333,11 @@ class ShadowPath implements Path {
     this.#error = closeSpace(before.hostSpace) ?? this.#error;
     return true;
   }
+}
+
+/** Pages of the mappings that a run is cut into. */
+function pieceOf(pages: number, grain: number): number {
+  return Math.max(grain, 2 ** Math.ceil(Math.log2(pages / PIECES_PER_RUN)));
 }
 
 function largestFirst({ pages, length }: RunList): number[] {

@@ -7,8 +7,10 @@ import { DirtyRanges } from './dirty-ranges.ts';
 import { RunList } from './run-list.ts';
 import { WantedRuns } from './wanted-runs.ts';
 
-/** Runs of one flush. */
-const RUN_LIMIT = 1 << 20;
+/** Runs of one flush: no limit that is met, since what a guest operation says has changed is what the guest did. */
+const RUN_LIMIT = 2 ** 28;
+/** Runs of one slice, each a host call or a few. */
+const SLICE = 1 << 13;
 
 /** Asks what dirty ranges mean, and says what the host has to do so that it has just that. */
 export class Survey {
@@ -24,6 +26,7 @@ export class Survey {
   /** What the last survey did not come to. Nothing of it is wanted for now. */
   readonly rest = new DirtyRanges();
   readonly #asked: WantedRuns;
+  readonly #examined = new DirtyRanges();
 
   constructor(space: AddressSpace, memory: GuestMemory) {
     this.#asked = new WantedRuns(space, memory, this.lists.wanted);
@@ -40,9 +43,7 @@ export class Survey {
 
   /** Fills the lists and says whether they hold all; if not, what lies in `rest` is short of mappings. */
   take(dirty: DirtyRanges, now: IntervalMap): boolean {
-    this.lists.held.clear();
-    this.#asked.begin();
-    this.rest.clear();
+    this.#begin(Number.POSITIVE_INFINITY);
     for (let i = 0; i < dirty.count; i++) {
       const [first, last] = [dirty.first(i), dirty.last(i)];
       if (now.intervals(first, last, this.#visitHeld) <= last) return false;
@@ -51,6 +52,28 @@ export class Survey {
       if (next <= last) this.rest.add(next, last);
     }
     return difference(dirty, this.lists, this.splits);
+  }
+
+  /** The same for ranges that nothing stale is in: one slice of them, and what it did not come to stays as it is. */
+  takeSlice(dirty: DirtyRanges, now: IntervalMap): boolean {
+    this.#begin(SLICE);
+    this.#examined.clear();
+    for (let i = 0; i < dirty.count; i++) {
+      const [first, last] = [dirty.first(i), dirty.last(i)];
+      const next = this.rest.count > 0 ? first : this.#asked.ask(first, last);
+      if (next <= last) this.rest.add(next, last);
+      if (next <= first) continue;
+      this.#examined.add(first, next - 1);
+      if (now.intervals(first, next - 1, this.#visitHeld) < next) return false;
+    }
+    return difference(this.#examined, this.lists, this.splits);
+  }
+
+  #begin(most: number): void {
+    this.lists.held.clear();
+    this.#asked.most = most;
+    this.#asked.begin();
+    this.rest.clear();
   }
 
   readonly #visitHeld = (iova: number, gpa: number, pages: number, permission: number): boolean => {

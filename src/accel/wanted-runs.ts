@@ -9,6 +9,8 @@ import type { RunList } from './run-list.ts';
 export class WantedRuns {
   /** What leads to no RAM is left out without an error: RAM has gone, and the guest's mappings of it with it. */
   tolerant = false;
+  /** An enumeration ends once there are so many runs. */
+  most = Number.POSITIVE_INFINITY;
   /** The first run since `begin` that the guest means and that can be mapped nowhere. */
   error: HostError | null = null;
   readonly #space: AddressSpace;
@@ -52,9 +54,9 @@ export class WantedRuns {
         this.error ??= new HostError(this.#space.name, errno.EFAULT, range, this.#whyNot(gpa + done));
       }
       const next = this.#memory.nextHostPage(gpa + done);
-      if (next < 0 || next >= gpa + pages) return true;
+      if (next < 0 || next >= gpa + pages) break;
       done = next - gpa;
     }
-    return true;
+    return this.#runs.length < this.most;
   };
 }

@@ -9,6 +9,7 @@ import { type IommuConfig, type SimDevice, type SimKernel, simKernel } from '../
 import { READ, WRITE } from '../../src/memory/access.ts';
 import { pfnOf } from '../../src/memory/address.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { IntervalMap } from '../../src/memory/interval-map.ts';
 import type { AddressSpace } from '../../src/target/target.ts';
 import { TOY_PAGES, ToySpace } from './toy-space.ts';
 
@@ -365,6 +366,68 @@ export function pathSuite(kind: PathKind): void {
       expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
     });
 
+    describe('a space of any number of entries', () => {
+      /** Every second page of so many is mapped, and a device reaches it. */
+      function scattered(entries: number) {
+        const kernel = simKernel();
+        const host = openHost('iommufd', kernel);
+        const ram = kernel.allocate(16 * 4096);
+        const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
+        const gone = new Set<number>();
+        let visited = 0;
+        const space: AddressSpace = {
+          name: 'every second page',
+          owner: 'target',
+          announced: true,
+          granuleLg2: 12,
+          apertures: [{ first: 0, last: 2 * entries - 1 }],
+          enumerate(first, last, visit) {
+            for (let page = first + (first % 2); page <= last; page += 2) {
+              visited++;
+              if (!gone.has(page) && !visit(page, page % 16, 1, 3)) return page + 1;
+            }
+            return last + 1;
+          },
+        };
+        const path = kind.create({ space, memory, host });
+        const slice = (run: () => number): number => {
+          const before = host.calls.map + visited;
+          expect(run()).toBe(0);
+          return host.calls.map + visited - before;
+        };
+        const reaches = (page: number) => kernel.device().hostPfn(page, READ) >= 0;
+        return { host, path, slice, gone, reaches, attach: () => path.attach(host.openDevice(kernel.device().path), REQUESTER) };
+      }
+
+      test('it is populated in slices of bounded work, in order, and the work is that of its entries', () => {
+        const entries = 40_000;
+        const { host, path, slice, reaches, attach } = scattered(entries);
+        const most = 2 * 8192 + 1;
+        expect(slice(attach)).toBeLessThanOrEqual(most);
+        let slices = 1;
+        for (; path.unfinished; slices++) {
+          expect(reaches(2 * entries - 2)).toBe(false);
+          expect(slice(() => path.flush())).toBeLessThanOrEqual(most);
+        }
+        expect(slices).toBe(Math.ceil(entries / 8192));
+        expect(host.calls.map).toBe(entries);
+        expect([0, entries, 2 * entries - 2].map((page) => reaches(page))).toEqual([true, true, true]);
+      });
+
+      test('what the guest changes meanwhile is done at once, wherever it lies, and stays', () => {
+        const { path, gone, reaches, attach } = scattered(20_000);
+        expect(attach()).toBe(0);
+        for (const page of [2, 30_000]) {
+          gone.add(page);
+          path.changed(page, page + 2);
+          expect(path.flush()).toBe(0);
+          expect([page, page + 2].map(reaches)).toEqual([false, true]);
+        }
+        while (path.unfinished) expect(path.flush()).toBe(0);
+        expect([2, 30_000, 39_998].map(reaches)).toEqual([false, false, true]);
+      });
+    });
+
     describe('host calls', () => {
       let fixture: Fixture;
       beforeEach(() => {
@@ -498,6 +561,63 @@ export function pathSuite(kind: PathKind): void {
       // Everything anew, as a guest that unmapped one page once: in pieces, but not in pages.
       hole = 7;
       expect(calls(0, pages - 1)).toBeLessThanOrEqual(3 * 512);
+    });
+
+    test('in a run that is cut into large pieces, a piece that is split once more falls to the grain: what follows there is no split', () => {
+      const pages = 1 << 18;
+      const kernel = simKernel();
+      const host = openHost('vfio-type1', kernel);
+      const ram = kernel.allocate(pages * 4096);
+      const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
+      const holes = new IntervalMap(64);
+      let mapped = true;
+      const space: AddressSpace = {
+        name: 'one run with holes',
+        owner: 'target',
+        announced: true,
+        granuleLg2: 12,
+        apertures: [{ first: 0, last: pages - 1 }],
+        enumerate(first, last, visit) {
+          let at = first;
+          if (mapped) {
+            holes.intervals(first, last, (hole) => {
+              if (hole > at && !visit(at, at, hole - at, 3)) return false;
+              at = hole + 1;
+              return true;
+            });
+            if (at <= last) visit(at, at, last - at + 1, 3);
+          }
+          return last + 1;
+        },
+      };
+      const path = kind.create({ space, memory, host });
+      expect(path.attach(host.openDevice(`/dev/vfio/${kernel.device().group.number}`), REQUESTER)).toBe(0);
+      const flush = (first: number, last: number) => {
+        path.changed(first, last);
+        expect(path.flush()).toBe(0);
+        return path.counters.splits;
+      };
+      const unmap = (page: number) => {
+        holes.insert(page, 1, 0, 0);
+        return flush(page, page);
+      };
+      expect(unmap(100_000)).toBe(1);
+      holes.clear();
+      mapped = false;
+      flush(0, pages - 1);
+      mapped = true;
+      flush(0, pages - 1);
+      const before = host.calls.map;
+      expect(unmap(5000)).toBe(2);
+      expect(host.calls.map - before).toBeLessThanOrEqual(2 * 512);
+      for (const page of [4999, 5001, 4700, 5100]) expect(unmap(page)).toBe(2);
+      for (const [page, there] of [
+        [4998, true],
+        [5000, false],
+        [5100, false],
+        [5101, true],
+      ] as const)
+        expect(kernel.device().hostPfn(page, READ) >= 0).toBe(there);
     });
 
     test('an unmap of several mappings that fails half-way leaves no doubt about what is gone', () => {

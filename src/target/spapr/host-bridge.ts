@@ -15,6 +15,9 @@ export interface DynamicWindowLimits {
   readonly largestBlock?: number;
 }
 
+/** TCEs that one enumeration examines. */
+const TCES_AT_ONCE = 1 << 21;
+
 /** A PCI host bridge whose functions are one partitionable endpoint: they share its DMA windows. */
 export interface HostBridgeOptions {
   /** Unit ID that RTAS calls name the bridge by. */
@@ -203,10 +206,11 @@ export class HostBridge implements AddressSpace {
   }
 
   /**
-   * Work is bounded by the storage that the guest's TCEs take: chunks of a table that were never written are stepped over
-   * (2^16 steps for the largest window).
+   * Examines TCES_AT_ONCE TCEs and a chunk more at most; chunks of a table that were never written are stepped over (2^16 steps for the
+   * largest window).
    */
   enumerate(first: number, last: number, visit: RunVisitor): number {
+    let examined = 0;
     let iova = 0;
     let gpa = 0;
     let pages = 0;
@@ -218,9 +222,14 @@ export class HostBridge implements AddressSpace {
       const end = window.indexOfPfn(Math.min(last, window.last)) + 1;
       let index = window.indexOfPfn(Math.max(first, window.first));
       while (index < end) {
+        if (examined >= TCES_AT_ONCE) {
+          if (pages > 0) visit(iova, gpa, pages, permission);
+          return window.first + index * grain;
+        }
         const chunk = table.chunk(index);
         const stop = Math.min(end, TceTable.chunkLast(index) + 1);
         if (TceTable.isEmpty(chunk)) index = stop;
+        examined += stop - index;
         for (; index < stop; index++) {
           const at = TceTable.placeOf(index);
           const lo = chunk.lo(at);
