@@ -1,8 +1,9 @@
 import { READ, WRITE } from '../memory/access.ts';
-import { hiOf, loOf } from '../memory/address.ts';
+import { hiOf, joinHiLo, loOf } from '../memory/address.ts';
 import { require64, requireBytes, requireInteger, requireObject } from '../memory/arguments.ts';
 import { GuestMemory, MEM_FAULT } from '../memory/guest-memory.ts';
 import { NO_PASID, type Target } from '../target/target.ts';
+import type { Observation } from './observation.ts';
 
 /** The DMA of one emulated device: translated in software, as the guest's IOMMU says, page by page. */
 export class EmulatedDevice {
@@ -12,11 +13,17 @@ export class EmulatedDevice {
 
   #removed = false;
 
-  constructor(endpoint: number, target: Target, memory: GuestMemory) {
+  /** Pages that were translated for it so far, and those that were refused. */
+  accesses = 0;
+  faults = 0;
+  readonly #observation: Observation | null;
+
+  constructor(endpoint: number, target: Target, memory: GuestMemory, observation: Observation | null = null) {
     requireInteger('EmulatedDevice', 'endpoint', endpoint, 0, 0xffff_ffff);
     requireObject('EmulatedDevice', 'target', target, 'Target', ['translate']);
     if (!(memory instanceof GuestMemory)) throw new TypeError('EmulatedDevice: memory is no GuestMemory');
     this.endpoint = endpoint;
+    this.#observation = observation;
     this.#target = target;
     this.#memory = memory;
   }
@@ -42,6 +49,12 @@ export class EmulatedDevice {
     this.#removed = true;
   }
 
+  #refused(code: number, hi: number, lo: number, access: number, pasid: number): number {
+    this.faults++;
+    if (this.#observation?.active) this.#observation.fault({ endpoint: this.endpoint, pasid, iova: joinHiLo(hi, lo), access, code });
+    return code;
+  }
+
   #check(iova: bigint, name: string, bytes: Uint8Array, pasid: number): void {
     require64('EmulatedDevice', 'iova', iova);
     requireBytes('EmulatedDevice', name, bytes);
@@ -54,14 +67,15 @@ export class EmulatedDevice {
     const translated = this.#target.translated;
     for (let done = 0; done < bytes.length; ) {
       const lg2 = this.#target.translate(this.endpoint, pasid, hi, lo, access);
-      if (lg2 < 0) return lg2;
+      this.accesses++;
+      if (lg2 < 0) return this.#refused(lg2, hi, lo, access, pasid);
       const left = bytes.length - done;
       const size = lg2 >= 31 ? Math.min(left, 0x8000_0000 - (lo & 0x7fff_ffff)) : Math.min(left, (1 << lg2) - (lo & ((1 << lg2) - 1)));
       const answer =
         access === READ
           ? this.#memory.read(translated[1], translated[0], bytes, done, size)
           : this.#memory.write(translated[1], translated[0], bytes, done, size);
-      if (answer < 0) return MEM_FAULT;
+      if (answer < 0) return this.#refused(MEM_FAULT, hi, lo, access, pasid);
       done += size;
       const next = (lo >>> 0) + size;
       if (next > 0xffff_ffff) hi = (hi + 1) | 0;

@@ -3,12 +3,30 @@ import { Binder } from '../accel/binder.ts';
 import { checkWish } from '../accel/choose.ts';
 import type { PathCounters } from '../accel/path.ts';
 import { HostError } from '../host/errno.ts';
-import type { Host, HostDevice } from '../host/host.ts';
+import type { Host, HostCalls, HostDevice } from '../host/host.ts';
 import { requireFunction, requireObject, requireString } from '../memory/arguments.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
 import type { AddressSpace, Target, TargetObserver } from '../target/target.ts';
 import { EmulatedDevice } from './dma.ts';
 import { type EndpointState, type MachineState, type StateListener, StateStore } from './machine-state.ts';
+import { type MachineHooks, Observation } from './observation.ts';
+
+/** What a machine did so far. */
+export interface MachineTotals extends PathCounters {
+  /** Pages that emulated devices had translated, and those that were refused. */
+  readonly accesses: number;
+  readonly faults: number;
+  /** null: there is no host. */
+  readonly hostCalls: HostCalls | null;
+}
+
+/** What `save` gives. */
+export interface SavedMachine {
+  readonly target: string;
+  readonly endpoints: readonly { readonly endpoint: number; readonly kind: EndpointState['kind'] }[];
+  /** Of the target. */
+  readonly state: unknown;
+}
 
 export interface MachineParts {
   readonly memory: GuestMemory;
@@ -33,9 +51,12 @@ export class Machine {
   readonly #store: StateStore;
   readonly #devices = new Map<number, HostDevice>();
   readonly #emulated = new Map<number, EmulatedDevice>();
+  readonly #observation: Observation;
   readonly #unobserve: () => void;
   readonly #unobserveMemory: () => void;
 
+  /** Of emulated devices that were removed. */
+  readonly #past = { accesses: 0, faults: 0 };
   #closed = false;
 
   /** @throws TypeError or RangeError that names the part which is missing or of the wrong kind. */
@@ -61,7 +82,8 @@ export class Machine {
         })
       : null;
     this.#store = new StateStore({ target: target.name, host: host?.kind ?? null });
-    this.#unobserve = target.observe(this.#observer());
+    this.#observation = new Observation(this.#host);
+    this.#unobserve = target.observe(this.#observation.around(this.#observer()));
     const binder = this.#binder;
     this.#unobserveMemory = memory.observe(() => binder?.memoryChanged());
   }
@@ -76,6 +98,66 @@ export class Machine {
     this.#checkOpen();
     if (typeof listener !== 'function') throw new TypeError('Machine: listener is no function');
     return this.#store.listen(listener);
+  }
+
+  /**
+   * Tells what happens: guest operations, refused accesses of emulated devices, host calls, other paths. The disposer ends it.
+   *
+   * @example
+   * const memory = GuestMemory.ofBytes(1 << 20);
+   * const target = new VirtioIommu({ memory, bootBypass: false });
+   * target.addEndpoint(8);
+   * const machine = new Machine({ memory, target });
+   * const faults = [];
+   * const dispose = machine.observe({ fault: ({ code }) => faults.push(faultName(code)) });
+   * machine.emulate(8).read(0x1000n, new Uint8Array(4));
+   * dispose();
+   * faults; // ['virtio-iommu DOMAIN']
+   *
+   * @throws TypeError for a hook that there is not, or that is no function
+   */
+  observe(hooks: MachineHooks): () => void {
+    this.#checkOpen();
+    return this.#observation.add(hooks);
+  }
+
+  /** What the machine did so far, as plain data: sums of what its paths count now, of emulated devices, of the host's driver. */
+  totals(): MachineTotals {
+    this.#checkOpen();
+    const totals = { accesses: this.#past.accesses, faults: this.#past.faults, flushes: 0, splits: 0, splitsWithoutGap: 0, merges: 0 };
+    for (const { accesses, faults } of this.#emulated.values()) {
+      totals.accesses += accesses;
+      totals.faults += faults;
+    }
+    for (const { counters } of this.#binder?.counters() ?? [])
+      for (const name of ['flushes', 'splits', 'splitsWithoutGap', 'merges'] as const) totals[name] += counters[name];
+    return { ...totals, hostCalls: this.#host === null ? null : { ...this.#host.calls } };
+  }
+
+  /** The guest's side of it, as plain data that `structuredClone` and JSON both keep: the target's state, and which endpoints there are. */
+  save(): SavedMachine {
+    this.#checkOpen();
+    const endpoints = Object.entries(this.state.endpoints).map(([endpoint, { kind }]) => ({ endpoint: Number(endpoint), kind }));
+    return { target: this.target.name, endpoints, state: this.target.save() };
+  }
+
+  /**
+   * Takes the state up, in a machine that was made alike: same target and options, same endpoints, each emulated or passed through as it was.
+   * Guest RAM is the embedder's to bring. Paths follow as in any guest operation.
+   * @throws TypeError for what `save` of such a machine did not make; then nothing has changed
+   */
+  load(saved: SavedMachine): void {
+    this.#checkOpen();
+    requireObject('Machine', 'saved', saved);
+    const { target, endpoints, state } = saved;
+    if (target !== this.target.name)
+      throw new TypeError(`Machine: saved is of target ${String(target)}, and this one is ${this.target.name}`);
+    if (!Array.isArray(endpoints)) throw new TypeError('Machine: saved has no endpoints');
+    const here = this.state.endpoints;
+    const other = endpoints.find((one) => here[one?.endpoint]?.kind !== one?.kind);
+    if (other !== undefined || endpoints.length !== Object.keys(here).length)
+      throw new TypeError('Machine: saved is of a machine with other endpoints');
+    this.target.load(state);
   }
 
   /** The host failure behind the last guest operation that was refused, if there was one. */
@@ -108,7 +190,7 @@ export class Machine {
   emulate(endpoint: number): EmulatedDevice {
     this.#checkFree(endpoint);
     this.#put(endpoint, 'emulated', null, this.target.spaceOf(endpoint));
-    const device = new EmulatedDevice(endpoint, this.target, this.memory);
+    const device = new EmulatedDevice(endpoint, this.target, this.memory, this.#observation);
     this.#emulated.set(endpoint, device);
     return device;
   }
@@ -137,8 +219,7 @@ export class Machine {
   remove(endpoint: number): void {
     this.#checkOpen();
     if (this.#store.endpoint(endpoint) === undefined) throw new RangeError(`Machine: no endpoint ${shown(endpoint)}`);
-    this.#emulated.get(endpoint)?.end();
-    this.#emulated.delete(endpoint);
+    this.#endEmulated(endpoint);
     const device = this.#devices.get(endpoint);
     if (device !== undefined) {
       const result = this.#binder!.remove(endpoint);
@@ -146,7 +227,7 @@ export class Machine {
       device.close();
       this.#devices.delete(endpoint);
     }
-    this.#store.put(endpoint, null);
+    this.#set(endpoint, null);
   }
 
   /**
@@ -164,7 +245,10 @@ export class Machine {
     this.#devices.clear();
     for (const device of this.#emulated.values()) device.end();
     this.#emulated.clear();
+    const endpoints = Object.entries(this.state.endpoints);
     this.#store.clear();
+    for (const [endpoint, { path }] of endpoints) this.#observation.pathChange(Number(endpoint), path, null);
+    this.#observation.clear();
     if (errors.length === 1) throw errors[0];
     if (errors.length > 1) throw new AggregateError(errors, `Machine: ${errors.map(({ message }) => message).join('; ')}`);
   }
@@ -206,7 +290,22 @@ export class Machine {
       refused.length === known.refused.length &&
       refused.every(({ reason }, i) => reason === known.refused[i]?.reason);
     if (same) return;
-    this.#store.put(endpoint, { ...known, path, refused });
+    this.#set(endpoint, { ...known, path, refused });
+  }
+
+  #set(endpoint: number, state: EndpointState | null): void {
+    const before = this.#store.endpoint(endpoint)?.path ?? null;
+    this.#store.put(endpoint, state);
+    this.#observation.pathChange(endpoint, before, state?.path ?? null);
+  }
+
+  #endEmulated(endpoint: number): void {
+    const device = this.#emulated.get(endpoint);
+    if (device === undefined) return;
+    device.end();
+    this.#past.accesses += device.accesses;
+    this.#past.faults += device.faults;
+    this.#emulated.delete(endpoint);
   }
 
   #checkOpen(): void {
@@ -230,7 +329,7 @@ export class Machine {
 
   #put(endpoint: number, kind: EndpointState['kind'], device: string | null, space: AddressSpace | null): void {
     const { path, refused } = this.#pathOf(endpoint, kind);
-    this.#store.put(endpoint, { kind, device, space: space?.name ?? null, path, refused });
+    this.#set(endpoint, { kind, device, space: space?.name ?? null, path, refused });
   }
 }
 

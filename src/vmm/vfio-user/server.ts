@@ -28,6 +28,7 @@ export interface VfioUserOptions {
  * One device on one socket, for one client at a time: a second one is turned away, and after a client is gone the next may come.
  *
  * @example
+ * const device = new PciVfioDevice(new PciFunction({ vendor: 0x1234, device: 1, classCode: 0xff0000 }));
  * const server = await VfioUserServer.listen({ path: `/tmp/viommu-example-${process.pid}`, device, transport: 'net' });
  * server.memory.regions.length; // 0: no client has mapped anything
  * server.close();

@@ -1,3 +1,5 @@
+import { requireString } from '../../../memory/arguments.ts';
+
 /** Flattened device trees: Devicetree Specification 0.4, chapter 5. */
 
 const MAGIC = 0xd00d_feed;
@@ -19,6 +21,7 @@ export class DeviceNode {
   readonly children: DeviceNode[] = [];
 
   constructor(name: string) {
+    requireString('DeviceNode', 'name', name);
     this.name = name;
   }
 
