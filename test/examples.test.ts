@@ -56,6 +56,37 @@ async function scopeOf(file: string): Promise<Record<string, unknown>> {
   return Object.assign({}, ...modules, { expect });
 }
 
+/** The sources of the package's entry points, by the exports map of package.json. */
+function publicEntries(): string[] {
+  const { exports } = JSON.parse(readFileSync(join(SRC, '../package.json'), 'utf8')) as { exports: Record<string, { default: string }> };
+  return Object.values(exports).flatMap((entry) => {
+    const path = entry.default.replace('./dist/', '').replace(/\.js$/, '.ts');
+    const [before, after] = path.split('*');
+    return files.filter((file) => {
+      const name = relative(SRC, file);
+      return after === undefined
+        ? name === path
+        : name.startsWith(before) && name.endsWith(after) && !name.slice(before.length, -after.length).includes('/');
+    });
+  });
+}
+
+function isClass(value: unknown): boolean {
+  return typeof value === 'function' && /^class\b/.test(Function.prototype.toString.call(value));
+}
+
+/** Whether the docstring right before the declaration of that very class has an example. */
+async function hasExample(name: string, value: unknown): Promise<boolean> {
+  for (const file of files) {
+    const text = readFileSync(file, 'utf8');
+    const at = text.search(new RegExp(`^export (?:abstract )?class ${name}\\b`, 'm'));
+    if (at < 0 || ((await import(file)) as Record<string, unknown>)[name] !== value) continue;
+    const before = text.slice(0, at);
+    return before.endsWith('*/\n') && before.slice(before.lastIndexOf('/**')).includes('@example');
+  }
+  return false;
+}
+
 const AsyncFunction = (async () => undefined).constructor as new (...parts: string[]) => (...values: unknown[]) => Promise<void>;
 
 describe('examples of docstrings', () => {
@@ -78,6 +109,21 @@ describe('examples of docstrings', () => {
     await expect(run('1 + 1; // 3')).rejects.toThrow();
     await expect(run('const two = 1 + 1; // 3')).rejects.toThrow();
     await expect(run('nobody();')).rejects.toThrow(ReferenceError);
+  });
+
+  test('every class that the package exports has one', async () => {
+    const without: string[] = [];
+    for (const entry of publicEntries()) {
+      const exported = Object.entries((await import(entry)) as Record<string, unknown>).filter(([, value]) => isClass(value));
+      for (const [name, value] of exported) if (!(await hasExample(name, value))) without.push(name);
+    }
+    expect(without).toEqual([]);
+  });
+
+  test('a class without an example is found', async () => {
+    const { Queue } = await import('../src/target/riscv/control/queue.ts');
+    expect(isClass(Queue)).toBe(true);
+    expect(await hasExample('Queue', Queue)).toBe(false);
   });
 
   test('there are examples', () => {

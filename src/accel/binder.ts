@@ -29,6 +29,19 @@ const BLOCKED: FirstStage = { kind: 'abort' };
  * Binds the passed-through endpoints of one target to one host: endpoints that share an address space share one path, made
  * when the first of them arrives and closed when the last one leaves. Spaces that only emulated devices use cost nothing here,
  * and a flush visits the spaces that have something to do, not those that there are.
+ *
+ * @example
+ * const kernel = simKernel();
+ * const ram = kernel.allocate(1 << 16);
+ * const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
+ * const target = new VirtioIommu({ memory });
+ * target.addEndpoint(8);
+ * const host = new IommufdHost(kernel);
+ * const binder = new Binder(host, memory);
+ * binder.add(8, host.openDevice(kernel.device().path), target.spaceOf(8)); // 0: it reaches guest RAM as it is
+ * kernel.device().dmaWrite(0x10n, Uint8Array.of(7)); // 0
+ * binder.close();
+ * host.close();
  */
 export class Binder implements TargetObserver {
   readonly #host: Host;

@@ -39,7 +39,14 @@ export function errnoName(value: number): string {
   return names.get(Math.abs(value)) ?? `errno ${Math.abs(value)}`;
 }
 
-/** A host call that failed: what was asked of which kernel interface, for which range, and what it answered. */
+/**
+ * A host call that failed: what was asked of which kernel interface, for which range, and what it answered.
+ *
+ * @example
+ * const error = new HostError('VFIO_IOMMU_MAP_DMA', 12, { first: 0x10, last: 0x11 });
+ * error.message; // 'VFIO_IOMMU_MAP_DMA [0x10000, 0x11fff]: ENOMEM'
+ * error.errno; // 12
+ */
 export class HostError extends Error {
   /** Positive errno. */
   readonly errno: number;

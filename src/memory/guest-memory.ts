@@ -116,6 +116,13 @@ function chunksOf(region: GuestRegion): Chunk[] {
  * Guest-physical memory: RAM with holes, above 4 GiB too. Accessors take the address as two int32, answer MEM_OK or
  * MEM_FAULT and do not throw, but for a copy that leaves the caller's array; what a load read stands in `word` ([lo, hi]; a narrower load leaves hi 0).
  * Memory is little-endian unless the accessor's name ends in BE. Aligned 64-bit accesses are done in one piece.
+ *
+ * @example
+ * const memory = new GuestMemory([{ gpa: 0x8000_0000n, buffer: new SharedArrayBuffer(1 << 20) }]);
+ * memory.store32(0, 0x8000_0000 | 0, 7); // 0: done
+ * memory.load64(0, 0x8000_0000 | 0); // 0
+ * memory.word[0]; // 7: the low half
+ * memory.load64(0, 0x1000); // -4096: no RAM there
  */
 export class GuestMemory {
   #regions: readonly GuestRegion[] = [];

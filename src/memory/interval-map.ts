@@ -35,6 +35,13 @@ export type IntervalVisitor = (first: number, value: number, pages: number, perm
  * Disjoint intervals of page frame numbers, each mapping its pages to the pages from `value` on with a permission. An interval
  * stays the one that was inserted: neighbours are merged by `runs`, never in the map. A slot names an interval until the last
  * of it is removed; of an interval cut in two, it names the left part.
+ *
+ * @example
+ * const map = new IntervalMap(1000);
+ * map.insert(0x10, 4, 0x500, READ) >= 0; // true: pages 0x10 to 0x13 to pages 0x500 and on
+ * const slot = map.lookup(0x12);
+ * map.valueOf(slot) + 0x12 - map.firstOf(slot); // 0x502
+ * map.lookup(0x14) >= 0; // false
  */
 export class IntervalMap {
   /** Intervals that the map may hold. */

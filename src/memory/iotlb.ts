@@ -83,6 +83,15 @@ class Sized {
   }
 }
 
+/**
+ * @example
+ * const iotlb = new Iotlb(64);
+ * iotlb.fill(7, -1, 0, 0x5000, 12, Int32Array.of(0x9000, 0, READ, 0));
+ * iotlb.lookup(7, -1, 0, 0x5123, READ); // 12: lg2 of the page
+ * iotlb.out[0]; // 0x9123
+ * iotlb.invalidateSpace(7);
+ * iotlb.lookup(7, -1, 0, 0x5123, READ) < 0; // true
+ */
 export class Iotlb extends Sized {
   /**
    * Where `lookup` leaves its result, as a walker does: OUT_LO, OUT_HI, OUT_PERMISSION and OUT_TYPE of

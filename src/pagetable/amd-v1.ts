@@ -62,6 +62,8 @@ const LO = ~0xfff;
 const RW = 3;
 const RWX = 7;
 const WRITES = 2;
+/** For the test that compares what is repeated here with `fields` of the description: masks of the low half, of the high half, and both of the address. */
+export const REPEATED = { low: { PR, A, D, nextLevel: LEVEL_BITS }, high: { U, FC, IR, IW }, address: { address: [LO, HI] } } as const;
 
 /** lg2 of the largest size that can be encoded: bits 51:12 hold the ones, the zero that ends them, and an address. */
 const LARGEST_LG2 = 51;
@@ -74,6 +76,16 @@ export interface AmdV1Config extends RadixConfig {
   readonly accessedDirty?: 'none' | 'accessed' | 'both';
 }
 
+/**
+ * @example
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * let next = 16;
+ * const allocator = { allocate: (pages) => (next += pages) - pages, free: () => {} };
+ * const table = new AmdV1Table(memory, { root: 8, levels: 4, allocator });
+ * table.map(0x40, 0x99, 1, READ_WRITE); // 1: page 0x40 to page 0x99
+ * table.walk(0, 0x40123, READ); // 12: lg2 of the page
+ * table.out[0]; // 0x99123
+ */
 export class AmdV1Table extends RadixTable {
   protected readonly kept: readonly [number, number] = [A | D, U | FC];
   readonly #top: number;

@@ -58,6 +58,12 @@ const HIERARCHY_SHIFT = 27;
 /** Bits of the index into `grants` that APTable[1] and XNTable set, and that APTable[0] clears. */
 const TABLE_SETS = 0b1011;
 const TABLE_CLEARS = 0b0100;
+/** For the test that compares what is repeated here with `fields` of the description: masks of the low half, of the high half, and both of the address. */
+export const REPEATED = {
+  low: { valid: VALID, tableOrPage: TABLE_OR_PAGE, af: AF, ng: NOT_GLOBAL },
+  high: { dbm: DBM, pxn: PXN, uxn: UXN },
+  address: {},
+} as const;
 
 const RWX = READ_WRITE | EXECUTE;
 
@@ -66,7 +72,18 @@ const RETRIES = 16;
 
 export type { ArmTableConfig };
 
-/** @throws RangeError for a configuration that the architecture does not have; see ArmTableConfig. */
+/**
+ * @throws RangeError for a configuration that the architecture does not have; see ArmTableConfig.
+ *
+ * @example
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * let next = 16;
+ * const allocator = { allocate: (pages) => (next += pages) - pages, free: () => {} };
+ * const table = new ArmTable(memory, { stage: 2, granuleLg2: 12, inputBits: 40, outputBits: 40, root: 0x8000n, allocator });
+ * table.map(0x40, 0x99, 1, READ_WRITE); // 1: page 0x40 to page 0x99
+ * table.walk(0, 0x40123, READ); // 12: lg2 of the page
+ * table.out[0]; // 0x99123
+ */
 export class ArmTable extends RadixTable {
   protected override readonly kept: readonly [number, number];
   readonly #top: number;

@@ -40,6 +40,12 @@ const RSW_HI = 0x1800_0000;
 const PBMT_HI = 0x6000_0000;
 const PBMT_SHIFT = 29;
 const N_HI = 0x8000_0000 | 0;
+/** For the test that compares what is repeated here with `fields` of the description: masks of the low half, of the high half, and both of the address. */
+export const REPEATED = {
+  low: { V: PTE_V, R: PTE_R, W: PTE_W, X: PTE_X, U: PTE_U, G: PTE_G, A: PTE_A, D: PTE_D },
+  high: { PBMT: PBMT_HI, N: N_HI },
+  address: { PPN: [-0x400, PPN_HI] },
+} as const;
 
 /** PBMT values (chapter "Svpbmt"), what a walk leaves in OUT_TYPE. */
 export const PBMT_PMA = 0;
@@ -62,7 +68,18 @@ const READ_EXECUTE = READ | EXECUTE;
 /** How often a walk starts a level again because somebody else changed the entry meanwhile. */
 const RETRIES = 16;
 
-/** One table; src/pagetable/riscv-format.ts has its specification and levels. */
+/**
+ * One table; src/pagetable/riscv-format.ts has its specification and levels.
+ *
+ * @example
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * let next = 16;
+ * const allocator = { allocate: (pages) => (next += pages) - pages, free: () => {} };
+ * const table = new RiscvTable({ memory, root: 8, mode: 'sv39', allocator, updateAccessedDirty: true });
+ * table.map(0x40, 0x99, 1, READ_WRITE); // 1: page 0x40 to page 0x99
+ * table.walk(0, 0x40123, READ); // 12: lg2 of the page
+ * table.out[0]; // 0x99123
+ */
 export class RiscvTable extends RadixTable {
   override readonly out = new Int32Array(OUT_LENGTH + 1);
   /** Accessed, dirty, global, memory type. */

@@ -50,6 +50,19 @@ const FORMAT_CONTROL = 1 << 10;
 /** A page table fills half of a 4 KiB page. */
 const PAGE_TABLE_ORIGIN = -(1 << 11);
 const TABLE_ORIGIN = -(1 << 14);
+/** For the test that compares what is repeated here with `fields` of the description: masks of the low half, of the high half, and both of the address. */
+export const REPEATED = {
+  low: {
+    protection: PROTECTED,
+    formatControl: FORMAT_CONTROL,
+    pageInvalid: PAGE_INVALID,
+    invalid: INVALID,
+    tableType: TYPE,
+    tableLength: FULL_TABLE,
+  },
+  high: {},
+  address: {},
+} as const;
 
 export interface S390TableConfig extends RadixConfig {
   /** 2 to 5: the anchor designates a segment table, or a region third, second or first table. */
@@ -60,7 +73,18 @@ export interface S390TableConfig extends RadixConfig {
   readonly edat?: 0 | 1 | 2;
 }
 
-/** @throws RangeError when there are not 2 to 5 levels. */
+/**
+ * @throws RangeError when there are not 2 to 5 levels.
+ *
+ * @example
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * let next = 16;
+ * const allocator = { allocate: (pages) => (next += pages) - pages, free: () => {} };
+ * const table = new S390Table(memory, { root: 8, levels: 3, allocator });
+ * table.map(0x40, 0x99, 1, READ_WRITE); // 1: page 0x40 to page 0x99
+ * table.walk(0, 0x40123, READ); // 12: lg2 of the page
+ * table.out[0]; // 0x99123
+ */
 export class S390Table extends RadixTable {
   protected override readonly kept: readonly [number, number] = [0, 0];
   readonly #top: number;

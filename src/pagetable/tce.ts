@@ -41,7 +41,18 @@ export interface TceTableConfig extends RadixConfig {
   readonly pageLg2: number;
 }
 
-/** @throws RangeError when the levels are not 1 to 5, a table is smaller than a page, or the input wider than 64 bits. */
+/**
+ * @throws RangeError when the levels are not 1 to 5, a table is smaller than a page, or the input wider than 64 bits.
+ *
+ * @example
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * let next = 16;
+ * const allocator = { allocate: (pages) => (next += pages) - pages, free: () => {} };
+ * const table = new TceTable(memory, { root: 8, levels: 1, indexBits: 9, pageLg2: 12, allocator });
+ * table.map(0x40, 0x99, 1, READ_WRITE); // 1: page 0x40 to page 0x99
+ * table.walk(0, 0x40123, READ); // 12: lg2 of the page
+ * table.out[0]; // 0x99123
+ */
 export class TceTable extends RadixTable {
   protected override readonly kept: readonly [number, number] = [0, 0];
   readonly #top: number;

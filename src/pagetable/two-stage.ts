@@ -36,7 +36,20 @@ export interface ImplicitAccess {
 }
 export const IMPLICIT_USER_ACCESS: ImplicitAccess = { read: READ, write: WRITE };
 
-/** Memory as a first stage sees it: behind the second. A refusal leaves its story in `origin`, `code`, `gpaHi` and `gpaLo`. */
+/**
+ * Memory as a first stage sees it: behind the second. A refusal leaves its story in `origin`, `code`, `gpaHi` and `gpaLo`.
+ *
+ * @example
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * let next = 16;
+ * const allocator = { allocate: (pages) => (next += pages) - pages, free: () => {} };
+ * const second = new VtdSecondStageTable(memory, { root: 8, levels: 4, allocator });
+ * second.map(0x99, 0x77, 1, READ_WRITE); // 1
+ * const behind = new SecondStageMemory(memory, second, IMPLICIT_USER_ACCESS);
+ * memory.store32(0, 0x77010, 7);
+ * behind.load64(0, 0x99010); // 0
+ * behind.load64(0, 0x98010); // -4096: the second stage has no such page
+ */
 export class SecondStageMemory implements TableMemory {
   /** BY_FIRST_STAGE: the second stage refused nothing since `origin` was last set so. */
   origin: FaultOrigin = BY_FIRST_STAGE;
@@ -129,7 +142,22 @@ export interface TwoStageConfig {
   readonly implicit?: ImplicitAccess;
 }
 
-/** A first stage over a second. After a fault, `origin` says whose it was, and `gpaHi`, `gpaLo` which address the second stage refused. */
+/**
+ * A first stage over a second. After a fault, `origin` says whose it was, and `gpaHi`, `gpaLo` which address the second stage refused.
+ *
+ * @example
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * let next = 16;
+ * const allocator = { allocate: (pages) => (next += pages) - pages, free: () => {} };
+ * const second = new VtdSecondStageTable(memory, { root: 8, levels: 4, allocator });
+ * second.map(0, 0, 128, READ_WRITE); // 128: guest pages are where they are, but for one
+ * second.map(0x99, 0x77, 1, READ_WRITE); // 1
+ * const first = new X86Table(memory, { root: 9, levels: 4, allocator });
+ * first.map(0x40, 0x99, 1, READ_WRITE); // 1
+ * const both = new TwoStage({ memory, second, first: (behind) => new X86Table(behind, { root: 9, levels: 4 }) });
+ * both.walk(0, 0x40123, READ); // 12
+ * both.out[0]; // 0x77123
+ */
 export class TwoStage implements WalkingStage {
   /** The address behind both stages, the permissions that both grant, the smaller page, and the first stage's memory type. */
   readonly out = new Int32Array(OUT_LENGTH);
@@ -184,7 +212,14 @@ export class TwoStage implements WalkingStage {
   }
 }
 
-/** Counts what is loaded, so that an enumeration knows what it has spent. */
+/**
+ * Counts what is loaded, so that an enumeration knows what it has spent.
+ *
+ * @example
+ * const counted = new CountedMemory(GuestMemory.ofBytes(4096));
+ * counted.load64(0, 8);
+ * counted.loads; // 1
+ */
 export class CountedMemory implements TableMemory {
   loads = 0;
   readonly #memory: TableMemory;

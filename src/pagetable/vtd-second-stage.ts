@@ -49,6 +49,8 @@ const SNP = 1 << 11;
 const HI = 0xf_ffff;
 const LO = ~0xfff;
 const RW = 3;
+/** For the test that compares what is repeated here with `fields` of the description: masks of the low half, of the high half, and both of the address. */
+export const REPEATED = { low: { R, W, X, PS, A, D, SNP }, high: {}, address: { address: [LO, HI] } } as const;
 
 const RETRIES = 16;
 
@@ -67,6 +69,16 @@ export interface VtdSecondStageConfig extends RadixConfig {
   readonly execute?: boolean;
 }
 
+/**
+ * @example
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * let next = 16;
+ * const allocator = { allocate: (pages) => (next += pages) - pages, free: () => {} };
+ * const table = new VtdSecondStageTable(memory, { root: 8, levels: 4, allocator });
+ * table.map(0x40, 0x99, 1, READ_WRITE); // 1: page 0x40 to page 0x99
+ * table.walk(0, 0x40123, READ); // 12: lg2 of the page
+ * table.out[0]; // 0x99123
+ */
 export class VtdSecondStageTable extends RadixTable {
   protected readonly kept: readonly [number, number] = [EMT_IPAT | A | D | SNP, 0];
   readonly #top: number;

@@ -51,6 +51,8 @@ const DIRTY_FOR_WRITE = 5;
 const HI = 0xf_ffff;
 const LO = ~0xfff;
 const PRIVILEGE = 8;
+/** For the test that compares what is repeated here with `fields` of the description: masks of the low half, of the high half, and both of the address. */
+export const REPEATED = { low: { P, RW, US, PWT, PCD, A, D, PS }, high: { XD }, address: { address: [LO, HI] } } as const;
 
 /** How often a walk looks again at an entry that somebody else changed while it was setting an accessed bit. */
 const RETRIES = 16;
@@ -69,6 +71,16 @@ export interface X86Config extends RadixConfig {
   readonly extendedAccessed?: boolean;
 }
 
+/**
+ * @example
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * let next = 16;
+ * const allocator = { allocate: (pages) => (next += pages) - pages, free: () => {} };
+ * const table = new X86Table(memory, { root: 8, levels: 4, allocator });
+ * table.map(0x40, 0x99, 1, READ_WRITE); // 1: page 0x40 to page 0x99
+ * table.walk(0, 0x40123, READ); // 12: lg2 of the page
+ * table.out[0]; // 0x99123
+ */
 export class X86Table extends RadixTable {
   protected readonly kept: readonly [number, number] = [PWT | PCD | A | D | EA, 0];
   readonly #top: number;

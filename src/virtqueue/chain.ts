@@ -5,7 +5,18 @@ const FRAME = 2 ** 32;
 /** Descriptors that one buffer may have ("The device MAY have a reasonable limit", 2.7.4.1). */
 export const CHAIN_LIMIT = 1024;
 
-/** One buffer of a virtqueue: pieces of guest memory, the device-readable ones first (2.6, 2.7.4.2). Reused: allocates only to grow. */
+/**
+ * One buffer of a virtqueue: pieces of guest memory, the device-readable ones first (2.6, 2.7.4.2). Reused: allocates only to grow.
+ *
+ * @example
+ * const memory = GuestMemory.ofBytes(4096);
+ * const chain = new Chain();
+ * chain.add(0, 0x100, 2, false); // true: two bytes to read at 0x100
+ * chain.add(0, 0x200, 1, true); // true: one to write at 0x200
+ * chain.write(memory, 0, Uint8Array.of(7), 0, 1); // 0
+ * memory.load64(0, 0x200);
+ * memory.word[0]; // 7
+ */
 export class Chain {
   /** What the driver knows it by: its first descriptor (split), its buffer ID (packed). */
   id = 0;

@@ -47,7 +47,17 @@ interface LiveQueue {
   readonly ring: Virtqueue;
 }
 
-/** What every virtio device has (2.1 to 2.4, 3.1): status, features, queues. The transport's registers are the VMM's matter. */
+/**
+ * What every virtio device has (2.1 to 2.4, 3.1): status, features, queues. The transport's registers are the VMM's matter.
+ *
+ * @example
+ * const events = { interrupt: () => {}, negotiated: () => {}, reset: () => {} };
+ * const device = new VirtioDevice(GuestMemory.ofBytes(1 << 16), 1n << 32n, 1, 256, events);
+ * device.driverFeatures = 1n << 32n; // VERSION_1
+ * device.status = 11; // ACKNOWLEDGE, DRIVER, FEATURES_OK
+ * device.setQueue(0, { size: 8, descriptors: 0n, driver: 0x1000n, device: 0x2000n }); // true
+ * device.queue(0); // null: not before DRIVER_OK
+ */
 export class VirtioDevice {
   readonly #memory: QueueMemory;
   readonly #offered: bigint;

@@ -5,7 +5,19 @@ import { GuestMemory, MEM_FAULT } from '../memory/guest-memory.ts';
 import { NO_PASID, type Target } from '../target/target.ts';
 import type { Observation } from './observation.ts';
 
-/** The DMA of one emulated device: translated in software, as the guest's IOMMU says, page by page. */
+/**
+ * The DMA of one emulated device: translated in software, as the guest's IOMMU says, page by page.
+ *
+ * @example
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * const target = new VirtioIommu({ memory });
+ * target.addEndpoint(8);
+ * const device = new EmulatedDevice(8, target, memory);
+ * device.write(0x5000n, Uint8Array.of(7)); // 0: bypass, as after a reset
+ * const byte = new Uint8Array(1);
+ * device.read(0x5000n, byte);
+ * byte[0]; // 7
+ */
 export class EmulatedDevice {
   readonly endpoint: number;
   readonly #target: Target;

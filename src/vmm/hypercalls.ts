@@ -4,7 +4,15 @@ const H_FUNCTION = -2;
 /** Serves one or more opcodes: arguments and results in the guest's registers, the return code returned. */
 export type HypercallHandler<Registers> = (opcode: number, registers: Registers) => number;
 
-/** Where a VMM sends a guest's hypercalls: by opcode to whoever serves it. */
+/**
+ * Where a VMM sends a guest's hypercalls: by opcode to whoever serves it.
+ *
+ * @example
+ * const dispatcher = new HypercallDispatcher();
+ * dispatcher.serve([H_PUT_TCE, H_GET_TCE], (opcode, registers) => 0);
+ * dispatcher.call(H_PUT_TCE, new HypercallRegisters()); // 0
+ * dispatcher.call(4, new HypercallRegisters()); // -2: H_FUNCTION
+ */
 export class HypercallDispatcher<Registers> {
   readonly #handlers = new Map<number, HypercallHandler<Registers>>();
 

@@ -42,6 +42,18 @@ export interface MachineParts {
 /**
  * The prototype machine: one target IOMMU, guest memory, and endpoints behind it, each emulated or passed through. It tells
  * the paths what the target tells it, and keeps the control plane as immer state.
+ *
+ * @example
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * const target = new VirtioIommu({ memory, bootBypass: false });
+ * target.addEndpoint(8);
+ * const machine = new Machine({ memory, target });
+ * const device = machine.emulate(8);
+ * target.negotiate();
+ * target.attach(1, 8);
+ * target.map(1, 0x1000n, 0x1fffn, 0x5000n, 3);
+ * device.write(0x1010n, Uint8Array.of(7)); // 0: done, at guest-physical 0x5010
+ * machine.close();
  */
 export class Machine {
   readonly memory: GuestMemory;

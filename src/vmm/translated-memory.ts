@@ -4,7 +4,18 @@ import { NO_PASID, type Target } from '../target/target.ts';
 import type { QueueMemory } from '../virtqueue/index.ts';
 import { EmulatedDevice } from './dma.ts';
 
-/** Memory as an endpoint reaches it: addresses are I/O virtual ones. What the rings of an emulated virtio device lie in. */
+/**
+ * Memory as an endpoint reaches it: addresses are I/O virtual ones. What the rings of an emulated virtio device lie in.
+ *
+ * @example
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * const target = new VirtioIommu({ memory });
+ * target.addEndpoint(8);
+ * const translated = new TranslatedMemory(8, target, memory);
+ * memory.store32(0, 0x5000, 7);
+ * translated.load64(0, 0x5000); // 0: bypass, as after a reset
+ * translated.word[0]; // 7
+ */
 export class TranslatedMemory implements QueueMemory {
   readonly word: Int32Array;
   readonly #endpoint: number;

@@ -3,7 +3,7 @@ import { expect } from 'vitest';
 import { errno } from '../../src/host/errno.ts';
 import type { HostDevice, HostSpace } from '../../src/host/host.ts';
 import { READ, READ_WRITE, WRITE } from '../../src/memory/access.ts';
-import type { HostFixture } from './contract.ts';
+import type { HostFixture } from './fixture.ts';
 
 /** Random programs over a host, and the naive model that they are compared with. */
 

@@ -1,6 +1,6 @@
 import type { Host, HostDevice } from '../../src/host/host.ts';
 import { type SimKernel, type SimMachine, simKernel } from '../../src/host/sim/index.ts';
-import type { DmaOracle, HostFixture } from './contract.ts';
+import type { DmaOracle, HostFixture } from './fixture.ts';
 
 /** A simulated device does what the case asks for. Its name is what follows the last / or # of the device's. */
 function simDma(kernel: SimKernel): DmaOracle {

@@ -44,6 +44,18 @@ const VFIO_IOAS_OP = { get: 0, set: 1, clear: 2 } as const;
 /**
  * The driver of Linux's iommufd (/dev/iommu, VFIO device nodes), on whatever port it is given. A plain user needs `openDevice`
  * and `createSpace`; the rest is for who puts a guest's own tables on the hardware.
+ *
+ * @example
+ * const kernel = simKernel();
+ * const ram = kernel.allocate(1 << 16);
+ * const host = new IommufdHost(kernel);
+ * const space = host.createSpace();
+ * const device = host.openDevice(kernel.device().path);
+ * space.attach(device); // 0
+ * space.map(0x40, Number(ram.address >> 12n), 1, READ_WRITE); // 0
+ * kernel.device().dmaWrite(0x40010n, Uint8Array.of(7)); // 0
+ * new Uint8Array(ram.buffer)[0x10]; // 7
+ * host.close();
  */
 export class IommufdHost implements Host {
   readonly kind = 'iommufd';

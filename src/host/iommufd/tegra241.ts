@@ -41,7 +41,26 @@ export function createVintf(context: IommufdContext, device: Handle, parent: Han
   }
 }
 
-/** One queue: its ring in memory that the hardware reaches, and its registers in the mapped page. */
+/**
+ * One queue: its ring in memory that the hardware reaches, and its registers in the mapped page.
+ *
+ * @example
+ * const kernel = simKernel({ iommus: [{ nesting: smmuv3({ tegra241: {} }) }] });
+ * const host = new IommufdHost(kernel);
+ * const device = host.openDevice(kernel.device().path);
+ * const ram = kernel.allocate(64 * 4096);
+ * const space = host.createSpace();
+ * space.map(0, Number(ram.address >> 12n), 64, READ_WRITE); // 0
+ * const parent = host.createPageTable(device, space, { nestParent: true });
+ * const vintf = host.createVintf(device, parent);
+ * const queue = new CommandQueue(vintf, 0, 0x4000n, new Uint8Array(ram.buffer, 0x4000, 256));
+ * queue.enable();
+ * queue.add(0x46, 0, 0, 0); // true: CMD_SYNC is in the ring
+ * queue.ring(); // a store, no call
+ * kernel.step();
+ * queue.idle; // true
+ * host.close();
+ */
 export class CommandQueue {
   readonly #ring: Int32Array;
   readonly #registers: Int32Array;

@@ -12,7 +12,19 @@ const drivers = {
   2: { kind: 'vfio-spapr-tce', type: VFIO_SPAPR_TCE_v2_IOMMU, typeName: 'VFIO_SPAPR_TCE_v2_IOMMU', module },
 } as const;
 
-/** The VFIO sPAPR TCE IOMMU driver of the kernel behind a port, for POWER hosts. */
+/**
+ * The VFIO sPAPR TCE IOMMU driver of the kernel behind a port, for POWER hosts.
+ *
+ * @example
+ * const kernel = simKernel({ iommus: [{ tce: {} }] });
+ * const ram = kernel.allocate(1 << 16);
+ * const host = new TceHost(kernel);
+ * const space = host.createSpace();
+ * space.attach(host.openDevice(`/dev/vfio/${kernel.device().group.number}#${kernel.device().name}`)); // 0
+ * space.map(0x40, Number(ram.address >> 12n), 1, READ_WRITE); // 0
+ * kernel.device().dmaWrite(0x40010n, Uint8Array.of(7)); // 0
+ * host.close();
+ */
 export class TceHost extends VfioHost {
   /** 1: the default window alone; 2: dynamic windows, and memory that is registered before it is mapped. */
   readonly version: 1 | 2;

@@ -9,7 +9,17 @@ import { RegisteredMemory } from './registered-memory.ts';
 import { EEH_OP, TCE_REGISTER, VFIO_EEH_PE_GET_STATE } from './uapi.ts';
 import { type TceInfo, type TceRequirements, type TceWindow, WindowCalls, type WindowWish } from './windows.ts';
 
-/** A container with the sPAPR TCE driver. Mappings lie in windows; the kernel forgets windows and registered memory with the last device. */
+/**
+ * A container with the sPAPR TCE driver. Mappings lie in windows; the kernel forgets windows and registered memory with the last device.
+ *
+ * @example
+ * const kernel = simKernel({ iommus: [{ tce: {} }] });
+ * const host = new TceHost(kernel);
+ * const space = host.createSpace({ windows: [{ pageLg2: 16, sizeLg2: 40 }] });
+ * space.attach(host.openDevice(`/dev/vfio/${kernel.device().group.number}#${kernel.device().name}`)); // 0
+ * space.windows[1].pageLg2; // 16
+ * host.close();
+ */
 export class TceSpace extends VfioSpace {
   readonly mappingLimit = Number.POSITIVE_INFINITY;
   readonly #version: 1 | 2;

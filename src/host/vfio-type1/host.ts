@@ -4,7 +4,19 @@ import { VfioHost } from '../vfio/host.ts';
 import { VFIO_TYPE1v2_IOMMU } from '../vfio/uapi.ts';
 import { Type1Space } from './space.ts';
 
-/** The VFIO type1 IOMMU driver, version 2, of the kernel behind a port: /dev/vfio/vfio and /dev/vfio/GROUP. */
+/**
+ * The VFIO type1 IOMMU driver, version 2, of the kernel behind a port: /dev/vfio/vfio and /dev/vfio/GROUP.
+ *
+ * @example
+ * const kernel = simKernel();
+ * const ram = kernel.allocate(1 << 16);
+ * const host = new Type1Host(kernel);
+ * const space = host.createSpace();
+ * space.attach(host.openDevice(`/dev/vfio/${kernel.device().group.number}#${kernel.device().name}`)); // 0
+ * space.map(0x40, Number(ram.address >> 12n), 1, READ_WRITE); // 0
+ * kernel.device().dmaWrite(0x40010n, Uint8Array.of(7)); // 0
+ * host.close();
+ */
 export class Type1Host extends VfioHost {
   /** @throws HostError when the kernel lacks it or the user may not open it. */
   constructor(port: Port) {

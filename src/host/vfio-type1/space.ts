@@ -15,7 +15,18 @@ const DIRTY_START = 1;
 const DIRTY_STOP = 2;
 const DIRTY_GET_BITMAP = 4;
 
-/** A container with the type1 IOMMU driver, version 2. */
+/**
+ * A container with the type1 IOMMU driver, version 2.
+ *
+ * @example
+ * const kernel = simKernel();
+ * const host = new Type1Host(kernel);
+ * const space = host.createSpace({ granuleLg2: 12 });
+ * space.attach(host.openDevice(`/dev/vfio/${kernel.device().group.number}#${kernel.device().name}`)); // 0
+ * space.apertures()[0].first; // 0
+ * space.mappingLimit; // 65535
+ * host.close();
+ */
 export class Type1Space extends VfioSpace {
   #ranges: readonly IovaRange[] = WHOLE;
   #granuleLg2 = PAGE_LG2;

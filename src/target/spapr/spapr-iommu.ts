@@ -50,7 +50,19 @@ function refusal(lo: number): number {
   return (lo & TCE_PERMISSION) === 0 ? H_HARDWARE : H_NOT_ENOUGH_RESOURCES;
 }
 
-/** The IOMMU of a pseries guest: TCE tables that the guest fills by hypercalls (LoPAR 14.5.4.2), windows by RTAS (7.3.27). */
+/**
+ * The IOMMU of a pseries guest: TCE tables that the guest fills by hypercalls (LoPAR 14.5.4.2), windows by RTAS (7.3.27).
+ *
+ * @example
+ * const windows = [{ liobn: 0x80000000, start: 0n, pageLg2: 12, pages: 1024 }];
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * const iommu = new SpaprIommu({ memory, bridges: [{ buid: 1n, endpoints: [0], windows }] });
+ * const registers = new HypercallRegisters();
+ * registers.u64.set([0x80000000n, 0x5000n, 0x7003n], 4); // LIOBN, IOBA, TCE
+ * iommu.hypercall(H_PUT_TCE, registers); // 0: H_SUCCESS
+ * iommu.translate(0, -1, 0, 0x5123, READ); // 12: lg2 of the page
+ * iommu.translated[0]; // 0x7123
+ */
 export class SpaprIommu implements Target {
   readonly name = 'spapr';
   readonly translated = new Int32Array(2);

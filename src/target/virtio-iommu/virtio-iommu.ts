@@ -51,6 +51,16 @@ const LARGEST_LG2 = 63;
  * The virtio-iommu device (virtio 1.4, 5.13). A driver reaches it through `device` (status, features, queues), the
  * configuration space and `notify`; a recording through `attach`, `detach`, `map`, `unmap` and `probe`.
  * `translate` answers the complement of the fault's reason: ~FAULT_R_UNKNOWN, ~FAULT_R_DOMAIN, ~FAULT_R_MAPPING.
+ *
+ * @example
+ * const iommu = new VirtioIommu({ memory: GuestMemory.ofBytes(1 << 20), bootBypass: false });
+ * iommu.addEndpoint(8);
+ * iommu.negotiate();
+ * iommu.attach(1, 8); // 0: OK
+ * iommu.map(1, 0x5000n, 0x5fffn, 0x7000n, 3); // 0
+ * iommu.translate(8, -1, 0, 0x5123, READ); // 12: lg2 of the page
+ * iommu.translated[0]; // 0x7123
+ * statusName(iommu.map(2, 0n, 0xfffn, 0n, 3)); // 'NOENT': there is no domain 2
  */
 export class VirtioIommu implements Target {
   readonly name = 'virtio-iommu';

@@ -1,7 +1,14 @@
 import { get, put } from '../fields.ts';
 import { INSTRUCTION } from './spec/instruction.ts';
 
-/** The guest's general registers, as an instruction names them. */
+/**
+ * The guest's general registers, as an instruction names them.
+ *
+ * @example
+ * const registers = new GeneralRegisters();
+ * registers.u64[2] = 0x1_0000_0000n; // R2
+ * registers.i32[5]; // 1: its upper half
+ */
 export class GeneralRegisters {
   /** Register n is `u64[n]`. */
   readonly u64: BigUint64Array;

@@ -10,7 +10,14 @@ export interface BlockBackend {
   flush(): number;
 }
 
-/** A file as a disk. */
+/**
+ * A file as a disk.
+ *
+ * @example
+ * const disk = new FileBackend('/dev/null');
+ * disk.bytes; // 0: whole sectors of the file
+ * disk.close();
+ */
 export class FileBackend implements BlockBackend {
   readonly bytes: number;
   readonly #fd: number;
@@ -57,7 +64,16 @@ function whole(bytes: number, piece: (done: number) => number): number {
   }
 }
 
-/** Memory as a disk, for tests and measurements. */
+/**
+ * Memory as a disk, for tests and measurements.
+ *
+ * @example
+ * const disk = new MemoryBackend(1 << 20);
+ * disk.write(512, Uint8Array.of(7)); // 0
+ * const sector = new Uint8Array(1);
+ * disk.read(512, sector); // 0
+ * sector[0]; // 7
+ */
 export class MemoryBackend implements BlockBackend {
   readonly content: Uint8Array;
 

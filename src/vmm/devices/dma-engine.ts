@@ -55,6 +55,14 @@ export type EngineDma = Pick<FunctionDma, 'transfer'>;
 /**
  * A device that does the DMA that it is told: any address, any PASID, read, write, atomic, message. For tests of what an IOMMU lets through
  * and what not.
+ *
+ * @example
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * const target = new VirtioIommu({ memory });
+ * target.addEndpoint(8);
+ * const engine = new DmaEngine({});
+ * engine.attach(new FunctionDma(engine.fn, 8, target, memory));
+ * engine.fn.readConfig(0, 2); // 0x1efd
  */
 export class DmaEngine implements RegisterBlock {
   readonly fn: PciFunction;

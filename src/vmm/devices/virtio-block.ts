@@ -27,6 +27,12 @@ const PCI_CLASS = 0x010000;
 /**
  * A virtio block device. Its rings and data lie in the memory that it is given: a TranslatedMemory where an IOMMU is in front of it.
  * Work for a notification is bounded by 32 requests of 4 MiB.
+ *
+ * @example
+ * const block = new VirtioBlock(GuestMemory.ofBytes(1 << 20), new MemoryBackend(1 << 20), () => {});
+ * const capacity = new Uint8Array(8);
+ * block.readConfig(0, capacity);
+ * capacity[1]; // 8: 0x800 sectors of 512 bytes
  */
 export class VirtioBlock implements VirtioModel {
   readonly device: VirtioDevice;

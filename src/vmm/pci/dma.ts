@@ -7,7 +7,19 @@ import type { PciFunction } from './function.ts';
 /** What a function's own reads and writes of memory answer while software does not let it do any. */
 export const NOT_BUS_MASTER = -errno.EACCES;
 
-/** DMA of a PCI function: translated by the IOMMU for its requester ID, and only while its bus master enable is set. */
+/**
+ * DMA of a PCI function: translated by the IOMMU for its requester ID, and only while its bus master enable is set.
+ *
+ * @example
+ * const memory = GuestMemory.ofBytes(1 << 20);
+ * const target = new VirtioIommu({ memory });
+ * target.addEndpoint(8);
+ * const fn = new PciFunction({ vendor: 0x1234, device: 1, classCode: 0xff0000 });
+ * const dma = new FunctionDma(fn, 8, target, memory);
+ * dma.write(0x1000n, Uint8Array.of(7)); // -13: its bus master enable is 0
+ * fn.writeConfig(4, 2, 4);
+ * dma.write(0x1000n, Uint8Array.of(7)); // 0
+ */
 export class FunctionDma extends EmulatedDevice {
   readonly #fn: PciFunction;
 

@@ -19,7 +19,14 @@ export interface PciDeviceOptions {
   readonly disconnected?: () => void;
 }
 
-/** A PCI function as vfio-user shows it. */
+/**
+ * A PCI function as vfio-user shows it.
+ *
+ * @example
+ * const fn = new PciFunction({ vendor: 0x1234, device: 1, classCode: 0xff0000 });
+ * const device = new PciVfioDevice(fn);
+ * device.regions.length; // 9
+ */
 export class PciVfioDevice implements VfioUserDevice {
   readonly regions: readonly number[];
   readonly irqs: readonly IrqType[];

@@ -18,6 +18,11 @@ const REVISION = 1;
 /**
  * A virtio device behind a PCI function (VIRTIO 1.3, 4.1, without the legacy interface): common, notification, ISR and device
  * configuration in one BAR, MSI-X with a vector for each queue and one for the configuration, or INTx.
+ *
+ * @example
+ * const model = new VirtioBlock(GuestMemory.ofBytes(1 << 20), new MemoryBackend(1 << 20), () => {});
+ * const pci = new VirtioPci({ type: 2, queues: 1, configBytes: 60, classCode: 0x010000, model }, {});
+ * pci.fn.readConfig(2, 2); // 0x1042: 0x1040 and the type
  */
 export class VirtioPci {
   readonly fn: PciFunction;

@@ -1,6 +1,7 @@
 import { type IommufdDevice, IommufdHost, type IommufdSpace } from '../../../src/host/iommufd/index.ts';
 import { openKernelPort } from '../../../src/host/kernel/index.ts';
-import { type HostFixture, hostContract } from '../../host/contract.ts';
+import { hostContract } from '../../host/contract.ts';
+import type { HostFixture } from '../../host/fixture.ts';
 import { eduOracle } from '../foreign/edu-oracle.ts';
 import { runCases } from '../foreign/vitest-shim.ts';
 import { bindToVfio, Testdev } from '../vm/pci.ts';

@@ -2,7 +2,7 @@ import type { HostDevice } from '../../../src/host/host.ts';
 import type { Port } from '../../../src/host/port.ts';
 import { READ_WRITE } from '../../../src/memory/access.ts';
 import { pfnOf } from '../../../src/memory/address.ts';
-import type { DmaOracle } from '../../host/contract.ts';
+import type { DmaOracle } from '../../host/fixture.ts';
 import { Edu, Testdev } from '../vm/pci.ts';
 
 /*

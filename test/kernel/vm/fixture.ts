@@ -2,7 +2,7 @@ import { readdirSync, readlinkSync } from 'node:fs';
 import type { Host, HostDevice } from '../../../src/host/host.ts';
 import { openKernelPort } from '../../../src/host/kernel/index.ts';
 import type { Port } from '../../../src/host/port.ts';
-import type { DmaOracle, HostFixture } from '../../host/contract.ts';
+import type { DmaOracle, HostFixture } from '../../host/fixture.ts';
 import { DmaEngine } from './dma-engine.ts';
 import { bindToVfio, type VfioFunction } from './pci.ts';
 

@@ -32,6 +32,13 @@ export function widthAt(offset: number): number {
 /**
  * The register file as it reads, without rules: 32-bit words, so that a 64-bit register is its two halves, as the
  * specification lets software see it.
+ *
+ * @example
+ * const registers = new Registers();
+ * const iommu = new RiscvIommu({}, { memory: GuestMemory.ofBytes(1 << 20) }, registers);
+ * iommu.write(16, 8, 1n); // ddtp.iommu_mode: Bare
+ * registers.get(16); // 1
+ * registers.mode; // 1
  */
 export class Registers {
   readonly words = new Int32Array(PAGE_OF_REGISTERS / 4);

@@ -14,7 +14,13 @@ const DEPTH_LIMIT = 64;
 /** A value of a property: cells of 32 bits, a text or several, or bytes as they are. */
 export type PropertyValue = readonly number[] | string | readonly string[] | Uint8Array;
 
-/** A node: its properties as bytes, and the nodes below it. */
+/**
+ * A node: its properties as bytes, and the nodes below it.
+ *
+ * @example
+ * const node = new DeviceNode('iommu@10000').set('reg', [0, 0x10000, 0, 0x1000]).set('#iommu-cells', [1]);
+ * node.properties.get('reg').length; // 16
+ */
 export class DeviceNode {
   readonly name: string;
   readonly properties = new Map<string, Uint8Array>();
