@@ -1,22 +1,37 @@
+import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import { requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
-import type { AddressSpace, FirstStage, HardwareEvent, Target, TargetObserver } from '../target.ts';
+import {
+  type AddressSpace,
+  type FirstStage,
+  type HardwareEvent,
+  NO_PASID,
+  type PageAnswer,
+  type Target,
+  type TargetObserver,
+} from '../target.ts';
 import { featuresOf } from './capabilities.ts';
+import { Atos } from './control/atos.ts';
 import { CommandQueue } from './control/command-queue.ts';
 import { Invalidations } from './control/invalidations.ts';
 import { Registers } from './control/registers.ts';
 import { Events } from './reporting/events.ts';
 import { Interrupts } from './reporting/interrupts.ts';
-import { EVENT_QUEUE, OutputQueue } from './reporting/output-queue.ts';
+import { EVENT_QUEUE, OutputQueue, PRI_QUEUE } from './reporting/output-queue.ts';
+import { PageRequests } from './reporting/page-requests.ts';
 import { Refusals } from './reporting/refusals.ts';
 import { Stalls } from './reporting/stalls.ts';
 import { checkedState, type Smmuv3State, saveRegisters } from './saved-state.ts';
 import { Spaces } from './spaces.ts';
-import { EVENT } from './spec/events.ts';
+import { EVENT, PRG_RESPONSE } from './spec/events.ts';
 import { CR2, REG, REGISTER_BYTES } from './spec/registers.ts';
-import type { Smmuv3Options } from './surroundings.ts';
+import type { PageRequest, PageResponse, Smmuv3Options, TranslationCompletion } from './surroundings.ts';
+import { Ats } from './translation/ats.ts';
 import { Translator } from './translation/translator.ts';
+
+/** PRG_RESPONSE as observers hear it. */
+const ANSWERS: Readonly<Record<number, PageAnswer>> = { [PRG_RESPONSE.success]: 'success', [PRG_RESPONSE.invalidRequest]: 'invalid' };
 
 /**
  * The Arm SMMUv3, its Non-secure interface. Registers are accessed with `read` and `write`; endpoints are StreamIDs.
@@ -34,9 +49,12 @@ export class Smmuv3 implements Target {
   readonly #registers: Registers;
   readonly #translator: Translator;
   readonly #stalls: Stalls;
-  readonly #events: Events;
   readonly #spaces: Spaces;
   readonly #commands: CommandQueue;
+  readonly #events: Events;
+  readonly #pageRequests: PageRequests;
+  readonly #ats: Ats;
+  readonly #atos: Atos;
 
   /** @throws TypeError or RangeError when an option is not possible. */
   constructor(options: Smmuv3Options) {
@@ -59,8 +77,27 @@ export class Smmuv3 implements Target {
     this.#translator = new Translator(registers, refusals, options);
     this.translated = this.#translator.translated;
     this.#spaces = new Spaces(this.#translator, memory, features);
+    this.#ats = new Ats(registers, this.#translator, events, refusals);
+    this.#atos = new Atos(registers, this.#translator);
+    const respond = (response: PageResponse) => {
+      options.pageResponse?.(response);
+      const { stream, pasid, group } = response;
+      this.#spaces.answer(stream, pasid ?? NO_PASID, group, ANSWERS[response.response] ?? 'failure');
+    };
+    const queue = new OutputQueue(registers, memory, interrupts, PRI_QUEUE);
+    this.#pageRequests = new PageRequests({
+      registers,
+      queue,
+      interrupts,
+      configurations: this.#translator.configurations,
+      refusals,
+      respond,
+    });
     const invalidations = new Invalidations(registers, this.#translator, this.#spaces);
-    this.#commands = new CommandQueue({ registers, interrupts, invalidations, spaces: this.#spaces, stalls: this.#stalls }, options);
+    this.#commands = new CommandQueue(
+      { registers, interrupts, invalidations, spaces: this.#spaces, stalls: this.#stalls, respond },
+      options,
+    );
   }
 
   /** Tells of a device behind the SMMU. @throws RangeError for what is no StreamID (IDR1.SIDSIZE). */
@@ -90,21 +127,48 @@ export class Smmuv3 implements Target {
     return this.#spaces.stageOf(endpoint, pasid);
   }
 
-  /** A device that waits for a page is told that there will be none, and the guest of a fault: what stalls in hardware is not held here. */
-  report(event: HardwareEvent): void {
-    if (event.kind === 'record') this.#events.pass(event.words);
-    else if (event.kind === 'lost') this.#events.lost();
-    else {
-      const { endpoint, pasid, group, last, access, address } = event;
-      const request = { stream: endpoint, substream: pasid, hi: hiOf(address), lo: loOf(address), access };
-      this.#events.record({ number: EVENT.F_TRANSLATION }, request);
-      if (last) this.#spaces.answer(endpoint, pasid, group, 'invalid');
-    }
-  }
-
   /** Also answers FAULT_ABORT, FAULT_RAZ_WI and FAULT_STALLED; otherwise a fault is its event's number, as `targetFault('smmuv3', …)` has it. */
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
     return this.#translator.translate(endpoint, pasid, hi, lo, access);
+  }
+
+  /**
+   * A translation request of a device (PCIe ATS). `access`: READ, WRITE unless it wants to read alone (NW), EXECUTE and PRIVILEGED of its PASID.
+   */
+  translationRequest(endpoint: number, pasid: number, address: bigint, access: number): TranslationCompletion {
+    return this.#ats.request({ stream: endpoint, substream: pasid < 0 ? NO_PASID : pasid, hi: hiOf(address), lo: loOf(address), access });
+  }
+
+  /** An access whose address a device had translated before; answers as `translate` does. */
+  translateTranslated(endpoint: number, hi: number, lo: number, access: number): number {
+    return this.#ats.translated({ stream: endpoint, substream: NO_PASID, hi, lo, access });
+  }
+
+  /** A page request of a device (PCIe PRI). */
+  pageRequest(request: PageRequest): void {
+    this.#pageRequests.receive(request);
+  }
+
+  report(event: HardwareEvent): void {
+    if (event.kind === 'record') this.#events.pass(event.words);
+    else if (event.kind === 'lost') this.#events.lost();
+    else this.#reportPageRequest(event);
+  }
+
+  /**
+   * What stalls in hardware is not held here: where the guest takes no page requests, the device is told that there will be no page, and the
+   * guest of a fault.
+   */
+  #reportPageRequest({ endpoint, pasid, group, last, access, address }: Extract<HardwareEvent, { kind: 'page-request' }>): void {
+    if (!this.#pageRequests.isOn) {
+      const request = { stream: endpoint, substream: pasid, hi: hiOf(address), lo: loOf(address), access };
+      this.#events.record({ number: EVENT.F_TRANSLATION }, request);
+      if (last) this.#spaces.answer(endpoint, pasid, group, 'invalid');
+      return;
+    }
+    const page = Number(BigInt.asUintN(64, address) >> 12n);
+    const [read, write, execute, privileged] = [READ, WRITE, EXECUTE, PRIVILEGED].map((wish) => (access & wish) !== 0);
+    this.pageRequest({ stream: endpoint, pasid: pasid < 0 ? null : pasid, page, read, write, execute, privileged, group, last });
   }
 
   /** Tag of the access for which `translate` answered FAULT_STALLED last; -1: it waits for one (StallTaker.retry). */
@@ -138,6 +202,7 @@ export class Smmuv3 implements Target {
     const place = registers.place(offset);
     if (place < 0) return;
     const wasOn = registers.isOn;
+    if (place === REG.GATOS_CTRL) this.#atos.run(value);
     if (!registers.store32(place, value)) return;
     if (place === REG.CR0) {
       if (wasOn !== registers.isOn) this.#forgetAll();

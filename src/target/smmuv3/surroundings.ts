@@ -15,6 +15,36 @@ export interface AtcInvalidation {
   readonly pages: number;
 }
 
+/** A page request of a device (PCI Express Base Specification 6.0, 10.4.1). */
+export interface PageRequest {
+  readonly stream: number;
+  /** null: without PASID. */
+  readonly pasid: number | null;
+  /** Page number of the address. */
+  readonly page: number;
+  readonly read: boolean;
+  readonly write: boolean;
+  /** These two with a PASID only. */
+  readonly execute: boolean;
+  readonly privileged: boolean;
+  /** PRG index, 9 bits, and whether it is the group's last. */
+  readonly group: number;
+  readonly last: boolean;
+}
+
+/** What a device's translation request is answered with (3.9.1.2). */
+export type TranslationCompletion =
+  | { readonly status: 'unsupported-request' }
+  | { readonly status: 'completer-abort' }
+  | {
+      readonly status: 'success';
+      /** lg2 of the bytes around the address for which the answer holds. */
+      readonly lg2: number;
+      readonly address: bigint;
+      /** READ, WRITE and EXECUTE that are granted; 0: none, and the address says nothing. */
+      readonly permission: number;
+    };
+
 /** CMD_PRI_RESP, or an answer of the SMMU's own (8.1, 8.2). */
 export interface PageResponse {
   readonly stream: number;

@@ -6,7 +6,7 @@ import type { Spaces } from '../spaces.ts';
 import { ATC_INV, CERROR, COMMAND_BYTES, OPCODE, PRI_RESP, RESUME, SIGNAL, STREAM, SYNC } from '../spec/commands.ts';
 import { PRG_RESPONSE } from '../spec/events.ts';
 import { CMDQ_CONS, CR0, GERROR, QUEUE_BASE, REG } from '../spec/registers.ts';
-import type { Smmuv3Options } from '../surroundings.ts';
+import type { PageResponse, Smmuv3Options } from '../surroundings.ts';
 import { CommandChecks } from './command-checks.ts';
 import type { Invalidations } from './invalidations.ts';
 import type { Registers } from './registers.ts';
@@ -21,6 +21,7 @@ interface Parts {
   readonly invalidations: Invalidations;
   readonly spaces: Spaces;
   readonly stalls: Stalls;
+  respond(response: PageResponse): void;
 }
 
 /** The command queue (4.1): commands one after the other; an error stops it until the guest acknowledges it (7.1). */
@@ -147,7 +148,7 @@ export class CommandQueue {
   /** 4.5.2; ignored while the SMMU is off. */
   #respond(words: Int32Array): void {
     if (!this.#parts.registers.isOn) return;
-    this.#options.pageResponse?.({
+    this.#parts.respond({
       stream: words[1] >>> 0,
       pasid: isSet(words, STREAM.SSV) ? get(words, STREAM.SUBSTREAM) : null,
       group: get(words, PRI_RESP.GROUP),

@@ -74,7 +74,7 @@ export class Events {
 
   /** A record that hardware of the same kind wrote, its stream the guest's. */
   pass(words: Int32Array): void {
-    this.#append(words);
+    this.#append(this.#words.fill(0).map((_, i) => words[i] ?? 0));
   }
 
   /** Records of that hardware were lost: as if the queue had had no room (7.4). */
@@ -87,11 +87,12 @@ export class Events {
     const writes = (access & WRITE) !== 0;
     words[4] = lo;
     words[5] = hi;
+    // F_BAD_ATS_TREQ has what was asked for elsewhere, where only its figure says (7.3.6).
+    if (number === F_BAD_ATS_TREQ) return;
     put(words, RECORD.RNW, Number(!writes));
     if (number === F_TRANSL_FORBIDDEN) return;
     put(words, RECORD.PNU, Number((access & PRIVILEGED) !== 0));
     put(words, RECORD.IND, Number(!writes && (access & EXECUTE) !== 0));
-    if (number === F_BAD_ATS_TREQ) return;
     put(words, RECORD.S2, Number(s2));
     put(words, RECORD.CLASS, on);
     if (number === F_PERMISSION && on === CLASS.TT) put(words, RECORD.TTRNW, Number(tableRead));

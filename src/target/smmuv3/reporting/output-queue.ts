@@ -1,7 +1,7 @@
 import type { GuestMemory } from '../../../memory/guest-memory.ts';
 import { type Field, get, getWide, isSet } from '../../fields.ts';
 import type { Registers } from '../control/registers.ts';
-import { EVENT_BYTES } from '../spec/events.ts';
+import { EVENT_BYTES, PRI_BYTES } from '../spec/events.ts';
 import { CR0, GERROR, OVERFLOW_FLAG, QUEUE_BASE, REG } from '../spec/registers.ts';
 import type { Interrupts } from './interrupts.ts';
 
@@ -24,6 +24,15 @@ export const EVENT_QUEUE: Layout = {
   enable: CR0.EVENTQEN,
   abort: GERROR.EVENTQ_ABT_ERR,
   most: 'EVENTQS',
+};
+export const PRI_QUEUE: Layout = {
+  base: REG.PRIQ_BASE,
+  prod: REG.PRIQ_PROD,
+  cons: REG.PRIQ_CONS,
+  bytes: PRI_BYTES,
+  enable: CR0.PRIQEN,
+  abort: GERROR.PRIQ_ABT_ERR,
+  most: 'PRIQS',
 };
 
 const OVFLG = 1 << OVERFLOW_FLAG.shift;

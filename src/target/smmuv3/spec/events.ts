@@ -51,5 +51,20 @@ export const RECORD = {
 /** RECORD.CLASS: what was on its way when the fault happened. */
 export const CLASS = { CD: 0, TT: 1, IN: 2 } as const;
 
+/** PRI queue entries, chapter 8: two doublewords. */
+export const PRI_BYTES = 16;
+export const PRI = {
+  STREAM: bits(31, 0),
+  SUBSTREAM: bits(51, 32),
+  PRIVILEGED: bit(58),
+  EXECUTE: bit(59),
+  READ: bit(60),
+  WRITE: bit(61),
+  LAST: bit(62),
+  SSV: bit(63),
+  GROUP: bits(8, 0, 1),
+  PAGE: wide(63, 12, 1),
+} as const;
+
 /** PRG response codes, 8.3. */
 export const PRG_RESPONSE = { success: 0, invalidRequest: 1, failure: 15 } as const;

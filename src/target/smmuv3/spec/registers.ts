@@ -132,3 +132,23 @@ export const GATOS_ADDR = {
   TYPE: bits(11, 10),
   ADDR: wide(63, 12),
 } as const;
+
+/** PRIQ_IRQ_CFG2 alone (6.3.36): interrupt at a group's last request, not when the queue is no longer empty. */
+export const PRIQ_IRQ_CFG2 = { LO: bit(31) } as const;
+
+/** 6.3.37. */
+export const GATOS_CTRL = { RUN: bit(0) } as const;
+/** 6.3.40. */
+export const GATOS_PAR = {
+  FAULT: bit(0),
+  /** With FAULT: 0 of stage 1 or configuration; of stage 2 1 for a context descriptor, 2 for a table, 3 for the address. */
+  REASON: bits(2, 1),
+  FAULTCODE: bits(11, 4),
+  /** Without: shareability, */
+  SH: bits(9, 8),
+  /** the page is larger than 4 KiB, and the lowest bit of ADDR that is set says how large, */
+  SIZE: bit(11),
+  ADDR: wide(55, 12),
+  /** and MAIR's encoding of the type. */
+  ATTR: bits(63, 56),
+} as const;

@@ -54,6 +54,11 @@ export class Configurations {
     return route;
   }
 
+  /** Stage 2 alone of an entry that has it: for what comes with an intermediate address. */
+  stage2Route(entry: StreamEntry): Route {
+    return this.#route(VERDICT.translate, entry);
+  }
+
   /** A stream's entry, or what is wrong with it: C_BAD_STREAMID, F_STE_FETCH, C_BAD_STE. */
   entry(stream: number): StreamEntry | Fault {
     const known = this.#known.get(stream);

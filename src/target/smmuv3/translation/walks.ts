@@ -9,9 +9,9 @@ import { Route } from './route.ts';
 import { firstStageFault, implicitFault, outputFault } from './walk-faults.ts';
 
 /** Which stages a walk goes through, as GATOS_ADDR.TYPE codes it. */
-const STAGE_1 = 1;
-const STAGE_2 = 2;
-const BOTH = 3;
+export const STAGE_1 = 1;
+export const STAGE_2 = 2;
+export const BOTH = 3;
 
 /** Bit 55 of an address chooses the table. */
 const UPPER = 1 << 23;

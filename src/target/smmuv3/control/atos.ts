@@ -1,0 +1,110 @@
+import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../../memory/access.ts';
+import { pfnOfHiLo } from '../../../memory/address.ts';
+import { OUT_HI, OUT_LO } from '../../../pagetable/page-table.ts';
+import { get, isSet, put, putWide } from '../../fields.ts';
+import type { Fault } from '../reporting/events.ts';
+import { CLASS, EVENT } from '../spec/events.ts';
+import { GATOS_ADDR, GATOS_CTRL, GATOS_PAR, GATOS_SID, REG } from '../spec/registers.ts';
+import { type Route, VERDICT } from '../translation/route.ts';
+import { StreamEntry } from '../translation/stream-entry.ts';
+import type { Translator } from '../translation/translator.ts';
+import { STAGE_1, STAGE_2 } from '../translation/walks.ts';
+import type { Registers } from './registers.ts';
+
+/** 9.1.5. */
+const INV_REQ = 0xff;
+const INV_STAGE = 0xfe;
+/** Normal memory, write-back, inner shareable: what the model has of every page (13.1.5). */
+const WRITE_BACK = 0xff;
+const INNER_SHAREABLE = 3;
+
+/** Address translation operations, chapter 9: a look-up as though a request had come, which records nothing. */
+export class Atos {
+  readonly #registers: Registers;
+  readonly #translator: Translator;
+
+  constructor(registers: Registers, translator: Translator) {
+    this.#registers = registers;
+    this.#translator = translator;
+  }
+
+  /** GATOS_CTRL was written: with RUN, and the SMMU on, the answer is in GATOS_PAR at once. */
+  run(value: number): void {
+    if (this.#registers.features.ATOS === 0 || (value & GATOS_CTRL.RUN.mask) === 0 || !this.#registers.isOn) return;
+    const par = this.#registers.view(REG.GATOS_PAR).fill(0);
+    this.#look(par);
+  }
+
+  #look(par: Int32Array): void {
+    const registers = this.#registers;
+    const { S1P, S2P } = registers.features;
+    const address = registers.view(REG.GATOS_ADDR);
+    const sid = registers.view(REG.GATOS_SID);
+    const type = get(address, GATOS_ADDR.TYPE);
+    const wantsS1 = (type & STAGE_1) !== 0;
+    const wantsS2 = (type & STAGE_2) !== 0;
+    if (type === 0 || (wantsS1 && S1P === 0) || (wantsS2 && S2P === 0)) {
+      refuse(par, INV_REQ);
+      return;
+    }
+    const stream = get(sid, GATOS_SID.STREAM) >>> 0;
+    const { configurations, walks } = this.#translator;
+    const entry = configurations.entry(stream);
+    if (!(entry instanceof StreamEntry)) {
+      refuse(par, entry.number);
+      return;
+    }
+    if (!entry.passes || (wantsS1 && !entry.s1) || (wantsS2 && !entry.s2)) {
+      refuse(par, INV_STAGE);
+      return;
+    }
+    const hi = address[1];
+    const lo = address[0] & ~0xfff;
+    const route = wantsS1 ? this.#route(stream, sid) : configurations.stage2Route(entry);
+    if (route.fault !== null) {
+      refuseFault(par, route.fault);
+      return;
+    }
+    const wish = wishOf(address);
+    // S1DSS may skip stage 1 (9.1.3).
+    const lg2 = route.verdict === VERDICT.translate ? walks.walk(route, hi, lo, wish, type) : 12;
+    if (lg2 < 0) refuseFault(par, walks.fault);
+    else if (route.verdict === VERDICT.translate) answer(par, lg2, walks.out[OUT_HI], walks.out[OUT_LO]);
+    else if ((hi & route.beyond) !== 0) refuse(par, EVENT.F_ADDR_SIZE);
+    else answer(par, lg2, hi, lo);
+  }
+
+  #route(stream: number, sid: Int32Array): Route {
+    const substream = isSet(sid, GATOS_SID.SSID_VALID) ? get(sid, GATOS_SID.SUBSTREAM) : -1;
+    return this.#translator.configurations.route(stream, substream);
+  }
+}
+
+/** The overrides of the stream table entry do not count (chapter 9). */
+function wishOf(address: Int32Array): number {
+  const reads = isSet(address, GATOS_ADDR.RNW);
+  const data = reads ? (isSet(address, GATOS_ADDR.IND) ? EXECUTE : READ) : WRITE;
+  return data | (isSet(address, GATOS_ADDR.PNU) ? PRIVILEGED : 0);
+}
+
+/** 6.3.40: the size is where ADDR's lowest bit is that is set. */
+function answer(par: Int32Array, lg2: number, hi: number, lo: number): void {
+  const pages = 2 ** (lg2 - 12);
+  const page = pfnOfHiLo(hi, lo);
+  putWide(par, GATOS_PAR.ADDR, page - (page % pages) + (pages > 1 ? pages / 2 : 0));
+  put(par, GATOS_PAR.SIZE, Number(pages > 1));
+  put(par, GATOS_PAR.SH, INNER_SHAREABLE);
+  put(par, GATOS_PAR.ATTR, WRITE_BACK);
+}
+
+function refuse(par: Int32Array, code: number): void {
+  put(par, GATOS_PAR.FAULT, 1);
+  put(par, GATOS_PAR.FAULTCODE, code);
+}
+
+function refuseFault(par: Int32Array, { number, s2 = false, on = CLASS.IN, address = 0 }: Fault): void {
+  refuse(par, number);
+  if (!s2) return;
+  put(par, GATOS_PAR.REASON, on + 1);
+  putWide(par, { low: GATOS_PAR.ADDR.low, width: 44 }, Math.floor(address / 4096));
+}

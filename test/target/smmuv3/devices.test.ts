@@ -1,0 +1,305 @@
+import { describe, expect, test } from 'vitest';
+import { EXECUTE, READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
+import { targetFault } from '../../../src/target/fault-codes.ts';
+import { get, getWide, put } from '../../../src/target/fields.ts';
+import { EVENT, FAULT_ABORT, type PageRequest, PRG_RESPONSE } from '../../../src/target/smmuv3/index.ts';
+import { PRI, RECORD } from '../../../src/target/smmuv3/spec/events.ts';
+import { GATOS_PAR, REG } from '../../../src/target/smmuv3/spec/registers.ts';
+import { CONFIG } from '../../../src/target/smmuv3/spec/ste.ts';
+import type { TargetObserver } from '../../../src/target/target.ts';
+import { CONTEXTS, cfgiSte, contextOf, Guest, PAGE_1, PRIS, stage2Of } from './guest.ts';
+
+const STREAM = 8;
+const STAGE_1 = { CONFIG: CONFIG.stage1, S1CONTEXT_PTR: CONTEXTS / 64 };
+const IOVA = 0x5000n;
+/** SMMUEN, PRIQEN, EVENTQEN, CMDQEN; ATSCHK. */
+const ON = 0b1111;
+const CHECKED = ON | 16;
+
+/** Page 5 to 0x1000 by stage 1, and that to 0x90 by stage 2. */
+function nested(ste: Record<string, number> = {}, cr0 = ON) {
+  const guest = new Guest();
+  const first = guest.table();
+  const second = guest.table({ stage: 2, inputBits: 32 });
+  second.table.map(0, 0, 512, 7);
+  second.table.map(0x1000, 0x90, 1, READ_WRITE);
+  first.table.map(5, 0x1000, 1, READ_WRITE | EXECUTE);
+  guest.setContext(0, contextOf(7, first));
+  guest.start(cr0).setStream(STREAM, { ...STAGE_1, ...stage2Of(3, second), CONFIG: CONFIG.nested, EATS: 1, ...ste });
+  return { guest, first, second };
+}
+
+describe('ATS translation requests, 3.9.1.2', () => {
+  const ask = (guest: Guest, access: number, address = IOVA, pasid = -1) => guest.smmu.translationRequest(STREAM, pasid, address, access);
+
+  test('full ATS: the address behind all stages, and what they grant of what was asked for', () => {
+    const { guest } = nested();
+    expect(ask(guest, READ_WRITE)).toEqual({ status: 'success', lg2: 12, address: 0x9_0000n, permission: READ_WRITE });
+    expect(ask(guest, READ | EXECUTE)).toEqual({ status: 'success', lg2: 12, address: 0x9_0000n, permission: READ });
+    expect(ask(guest, READ, 0x6000n)).toMatchObject({ status: 'success', permission: 0 });
+    expect(guest.numbers()).toEqual([]);
+  });
+
+  test('split-stage ATS: the intermediate address; without CR0.ATSCHK as EATS 0', () => {
+    expect(ask(nested({ EATS: 2 }, CHECKED).guest, READ_WRITE)).toEqual({
+      status: 'success',
+      lg2: 12,
+      address: 0x100_0000n,
+      permission: READ_WRITE,
+    });
+    const { guest } = nested({ EATS: 2 });
+    expect(ask(guest, READ)).toEqual({ status: 'unsupported-request' });
+    expect(guest.numbers()).toEqual([EVENT.F_BAD_ATS_TREQ]);
+  });
+
+  test('a request that is to write marks the page dirty', () => {
+    const guest = new Guest();
+    const { table, root, config } = guest.table();
+    table.map(5, 0x80, 1, READ);
+    guest.setContext(0, { ...contextOf(7, { table, root, config }), HA: 1, HD: 1 });
+    guest.start(ON).setStream(STREAM, { ...STAGE_1, EATS: 1 });
+    const pages = Array.from({ length: 64 * 512 }, (_, i) => 0x1_0000 + 8 * i);
+    const at = pages.find((entry) => (guest.load(entry) & 0xf_f003n) === 0x8_0003n) as number;
+    guest.store(at, guest.load(at) | (1n << 51n));
+    expect(ask(guest, READ)).toMatchObject({ permission: READ });
+    expect(guest.load(at) & 0x80n).toBe(0x80n);
+    expect(ask(guest, READ_WRITE)).toMatchObject({ permission: READ_WRITE });
+    expect(guest.load(at) & 0x80n).toBe(0n);
+  });
+
+  test.each<[string, Record<string, number>, string, number[]]>([
+    ['EATS 0', { EATS: 0 }, 'unsupported-request', [EVENT.F_BAD_ATS_TREQ]],
+    ['Config 4', { CONFIG: CONFIG.bypass }, 'unsupported-request', [EVENT.F_BAD_ATS_TREQ]],
+    ['Config 0', { CONFIG: 0 }, 'unsupported-request', []],
+    ['V = 0', { V: 0 }, 'completer-abort', []],
+    ['a descriptor that is illegal', { S1CONTEXT_PTR: 0xe000 / 64 }, 'completer-abort', []],
+  ])('%s', (_, ste, status, numbers) => {
+    const { guest } = nested(ste);
+    expect(ask(guest, READ)).toEqual({ status });
+    expect(guest.numbers()).toEqual(numbers);
+  });
+
+  test('off: UR and F_BAD_ATS_TREQ; CR2.REC_CFG_ATS records configuration errors', () => {
+    const { guest } = nested({ V: 0 }, 0b1110);
+    expect(ask(guest, READ)).toEqual({ status: 'unsupported-request' });
+    guest.write(REG.CR2, 2 | 8);
+    guest.write(REG.CR0, ON);
+    expect(ask(guest, READ)).toEqual({ status: 'completer-abort' });
+    expect(guest.numbers()).toEqual([EVENT.F_BAD_ATS_TREQ, EVENT.C_BAD_STE]);
+  });
+});
+
+describe('translated requests, 3.9.1.3', () => {
+  const use = (guest: Guest, address: number, access = READ) => guest.smmu.translateTranslated(STREAM, 0, address, access);
+  const forbidden = targetFault('smmuv3', EVENT.F_TRANSL_FORBIDDEN);
+
+  test('pass without CR0.ATSCHK, whatever the entry says; not with the SMMU off', () => {
+    const { guest } = nested({ V: 0 });
+    expect([use(guest, 0x1234_5000), guest.smmu.translated[0]]).toEqual([12, 0x1234_5000]);
+    guest.write(REG.CR0, 0b1100);
+    expect(use(guest, 0x1234_5000)).toBe(forbidden);
+    expect(guest.numbers()).toEqual([EVENT.F_TRANSL_FORBIDDEN]);
+  });
+
+  test.each<[string, Record<string, number>, number, number[]]>([
+    ['full ATS', { EATS: 1 }, 12, []],
+    ['EATS 0', { EATS: 0 }, forbidden, [EVENT.F_TRANSL_FORBIDDEN]],
+    ['Config 4', { CONFIG: CONFIG.bypass }, forbidden, [EVENT.F_TRANSL_FORBIDDEN]],
+    ['Config 0', { CONFIG: 0 }, FAULT_ABORT, []],
+    ['V = 0', { V: 0 }, FAULT_ABORT, []],
+  ])('checked: %s', (_, ste, answer, numbers) => {
+    const { guest } = nested(ste, CHECKED);
+    expect(use(guest, 0x1234_5000)).toBe(answer);
+    expect(guest.numbers()).toEqual(numbers);
+  });
+
+  test('split-stage ATS: stage 2 translates, and its faults are recorded', () => {
+    const { guest } = nested({ EATS: 2 }, CHECKED);
+    expect([use(guest, 0x100_0008), guest.smmu.translated[0]]).toEqual([12, 0x9_0008]);
+    expect(use(guest, 0x2000_0000)).toBe(targetFault('smmuv3', EVENT.F_TRANSLATION));
+    expect(guest.events().map((words) => [get(words, RECORD.NUMBER), get(words, RECORD.S2)])).toEqual([[EVENT.F_TRANSLATION, 1]]);
+  });
+});
+
+describe('page requests, chapter 8', () => {
+  const request: PageRequest = {
+    stream: STREAM,
+    pasid: null,
+    page: 0xf_1234_5678_9abc,
+    read: true,
+    write: true,
+    execute: false,
+    privileged: false,
+    group: 0x155,
+    last: true,
+  };
+  const taken = (guest: Guest) => guest.records(PRIS, 16, REG.PRIQ_PROD, REG.PRIQ_CONS);
+
+  test('a record has all fields; CMD_PRI_RESP answers, with the PASID', () => {
+    const guest = new Guest().start(ON);
+    guest.smmu.pageRequest(request);
+    guest.smmu.pageRequest({ ...request, pasid: 0x9_8765, execute: true, privileged: true, last: false });
+    const records = taken(guest);
+    const fields = [PRI.STREAM, PRI.SSV, PRI.READ, PRI.WRITE, PRI.EXECUTE, PRI.PRIVILEGED, PRI.LAST, PRI.GROUP];
+    expect(records.map((words) => fields.map((field) => get(words, field)))).toEqual([
+      [STREAM, 0, 1, 1, 0, 0, 1, 0x155],
+      [STREAM, 1, 1, 1, 1, 1, 0, 0x155],
+    ]);
+    expect([getWide(records[0], PRI.PAGE), get(records[1], PRI.SUBSTREAM)]).toEqual([request.page, 0x9_8765]);
+    const answer = (response: bigint): readonly [bigint, bigint] => [
+      0x41n | (1n << 11n) | (0x98765n << 12n) | (BigInt(STREAM) << 32n),
+      0x155n | (response << 12n),
+    ];
+    guest.command(answer(0n), answer(1n), answer(2n));
+    expect(guest.responses).toEqual(
+      [PRG_RESPONSE.failure, PRG_RESPONSE.invalidRequest, PRG_RESPONSE.success].map((response) => ({
+        stream: STREAM,
+        pasid: 0x98765,
+        group: 0x155,
+        response,
+      })),
+    );
+  });
+
+  test('off, every request is answered with failure; a stop marker is not', () => {
+    const guest = new Guest().start(0b1110);
+    guest.smmu.pageRequest({ ...request, pasid: 5 });
+    guest.smmu.pageRequest({ ...request, pasid: 5, read: false, write: false });
+    expect(guest.responses).toEqual([{ stream: STREAM, pasid: null, group: 0x155, response: PRG_RESPONSE.failure }]);
+  });
+
+  test('overflow: nothing is written until it is acknowledged; success for groups that end, the PASID as PPAR says', () => {
+    const guest = new Guest().start(ON);
+    guest.write(REG.IRQ_CTRL, 2);
+    guest.setStream(STREAM, { CONFIG: CONFIG.bypass, PPAR: 1 });
+    for (let i = 0; i < 256; i++) guest.smmu.pageRequest({ ...request, last: false });
+    expect(guest.interrupts).toEqual(['pri']);
+    guest.smmu.pageRequest({ ...request, last: false });
+    guest.smmu.pageRequest(request);
+    guest.smmu.pageRequest({ ...request, pasid: 5 });
+    guest.setStream(STREAM, { CONFIG: CONFIG.bypass });
+    guest.command(cfgiSte(STREAM));
+    guest.smmu.pageRequest({ ...request, pasid: 5 });
+    guest.smmu.pageRequest({ ...request, stream: 9, pasid: 5 });
+    expect(guest.responses.map((response) => Object.values(response as object).slice(1))).toEqual([
+      [null, 0x155, PRG_RESPONSE.success],
+      [5, 0x155, PRG_RESPONSE.success],
+      [null, 0x155, PRG_RESPONSE.success],
+      [null, 0x155, PRG_RESPONSE.failure],
+    ]);
+    const prod = guest.read(PAGE_1 + REG.PRIQ_PROD);
+    expect(prod >>> 31).toBe(1);
+    // Room alone does not help.
+    guest.write(PAGE_1 + REG.PRIQ_CONS, prod & 0x1ff);
+    guest.smmu.pageRequest(request);
+    expect(guest.read(PAGE_1 + REG.PRIQ_PROD)).toBe(prod);
+    guest.write(PAGE_1 + REG.PRIQ_CONS, prod);
+    guest.smmu.pageRequest(request);
+    expect(taken(guest)).toHaveLength(1);
+  });
+
+  test('PRIQ_IRQ_CFG2.LO: an interrupt at the last of a group alone; a queue outside memory is PRIQ_ABT_ERR', () => {
+    const guest = new Guest();
+    guest.write(REG.PRIQ_IRQ_CFG2, 1 << 31);
+    guest.start(ON);
+    guest.write(REG.IRQ_CTRL, 2);
+    guest.smmu.pageRequest({ ...request, last: false });
+    expect(guest.interrupts).toEqual([]);
+    guest.smmu.pageRequest(request);
+    expect(guest.interrupts).toEqual(['pri']);
+    guest.write(REG.CR0, 0b1101);
+    guest.write64(REG.PRIQ_BASE, 0x4000_0008n);
+    guest.write(REG.CR0, ON);
+    guest.smmu.pageRequest(request);
+    expect([guest.read(REG.GERROR), guest.responses.length]).toEqual([8, 1]);
+  });
+});
+
+describe('address translation operations, chapter 9', () => {
+  function look(guest: Guest, address: bigint, flags: number, sid = BigInt(STREAM)) {
+    guest.write64(REG.GATOS_SID, sid);
+    guest.write64(REG.GATOS_ADDR, address | BigInt(flags));
+    guest.write(REG.GATOS_CTRL, 1);
+    expect(guest.read(REG.GATOS_CTRL)).toBe(0);
+    const par = guest.smmu.read(REG.GATOS_PAR, 8);
+    const words = Int32Array.of(Number(BigInt.asIntN(32, par)), Number(BigInt.asIntN(32, par >> 32n)));
+    return get(words, GATOS_PAR.FAULT) === 0
+      ? getWide(words, GATOS_PAR.ADDR) * 4096
+      : [get(words, GATOS_PAR.FAULTCODE), get(words, GATOS_PAR.REASON)];
+  }
+  const RNW = 1 << 8;
+  const TYPE = (stages: number) => stages << 10;
+
+  test('both stages, one of them; faults by stage and reason; no events', () => {
+    const { guest } = nested();
+    expect(look(guest, IOVA, RNW | TYPE(3))).toBe(0x9_0000);
+    expect(look(guest, IOVA, RNW | TYPE(1))).toBe(0x100_0000);
+    expect(look(guest, 0x100_0000n, TYPE(2))).toBe(0x9_0000);
+    expect(look(guest, 0x6000n, RNW | TYPE(3))).toEqual([EVENT.F_TRANSLATION, 0]);
+    expect(look(guest, 0x2000_0000n, RNW | TYPE(2))).toEqual([EVENT.F_TRANSLATION, 3]);
+    expect(guest.numbers()).toEqual([]);
+  });
+
+  test('a page larger than 4 KiB: the lowest bit of the address that is set', () => {
+    const { guest } = nested();
+    expect(look(guest, 0n, RNW | TYPE(2))).toBe(0x10_0000);
+  });
+
+  test('INV_REQ, INV_STAGE, and what is wrong with the configuration', () => {
+    const { guest } = nested();
+    expect(look(guest, IOVA, RNW)).toEqual([0xff, 0]);
+    expect(look(guest, IOVA, RNW | TYPE(3), 300n)).toEqual([EVENT.C_BAD_STREAMID, 0]);
+    expect(look(guest, IOVA, RNW | TYPE(3), 9n)).toEqual([EVENT.C_BAD_STE, 0]);
+    expect(look(guest, IOVA, RNW | TYPE(1), BigInt(STREAM) | (1n << 52n))).toEqual([EVENT.C_BAD_SUBSTREAMID, 0]);
+    guest.setStream(STREAM, STAGE_1);
+    guest.command(cfgiSte(STREAM));
+    expect(look(guest, IOVA, RNW | TYPE(3))).toEqual([0xfe, 0]);
+    expect(look(new Guest({ features: { S2P: 0 } }).start(), IOVA, TYPE(2))).toEqual([0xff, 0]);
+  });
+});
+
+describe('what hardware says that walks the guest’s tables', () => {
+  test('a record becomes the guest’s, an interrupt follows; lost ones are an overflow', () => {
+    const guest = new Guest().start();
+    guest.write(REG.IRQ_CTRL, 4);
+    const words = new Int32Array(8);
+    put(words, RECORD.NUMBER, EVENT.F_TRANSLATION);
+    put(words, RECORD.STREAM, STREAM);
+    guest.smmu.report({ kind: 'record', words });
+    expect([guest.interrupts, guest.events()]).toEqual([['event'], [words]]);
+    guest.smmu.report({ kind: 'lost' });
+    expect(guest.read(PAGE_1 + REG.EVENTQ_PROD) >>> 31).toBe(1);
+  });
+
+  test('a page request goes to the PRI queue; the observer hears the guest’s answer', () => {
+    const guest = new Guest().start(ON);
+    const answers: unknown[] = [];
+    const observer: TargetObserver = {
+      attach: () => 0,
+      changed: () => undefined,
+      flush: () => 0,
+      answered: (...answer) => void answers.push(answer),
+    };
+    guest.smmu.observe(observer);
+    const event = {
+      kind: 'page-request',
+      endpoint: STREAM,
+      pasid: 3,
+      group: 4,
+      last: true,
+      access: READ | WRITE,
+      address: 0x7000n,
+    } as const;
+    guest.smmu.report(event);
+    expect(guest.records(PRIS, 16, REG.PRIQ_PROD, REG.PRIQ_CONS)).toHaveLength(1);
+    guest.command([0x41n | (1n << 11n) | (3n << 12n) | (BigInt(STREAM) << 32n), 4n | (2n << 12n)]);
+    guest.write(REG.CR0, 0b1101);
+    guest.smmu.report({ ...event, pasid: -1 });
+    expect(answers).toEqual([
+      [STREAM, 3, 4, 'success'],
+      [STREAM, -1, 4, 'invalid'],
+    ]);
+    // Where the guest takes none it hears of a fault.
+    expect(guest.numbers()).toEqual([EVENT.F_TRANSLATION]);
+  });
+});
