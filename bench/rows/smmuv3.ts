@@ -1,0 +1,123 @@
+import { READ, READ_WRITE } from '../../src/memory/access.ts';
+import { hiOf, loOf } from '../../src/memory/address.ts';
+import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { ArmTable } from '../../src/pagetable/arm.ts';
+import { Smmuv3 } from '../../src/target/smmuv3/index.ts';
+import { NO_PASID } from '../../src/target/target.ts';
+import { Random } from '../random.ts';
+import type { Row, Work } from '../row.ts';
+import { TablePages } from '../table-pages.ts';
+
+const TABLE_PAGES = 4096;
+/** What stage 1 leads to; stage 2 has it at its own place. */
+const FIRST_PAGE = 0x20_0000;
+const BASE = 0x12;
+const STREAM = 8;
+const PAGES = 1 << 14;
+/** Offsets of registers (IHI 0070, 6.2). */
+const CR0 = 0x20;
+const STRTAB_BASE = 0x80;
+const STRTAB_BASE_CFG = 0x88;
+const CMDQ_BASE = 0x90;
+const CMDQ_PROD = 0x98;
+const CMDQ_CONS = 0x9c;
+const STREAM_TABLE = 0x1000;
+const CONTEXT = 0x2000;
+
+/** A stream behind 4-level tables of stage 1, each page with an entry of its own, and, if `nested`, behind pages of stage 2. */
+function smmuWith(iotlbEntries: number, nested: boolean): Smmuv3 {
+  const memory = GuestMemory.ofBytes(TABLE_PAGES * 4096);
+  const allocator = new TablePages(new Uint8Array(memory.regions[0].buffer), 3, TABLE_PAGES);
+  const table = (stage: 1 | 2) => {
+    const root = allocator.allocate(1);
+    const config = { stage, granuleLg2: 12, inputBits: 48, outputBits: 48, root: BigInt(root) << 12n } as const;
+    return { root: BigInt(root) << 12n, table: new ArmTable(memory, { ...config, allocator }) };
+  };
+  const first = table(1);
+  for (let page = 0; page < PAGES; page++) first.table.map(BASE * 2 ** 20 + page, FIRST_PAGE + (page ^ 0x155), 1, READ_WRITE);
+  const put = (at: number, words: readonly bigint[]) => {
+    for (const [i, word] of words.entries()) memory.store64(0, at + 8 * i, hiOf(word), loOf(word));
+  };
+  // T0SZ 16, EPD1, V; IPS 48, AA64, R, A; ASID 5.
+  put(CONTEXT, [(5n << 48n) | (0x6205n << 32n) | (1n << 31n) | (1n << 30n) | 16n, first.root]);
+  const stage1 = [BigInt(CONTEXT) | (5n << 1n) | 1n, 0n];
+  if (nested) {
+    const second = table(2);
+    for (let page = 0; page < TABLE_PAGES; page++) second.table.map(page, page, 1, READ_WRITE);
+    for (let page = 0; page < PAGES; page++) second.table.map(FIRST_PAGE + page, FIRST_PAGE + page, 1, READ_WRITE);
+    // T0SZ 16, SL0 2, PS 48, AA64.
+    put(STREAM_TABLE + 64 * STREAM, [stage1[0] | (7n << 1n), 0n, (0xd_0090n << 32n) | 3n, second.root]);
+  } else put(STREAM_TABLE + 64 * STREAM, stage1);
+  const smmu = new Smmuv3({ memory, iotlbEntries });
+  smmu.write(STRTAB_BASE, 8, BigInt(STREAM_TABLE));
+  smmu.write(STRTAB_BASE_CFG, 4, 6n);
+  smmu.write(CR0, 4, 1n);
+  return smmu;
+}
+
+class Translations implements Work {
+  readonly operations = 1 << 13;
+  readonly #smmu: Smmuv3;
+  readonly #order: Int32Array;
+  #at = 0;
+
+  constructor(smmu: Smmuv3) {
+    const random = new Random();
+    this.#smmu = smmu;
+    this.#order = Int32Array.from({ length: PAGES }, () => random.next() & (PAGES - 1));
+    if (smmu.translate(STREAM, NO_PASID, BASE, 0, READ) < 0) throw new Error('SMMUv3 bench: the stream is not translated');
+  }
+
+  batch(): number {
+    const smmu = this.#smmu;
+    const { translated } = smmu;
+    const order = this.#order;
+    const end = this.#at + this.operations;
+    let sum = 0;
+    for (let i = this.#at; i < end; i++) {
+      const lg2 = smmu.translate(STREAM, NO_PASID, BASE, order[i] << 12, READ);
+      sum = (sum + lg2 + translated[0] + translated[1]) | 0;
+    }
+    this.#at = end === order.length ? 0 : end;
+    return sum;
+  }
+}
+
+const QUEUE = 0x10_0000;
+const QUEUE_LG2 = 11;
+
+/** A full queue of TLBI_NH_VA, each of one page of one of 16 ASIDs. */
+class Commands implements Work {
+  readonly operations = 1 << QUEUE_LG2;
+  readonly #smmu: Smmuv3;
+  #prod = 0;
+
+  constructor() {
+    const memory = GuestMemory.ofBytes(QUEUE + this.operations * 16);
+    this.#smmu = new Smmuv3({ memory });
+    for (let i = 0; i < this.operations; i++) {
+      const low = 0x12n | (BigInt(i & 15) << 48n);
+      const high = (BigInt(i * 7) << 12n) | 1n;
+      memory.store64(0, QUEUE + i * 16, hiOf(low), loOf(low));
+      memory.store64(0, QUEUE + i * 16 + 8, hiOf(high), loOf(high));
+    }
+    this.#smmu.write(CMDQ_BASE, 8, BigInt(QUEUE | QUEUE_LG2));
+    this.#smmu.write(CR0, 4, 8n);
+  }
+
+  batch(): number {
+    // The wrap flag alone turns over: the queue is full.
+    this.#prod ^= this.operations;
+    this.#smmu.write(CMDQ_PROD, 4, BigInt(this.#prod));
+    return Number(this.#smmu.read(CMDQ_CONS, 4));
+  }
+}
+
+function row(name: string, variant: string, setup: () => Work): Row {
+  return { name, baseline: null, variants: [{ name: variant, goal: null, baseline: null, setup }] };
+}
+
+export const translateHit = row('smmuv3-translate-hit', '16K pages', () => new Translations(smmuWith(2 * PAGES, false)));
+export const translateMiss = row('smmuv3-translate-miss', '16K pages', () => new Translations(smmuWith(16, false)));
+export const nestedMiss = row('smmuv3-nested-miss', '16K pages', () => new Translations(smmuWith(16, true)));
+export const commands = row('smmuv3-commands', 'TLBI_NH_VA', () => new Commands());

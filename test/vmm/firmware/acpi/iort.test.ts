@@ -1,0 +1,55 @@
+import { describe, expect, test } from 'vitest';
+import { type IortDescription, iortTable } from '../../../../src/vmm/firmware/acpi/iort.ts';
+
+const smmu = { registers: 0x905_0000n, event: 106, pri: 107, sync: 108, gerror: 109 };
+const root = { segment: 1, smmu: 0, streams: [{ first: 0x100, count: 0x200, output: 0x1100 }], ats: true };
+const description: IortDescription = { smmus: [smmu], roots: [root] };
+const words = (bytes: Uint8Array, at: number, count: number) => [...new Uint32Array(bytes.slice(at, at + 4 * count).buffer)];
+
+describe('IORT, DEN0049E', () => {
+  test('an SMMUv3 and a root complex whose requester IDs become its StreamIDs', () => {
+    const table = iortTable(description);
+    expect(table.reduce((sum, byte) => (sum + byte) & 0xff, 0)).toBe(0);
+    expect([String.fromCharCode(...table.subarray(0, 4)), table[8], ...words(table, 36, 2)]).toEqual(['IORT', 5, 2, 48]);
+    // Type 4, 68 bytes, revision 4; no mappings; registers, COHACC.
+    expect(words(table, 48, 7)).toEqual([0x0400_4404, 0, 0, 0, 0x905_0000, 0, 1]);
+    expect(words(table, 48 + 44, 4)).toEqual([106, 107, 109, 108]);
+    // Type 2, 36 bytes and a mapping, revision 3; ATS, segment; first, last of 0x200, output, the SMMU's place.
+    expect(words(table, 116, 4)).toEqual([0x0300_3802, 0, 1, 36]);
+    expect(words(table, 116 + 24, 3)).toEqual([1, 1, 64]);
+    expect(words(table, 116 + 36, 5)).toEqual([0x100, 0x1ff, 0x1100, 48, 0]);
+    expect(table).toHaveLength(172);
+  });
+
+  test('messages go on to an ITS group; the SMMU’s own by a single mapping that it names', () => {
+    const table = iortTable({
+      its: [{ its: [0, 3] }],
+      smmus: [{ ...smmu, its: 0, messages: [{ first: 0, count: 0x1_0000, output: 0 }], ownDevice: 0x1_0000 }],
+      roots: [],
+    });
+    expect(words(table, 48, 7)).toEqual([0x0100_1c00, 0, 0, 0, 2, 0, 3]);
+    expect(words(table, 76 + 24, 1)).toEqual([0x11]);
+    expect(words(table, 76 + 64, 11)).toEqual([1, 0, 0xffff, 0, 48, 0, 0, 0, 0x1_0000, 48, 1]);
+  });
+
+  test('reserved memory: its ranges, and the streams that reach it', () => {
+    const reserved = { smmu: 0, streams: { first: 0, count: 1, output: 8 }, ranges: [{ base: 0x800_0000n, bytes: 0x10_0000n }] };
+    const table = iortTable({ smmus: [smmu], roots: [], reserved: [reserved] });
+    expect(words(table, 116, 17)).toEqual([0x0300_4406, 0, 1, 48, 0, 1, 28, 0x800_0000, 0, 0x10_0000, 0, 0, 0, 0, 8, 48, 0]);
+  });
+
+  test.each<[string, Partial<IortDescription>]>([
+    ['there is no SMMU 1', { roots: [{ ...root, smmu: 1 }] }],
+    ['there is no ITS group 0', { smmus: [{ ...smmu, its: 0 }] }],
+    ['messages without an ITS group', { smmus: [{ ...smmu, ownDevice: 1 }] }],
+    ['not aligned', { smmus: [{ ...smmu, registers: 0x1000n }] }],
+    ['no range', { roots: [{ ...root, streams: [{ first: 0, count: 0, output: 0 }] }] }],
+    [
+      'no range of 64 KiB granules',
+      { reserved: [{ smmu: 0, streams: { first: 0, count: 1, output: 0 }, ranges: [{ base: 1n, bytes: 0x1_0000n }] }] },
+    ],
+    ['no number of 32 bits', { smmus: [{ ...smmu, event: 2 ** 32 }] }],
+  ])('refused: %s', (what, change) => {
+    expect(() => iortTable({ ...description, ...change })).toThrow(what);
+  });
+});
