@@ -9,11 +9,20 @@ import { conformanceCommand } from './conformance/riscv.ts';
 import { demoCommand } from './demo.ts';
 import { explainCommand, matrixCommand } from './matrix/index.ts';
 import { endQuietly, processOutput } from './output.ts';
+import { qtestCommand } from './qtest.ts';
 import { RecordingError } from './recording.ts';
 import { replayCommand } from './replay/index.ts';
 
 /** One line a command. */
-const commands: readonly Command[] = [demoCommand, replayCommand, matrixCommand, explainCommand, conformanceCommand, bootCommand];
+const commands: readonly Command[] = [
+  demoCommand,
+  replayCommand,
+  matrixCommand,
+  explainCommand,
+  conformanceCommand,
+  bootCommand,
+  qtestCommand,
+];
 
 /** Conditions that are no defect of ours: their line says all. What the system refuses (`syscall`) is one too. */
 const FORESEEN = [RecordingError, HostError, ConditionError];

@@ -15,6 +15,8 @@ const session: readonly string[] = [
   'matrix --help',
   'explain --help',
   'conformance --help',
+  'boot --help',
+  'qtest --help',
   'help explain',
   'matrx',
   'matrix now',

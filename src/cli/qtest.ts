@@ -1,0 +1,70 @@
+import { MACHINES, type MachineName, serveQtest, testMachine } from '../vmm/qtest/index.ts';
+import { type Command, EXIT_OK, UsageError } from './command.ts';
+
+/** What of QEMU's arguments matters. */
+interface QemuArguments {
+  readonly qtest: string | null;
+  readonly qmp: string | null;
+  readonly testDevice: number | null;
+  readonly iommu: number | null;
+  readonly ramBytes: number | null;
+}
+
+/** One of our machines in QEMU's place, for clients of qtest. */
+export const qtestCommand: Command = {
+  name: 'qtest',
+  summary: "serves a machine with viommu's IOMMU to a client of QEMU's qtest protocol",
+  define: (command, _output, end) => {
+    command
+      .requiredOption('--machine <name>', `which machine: ${MACHINES.join(', ')}`)
+      .argument(
+        '[arguments...]',
+        "QEMU's arguments, behind --: -qtest unix:PATH, -chardev socket,path=PATH, -device NAME,addr=SLOT, -m SIZE",
+      )
+      .addHelpText('after', '\nAs a program named qemu-system-ARCH: exec viommu qtest --machine q35 -- "$@"')
+      .action(async (given: readonly string[], { machine }: { machine: string }) => end(await serve(machine, given)));
+  },
+};
+
+async function serve(name: string, given: readonly string[]): Promise<number> {
+  if (!(MACHINES as readonly string[]).includes(name)) throw new UsageError(`--machine ${name} is none of ${MACHINES.join(', ')}`);
+  const { qtest, qmp, testDevice, iommu, ramBytes } = parse(given);
+  if (qtest === null) throw new UsageError('-qtest unix:PATH says where the client listens');
+  const machine = testMachine(name as MachineName, {
+    ...(ramBytes !== null && { ramBytes }),
+    ...(testDevice !== null && { testDevice }),
+    ...(iommu !== null && { iommu }),
+  });
+  // Clients end their QEMU so, and look at the status.
+  process.once('SIGTERM', () => process.exit(EXIT_OK));
+  try {
+    await serveQtest(machine, { qtest, qmp });
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    throw new UsageError(code === undefined ? message : `nobody listens on ${qtest}: ${code}`);
+  }
+  return EXIT_OK;
+}
+
+function parse(given: readonly string[]): QemuArguments {
+  let found: QemuArguments = { qtest: null, qmp: null, testDevice: null, iommu: null, ramBytes: null };
+  given.forEach((name, i) => {
+    const value = given[i + 1] ?? '';
+    if (name === '-qtest') found = { ...found, qtest: value.replace(/^unix:/, '') };
+    if (name === '-chardev') found = { ...found, qmp: /(?:^|,)path=([^,]*)/.exec(value)?.[1] ?? found.qmp };
+    if (name === '-m') found = { ...found, ramBytes: bytesOf(value) };
+    const slot = /,addr=(?:0x)?([0-9a-f]+)(?:\.0)?(?:,|$)/i.exec(value)?.[1];
+    if (name !== '-device' || slot === undefined) return;
+    if (value.startsWith('iommu-testdev')) found = { ...found, testDevice: Number.parseInt(slot, 16) };
+    if (value.startsWith('riscv-iommu-pci')) found = { ...found, iommu: Number.parseInt(slot, 16) };
+  });
+  return found;
+}
+
+/** `512M`, `1G`; a number alone is in MiB. @throws UsageError for anything else, and for more than 4 GiB. */
+function bytesOf(text: string): number {
+  const [, number, unit] = /^(?:size=)?(\d+)([MG]?)$/.exec(text) ?? [];
+  const bytes = Number(number) * 2 ** (unit === 'G' ? 30 : 20);
+  if (!(bytes > 0 && bytes <= 2 ** 32)) throw new UsageError(`-m ${text} is no size up to 4 GiB`);
+  return bytes;
+}

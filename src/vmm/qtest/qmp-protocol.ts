@@ -1,0 +1,63 @@
+import type { TestMachine } from './machine.ts';
+
+/** The little of QMP (QEMU's docs/interop/qmp-spec.rst) that qtest clients need. */
+export class QmpProtocol {
+  readonly #machine: TestMachine;
+  #negotiated = false;
+
+  constructor(machine: TestMachine) {
+    this.#machine = machine;
+  }
+
+  /** What is said first. */
+  get greeting(): object {
+    return { QMP: { version: { qemu: { micro: 0, minor: 1, major: 11 }, package: 'viommu' }, capabilities: [] } };
+  }
+
+  /** Answers to one command, in order; null `end`: the process goes on. */
+  answer(line: string): { readonly lines: readonly object[]; readonly quit: boolean } {
+    let command: { execute?: unknown; id?: unknown } = {};
+    try {
+      command = JSON.parse(line);
+    } catch {
+      return { lines: [error('GenericError', 'JSON parse error')], quit: false };
+    }
+    const withId = (answer: object) => (command.id === undefined ? answer : { ...answer, id: command.id });
+    const done = (value: unknown = {}) => withId({ return: value });
+    const name = typeof command?.execute === 'string' ? command.execute : '';
+    if (!this.#negotiated && name !== 'qmp_capabilities')
+      return { lines: [withId(error('CommandNotFound', `Expecting capabilities negotiation with 'qmp_capabilities'`))], quit: false };
+    switch (name) {
+      case 'qmp_capabilities':
+        this.#negotiated = true;
+        return { lines: [done()], quit: false };
+      case 'query-machines':
+        return { lines: [done([this.#description()])], quit: false };
+      case 'qom-list-types':
+        return { lines: [done([])], quit: false };
+      case 'query-status':
+        return { lines: [done({ status: 'running', running: true })], quit: false };
+      case 'system_reset':
+        this.#machine.reset();
+        return { lines: [done(), event('RESET', { guest: false, reason: 'host-qmp-system-reset' })], quit: false };
+      case 'quit':
+        return { lines: [done(), event('SHUTDOWN', { guest: false, reason: 'host-qmp-quit' })], quit: true };
+    }
+    return { lines: [withId(error('CommandNotFound', `The command ${name} has not been found`))], quit: false };
+  }
+
+  /** All six fields: clients of QEMU's libqos read each. */
+  #description(): object {
+    const name = this.#machine.name.replace(/^(riscv|arm)-/, '');
+    return { 'hotpluggable-cpus': false, name, 'numa-mem-supported': false, 'default-cpu-type': 'max', 'cpu-max': 1, deprecated: false };
+  }
+}
+
+function error(kind: string, description: string): object {
+  return { error: { class: kind, desc: description } };
+}
+
+function event(name: string, data: object): object {
+  const now = Date.now();
+  return { timestamp: { seconds: Math.floor(now / 1000), microseconds: (now % 1000) * 1000 }, event: name, data };
+}

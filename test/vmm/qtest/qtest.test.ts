@@ -1,0 +1,180 @@
+import { fc, test as property } from '@fast-check/vitest';
+import { describe, expect, test } from 'vitest';
+import { type MachineName, QmpProtocol, QtestProtocol, testMachine } from '../../../src/vmm/qtest/index.ts';
+
+/** Free for BARs on all three. */
+const BAR = 0xe000_0000;
+/** Device 2 of bus 0. */
+const TEST_DEVICE = 2 << 15;
+const ECAM = { 'riscv-virt': 0x3000_0000n, q35: 0xb000_0000n, 'arm-virt': 0x40_1000_0000n } as const;
+
+class Client {
+  readonly machine;
+  readonly protocol;
+
+  constructor(name: MachineName) {
+    this.machine = testMachine(name);
+    this.protocol = new QtestProtocol(this.machine);
+  }
+
+  ask(line: string): string {
+    const answer = this.protocol.answer(line);
+    if (answer === null || !answer.startsWith('OK')) throw new Error(`${line}: ${answer}`);
+    return answer.slice(3);
+  }
+  readl = (at: number | bigint) => Number(this.ask(`readl 0x${at.toString(16)}`));
+  writel = (at: number | bigint, value: number) => this.ask(`writel 0x${at.toString(16)} 0x${(value >>> 0).toString(16)}`);
+
+  /** Puts the test device's registers at BAR and has it write 4 bytes. */
+  dma(iova: number, expected: number): number {
+    const config = ECAM[this.machine.name as MachineName] + BigInt(TEST_DEVICE);
+    expect(this.readl(config)).toBe(0x0005_1b36);
+    this.writel(config + 0x10n, BAR);
+    this.writel(config + 4n, 6);
+    const registers: [number, number][] = [
+      [0x04, iova],
+      [0x08, 0],
+      [0x1c, expected],
+      [0x20, 0],
+      [0x0c, 4],
+      [0x14, 1],
+    ];
+    for (const [at, value] of registers) this.writel(BAR + at, value);
+    expect(this.readl(BAR + 0x10)).toBe(0xffff_fffe);
+    this.readl(BAR);
+    return this.readl(BAR + 0x10);
+  }
+}
+
+describe('machines have things where QEMU’s have them', () => {
+  test('riscv-virt: the IOMMU is a function, and lets nothing through until it is told', () => {
+    const client = new Client('riscv-virt');
+    const iommu = ECAM['riscv-virt'] + BigInt(1 << 15);
+    expect(client.readl(iommu)).toBe(0x0014_1b36);
+    client.writel(iommu + 0x10n, 0xffff_ffff);
+    expect(client.readl(iommu + 0x10n)).toBe(0xffff_f004);
+    client.writel(iommu + 0x10n, 0xe001_0000);
+    client.writel(iommu + 0x14n, 0);
+    client.writel(iommu + 4n, 6);
+    expect(client.readl(0xe001_0000) & 0xff).toBe(0x10);
+    expect(client.readl(0x1000_8000)).toBe(0x7472_6976);
+    expect(client.dma(0x8000_1000, 0x8000_1000)).toBe(0xdead_0002);
+    // ddtp.iommu_mode: bare.
+    client.ask('writeq 0xe0010010 1');
+    expect(client.dma(0x8000_1000, 0x8000_1000)).toBe(0);
+    expect(client.readl(0x8000_1000)).toBe(0x1234_5678);
+  });
+
+  test('q35: VT-d’s registers, and configuration space by ports', () => {
+    const client = new Client('q35');
+    expect(client.readl(0xfed9_0000)).toBe(0x10);
+    client.ask('outl 0xcf8 0x80001000');
+    expect(Number(client.ask('inl 0xcfc'))).toBe(0x0005_1b36);
+    expect(Number(client.ask('inw 0xcfe'))).toBe(5);
+    expect(client.dma(0x2000, 0x2000)).toBe(0);
+    expect(client.dma(0x2000, 0x2008)).toBe(0xdead_0004);
+    expect(client.dma(0x2000, 0x7000_0000)).toBe(0xdead_0003);
+  });
+
+  test('arm-virt: SMMUv3’s registers; off, it lets requests through', () => {
+    const client = new Client('arm-virt');
+    expect(client.readl(0x0905_0000) & 3).toBe(3);
+    expect(client.dma(0x4000_3000, 0x4000_3000)).toBe(0);
+  });
+
+  test('a reset takes everything back', () => {
+    const client = new Client('q35');
+    client.dma(0x2000, 0x2000);
+    client.machine.reset();
+    expect(client.readl(ECAM.q35 + BigInt(TEST_DEVICE) + 4n) & 0xffff).toBe(0);
+    expect(client.readl(BAR + 0x10)).toBe(0);
+  });
+});
+
+describe('protocol', () => {
+  test('every width, and numbers as C writes them', () => {
+    const client = new Client('q35');
+    client.ask('writeq 0x1000 0x1122334455667788');
+    expect(['readb', 'readw', 'readl', 'readq'].map((name) => client.ask(`${name} 4096`))).toEqual([
+      '0x0000000000000088',
+      '0x0000000000007788',
+      '0x0000000055667788',
+      '0x1122334455667788',
+    ]);
+    client.ask('writeb 010000 -1');
+    expect(client.ask('readw 0x1000')).toBe('0x00000000000077ff');
+  });
+
+  test('bytes in hexadecimal and in base64, and fills', () => {
+    const client = new Client('q35');
+    client.ask('write 0x3000 0x4 0xdeadbeef');
+    expect(client.ask('read 0x3000 0x4')).toBe('0xdeadbeef');
+    client.ask(`b64write 0x3001 0x3 ${Buffer.from([1, 2, 3]).toString('base64')}`);
+    expect(client.ask('b64read 0x3000 4')).toBe(Buffer.from([0xde, 1, 2, 3]).toString('base64'));
+    client.ask('memset 0x3000 0x3 0x5a');
+    expect(client.ask('read 0x3000 4')).toBe('0x5a5a5a03');
+  });
+
+  test('time goes as it is told', () => {
+    const client = new Client('q35');
+    expect([client.ask('clock_step 100'), client.ask('clock_step 20'), client.ask('clock_set 7'), client.ask('endianness')]).toEqual([
+      '100',
+      '120',
+      '7',
+      'little',
+    ]);
+  });
+
+  test.each(['sing', 'readl', 'readl x', 'read 0 0x10000000', 'writel 0x10'])('%s fails, and the next is answered', (line) => {
+    const client = new Client('riscv-virt');
+    expect(client.protocol.answer(line)).toMatch(/^FAIL /);
+    expect(client.ask('readl 0x80000000')).toBe('0x0000000000000000');
+  });
+
+  test('other machines than a PC have no ports', () => {
+    expect(new Client('arm-virt').protocol.answer('inl 0xcfc')).toMatch(/^FAIL/);
+  });
+
+  property.prop([
+    fc.array(
+      fc.oneof(
+        fc.string({ maxLength: 40 }),
+        fc
+          .tuple(
+            fc.constantFrom('readl', 'writeq', 'read', 'b64write', 'memset', 'outl'),
+            fc.array(fc.bigInt({ min: 0n, max: 1n << 64n }), { maxLength: 3 }),
+          )
+          .map(([name, words]) => `${name} ${words.map((word) => `0x${word.toString(16)}`).join(' ')}`),
+      ),
+      { maxLength: 30 },
+    ),
+  ])('whatever comes, each line has one answer', (commands) => {
+    const client = new Client('q35');
+    for (const line of commands) expect(client.protocol.answer(line) ?? 'OK').toMatch(/^(OK|FAIL)/);
+  });
+});
+
+describe('QMP', () => {
+  test('greets, negotiates, describes its machine, resets with an event', () => {
+    const client = new Client('q35');
+    const qmp = new QmpProtocol(client.machine);
+    expect(qmp.greeting).toMatchObject({ QMP: { capabilities: [] } });
+    expect(qmp.answer('{"execute":"query-machines"}').lines).toMatchObject([{ error: { class: 'CommandNotFound' } }]);
+    expect(qmp.answer('{"execute":"qmp_capabilities","id":7}').lines).toEqual([{ return: {}, id: 7 }]);
+    const [machines] = qmp.answer('{"execute":"query-machines"}').lines as [{ return: object[] }];
+    expect(Object.keys(machines.return[0]!).sort()).toEqual([
+      'cpu-max',
+      'default-cpu-type',
+      'deprecated',
+      'hotpluggable-cpus',
+      'name',
+      'numa-mem-supported',
+    ]);
+    expect(qmp.answer('{"execute":"qom-list-types"}').lines).toEqual([{ return: [] }]);
+    client.dma(0x2000, 0x2000);
+    expect(qmp.answer('{"execute":"system_reset"}').lines).toMatchObject([{ return: {} }, { event: 'RESET', data: { guest: false } }]);
+    expect(client.readl(BAR + 0x10)).toBe(0);
+    expect(qmp.answer('no json').lines).toMatchObject([{ error: { class: 'GenericError' } }]);
+    expect(qmp.answer('{"execute":"quit"}').quit).toBe(true);
+  });
+});
