@@ -1,4 +1,6 @@
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
@@ -174,3 +176,24 @@ test('the initramfs has busybox, the script and the modules in order', async () 
   expect(image).toContain('#!/bin/busybox sh');
   await expect(initramfs(guest, ['nonesuch'])).rejects.toThrow(/no module nonesuch/);
 });
+
+test('told to end meanwhile, it takes QEMU and its files with it', async () => {
+  const pid = join(folder, 'term-pid');
+  qemu(`echo $$ >${pid}; exec sleep 1000`);
+  const main = join(import.meta.dirname, '../../src/cli/main.ts');
+  const child = spawn(process.execPath, ['--import', 'tsx', main, 'boot'], { env: process.env, stdio: 'ignore' });
+  const ended = once(child, 'exit');
+  await expect.poll(() => existsSync(pid) && readFileSync(pid, 'utf8') !== '', { timeout: 60_000 }).toBe(true);
+  child.kill('SIGTERM');
+  expect((await ended)[0]).toBe(143);
+  await expect.poll(() => isAlive(Number(readFileSync(pid, 'utf8'))), { timeout: 10_000 }).toBe(false);
+});
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}

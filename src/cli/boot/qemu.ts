@@ -23,9 +23,12 @@ export class Qemu {
     this.#child.stderr!.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-4000);
     });
+    const orphaned = () => this.#child.kill('SIGKILL');
+    process.once('exit', orphaned);
     this.ended = new Promise((resolve) => {
       this.#child.once('error', (error) => resolve({ code: null, stderr: error.message }));
       this.#child.once('close', (code) => {
+        process.off('exit', orphaned);
         if (this.#line !== '') line(this.#line);
         resolve({ code, stderr: this.#stderr.trim() });
       });

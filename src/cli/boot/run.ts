@@ -48,6 +48,8 @@ export interface BootOptions {
   readonly progress: (text: string) => void;
 }
 
+/** 128 + SIGTERM, as shells say it. */
+const TERMINATED = 143;
 const DISK_BYTES = 16 << 20;
 /** Starts: firmware puts the registers somewhere else than expected at most once. */
 const STARTS = 2;
@@ -60,6 +62,11 @@ export async function boot(options: BootOptions): Promise<BootReport> {
   const qemu = await findQemu(recipe.arch, recipe.qemuPackage);
   const guest = await debianGuest(recipe.debianArch, recipe.suite, options.progress);
   const folder = mkdtempSync(join(tmpdir(), 'viommu-boot-'));
+  // Also where the process is told to end meanwhile: QEMU ends itself the same way (qemu.ts).
+  const remove = () => rmSync(folder, { recursive: true, force: true });
+  const terminated = () => process.exit(TERMINATED);
+  process.once('exit', remove);
+  process.once('SIGTERM', terminated);
   try {
     options.progress('making the initramfs');
     const initrd = join(folder, 'initrd');
@@ -78,7 +85,9 @@ export async function boot(options: BootOptions): Promise<BootReport> {
       backend.close();
     }
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    process.off('SIGTERM', terminated);
+    process.off('exit', remove);
+    remove();
     options.progress('');
   }
 }
