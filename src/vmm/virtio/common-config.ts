@@ -1,5 +1,6 @@
 import type { QueueSetup } from '../../virtqueue/index.ts';
 import type { RegisterBlock } from '../pci/registers.ts';
+import { featureWord, withFeatureWord } from './feature-words.ts';
 import type { VirtioDescription } from './model.ts';
 import { COMMON, NO_VECTOR } from './spec.ts';
 
@@ -62,9 +63,9 @@ export class CommonConfig implements RegisterBlock {
     const { queues, model } = this.#description;
     const { device } = model;
     view.setUint32(COMMON.DEVICE_FEATURE_SELECT, this.#deviceSelect, true);
-    view.setUint32(COMMON.DEVICE_FEATURE, word(device.offeredFeatures, this.#deviceSelect), true);
+    view.setUint32(COMMON.DEVICE_FEATURE, featureWord(device.offeredFeatures, this.#deviceSelect), true);
     view.setUint32(COMMON.DRIVER_FEATURE_SELECT, this.#driverSelect, true);
-    view.setUint32(COMMON.DRIVER_FEATURE, word(device.driverFeatures, this.#driverSelect), true);
+    view.setUint32(COMMON.DRIVER_FEATURE, featureWord(device.driverFeatures, this.#driverSelect), true);
     view.setUint16(COMMON.CONFIG_MSIX_VECTOR, this.configVector, true);
     view.setUint16(COMMON.NUM_QUEUES, queues, true);
     view.setUint8(COMMON.DEVICE_STATUS, device.status);
@@ -98,7 +99,7 @@ export class CommonConfig implements RegisterBlock {
         this.#driverSelect = value;
         return;
       case COMMON.DRIVER_FEATURE:
-        device.driverFeatures = withWord(device.driverFeatures, this.#driverSelect, value);
+        device.driverFeatures = withFeatureWord(device.driverFeatures, this.#driverSelect, value);
         return;
       case COMMON.CONFIG_MSIX_VECTOR:
         this.configVector = this.#vector(value);
@@ -156,15 +157,4 @@ const widths: ReadonlyMap<number, number> = new Map([
 function setupOf({ size, addresses }: QueueRegisters): QueueSetup {
   const [descriptors, driver, device] = addresses;
   return { size, descriptors, driver, device };
-}
-
-/** Bits 32 × select on; nothing above 64 bits. */
-function word(features: bigint, select: number): number {
-  return select > 1 ? 0 : Number((features >> BigInt(32 * select)) & 0xffff_ffffn);
-}
-
-function withWord(features: bigint, select: number, value: number): bigint {
-  if (select > 1) return features;
-  const shift = BigInt(32 * select);
-  return (features & ~(0xffff_ffffn << shift)) | (BigInt(value) << shift);
 }
