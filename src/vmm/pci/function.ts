@@ -31,6 +31,8 @@ export interface PciDescription {
   readonly interruptPin?: number;
   readonly capabilities?: readonly Capability[];
   readonly extendedCapabilities?: readonly ExtendedCapability[];
+  /** A PCI-to-PCI bridge: the header of type 1, two BARs at most. PciHost.addBridge makes its bus. Default false. */
+  readonly bridge?: boolean;
   /** A part of the root complex, whose messages software expects although it never sets bus master enable. Default false. */
   readonly messagesWithoutBusMaster?: boolean;
 }
@@ -86,7 +88,8 @@ export class PciFunction {
     this.#surroundings = surroundings;
     this.interruptPin = interruptPin;
     this.bars = Array.from({ length: 6 }, (_, i) => bars[i] ?? null);
-    if (bars.length > 6 || interruptPin < 0 || interruptPin > 4) throw new RangeError(`PCI: ${bars.length} BARs, pin ${interruptPin}`);
+    if (bars.length > (description.bridge ? 2 : 6) || interruptPin < 0 || interruptPin > 4)
+      throw new RangeError(`PCI: ${bars.length} BARs, pin ${interruptPin}`);
     this.#config.declare(0, headerOf(description));
     this.#config.declare(pci.BAR0, barFields(this.bars));
     this.capabilityOffsets = placeCapabilities(this.#config, capabilities);
@@ -210,7 +213,33 @@ export class PciFunction {
 }
 
 function headerOf(description: PciDescription): ConfigField[] {
-  const { vendor, device, subsystemVendor = vendor, subsystem = device, revision = 0, classCode, interruptPin = 0 } = description;
+  return [...commonHeader(description), ...(description.bridge ? bridgeHeader : subsystem(description))];
+}
+
+/** Type 0 only. */
+function subsystem({ vendor, device, subsystemVendor = vendor, subsystem: id = device }: PciDescription): ConfigField[] {
+  return [
+    { name: 'Subsystem Vendor ID', at: pci.SUBSYSTEM_VENDOR_ID, bytes: 2, value: subsystemVendor },
+    { name: 'Subsystem ID', at: pci.SUBSYSTEM_ID, bytes: 2, value: id },
+  ];
+}
+
+/** Type 1: windows have a granularity of 1 MiB, the prefetchable one 64-bit addresses; there is none for I/O. */
+const bridgeHeader: readonly ConfigField[] = [
+  { name: 'Header Type', at: pci.HEADER_TYPE, bytes: 1, value: pci.BRIDGE_HEADER },
+  { name: 'Primary Bus Number', at: pci.PRIMARY_BUS, bytes: 1, writable: 0xff },
+  { name: 'Secondary Bus Number', at: pci.SECONDARY_BUS, bytes: 1, writable: 0xff },
+  { name: 'Subordinate Bus Number', at: pci.SUBORDINATE_BUS, bytes: 1, writable: 0xff },
+  { name: 'Memory Base', at: pci.MEMORY_BASE, bytes: 2, writable: 0xfff0 },
+  { name: 'Memory Limit', at: pci.MEMORY_LIMIT, bytes: 2, writable: 0xfff0 },
+  { name: 'Prefetchable Memory Base', at: pci.PREFETCHABLE_BASE, bytes: 2, value: 1, writable: 0xfff0 },
+  { name: 'Prefetchable Memory Limit', at: pci.PREFETCHABLE_LIMIT, bytes: 2, value: 1, writable: 0xfff0 },
+  { name: 'Prefetchable Base Upper 32 Bits', at: pci.PREFETCHABLE_BASE_UPPER, bytes: 4, writable: -1 },
+  { name: 'Prefetchable Limit Upper 32 Bits', at: pci.PREFETCHABLE_LIMIT_UPPER, bytes: 4, writable: -1 },
+];
+
+function commonHeader(description: PciDescription): ConfigField[] {
+  const { vendor, device, revision = 0, classCode, interruptPin = 0 } = description;
   return [
     { name: 'Vendor ID', at: pci.VENDOR_ID, bytes: 2, value: vendor },
     { name: 'Device ID', at: pci.DEVICE_ID, bytes: 2, value: device },
@@ -218,8 +247,6 @@ function headerOf(description: PciDescription): ConfigField[] {
     { name: 'Status', at: pci.STATUS, bytes: 2, clears: pci.STATUS_CLEARS },
     { name: 'Revision ID', at: pci.REVISION_ID, bytes: 1, value: revision },
     { name: 'Class Code', at: pci.CLASS_CODE, bytes: 3, value: classCode },
-    { name: 'Subsystem Vendor ID', at: pci.SUBSYSTEM_VENDOR_ID, bytes: 2, value: subsystemVendor },
-    { name: 'Subsystem ID', at: pci.SUBSYSTEM_ID, bytes: 2, value: subsystem },
     { name: 'Interrupt Line', at: pci.INTERRUPT_LINE, bytes: 1, writable: 0xff },
     { name: 'Interrupt Pin', at: pci.INTERRUPT_PIN, bytes: 1, value: interruptPin },
   ];

@@ -1,3 +1,4 @@
+import { type BarHit, PciBus } from './bus.ts';
 import type { PciFunction } from './function.ts';
 import { CONFIG_BYTES } from './spec.ts';
 
@@ -24,21 +25,19 @@ const CONFIG_ENABLE = 0x8000_0000;
  * remove();
  */
 export class PciHost {
-  readonly #functions = new Map<number, PciFunction>();
+  /** Bus 0. */
+  readonly bus = new PciBus(() => 0);
   #address = 0;
 
-  /** A function that is there from now on; the disposer takes it away. @throws RangeError when the place is taken. */
+  /** A function of bus 0 that is there from now on; the disposer takes it away. @throws RangeError when the place is taken, or on another bus. */
   add(requester: number, fn: PciFunction): () => void {
-    requesterId(requester >> 8, (requester >> 3) & 31, requester & 7);
-    if (this.#functions.has(requester)) throw new RangeError(`PCI: 0x${requester.toString(16)} is taken`);
-    this.#functions.set(requester, fn);
-    return () => {
-      if (this.#functions.get(requester) === fn) this.#functions.delete(requester);
-    };
+    if (requester >> 8 !== 0) throw new RangeError(`PCI: 0x${requester.toString(16)} is on a bus behind a bridge (PciBus.add)`);
+    return this.bus.add(requester >> 3, requester & 7, fn);
   }
 
+  /** The function that software reaches by this requester ID now. */
   functionAt(requester: number): PciFunction | null {
-    return this.#functions.get(requester) ?? null;
+    return this.bus.find(requester);
   }
 
   /** Reads the enhanced configuration space (PCI Express Base 5.0, 7.2.2): 4096 bytes a function. All ones where there is none. */
@@ -77,11 +76,11 @@ export class PciHost {
   }
 
   #read(requester: number, offset: number, bytes: number): number {
-    return this.#functions.get(requester)?.readConfig(offset, bytes) ?? allOnes(bytes);
+    return this.bus.find(requester)?.readConfig(offset, bytes) ?? allOnes(bytes);
   }
 
   #write(requester: number, offset: number, bytes: number, value: number): void {
-    this.#functions.get(requester)?.writeConfig(offset, bytes, value);
+    this.bus.find(requester)?.writeConfig(offset, bytes, value);
   }
 
   /** Reads memory behind a BAR; null: no function answers there. */
@@ -109,23 +108,14 @@ export class PciHost {
     return found !== null;
   }
 
-  #find(address: bigint, io: boolean): { readonly fn: PciFunction; readonly bar: number; readonly offset: number } | null {
-    for (const fn of this.#functions.values()) {
-      for (let bar = 0; bar < 6; bar++) {
-        const description = fn.bars[bar];
-        if (!description || (description.kind === 'io') !== io) continue;
-        const base = fn.addressOf(bar);
-        if (base !== null && address >= base && address < base + BigInt(description.bytes))
-          return { fn, bar, offset: Number(address - base) };
-      }
-    }
-    return null;
+  #find(address: bigint, io: boolean): BarHit | null {
+    return this.bus.decode(address, io);
   }
 
   /** The functions go back to power-on, as on a bus reset. */
   reset(): void {
     this.#address = 0;
-    for (const fn of this.#functions.values()) fn.reset();
+    for (const fn of this.bus.functions()) fn.reset();
   }
 }
 

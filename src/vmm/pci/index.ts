@@ -1,3 +1,4 @@
+export { PciBus } from './bus.ts';
 export {
   ats,
   type Capability,

@@ -14,12 +14,25 @@ export const STATUS = 0x06;
 export const REVISION_ID = 0x08;
 /** Programming interface, subclass and class, 3 bytes. */
 export const CLASS_CODE = 0x09;
+export const HEADER_TYPE = 0x0e;
 export const BAR0 = 0x10;
 export const SUBSYSTEM_VENDOR_ID = 0x2c;
 export const SUBSYSTEM_ID = 0x2e;
 export const CAPABILITIES_POINTER = 0x34;
 export const INTERRUPT_LINE = 0x3c;
 export const INTERRUPT_PIN = 0x3d;
+
+/** Of a bridge (type 1, 7.5.1.3): bus numbers, then the windows of addresses that lie behind it. */
+export const BRIDGE_HEADER = 1;
+export const PRIMARY_BUS = 0x18;
+export const SECONDARY_BUS = 0x19;
+export const SUBORDINATE_BUS = 0x1a;
+export const MEMORY_BASE = 0x20;
+export const MEMORY_LIMIT = 0x22;
+export const PREFETCHABLE_BASE = 0x24;
+export const PREFETCHABLE_LIMIT = 0x26;
+export const PREFETCHABLE_BASE_UPPER = 0x28;
+export const PREFETCHABLE_LIMIT_UPPER = 0x2c;
 
 /** Command register (7.5.1.1.3). */
 export const Command = { IO: 1 << 0, MEMORY: 1 << 1, BUS_MASTER: 1 << 2, INTX_DISABLE: 1 << 10 } as const;
