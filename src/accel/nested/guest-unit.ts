@@ -168,7 +168,7 @@ export class GuestUnit implements GuestHardware {
     const answer = commands?.sync() ?? 0;
     this.#stale = answer < 0;
     if (answer < 0) result = this.#failed(commands?.error ?? new HostError('invalidate', -answer));
-    for (const [device, place] of this.#places) this.#settle(device, place);
+    if (result < 0 || this.#waiting > 0) for (const [device, place] of this.#places) this.#settle(device, place);
     return result;
   }
 

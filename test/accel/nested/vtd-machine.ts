@@ -41,7 +41,7 @@ export class VtdMachine {
     const ram = this.kernel.allocate(RAM_PAGES * 4096);
     this.ramPfn = pfnOf(ram.address);
     const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
-    this.guest = new Guest({ ...EVERYTHING, deviceTlb: false, pageRequests }, RAM_PAGES, {}, memory);
+    this.guest = new Guest({ ...EVERYTHING, deviceTlb: pageRequests, pageRequests }, RAM_PAGES, {}, memory);
     for (const device of this.devices) this.guest.iommu.addEndpoint(device);
     this.machine = new Machine({ memory, target: this.guest.iommu, host: this.host, ...(path !== undefined && { path }) });
     for (const device of this.devices) this.guest.setScalableContext(device, 0n, BigInt(device));
