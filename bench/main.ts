@@ -1,4 +1,4 @@
-/** `npm run bench [-- NAME…] [--json FILE] [--html FILE] [--quick]` */
+/** `npm run bench [-- NAME…] [--json FILE] [--html FILE] [--quick]`; the name `scale`: what costs as the machine grows. */
 import { writeFileSync } from 'node:fs';
 import { EXIT_MISUSE, EXIT_WRONG } from '../src/cli/command.ts';
 import { Compiler } from './compiler.ts';
@@ -36,9 +36,12 @@ async function main(options: Options): Promise<void> {
 
 let status = EXIT_MISUSE;
 try {
-  const options = parseOptions(process.argv.slice(2), Object.keys(registry));
+  const argv = process.argv.slice(2);
+  const growth = argv.includes('scale');
+  const options = parseOptions(growth ? argv.filter((word) => word !== 'scale') : argv, growth ? [] : Object.keys(registry));
   status = EXIT_WRONG;
-  await main(options);
+  if (growth) (await import('./scale/main.ts')).scale(options);
+  else await main(options);
 } catch (error) {
   console.error(`bench: ${error instanceof Error ? error.message : error}`);
   process.exitCode = status;

@@ -109,7 +109,7 @@ function riscv(memory: GuestMemory, spaces: number): Guest {
   const tables = Array.from({ length: spaces }, (_, space) => {
     const root = allocator.allocate(1);
     const table = new RiscvTable({ mode: 'sv39', memory, root, allocator });
-    table.map(5, 7, 1, READ_WRITE);
+    table.map(9, 7, 1, READ_WRITE);
     const endpoint = endpointOf(space);
     const upper = endpoint >>> 7;
     if (!leaves.has(upper)) {

@@ -1,0 +1,48 @@
+import { writeFileSync } from 'node:fs';
+import { scaleTargets } from './guests.ts';
+import { scalePage } from './page.ts';
+import { overSize, overSpaces, type Point } from './sweeps.ts';
+
+const SPACES = [1, 8, 64, 512, 4096];
+const QUICK_MOST = { spaces: 64, mappings: 1e4, bytes: 2 ** 30 };
+const FULL_MOST = { spaces: 4096, mappings: 1e7, bytes: 2 ** 40 };
+
+/** `npm run bench -- scale`: what operations cost as the machine grows. */
+export function scale({
+  quick,
+  json,
+  html,
+}: {
+  readonly quick: boolean;
+  readonly json: string | null;
+  readonly html: string | null;
+}): void {
+  const most = quick ? QUICK_MOST : FULL_MOST;
+  const points: Point[] = [];
+  const add = (point: Point) => {
+    points.push(point);
+    console.log(lineOf(point));
+  };
+  console.log(['sweep', 'variant', 'x', 'µs', 'host calls', 'blocks', 'bytes', 'longest ms'].join('\t'));
+  for (const target of scaleTargets) for (const n of SPACES) if (n <= most.spaces) add(overSpaces(target, n, quick ? 10 : 200));
+  for (let pages = 1e3; pages <= most.mappings; pages *= 10) add(overSize('mappings', pages * 4096, 12, true));
+  for (const pageLg2 of [12, 16, 21, 30]) {
+    for (let lg2 = Math.max(20, pageLg2); 2 ** lg2 <= most.bytes; lg2 = lg2 < 30 ? 30 : lg2 + 5)
+      add(overSize('guest size', 2 ** lg2, pageLg2, false));
+  }
+  if (json !== null) writeFileSync(json, `${JSON.stringify({ points }, null, 2)}\n`);
+  if (html !== null) writeFileSync(html, scalePage(points));
+}
+
+function lineOf({ sweep, variant, x, microseconds, hostCalls, blocks, bytes, longestMs }: Point): string {
+  return [
+    sweep,
+    variant,
+    x,
+    microseconds.toPrecision(3),
+    hostCalls.toPrecision(3),
+    blocks.toPrecision(3),
+    bytes.toPrecision(3),
+    longestMs.toFixed(2),
+  ].join('\t');
+}
