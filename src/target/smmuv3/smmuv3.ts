@@ -232,6 +232,9 @@ export class Smmuv3 implements Target {
   /** Registers, ID registers included, and stalls; caches start empty, which the specification always allows. @throws TypeError; then nothing has changed. */
   load(state: unknown): void {
     const { registers, stalls } = checkedState(state);
+    const saved = new Map(registers);
+    const differs = [REG.IDR0, REG.IDR1, REG.IDR3, REG.IDR5].some((offset) => (saved.get(offset) ?? 0) !== this.#registers.get32(offset));
+    if (differs) throw new TypeError('Smmuv3: the saved state is of other features');
     this.#registers.words.fill(0);
     for (const [offset, word] of registers) this.#registers.set32(offset, word);
     this.#stalls.load(stalls);

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { featuresOf, registerOf } from '../../../src/target/smmuv3/capabilities.ts';
-import { CAPABILITIES } from '../../../src/target/smmuv3/index.ts';
+import { CAPABILITIES, Smmuv3 } from '../../../src/target/smmuv3/index.ts';
 
 test('the table of features in docs/targets/smmuv3.md is the one that the registers are made of', () => {
   const text = readFileSync(join(import.meta.dirname, '../../../docs/targets/smmuv3.md'), 'utf8');
@@ -19,6 +20,15 @@ test('every bit of a register is one field’s at most, and every value fits', (
     expect([...allowed, value].every((one) => one >= 0 && one < 2 ** width)).toBe(true);
     expect(allowed).toContain(value);
   }
+});
+
+test('a state of other features is not loaded', () => {
+  const memory = GuestMemory.ofBytes(4096);
+  const state = new Smmuv3({ memory, features: { OAS: 5 } }).save();
+  const smmu = new Smmuv3({ memory });
+  const before = smmu.save();
+  expect(() => smmu.load(state)).toThrow(new TypeError('Smmuv3: the saved state is of other features'));
+  expect(smmu.save()).toEqual(before);
 });
 
 test('what another field makes RES0 is 0 with it', () => {

@@ -1,3 +1,4 @@
+import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../../memory/access.ts';
 import { type Field, get, getWide, isSet } from '../../fields.ts';
 import { type Features, sizeOf } from '../capabilities.ts';
 import { CONFIG, CONFIG_PASSES, CONFIG_STAGE_1, CONFIG_STAGE_2, EATS, OVERRIDE, STE, STRW } from '../spec/ste.ts';
@@ -144,11 +145,6 @@ export class StreamEntry {
     return eats === EATS.full || (eats === EATS.split && checks) ? eats : EATS.off;
   }
 }
-
-const READ = 1;
-const WRITE = 2;
-const EXECUTE = 4;
-const PRIVILEGED = 8;
 
 /** 13.1.2: INSTCFG is of reads alone; what writes is data. */
 function wishesOf(privcfg: number, instcfg: number): Uint8Array {

@@ -13,6 +13,8 @@ export const STAGE_1 = 1;
 export const STAGE_2 = 2;
 export const BOTH = 3;
 
+/** nG, as the walker of stage 1 reports it (DDI 0487, D8.3.1). */
+const NOT_GLOBAL = 1 << 11;
 /** Bit 55 of an address chooses the table. */
 const UPPER = 1 << 23;
 const TOO_WIDE: Fault = { number: EVENT.F_ADDR_SIZE, on: CLASS.IN };
@@ -50,7 +52,7 @@ export class Walks {
       atLo = first[OUT_LO];
       out[OUT_PERMISSION] = first[OUT_PERMISSION];
       out[OUT_TYPE] = first[OUT_TYPE];
-      this.notGlobal = (first[OUT_TYPE] & 0x800) !== 0;
+      this.notGlobal = (first[OUT_TYPE] & NOT_GLOBAL) !== 0;
     } else if ((hi & route.beyond) !== 0) {
       // 3.4: what bypasses stage 1 is no wider than IAS, which is OAS.
       this.fault = TOO_WIDE;
