@@ -47,6 +47,19 @@ describe('VT-d first stage', () => {
     host.close();
   });
 
+  test('what is written to the interrupt window is no DMA, whatever the tables say (VT-d 4.1, 3.14)', () => {
+    const { table, stage, device, sim, host } = nested();
+    const MSI = 0xfee00;
+    table.map(MSI, DATA, 1, READ_WRITE);
+    table.map(MSI + 0x100, DATA, 1, READ_WRITE);
+    expect(stage.attach(device)).toBe(0);
+    expect(sim.dmaWrite(BigInt(MSI) << 12n, Uint8Array.of(1))).toBe(DMA_BLOCKED);
+    expect(sim.dmaRead(BigInt(MSI) << 12n, new Uint8Array(1))).toBe(DMA_BLOCKED);
+    expect(sim.hostPfn(MSI, WRITE)).toBe(DMA_BLOCKED);
+    expect(sim.dmaWrite(BigInt(MSI + 0x100) << 12n, Uint8Array.of(1))).toBe(0);
+    host.close();
+  });
+
   test('tables that the kernel no longer maps translate nothing', () => {
     const { table, stage, device, byte, space, host } = nested();
     table.map(IOVA, DATA, 1, READ);

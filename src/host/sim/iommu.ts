@@ -34,6 +34,9 @@ const defaults: Required<IommuConfig> = {
   nesting: null,
 };
 
+/** Where a PC's devices write for interrupts: such a write is no DMA, whatever the tables say (VT-d 4.1, 3.14; 48882, 2.1.4). */
+const INTERRUPT_PAGES = { first: 0xfee00, last: 0xfeeff };
+
 /** A simulated IOMMU: the hardware that stands between its devices and memory. */
 export class SimIommu {
   readonly config: Required<IommuConfig>;
@@ -42,5 +45,11 @@ export class SimIommu {
 
   constructor(config: IommuConfig = {}) {
     this.config = { ...defaults, ...config };
+  }
+
+  /** Accesses to the page are interrupts, or refused, before anything is translated. */
+  isForInterrupts(pfn: number): boolean {
+    const { nesting, tce } = this.config;
+    return tce === null && nesting?.translatesInterrupts !== true && pfn >= INTERRUPT_PAGES.first && pfn <= INTERRUPT_PAGES.last;
   }
 }

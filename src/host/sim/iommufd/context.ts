@@ -72,6 +72,8 @@ export class IommufdContext implements SimFile {
   /** ID of the IOAS of VFIO compatibility; 0: none. */
   vfioIoas = 0;
   readonly #handlers: ReadonlyMap<number, IoctlHandler>;
+  /** What is none of its own ioctls. */
+  readonly #other: (context: IommufdContext, request: number, address: number) => number;
   readonly #objects = new Map<number, KernelObject>();
   /** IDs of objects that are not whole yet, and of those that are gone without their user's doing: nobody else gets them. */
   readonly #hidden = new Set<number>();
@@ -81,9 +83,14 @@ export class IommufdContext implements SimFile {
   #lowest = 1;
   #references = 1;
 
-  constructor(kernel: SimKernel, handlers: ReadonlyMap<number, IoctlHandler>) {
+  constructor(
+    kernel: SimKernel,
+    handlers: ReadonlyMap<number, IoctlHandler>,
+    other: (context: IommufdContext, request: number, address: number) => number,
+  ) {
     this.kernel = kernel;
     this.#handlers = handlers;
+    this.#other = other;
   }
 
   ioctlName(request: number): string | undefined {
@@ -94,8 +101,10 @@ export class IommufdContext implements SimFile {
   ioctl(request: number, address: number): number {
     const found = this.#handlers.get(request);
     if (found !== undefined) return found.run(this, address);
-    const isOwn = [...this.#handlers.keys()].some((number) => (number & 0xff) >= (request & 0xff)) && (request & 0xff) >= FIRST_IOCTL;
-    return isOwn && this.kernel.process.view(address, 4) === null ? -errno.EFAULT : -errno.ENOTTY;
+    const number = request & 0xff;
+    const isOwn = number >= FIRST_IOCTL && [...this.#handlers.keys()].some((known) => (known & 0xff) >= number);
+    if (!isOwn) return this.#other(this, request, address);
+    return this.kernel.process.view(address, 4) === null ? -errno.EFAULT : -errno.ENOTTY;
   }
 
   /** Gives the object the lowest free ID, from 1. */

@@ -8,6 +8,7 @@ import { invalidateHandlers } from './invalidate.ts';
 import { ioasHandlers } from './ioas.ts';
 import { option } from './option.ts';
 import { veventHandlers } from './vevent-queue.ts';
+import { vfioCompat } from './vfio-compat.ts';
 import { viommuHandlers } from './viommu.ts';
 
 const all: readonly IoctlHandler[] = [
@@ -23,6 +24,6 @@ const all: readonly IoctlHandler[] = [
 /** /dev/iommu and the VFIO device nodes that bind to it. `more`: ioctls of /dev/iommu beside its own. */
 export function iommufd(kernel: SimKernel, more: readonly IoctlHandler[] = []): void {
   const handlers = new Map([...all, ...more].map((entry) => [entry.number, entry] as const));
-  kernel.nodes.set('/dev/iommu', () => new IommufdContext(kernel, handlers));
+  kernel.nodes.set('/dev/iommu', () => new IommufdContext(kernel, handlers, vfioCompat));
   for (const device of kernel.devices) kernel.nodes.set(device.path, () => new CdevFile(kernel, device));
 }

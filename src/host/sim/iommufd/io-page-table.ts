@@ -5,6 +5,7 @@ import type { ReservedRange } from '../iommu.ts';
 import type { SimKernel } from '../kernel.ts';
 import type { PagingDomain } from '../paging-domain.ts';
 import { type Span, SpanList } from '../spans.ts';
+import type { DomainFormat } from '../translation.ts';
 import { type AccessUser, type Area, empty, fill } from './area.ts';
 import type { Slice } from './pages.ts';
 
@@ -325,6 +326,42 @@ export class IoPageTable {
     for (const area of this.#areas) empty(domain, area);
     if (this.#domains.length === 0) for (const area of this.#areas) this.#unpin(area);
     this.setAlignment();
+  }
+
+  /** What the domains that it fills are. */
+  get formats(): DomainFormat[] {
+    return this.#domains.map(({ format }) => format);
+  }
+
+  /** iopt_cut_iova: what is mapped across these last addresses becomes two mappings each, where pages are not combined. 0 or a negative errno. */
+  cut(lasts: readonly bigint[]): number {
+    for (const last of lasts) {
+      const area = this.#areas.at(last);
+      if (area === undefined || last === area.first || last === area.last) continue;
+      if (area.leaving) return -errno.EBUSY;
+      const start = last + 1n;
+      const from = area.pages.start + area.offset + (start - area.first);
+      if (start % this.alignment !== 0n || (from % PAGE) % this.alignment !== 0n) return -errno.EINVAL;
+      if (area.accesses > 0 || (this.#domains.length > 0 && this.hugePages)) return -errno.EINVAL;
+      this.#split(area, start);
+    }
+    return 0;
+  }
+
+  #split(area: Area, start: bigint): void {
+    const bytes = start - area.first;
+    const low: Area = { ...area, last: start - 1n };
+    const high: Area = { ...area, first: start, offset: area.offset + bytes, physical: area.physical + Number(bytes) };
+    this.#areas.remove(area);
+    for (const domain of this.#domains) empty(domain, area);
+    for (const part of [low, high]) {
+      this.#areas.insert(part);
+      for (const domain of this.#domains) fill(domain, part, !this.hugePages);
+    }
+    // Both pin the frames now.
+    if (area.frames === null) return;
+    this.#kernel.physical.hold(area.frames);
+    area.pages.pin();
   }
 
   /** Combining pages can be forbidden only while no domain has combined any. 0 or a negative errno. */

@@ -59,7 +59,7 @@ function permissionOf(flags: number): number {
 }
 
 /** The process's memory, as the source of a mapping. */
-function processSource(context: IommufdContext): Source {
+export function processSource(context: IommufdContext): Source {
   return {
     resolve(start, bytes, write) {
       const vma = context.kernel.process.find(Number(start));
@@ -81,7 +81,7 @@ function fileSource(file: SimFile): Source {
 }
 
 /** iopt_alloc_pages: the memory of one map call, or a negative errno. */
-function pagesOf(context: IommufdContext, source: Source, start: bigint, bytes: bigint, writable: boolean): Pages | number {
+export function pagesOf(context: IommufdContext, source: Source, start: bigint, bytes: bigint, writable: boolean): Pages | number {
   if (start + bytes > IOVA_MAX) return -errno.EOVERFLOW;
   if (bytes === 0n || bytes > IOVA_MAX - BigInt(PAGE_BYTES)) return -errno.EINVAL;
   return new Pages(context.kernel, source, start, bytes, writable);

@@ -106,6 +106,8 @@ export interface NestingModel {
   paging?(type: number, data: UserBuffer): DomainFormat | number;
   /** A first stage right on a nesting parent, or a negative errno. Absent: it wants a vIOMMU. */
   nest?(parent: ParentStage, physical: PhysicalMemory, type: number, data: UserBuffer): NestedDomain | number;
+  /** Its devices' interrupts are writes that are translated like any other. Default false: they have a window, as on a PC. */
+  readonly translatesInterrupts?: boolean;
   /** It walks two stages. Default: it has `nest` or `virtual`. */
   readonly nestParent?: boolean;
   /** enum iommu_viommu_type, those that it has; default: any, where it has `virtual`. */

@@ -53,6 +53,7 @@ export function smmuv3(config: SmmuConfig = {}): NestingModel {
   const idr = config.idr ?? defaultIdr;
   return {
     infoType: INFO_SMMUV3,
+    translatesInterrupts: true,
     info(type) {
       if (type !== 0 && type !== INFO_SMMUV3) return config.tegra241 === undefined ? null : tegraInfo(type, config.tegra241);
       const data = new Uint8Array(hwInfoSmmu.bytes);
