@@ -1,6 +1,7 @@
 import { simKernelWithMock } from '../../host/mock/index.ts';
 import { Random } from '../../peers/random.ts';
 import { Builder, type Kind } from './builder.ts';
+import { compatSteps } from './compat-steps.ts';
 import { hwptSteps } from './hwpt-steps.ts';
 import { allocIoas, destroy, ioasSteps } from './ioas-steps.ts';
 import { detachPasid, makeDevice, mockState, mockSteps } from './mock-steps.ts';
@@ -39,7 +40,7 @@ const destroys = (builder: Builder, fd: number) => {
   if ((mockState(builder).devices.get(id)?.size ?? 0) === 0) destroy(builder, fd, id);
 };
 
-const kinds: readonly Kind[] = [...ioasSteps, ...hwptSteps, ...mockSteps, [6, destroys]];
+const kinds: readonly Kind[] = [...ioasSteps, ...hwptSteps, ...mockSteps, ...compatSteps, [6, destroys]];
 
 /** A program of its own seed. */
 export function generate(seed: number): Simulated {

@@ -17,7 +17,7 @@ export function iova(builder: Builder): bigint {
 }
 
 /** A page that may be free. */
-function fresh({ random }: Builder): bigint {
+export function fresh({ random }: Builder): bigint {
   const page = BASE + BigInt(random.below(24)) * 2n * HALF;
   return page + (random.chance(10) ? HALF : random.chance(3) ? 1n : 0n);
 }
@@ -124,7 +124,7 @@ function option(builder: Builder, fd: number): void {
 }
 
 function vfioIoas(builder: Builder, fd: number): void {
-  builder.ioctl('VFIO_IOAS', fd, ioctl.IOMMU_VFIO_IOAS, [builder.id('ioas'), builder.random.below(4)]);
+  builder.ioctl('VFIO_IOAS', fd, ioctl.IOMMU_VFIO_IOAS, [builder.id('ioas'), builder.random.chance(70) ? 1 : builder.random.below(4)]);
 }
 
 function changeProcess(builder: Builder, fd: number): void {
@@ -149,7 +149,7 @@ export const ioasSteps: readonly Kind[] = [
   [2, ranges],
   [2, allow],
   [2, option],
-  [1, vfioIoas],
+  [3, vfioIoas],
   [1, changeProcess],
   [1, unknown],
 ];
