@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { openHost } from '../../src/host/registry.ts';
 import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
 import { GuestMemory, type GuestRegion } from '../../src/memory/guest-memory.ts';
+import { H_PUT_TCE, HypercallRegisters, SpaprIommu } from '../../src/target/spapr/index.ts';
 import { VirtioIommu, type VirtioIommuOptions } from '../../src/target/virtio-iommu/index.ts';
 import { S_OK, S_UNSUPP } from '../../src/target/virtio-iommu/spec/requests.ts';
 import { Machine } from '../../src/vmm/machine.ts';
@@ -146,4 +147,40 @@ test('bypass where the host IOMMU has 64 KiB pages and RAM is aligned to them (t
   const byte = new Uint8Array(1);
   expect(kernel.device().dmaRead(0x3_1234n, byte)).toBe(0);
   expect(byte[0]).toBe(0x5a);
+});
+
+describe('refusals name the range and the reason', () => {
+  const bypassing = (kind: string, { gpa = 0n, mapped = true }: { gpa?: bigint; mapped?: boolean }) => {
+    const kernel = simKernel();
+    const memory = mapped ? ramOf(kernel, { gpa }) : new GuestMemory([{ gpa, buffer: new SharedArrayBuffer(RAM) }]);
+    const target = new VirtioIommu({ memory, bootBypass: true });
+    target.addEndpoint(0);
+    const machine = new Machine({ memory, target, host: openHost(kind, kernel) });
+    return () => machine.passThrough(0, kind === 'iommufd' ? kernel.device().path : groupPaths(kernel)[0]);
+  };
+
+  test('RAM over a range that the host has reserved, in bypass', () => {
+    expect(bypassing('vfio-type1', { gpa: 0xfee0_0000n })).toThrow(
+      'VFIO_IOMMU_MAP_DMA [0xfee00000, 0xfee3ffff]: EINVAL (the host can map only [0x0, 0xfee00000), [0xfef00000, 0x1000000000000))',
+    );
+    expect(bypassing('iommufd', { gpa: 0xfee0_0000n })).toThrow(/0xfee00000|cannot reach what the space maps/);
+  });
+
+  test.each(['iommufd', 'vfio-type1'])('RAM without hostAddress, over %s', (kind) => {
+    expect(bypassing(kind, { mapped: false })).toThrow(
+      'identity [0x0, 0x3ffff]: EFAULT (guest RAM at 0x0 has no hostAddress, which a passed-through device needs)',
+    );
+  });
+
+  test('a state with TCEs of RAM that is not here', () => {
+    const bridges = [{ buid: 1n, endpoints: [0], windows: [{ liobn: 1, start: 0n, pageLg2: 12, pages: 64 }] }];
+    const saved = new SpaprIommu({ memory: GuestMemory.ofBytes(1 << 20), bridges });
+    const registers = new HypercallRegisters();
+    registers.u64.set([1n, 0x5000n, 0x80003n], 4);
+    expect(saved.hypercall(H_PUT_TCE, registers)).toBe(0);
+    const smaller = new SpaprIommu({ memory: GuestMemory.ofBytes(1 << 16), bridges });
+    expect(() => smaller.load(saved.save())).toThrow(
+      'not a saved state: TCE 5 of LIOBN 0x1 names [0x80000, 0x80fff], which is no guest RAM here',
+    );
+  });
 });

@@ -2,7 +2,7 @@ import { addressOfPfn, PAGE_LG2, PFN_LIMIT } from '../../memory/address.ts';
 import { errno, HostError } from '../errno.ts';
 import type { IovaRange } from '../host.ts';
 import type { PortMemory } from '../port.ts';
-import { VfioSpace, WHOLE } from '../vfio/space.ts';
+import { rangesText, VfioSpace, WHOLE } from '../vfio/space.ts';
 import * as uapi from '../vfio/uapi.ts';
 import { decodeInfo, type Type1Info, VFIO_IOMMU_TYPE1_INFO_BYTES } from './info.ts';
 
@@ -79,8 +79,14 @@ export class Type1Space extends VfioSpace {
   protected mapNow(iova: number, host: number, pages: number, permission: number): number {
     const result = this.mapIoctl(iova, host, pages, permission);
     if (result >= 0) return 0;
-    const hint = result === -errno.ENOSPC ? `the container holds ${this.#limit} mappings (vfio_iommu_type1.dma_entry_limit)` : undefined;
-    return this.fail('VFIO_IOMMU_MAP_DMA', result, iova, pages, hint);
+    return this.fail('VFIO_IOMMU_MAP_DMA', result, iova, pages, this.#whyNot(result, iova, pages));
+  }
+
+  #whyNot(result: number, iova: number, pages: number): string | undefined {
+    if (result === -errno.ENOSPC) return `the container holds ${this.#limit} mappings (vfio_iommu_type1.dma_entry_limit)`;
+    const ranges = this.kernelApertures();
+    const within = ranges.some(({ first, last }) => iova >= first && iova + pages - 1 <= last);
+    return result === -errno.EINVAL && !within ? `the host can map only ${rangesText(ranges)}` : undefined;
   }
 
   protected unmapNow(iova: number, pages: number): number {

@@ -336,7 +336,7 @@ function setIommuHint(error: number): string | undefined {
   return undefined;
 }
 
-function rangesText(ranges: readonly IovaRange[]): string {
+export function rangesText(ranges: readonly IovaRange[]): string {
   const text = (pfn: number) => addressOfPfn(pfn).toString(16);
   return ranges.map(({ first, last }) => `[0x${text(first)}, 0x${text(last + 1)})`).join(', ') || 'nothing';
 }

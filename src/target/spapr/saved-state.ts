@@ -1,3 +1,4 @@
+import { addressOfPfn } from '../../memory/address.ts';
 import type { DmaWindow } from './dma-window.ts';
 import type { GuestRam } from './guest-ram.ts';
 import { aperturesOf, type HostBridge } from './host-bridge.ts';
@@ -58,6 +59,11 @@ function isInt32(value: unknown): value is number {
   return typeof value === 'number' && (value | 0) === value;
 }
 
+function pageText(window: DmaWindow, hi: number, lo: number): string {
+  const first = addressOfPfn(window.gpaOfTce(hi, lo));
+  return `[0x${first.toString(16)}, 0x${(first + (1n << BigInt(window.pageLg2)) - 1n).toString(16)}]`;
+}
+
 function loadTces(window: DmaWindow, tces: unknown, ram: GuestRam): void {
   expect(Array.isArray(tces) && tces.length % 3 === 0, 'TCEs are not in threes');
   let before = -1;
@@ -65,7 +71,10 @@ function loadTces(window: DmaWindow, tces: unknown, ram: GuestRam): void {
     const [index, hi, lo]: unknown[] = [tces[i], tces[i + 1], tces[i + 2]];
     expect(isInt32(index) && isInt32(hi) && isInt32(lo), 'a TCE is not made of int32');
     expect(index > before && index < window.pages, `TCE ${index} is out of place`);
-    expect(ram.allows(window, hi, lo), `TCE ${index} names no guest RAM`);
+    expect(
+      ram.allows(window, hi, lo),
+      `TCE ${index} of LIOBN 0x${window.liobn.toString(16)} names ${pageText(window, hi, lo)}, which is no guest RAM here`,
+    );
     const chunk = window.table.writable(index);
     expect(chunk !== null, 'more TCEs than the storage limit allows');
     chunk.set(TceTable.placeOf(index), hi, lo);
