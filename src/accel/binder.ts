@@ -8,6 +8,8 @@ import { type Backing, type Binding, DeviceGroup } from './device-group.ts';
 import { type GuestHardware, NOWHERE, type PathContext, type PathCounters, type StagedTarget } from './path.ts';
 import { seal, sealAll } from './seal.ts';
 import { SharedRam } from './shared-ram.ts';
+import type { TableWatch } from './table-watch.ts';
+import { type WatchedPath, WatchedSpace, WatchedTables } from './watched-tables.ts';
 
 export interface BinderOptions {
   /** `auto` (default), or the only path that may serve. */
@@ -19,6 +21,8 @@ export interface BinderOptions {
    * setImmediate.
    */
   readonly schedule?: (slice: () => void) => void;
+  /** Left out: spaces whose guest does not announce new mappings are refused, unless hardware walks the guest's own tables. */
+  readonly watch?: TableWatch | undefined;
   /** Whose endpoints they are: for paths on which hardware walks the guest's own tables. Left out: there are none. */
   readonly target?: Pick<Target, 'stageOf'> & StagedTarget;
 }
@@ -49,6 +53,7 @@ export class Binder implements TargetObserver {
   readonly #sharedRam: SharedRam;
   readonly #wish: PathWish;
   readonly #target: BinderOptions['target'];
+  readonly #tables: WatchedTables | null;
   readonly #moved: (endpoint: number) => void;
   readonly #schedule: (slice: () => void) => void;
   #scheduled = false;
@@ -62,7 +67,8 @@ export class Binder implements TargetObserver {
   #error: HostError | null = null;
 
   /** @throws RangeError for a wish that names no path. */
-  constructor(host: Host, memory: GuestMemory, { path = 'auto', moved = () => {}, schedule = setImmediate, target }: BinderOptions = {}) {
+  constructor(host: Host, memory: GuestMemory, options: BinderOptions = {}) {
+    const { path = 'auto', moved = () => {}, schedule = setImmediate, target, watch } = options;
     requireObject('Binder', 'host', host, 'Host', ['openDevice', 'createSpace']);
     if (!(memory instanceof GuestMemory)) throw new TypeError('Binder: memory is no GuestMemory');
     checkWish(path);
@@ -71,6 +77,7 @@ export class Binder implements TargetObserver {
     this.#sharedRam = new SharedRam(host, memory);
     this.#wish = path;
     this.#target = target;
+    this.#tables = watch === undefined ? null : new WatchedTables(watch);
     this.#moved = moved;
     this.#schedule = (slice) => schedule(slice);
   }
@@ -126,7 +133,8 @@ export class Binder implements TargetObserver {
     if (binding === undefined) return null;
     const reason = binding.group.refusal(binding);
     if (reason !== null) return { path: 'blocked', refused: [{ path: this.#wish, reason }] };
-    const { backing } = binding.group;
+    const { backing, refused } = binding.group;
+    if (refused !== null) return { path: 'blocked', refused };
     if (backing === null) return null;
     if (!backing.path.unfinished) return backing.choice;
     const part = `${backing.space.name} is mapped in part: what is missing is blocked, and follows by itself`;
@@ -193,18 +201,48 @@ export class Binder implements TargetObserver {
   flush(): number {
     let result = 0;
     for (const backing of this.#pending) {
-      const { path } = backing;
-      const wasBehind = path.pending;
-      const answer = path.flush();
-      if (!path.pending) this.#pending.delete(backing);
-      if (answer < 0 && result === 0) {
-        result = answer;
-        this.#error = path.error;
-      }
-      if (path.unfinished) this.#goOn();
-      if (answer < 0 || wasBehind || path.pending) for (const group of backing.groups) this.#tell(group);
+      const answer = this.#flushOne(backing);
+      if (result === 0) result = answer;
     }
     return result;
+  }
+
+  #flushOne(backing: Backing): number {
+    const { path } = backing;
+    const wasBehind = path.pending;
+    const answer = path.flush();
+    if (!path.pending) this.#pending.delete(backing);
+    if (answer < 0) this.#error = path.error;
+    if (path.unfinished) this.#goOn();
+    if (answer < 0 || wasBehind || path.pending) for (const group of backing.groups) this.#tell(group);
+    if (this.#sees(backing)) return answer;
+    for (const group of [...backing.groups]) this.#giveUp(group, this.#refusal(backing));
+    return answer;
+  }
+
+  /** Whether all tables that the path's space was read from are watched; where they are not, those that are tables no more are left. */
+  #sees({ watched, path }: Backing): boolean {
+    if (watched === null || !watched.isBlind) return true;
+    this.#tables?.drop(watched);
+    for (const { first, last } of watched.apertures) path.changed(first, last);
+    path.flush();
+    if (watched.isBlind) this.#error = watched.blindness;
+    return !watched.isBlind;
+  }
+
+  #refusal({ choice, watched }: Backing): Choice['refused'] {
+    return [...choice.refused, { path: choice.path, reason: watched?.blindness.message ?? '' }];
+  }
+
+  /** Where no path can take devices any more, they reach nothing. */
+  #giveUp(group: DeviceGroup, refused: Choice['refused'] | null): void {
+    for (const binding of group.members) {
+      binding.wanted = null;
+      binding.stage = binding.stage && BLOCKED;
+    }
+    this.#block(group, true);
+    group.refused = refused;
+    this.#tell(group);
   }
 
   /** Guest RAM is other than it was. Devices of a path that cannot follow are blocked: what has gone may be somebody else's by now. */
@@ -221,14 +259,7 @@ export class Binder implements TargetObserver {
       if (backing.path.unfinished) this.#goOn();
       if (result >= 0) continue;
       this.#error = backing.path.error;
-      for (const group of [...backing.groups]) {
-        for (const binding of group.members) {
-          binding.wanted = null;
-          binding.stage = binding.stage && BLOCKED;
-        }
-        this.#block(group, true);
-        this.#tell(group);
-      }
+      for (const group of [...backing.groups]) this.#giveUp(group, null);
     }
   }
 
@@ -236,6 +267,7 @@ export class Binder implements TargetObserver {
   close(): HostError[] {
     const errors = [...this.#bindings.keys()].map((endpoint) => this.expel(endpoint)).filter((error) => error !== null);
     this.#sharedRam.close();
+    this.#tables?.close();
     return errors;
   }
 
@@ -272,13 +304,13 @@ export class Binder implements TargetObserver {
   /** Whether the fastest path takes a device that reaches no space, or has tables of the guest's for PASIDs only. */
   #keepsAttached(group: DeviceGroup, stage: FirstStage): boolean {
     if (this.#target?.stageOf === undefined || group.members.size === 0) return false;
-    return this.#backings.has(NOWHERE) || choose(this.#context(NOWHERE, group, stage), this.#wish).kind !== null;
+    return this.#backings.has(NOWHERE) || choose(this.#context(NOWHERE, group, stage), this.#wish).served !== null;
   }
 
   #context(space: AddressSpace, group: DeviceGroup, stage: FirstStage | null): PathContext {
     const [{ device }] = group.members;
     const staged = this.#target === undefined ? {} : { target: this.#target };
-    return { space, memory: this.#memory, host: this.#host, device, stage, ...staged };
+    return { space, memory: this.#memory, host: this.#host, device, stage, isWatched: this.#tables !== null, ...staged };
   }
 
   /** `anyhow`: there is no staying, so what cannot be detached is closed. */
@@ -316,8 +348,11 @@ export class Binder implements TargetObserver {
     for (const { device, endpoint } of group.members) {
       if (result === 0) result = after.path.attach(device, { endpoint, stage });
     }
+    const isBlind = result === 0 && !this.#sees(after);
+    if (isBlind) result = -errno.ENOSPC;
     if (result < 0) {
-      this.#error = failed.error;
+      this.#error = isBlind ? this.#error : failed.error;
+      if (isBlind) group.refused = this.#refusal(after);
       if (before !== after) {
         for (const { device } of group.members) after.path.moved(device);
         this.#return(group, before);
@@ -325,6 +360,8 @@ export class Binder implements TargetObserver {
       this.#releaseUnused(after);
       return result;
     }
+    // Blocked in the place of what was refused, it is still that.
+    if (space !== NOWHERE) group.refused = null;
     for (const member of group.members) member.reached = stage;
     if (before !== after) {
       for (const { device } of group.members) before?.path.moved(device);
@@ -354,8 +391,9 @@ export class Binder implements TargetObserver {
 
   #back(space: AddressSpace, group: DeviceGroup, stage: FirstStage | null): Backing | number {
     const context = this.#context(space, group, stage);
-    const { kind, choice } = choose(context, this.#wish);
-    if (kind === null) {
+    const { served, choice } = choose(context, this.#wish);
+    if (served === null) {
+      group.refused = choice.refused;
       this.#error = new HostError(
         'attach',
         errno.EOPNOTSUPP,
@@ -365,7 +403,10 @@ export class Binder implements TargetObserver {
       return -errno.EOPNOTSUPP;
     }
     try {
-      const backing = { space, path: kind.create(context), choice, groups: new Set<DeviceGroup>() };
+      const watched = served.isWatched && this.#tables !== null ? new WatchedSpace(space, this.#tables) : null;
+      const path = served.kind.create({ ...context, space: watched ?? space });
+      const backing: Backing = { space, path, choice, watched, groups: new Set<DeviceGroup>() };
+      if (watched !== null) watched.path = this.#following(backing);
       this.#backings.set(space, backing);
       const { guestHardware } = backing.path;
       if (guestHardware !== undefined && !this.#hardware.has(guestHardware)) this.#hardware.set(guestHardware, backing);
@@ -375,6 +416,17 @@ export class Binder implements TargetObserver {
       this.#error = error;
       return -error.errno;
     }
+  }
+
+  /** A store to a table is carried out at once: whoever made it goes on when the hardware agrees. */
+  #following(backing: Backing): WatchedPath {
+    return {
+      changed: (first, last) => {
+        backing.path.changed(first, last);
+        this.#pending.add(backing);
+      },
+      settle: () => this.#flushOne(backing) === 0 && !backing.path.pending,
+    };
   }
 
   #leave(group: DeviceGroup): void {
@@ -390,6 +442,7 @@ export class Binder implements TargetObserver {
     this.#backings.delete(backing.space);
     this.#pending.delete(backing);
     this.#unlist(backing);
+    if (backing.watched !== null) this.#tables?.drop(backing.watched);
     backing.path.close();
   }
 

@@ -3,13 +3,46 @@ import { paths } from './registry.ts';
 
 /** Why a path serves, and why the others, faster ones first, do not. */
 export interface Choice {
-  /** The path's name, or `emulated` when the endpoint has no host device and its DMA is translated in software. */
+  /**
+   * The path's name, with `, watched` where its space's guest does not announce mappings and its tables are watched instead; or `emulated` when
+   * the endpoint has no host device and its DMA is translated in software.
+   */
   readonly path: string;
   readonly refused: readonly { readonly path: string; readonly reason: string }[];
 }
 
-/** `auto`, or the name of a path. */
+/** `auto`, or the name of a path: then in any of its ways to hear of new mappings. */
 export type PathWish = string;
+
+/** How a path that asks what a space means hears of mappings that become valid. */
+interface Hearing {
+  readonly suffix: string;
+  readonly isWatched: boolean;
+  refuse(context: PathContext): string | null;
+}
+
+const PLAIN: Hearing = {
+  suffix: '',
+  isWatched: false,
+  refuse: ({ space }) => (space.announced ? null : `${space.name}: its guest does not announce new mappings`),
+};
+
+const WATCHED: Hearing = {
+  suffix: ', watched',
+  isWatched: true,
+  refuse({ space, isWatched }) {
+    if (space.tellsTables !== true) return `${space.name}: cannot say which tables it is read from`;
+    return isWatched === true ? null : 'nobody watches the guest for stores to its tables (no TableWatch)';
+  },
+};
+
+/** One way to serve, and what is missing for it; null: nothing. */
+export interface Candidate {
+  readonly path: string;
+  readonly kind: PathKind;
+  readonly isWatched: boolean;
+  readonly reason: string | null;
+}
 
 /** Names that a wish can have. */
 export function pathNames(): readonly string[] {
@@ -22,16 +55,30 @@ export function checkWish(wish: PathWish): void {
 }
 
 /**
+ * All ways from this space to this host, fastest first, each with what is missing: each path plain, and, where its guest announces nothing,
+ * watched.
+ */
+export function candidates(context: PathContext): readonly Candidate[] {
+  return paths.flatMap((kind) => {
+    const reason = kind.refuse(context);
+    if (reason !== null || kind.readsGuestTables) return [{ path: kind.name, kind, isWatched: false, reason }];
+    const hearings = context.space.announced ? [PLAIN] : [PLAIN, WATCHED];
+    return hearings.map(({ suffix, isWatched, refuse }) => ({ path: kind.name + suffix, kind, isWatched, reason: refuse(context) }));
+  });
+}
+
+/**
  * The fastest path that both sides can do; with a wish, that path or none.
  * @throws RangeError for a wish that names no path.
  */
-export function choose(context: PathContext, wish: PathWish = 'auto'): { readonly kind: PathKind | null; readonly choice: Choice } {
+export function choose(context: PathContext, wish: PathWish = 'auto'): { readonly served: Candidate | null; readonly choice: Choice } {
   checkWish(wish);
   const refused: { path: string; reason: string }[] = [];
-  for (const kind of paths) {
-    const reason = wish === 'auto' || wish === kind.name ? kind.refuse(context) : `'${wish}' was asked for`;
-    if (reason === null) return { kind, choice: { path: kind.name, refused } };
-    refused.push({ path: kind.name, reason });
+  for (const candidate of candidates(context)) {
+    const { path, kind } = candidate;
+    const reason = wish === 'auto' || wish === kind.name ? candidate.reason : `'${wish}' was asked for`;
+    if (reason === null) return { served: candidate, choice: { path, refused } };
+    refused.push({ path, reason });
   }
-  return { kind: null, choice: { path: context.host === null ? 'emulated' : 'none', refused } };
+  return { served: null, choice: { path: context.host === null ? 'emulated' : 'none', refused } };
 }

@@ -2,6 +2,7 @@ import type { HostDevice } from '../host/host.ts';
 import { type AddressSpace, type FirstStage, sameStage } from '../target/target.ts';
 import type { Choice } from './choose.ts';
 import type { Path } from './path.ts';
+import type { WatchedSpace } from './watched-tables.ts';
 
 /** A passed-through endpoint: its host device, and the space that the guest wants it to reach. */
 export interface Binding {
@@ -19,6 +20,8 @@ export interface Backing {
   readonly space: AddressSpace;
   readonly path: Path;
   readonly choice: Choice;
+  /** What the path asks, where it is not the space itself. */
+  readonly watched: WatchedSpace | null;
   readonly groups: Set<DeviceGroup>;
 }
 
@@ -31,6 +34,8 @@ export class DeviceGroup {
   readonly members = new Set<Binding>();
   /** Where the hardware has them. */
   backing: Backing | null = null;
+  /** Why no path took them where their guest wanted them last; null: one did. */
+  refused: Choice['refused'] | null = null;
 
   constructor(name: string | null) {
     this.name = name;

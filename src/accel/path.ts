@@ -87,6 +87,8 @@ export interface PathContext {
   readonly device?: HostDevice;
   /** Left out: no target whose stages hardware could take over. */
   readonly target?: StagedTarget;
+  /** Stores to the guest's tables are told (TableWatch). Default: they are not. */
+  readonly isWatched?: boolean;
   /** Of the first device that comes. Default: null. */
   readonly stage?: FirstStage | null;
 }
@@ -97,6 +99,8 @@ export type StagedTarget = Pick<Target, 'name' | 'stageFormat' | 'report'>;
 /** One file of src/accel: a path and what it needs. */
 export interface PathKind {
   readonly name: string;
+  /** Hardware reads the guest's own tables; otherwise the path asks what the space means, and has to hear of what becomes valid. */
+  readonly readsGuestTables: boolean;
   /** null when the path can serve; otherwise the capability that is missing, as a sentence for `explain`. */
   refuse(context: PathContext): string | null;
   /** @throws HostError */

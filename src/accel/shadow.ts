@@ -22,6 +22,7 @@ const NOTHING = [new DirtyRanges(), new DirtyRanges()] as const;
 /** The path that any host serves: host mappings that follow what the guest means, one DMA_MAP a coalesced run. */
 export const shadow: PathKind = {
   name: 'shadow',
+  readsGuestTables: false,
   refuse({ host, space }) {
     if (host === null) return 'the endpoint has no host device';
     return space === NOWHERE ? 'nothing is reached' : null;

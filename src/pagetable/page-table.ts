@@ -96,6 +96,12 @@ export interface Description {
 /** Same meaning as RunVisitor of src/target/target.ts: answers false to end. */
 export type TableVisitor = (iova: number, output: number, pages: number, permission: number) => boolean;
 
+/**
+ * Receives a piece of a table, within one page of 4 KiB, before its entries are read: `entries` entries in the `bytes` bytes from byte `address` on
+ * translate [first, last] (page frame numbers), in equal parts and ascending.
+ */
+export type TableReader = (address: number, bytes: number, entries: number, first: number, last: number) => void;
+
 /** One table: a format, its configuration, a root, and the memory that it lies in. */
 export interface PageTable {
   readonly description: Description;

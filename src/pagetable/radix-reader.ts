@@ -1,6 +1,6 @@
 import { requireInteger, requireObject } from '../memory/arguments.ts';
 import { MEM_OK, PFN_LIMIT } from '../memory/index.ts';
-import { type Description, OUT_LENGTH, type TableAllocator, type TableMemory, type TableVisitor } from './page-table.ts';
+import { type Description, OUT_LENGTH, type TableAllocator, type TableMemory, type TableReader, type TableVisitor } from './page-table.ts';
 import { Runs } from './runs.ts';
 
 /** What `decode` says of an entry. */
@@ -54,6 +54,8 @@ interface Window {
 /** An enumeration under way. */
 interface Scan {
   readonly runs: Runs;
+  /** Which entries of the root belong to the range: the other half's lie in the same table. */
+  window: Window;
   budget: number;
   /** First page not examined. */
   reached: number;
@@ -75,6 +77,8 @@ export abstract class RadixReader {
   protected readonly entryBytes: number;
   /** Told of each leaf of more than 4 KiB that an enumeration meets: a page of it, lg2 of its bytes. */
   largeLeaf: ((page: number, lg2: number) => void) | null = null;
+  /** Told of the pieces of tables that an enumeration reads. */
+  tableRead: TableReader | null = null;
 
   constructor(memory: TableMemory, config: RadixConfig, description: Description, entryBytes: number) {
     this.memory = memory;
@@ -102,8 +106,9 @@ export abstract class RadixReader {
   }
 
   enumerate(first: number, last: number, visit: TableVisitor, budget: number): number {
-    const scan: Scan = { runs: new Runs(visit), budget, reached: last + 1 };
+    const scan: Scan = { runs: new Runs(visit), window: this.windows[0], budget, reached: last + 1 };
     for (const window of this.windows) {
+      scan.window = window;
       const from = Math.max(first, window.first);
       const to = Math.min(last, window.last);
       if (from <= to && !this.#scan(scan, this.root, this.pages.length - 1, window.base, from, to, -1)) break;
@@ -115,7 +120,9 @@ export abstract class RadixReader {
   #scan(scan: Scan, table: number, level: number, base: number, first: number, last: number, permission: number): boolean {
     const pages = this.pages[level];
     const lastIndex = Math.floor((last - base) / pages);
-    for (let index = Math.floor((first - base) / pages); index <= lastIndex; index++) {
+    const firstIndex = Math.floor((first - base) / pages);
+    if (this.tableRead !== null) this.#tellRead(scan.window, table, level, base, firstIndex, lastIndex, this.tableRead);
+    for (let index = firstIndex; index <= lastIndex; index++) {
       const start = base + index * pages;
       const from = Math.max(first, start);
       if (scan.budget-- <= 0) {
@@ -139,6 +146,17 @@ export abstract class RadixReader {
       }
     }
     return true;
+  }
+
+  /** Each 4 KiB of the table that entries are read from, whole: what is read of it next time is the same piece. */
+  #tellRead(window: Window, table: number, level: number, base: number, firstIndex: number, lastIndex: number, told: TableReader): void {
+    const pages = this.pages[level];
+    const piece = 4096 / this.entryBytes;
+    for (let index = firstIndex - (firstIndex % piece); index <= lastIndex; index += piece) {
+      const from = Math.max(index, Math.floor((window.first - base) / pages));
+      const end = Math.min(index + piece, this.entries[level], Math.floor((window.last - base) / pages) + 1);
+      told(table + from * this.entryBytes, (end - from) * this.entryBytes, end - from, base + from * pages, base + end * pages - 1);
+    }
   }
 
   protected decodeAt(table: number, index: number, level: number): number {

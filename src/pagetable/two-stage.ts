@@ -1,7 +1,15 @@
 import { READ, WRITE } from '../memory/access.ts';
 import { requireObject } from '../memory/arguments.ts';
 import { MEM_FAULT } from '../memory/guest-memory.ts';
-import { OUT_LENGTH, OUT_PERMISSION, OUT_TYPE, type PageTable, type TableMemory, type TableVisitor } from './page-table.ts';
+import {
+  OUT_LENGTH,
+  OUT_PERMISSION,
+  OUT_TYPE,
+  type PageTable,
+  type TableMemory,
+  type TableReader,
+  type TableVisitor,
+} from './page-table.ts';
 import { Runs } from './runs.ts';
 
 /*
@@ -122,6 +130,21 @@ export class SecondStageMemory implements TableMemory {
     const code = this.#second.walk(hi, lo, this.#write);
     if (code < 0) return this.#refuse(hi, lo, BY_TABLE_WRITE, code);
     return this.#memory.compareExchange64(this.#out[HI], this.#out[LO], oldHi, oldLo, newHi, newLo);
+  }
+
+  /** Byte address of what a guest-physical one is behind the second stage, -1: it cannot be read. */
+  locate(address: number): number {
+    const code = this.#second.walk((address / 0x1_0000_0000) | 0, address | 0, this.#read);
+    return code < 0 ? -1 : (this.#out[HI] >>> 0) * 0x1_0000_0000 + (this.#out[LO] >>> 0);
+  }
+
+  /** Tells of pieces of a first stage's tables by where they are in memory. */
+  located(told: TableReader | null): TableReader | null {
+    if (told === null) return null;
+    return (address, bytes, entries, first, last) => {
+      const at = this.locate(address);
+      if (at >= 0) told(at, bytes, entries, first, last);
+    };
   }
 
   #refuse(hi: number, lo: number, origin: FaultOrigin, code: number): number {
@@ -266,10 +289,47 @@ export class CountedMemory implements TableMemory {
   }
 }
 
+/** Says which pages of 4 KiB are loaded from, by the byte address of each, before they are. */
+class NotedMemory extends CountedMemory {
+  readonly #told: (page: number) => void;
+  #page = -1;
+
+  constructor(memory: TableMemory, told: (page: number) => void) {
+    super(memory);
+    this.#told = told;
+  }
+
+  override load64(hi: number, lo: number): number {
+    this.#note(hi, lo);
+    return super.load64(hi, lo);
+  }
+  override load64BE(hi: number, lo: number): number {
+    this.#note(hi, lo);
+    return super.load64BE(hi, lo);
+  }
+  override load32(hi: number, lo: number): number {
+    this.#note(hi, lo);
+    return super.load32(hi, lo);
+  }
+  override load32BE(hi: number, lo: number): number {
+    this.#note(hi, lo);
+    return super.load32BE(hi, lo);
+  }
+
+  #note(hi: number, lo: number): void {
+    const page = (hi >>> 0) * 0x1_0000_0000 + ((lo & ~4095) >>> 0);
+    if (page === this.#page) return;
+    this.#page = page;
+    this.#told(page);
+  }
+}
+
 export interface TwoStageTables {
   readonly memory: TableMemory;
-  first(memory: TableMemory): EnumeratingStage;
+  first(memory: SecondStageMemory): EnumeratingStage;
   second(memory: TableMemory): EnumeratingStage;
+  /** Told of the pages (byte addresses) that hold tables of the second stage, before they are read: a store there can change any translation. */
+  readonly secondRead?: ((page: number) => void) | null;
 }
 
 /** A second stage gets at least as many entries as it has levels, or it would never get on. */
@@ -280,7 +340,7 @@ const SECOND_LEVELS_AT_MOST = 8;
  * Spends at most `budget` loads on the second stage's tables and `budget` entries of the first, whose loads cost a walk each.
  */
 export function enumerateTwoStage(tables: TwoStageTables, first: number, last: number, visit: TableVisitor, budget: number): number {
-  const memory = new CountedMemory(tables.memory);
+  const memory = tables.secondRead ? new NotedMemory(tables.memory, tables.secondRead) : new CountedMemory(tables.memory);
   const second = tables.second(memory);
   const upper = tables.first(new SecondStageMemory(memory, second, IMPLICIT_USER_ACCESS));
   const runs = new Runs(visit);

@@ -7,6 +7,12 @@ export interface PfnRange {
 }
 
 /**
+ * Receives a piece of a table, within one page of guest memory: the `bytes` bytes from guest-physical byte `address` on hold `entries` entries,
+ * which translate [first, last] of the space in equal parts, ascending. One entry: any of the bytes can change all of the range.
+ */
+export type TableReader = (address: number, bytes: number, entries: number, first: number, last: number) => void;
+
+/**
  * Receives one coalesced run of an address space: `pages` pages from IOVA page `iova` on reach guest pages `gpa` on with
  * `permission` (src/memory/access.ts). Answers false to end the enumeration.
  */
@@ -28,6 +34,8 @@ export interface AddressSpace {
    * follows `changed` alone is short of mappings: such a space needs the nested path, watched tables, or filling on demand.
    */
   readonly announced: boolean;
+  /** `enumerate` can say which tables in guest memory it reads. Left out: it cannot, or there are none. */
+  readonly tellsTables?: boolean;
   /** lg2 of the smallest page that the guest can map, 12 or more. */
   readonly granuleLg2: number;
   /** Where anything can ever be mapped, ascending and disjoint. */
@@ -35,8 +43,10 @@ export interface AddressSpace {
   /**
    * Visits what [first, last] means now: runs ascending by `iova`, clipped to the range, neighbours never mergeable.
    * The work is bounded (each space states its bound); returns the first page that was not examined, last + 1 when all was.
+   * `tables` (with `tellsTables`) hears of the pieces of tables in guest memory before they are read: a later store to one can only change what
+   * the piece translates.
    */
-  enumerate(first: number, last: number, visit: RunVisitor): number;
+  enumerate(first: number, last: number, visit: RunVisitor, tables?: TableReader): number;
 }
 
 /**

@@ -2,6 +2,7 @@
 import { Binder } from '../accel/binder.ts';
 import { checkWish } from '../accel/choose.ts';
 import type { PathCounters } from '../accel/path.ts';
+import type { TableWatch } from '../accel/table-watch.ts';
 import { HostError } from '../host/errno.ts';
 import type { Host, HostCalls, HostDevice } from '../host/host.ts';
 import { requireFunction, requireObject, requireString } from '../memory/arguments.ts';
@@ -35,6 +36,11 @@ export interface MachineParts {
   readonly host?: Host;
   /** `auto` (default), or the only path that may serve. */
   readonly path?: string;
+  /**
+   * Says when the guest stores to tables that a passed-through device's translations were read from. Left out: guests that do not announce new
+   * mappings (RISC-V, SMMUv3, first stages of VT-d) are served by nested paths only.
+   */
+  readonly watch?: TableWatch;
   /** Runs the next slice of what was too much for one guest operation, between two of them. Default: setImmediate. */
   readonly schedule?: (slice: () => void) => void;
 }
@@ -74,13 +80,14 @@ export class Machine {
   /** @throws TypeError or RangeError that names the part which is missing or of the wrong kind. */
   constructor(parts: MachineParts) {
     requireObject('Machine', 'parts', parts);
-    const { memory, target, host, path, schedule } = parts;
+    const { memory, target, host, path, watch, schedule } = parts;
     if (!(memory instanceof GuestMemory)) throw new TypeError('Machine: memory is no GuestMemory');
     requireObject('Machine', 'target', target, 'Target', ['observe', 'spaceOf', 'translate']);
     if (target.memory !== undefined && target.memory !== memory)
       throw new TypeError(`Machine: memory is not that of target ${target.name}`);
     if (host !== undefined) requireObject('Machine', 'host', host, 'Host', ['openDevice', 'createSpace']);
     requireFunction('Machine', 'schedule', schedule);
+    if (watch !== undefined) requireObject('Machine', 'watch', watch, 'TableWatch', ['watch', 'unwatch', 'observe']);
     if (path !== undefined) checkWish(path);
     this.memory = memory;
     this.target = target;
@@ -90,6 +97,7 @@ export class Machine {
           ...(path !== undefined && { path }),
           ...(schedule !== undefined && { schedule }),
           moved: (endpoint) => this.#refresh(endpoint),
+          watch,
           target,
         })
       : null;

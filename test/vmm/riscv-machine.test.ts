@@ -1,5 +1,6 @@
 import { fc, test } from '@fast-check/vitest';
 import { describe, expect } from 'vitest';
+import { StoreWatch } from '../../src/accel/store-watch.ts';
 import { errno } from '../../src/host/errno.ts';
 import { hostKinds, openHost } from '../../src/host/registry.ts';
 import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
@@ -33,7 +34,8 @@ class RiscvGuest {
     const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
     this.guest = new Guest({}, RAM_PAGES, {}, memory);
     for (const device of DEVICES) this.guest.iommu.addEndpoint(device);
-    this.machine = new Machine({ memory, target: this.guest.iommu, host });
+    // This guest says every change by an invalidation as well.
+    this.machine = new Machine({ memory, target: this.guest.iommu, host, watch: new StoreWatch() });
     this.guest.start();
     this.table = this.guest.table('sv39');
     for (const device of DEVICES) this.guest.setContext(device, { first: { mode: 8, root: this.table.root, pscid: 1 } });

@@ -13,6 +13,7 @@ export const nestedQueue = kindOf('nested-queue', true);
 function kindOf(name: string, queue: boolean): PathKind {
   return {
     name,
+    readsGuestTables: true,
     refuse: (context) => refuse(context) ?? (queue ? refuseQueue(context) : null),
     create: (context) => new NestedPath(name, context, queue),
   };

@@ -24,6 +24,7 @@ export const userOwnedQueue = kindOf('user-owned-queue', true);
 function kindOf(name: string, queue: boolean): PathKind {
   return {
     name,
+    readsGuestTables: false,
     refuse: (context) => refuse(context) ?? (queue ? refuseQueue(context) : null),
     create: (context) => new UserOwnedPath(name, context, queue),
   };
@@ -35,7 +36,6 @@ function refuse({ space, host, device }: PathContext): string | null {
   if (host.nesting === undefined || device === undefined) return `${host.kind} takes no first stages`;
   const hardware = host.nesting.hardwareOf(device);
   if (typeof hardware === 'string') return hardware;
-  if (!space.announced) return `${space.name}: its guest does not announce new mappings`;
   const beyond = space.owner === 'target' && space.apertures.some(({ last }) => last >= inputPages(hardware));
   return beyond ? `${space.name} reaches beyond the ${hardware.inputBits} bits of the hardware's first stage` : null;
 }

@@ -4,11 +4,21 @@ import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { TableMemory } from '../../pagetable/page-table.ts';
 import type { RadixReader } from '../../pagetable/radix-reader.ts';
 import { Runs } from '../../pagetable/runs.ts';
-import { CountedMemory, enumerateTwoStage } from '../../pagetable/two-stage.ts';
+import { CountedMemory, enumerateTwoStage, type SecondStageMemory } from '../../pagetable/two-stage.ts';
 import { get, put } from '../fields.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import { LargeLeaves } from '../large-leaves.ts';
-import { type AddressSpace, type FirstStage, NO_PASID, type PfnRange, type RunVisitor, sameStage, type TargetObserver } from '../target.ts';
+import {
+  type AddressSpace,
+  type FirstStage,
+  NO_PASID,
+  type PfnRange,
+  type RunVisitor,
+  sameStage,
+  type TableReader,
+  type TargetObserver,
+} from '../target.ts';
+import { anywhere } from '../told-tables.ts';
 import { DTE } from './spec/dte.ts';
 import { type DeviceEntry, VERDICT } from './translation/device-entry.ts';
 import { guestTable } from './translation/guest-tables.ts';
@@ -32,6 +42,7 @@ class TableSpace implements AddressSpace {
   readonly name: string;
   readonly owner = 'guest';
   readonly announced: boolean;
+  readonly tellsTables = true;
   readonly granuleLg2 = 12;
   readonly apertures: readonly PfnRange[];
   readonly parts: TableParts;
@@ -49,7 +60,7 @@ class TableSpace implements AddressSpace {
   }
 
   /** Reads at most ENTRY_BUDGET entries of each stage; hardware has nothing of what lies behind. */
-  enumerate(first: number, last: number, visit: RunVisitor): number {
+  enumerate(first: number, last: number, visit: RunVisitor, tables: TableReader | null = null): number {
     const runs = new Runs(visit);
     const { excluded, entry } = this.parts;
     // Who may read may fetch, where the guest's tables say so.
@@ -72,7 +83,7 @@ class TableSpace implements AddressSpace {
         // The exclusion range is not asked for permissions.
         if (inside) ended = !runs.add(at, at, stop - at + 1, READ_WRITE);
         else {
-          const reached = this.#tables(at, stop, add);
+          const reached = this.#tables(at, stop, add, tables);
           if (!ended && reached <= stop) return runs.flush() ? reached : runs.visitedEnd;
         }
         at = stop + 1;
@@ -81,18 +92,25 @@ class TableSpace implements AddressSpace {
     return !ended && runs.flush() ? last + 1 : runs.visitedEnd;
   }
 
-  #tables(from: number, to: number, visit: RunVisitor): number {
+  #tables(from: number, to: number, visit: RunVisitor, told: TableReader | null): number {
     const { entry, pasid, root } = this.parts;
     const memory = this.#memory;
     if (pasid < 0)
-      return entry.host === null ? flat(from, to, visit) : this.#noting(entry.hostTable(memory)).enumerate(from, to, visit, ENTRY_BUDGET);
-    if (entry.host === null) return this.#noting(guestTable(entry, root, memory)).enumerate(from, to, visit, ENTRY_BUDGET);
-    const first = (over: TableMemory) => this.#noting(guestTable(entry, root, over));
-    const stages = { memory, first, second: (over: TableMemory) => entry.hostTable(over) };
+      return entry.host === null
+        ? flat(from, to, visit)
+        : this.#noting(entry.hostTable(memory), told).enumerate(from, to, visit, ENTRY_BUDGET);
+    if (entry.host === null) return this.#noting(guestTable(entry, root, memory), told).enumerate(from, to, visit, ENTRY_BUDGET);
+    const stages = {
+      memory,
+      first: (over: SecondStageMemory) => this.#noting(guestTable(entry, root, over), over.located(told)),
+      second: (over: TableMemory) => entry.hostTable(over),
+      secondRead: anywhere(this.apertures, told),
+    };
     return enumerateTwoStage(stages, from, to, visit, ENTRY_BUDGET);
   }
 
-  #noting<Table extends RadixReader>(table: Table): Table {
+  #noting<Table extends RadixReader>(table: Table, told: TableReader | null): Table {
+    table.tableRead = told;
     table.largeLeaf = (page, lg2) => this.leaves.add(page, lg2);
     return table;
   }

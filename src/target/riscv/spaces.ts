@@ -2,10 +2,11 @@ import { PFN_LIMIT } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { TableMemory } from '../../pagetable/page-table.ts';
 import type { RiscvTable } from '../../pagetable/riscv.ts';
-import { CountedMemory, type EnumeratingStage, enumerateTwoStage } from '../../pagetable/two-stage.ts';
+import { CountedMemory, type EnumeratingStage, enumerateTwoStage, type SecondStageMemory } from '../../pagetable/two-stage.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import { LargeLeaves } from '../large-leaves.ts';
-import { type AddressSpace, NO_PASID, type PfnRange, type RunVisitor, type TargetObserver } from '../target.ts';
+import { type AddressSpace, NO_PASID, type PfnRange, type RunVisitor, type TableReader, type TargetObserver } from '../target.ts';
+import { anywhere } from '../told-tables.ts';
 import { AttachedSpaces } from './attached-spaces.ts';
 import type { Registers } from './control/registers.ts';
 import { DdtMode } from './spec/registers.ts';
@@ -43,6 +44,7 @@ class TableSpace implements AddressSpace {
   readonly name: string;
   readonly owner = 'guest';
   readonly announced = false;
+  readonly tellsTables = true;
   readonly granuleLg2 = 12;
   readonly apertures: readonly PfnRange[];
   readonly stages: Stages;
@@ -72,25 +74,33 @@ class TableSpace implements AddressSpace {
    * Reads at most ENUMERATION entries, less where the guest operation under way has made others read. Behind that the answer is the
    * page reached. Virtual interrupt files are no memory and are left out.
    */
-  enumerate(first: number, last: number, visit: RunVisitor): number {
-    return this.read(first, last, visit, this.#parts.budget());
+  enumerate(first: number, last: number, visit: RunVisitor, tables?: TableReader): number {
+    return this.read(first, last, visit, this.#parts.budget(), tables);
   }
 
   /** The same with a budget of the caller's. */
-  read(first: number, last: number, visit: RunVisitor, budget: number): number {
+  read(first: number, last: number, visit: RunVisitor, budget: number, told: TableReader | null = null): number {
     const { device, firstStage, sum } = this.stages;
     const { contexts, directory } = this.#parts;
     const memory = this.#memory;
     const { secondStage } = device;
-    const upper = (over: TableMemory) => this.#noting(contexts.firstTable(device, firstStage!, sum, over));
-    if (secondStage === null) return upper(memory).enumerate(first, last, visit, budget);
+    const upper = (over: TableMemory, reads: TableReader | null) =>
+      this.#noting(contexts.firstTable(device, firstStage!, sum, over), reads);
+    if (secondStage === null) return upper(memory, told).enumerate(first, last, visit, budget);
     const tables = (over: TableMemory) => directory.secondTable(secondStage, device, over);
-    if (firstStage === null) return withoutInterruptFiles(this.#noting(tables(memory)), device).enumerate(first, last, visit, budget);
+    if (firstStage === null) return withoutInterruptFiles(this.#noting(tables(memory), told), device).enumerate(first, last, visit, budget);
     const second = (over: TableMemory) => withoutInterruptFiles(tables(over), device);
-    return enumerateTwoStage({ memory, second, first: upper }, first, last, visit, Math.floor(budget / TWO_STAGE_SHARE));
+    const stages = {
+      memory,
+      second,
+      first: (over: SecondStageMemory) => upper(over, over.located(told)),
+      secondRead: anywhere(this.apertures, told),
+    };
+    return enumerateTwoStage(stages, first, last, visit, Math.floor(budget / TWO_STAGE_SHARE));
   }
 
-  #noting(table: RiscvTable): RiscvTable {
+  #noting(table: RiscvTable, told: TableReader | null): RiscvTable {
+    table.tableRead = told;
     table.largeLeaf = (page, lg2) => this.leaves.add(page, lg2);
     return table;
   }

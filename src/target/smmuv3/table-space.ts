@@ -3,9 +3,10 @@ import { PFN_LIMIT } from '../../memory/address.ts';
 import type { ArmTable } from '../../pagetable/arm.ts';
 import type { TableMemory } from '../../pagetable/page-table.ts';
 import { Runs } from '../../pagetable/runs.ts';
-import { type CountedMemory, enumerateTwoStage } from '../../pagetable/two-stage.ts';
+import { type CountedMemory, enumerateTwoStage, type SecondStageMemory } from '../../pagetable/two-stage.ts';
 import { LargeLeaves } from '../large-leaves.ts';
-import type { AddressSpace, PfnRange, RunVisitor } from '../target.ts';
+import type { AddressSpace, PfnRange, RunVisitor, TableReader } from '../target.ts';
+import { anywhere } from '../told-tables.ts';
 import type { Features } from './capabilities.ts';
 import type { Context } from './translation/context.ts';
 import { secondStage } from './translation/route.ts';
@@ -20,6 +21,7 @@ export class TableSpace implements AddressSpace {
   readonly owner = 'guest';
   /** 3.21.1: a descriptor that becomes valid needs no invalidation. */
   readonly announced = false;
+  readonly tellsTables = true;
   readonly granuleLg2: number;
   readonly apertures: readonly PfnRange[];
   readonly entry: StreamEntry;
@@ -48,7 +50,7 @@ export class TableSpace implements AddressSpace {
   }
 
   /** Reads at most ENTRY_BUDGET entries of each stage and each table of stage 1; hardware has nothing of what lies behind. */
-  enumerate(first: number, last: number, visit: RunVisitor): number {
+  enumerate(first: number, last: number, visit: RunVisitor, tables: TableReader | null = null): number {
     const runs = new Runs(visit);
     let ended = false;
     const add: RunVisitor = (iova, gpa, pages, permission) => {
@@ -57,25 +59,26 @@ export class TableSpace implements AddressSpace {
       return !ended;
     };
     for (const upper of this.context === null ? [false] : [false, true]) {
-      const reached = this.#enumerateTable(upper, first, last, add);
+      const reached = this.#enumerateTable(upper, first, last, add, tables);
       if (ended) return runs.visitedEnd;
       if (reached <= last) return runs.flush() ? reached : runs.visitedEnd;
     }
     return runs.flush() ? last + 1 : runs.visitedEnd;
   }
 
-  #enumerateTable(upper: boolean, first: number, last: number, visit: RunVisitor): number {
+  #enumerateTable(upper: boolean, first: number, last: number, visit: RunVisitor, told: TableReader | null): number {
     const { context, entry } = this;
     const memory = this.#memory;
-    if (context === null) return this.#noting(secondStage(entry, this.#features, memory)).enumerate(first, last, visit, ENTRY_BUDGET);
+    if (context === null) return this.#noting(secondStage(entry, this.#features, memory), told).enumerate(first, last, visit, ENTRY_BUDGET);
     const isPrivileged = entry.wishes[0] !== 0;
     const table = context.keepsOff(upper, isPrivileged) ? null : context.table(upper, memory);
     if (table === null) return last + 1;
-    if (!entry.s2) return this.#noting(table).enumerate(first, last, visit, ENTRY_BUDGET);
+    if (!entry.s2) return this.#noting(table, told).enumerate(first, last, visit, ENTRY_BUDGET);
     const stages = {
       memory,
-      first: (over: TableMemory) => this.#noting(context.table(upper, over) as ArmTable),
+      first: (over: SecondStageMemory) => this.#noting(context.table(upper, over) as ArmTable, over.located(told)),
       second: (over: TableMemory) => secondStage(entry, this.#features, over),
+      secondRead: anywhere(this.apertures, told),
     };
     return enumerateTwoStage(stages, first, last, visit, ENTRY_BUDGET);
   }
@@ -88,7 +91,8 @@ export class TableSpace implements AddressSpace {
     return each(READ) | each(WRITE) | each(EXECUTE);
   }
 
-  #noting(table: ArmTable): ArmTable {
+  #noting(table: ArmTable, told: TableReader | null): ArmTable {
+    table.tableRead = told;
     table.largeLeaf = (page, lg2) => this.leaves.add(page, lg2);
     return table;
   }

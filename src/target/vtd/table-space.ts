@@ -1,10 +1,11 @@
 import { PFN_LIMIT } from '../../memory/address.ts';
 import type { TableMemory } from '../../pagetable/page-table.ts';
-import { enumerateTwoStage } from '../../pagetable/two-stage.ts';
+import { enumerateTwoStage, type SecondStageMemory } from '../../pagetable/two-stage.ts';
 import type { VtdSecondStageTable } from '../../pagetable/vtd-second-stage.ts';
 import type { X86Table } from '../../pagetable/x86.ts';
 import { LargeLeaves } from '../large-leaves.ts';
-import type { AddressSpace, PfnRange, RunVisitor } from '../target.ts';
+import type { AddressSpace, PfnRange, RunVisitor, TableReader } from '../target.ts';
+import { anywhere } from '../told-tables.ts';
 import type { StageBuilder, Stages } from './translation/stages.ts';
 
 /** Table entries that one enumeration reads at most, of each stage. */
@@ -18,6 +19,7 @@ export class TableSpace implements AddressSpace {
   readonly name: string;
   readonly owner = 'guest';
   readonly announced: boolean;
+  readonly tellsTables = true;
   readonly granuleLg2 = 12;
   readonly apertures: readonly PfnRange[];
   readonly stages: Stages;
@@ -39,35 +41,37 @@ export class TableSpace implements AddressSpace {
    * Reads at most ENTRY_BUDGET entries of each stage: 8 GiB of 4 KiB pages. Behind larger tables the answer is the page reached,
    * and hardware has nothing from there on (a device that is attached anew: nothing at all).
    */
-  enumerate(first: number, last: number, visit: RunVisitor): number {
+  enumerate(first: number, last: number, visit: RunVisitor, tables: TableReader | null = null): number {
     let reached = -1;
     const outside: RunVisitor = (iova, gpa, pages, permission) => visitOutsideInterrupts(iova, gpa, pages, permission, visit);
     for (const aperture of this.apertures) {
       const from = Math.max(first, aperture.first);
       const to = Math.min(last, aperture.last);
       if (from > to) continue;
-      reached = this.#enumerateTables(from, to, outside);
+      reached = this.#enumerateTables(from, to, outside, tables);
       if (reached <= to) return reached;
     }
     return last + 1;
   }
 
-  #enumerateTables(first: number, last: number, visit: RunVisitor): number {
+  #enumerateTables(first: number, last: number, visit: RunVisitor, told: TableReader | null): number {
     const { first: firstStage, second } = this.stages;
     const builder = this.#builder;
     const memory = this.#memory;
-    if (firstStage === null) return this.#noting(builder.second(second!, memory)).enumerate(first, last, visit, ENTRY_BUDGET);
-    if (second === null) return this.#noting(builder.first(firstStage, memory)).enumerate(first, last, visit, ENTRY_BUDGET);
+    if (firstStage === null) return this.#noting(builder.second(second!, memory), told).enumerate(first, last, visit, ENTRY_BUDGET);
+    if (second === null) return this.#noting(builder.first(firstStage, memory), told).enumerate(first, last, visit, ENTRY_BUDGET);
     const tables = {
       memory,
-      first: (over: TableMemory) => this.#noting(builder.first(firstStage, over)),
+      first: (over: SecondStageMemory) => this.#noting(builder.first(firstStage, over), over.located(told)),
       second: (over: TableMemory) => builder.second(second, over),
+      secondRead: anywhere(this.apertures, told),
     };
     return enumerateTwoStage(tables, first, last, visit, ENTRY_BUDGET);
   }
 
   /** Remembers the large leaves of a table that input addresses go through. */
-  #noting<Table extends X86Table | VtdSecondStageTable>(table: Table): Table {
+  #noting<Table extends X86Table | VtdSecondStageTable>(table: Table, told: TableReader | null): Table {
+    table.tableRead = told;
     table.largeLeaf = (page, lg2) => this.#leaves.add(page, lg2);
     return table;
   }

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { StoreWatch } from '../../../src/accel/store-watch.ts';
 import { openHost } from '../../../src/host/registry.ts';
 import { simKernel } from '../../../src/host/sim/index.ts';
 import { READ, WRITE } from '../../../src/memory/access.ts';
@@ -19,7 +20,8 @@ function passed() {
   const guest = new Guest({}, RAM_PAGES, {}, memory);
   guest.iommu.addEndpoint(DEVICE);
   const host = openHost('iommufd', kernel);
-  const machine = new Machine({ memory, target: guest.iommu, host });
+  // This guest says every change by an invalidation as well.
+  const machine = new Machine({ memory, target: guest.iommu, host, watch: new StoreWatch() });
   machine.passThrough(DEVICE, kernel.devices[0].path);
   guest.start();
   const hostPfn = (pfn: number, access: number) => {
