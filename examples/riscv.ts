@@ -1,4 +1,5 @@
 /** RISC-V IOMMU: tables and commands; a device of the host and an emulated one do DMA. `npx tsx examples/riscv.ts` */
+import { StoreWatch } from 'viommu/accel';
 import { IommufdHost } from 'viommu/host/iommufd';
 import { DMA_UNMAPPED, simKernel } from 'viommu/host/sim';
 import { GuestMemory, hiOf, loOf } from 'viommu/memory';
@@ -14,7 +15,9 @@ const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.
 const target = new RiscvIommu({ capabilities: riscvCapabilities({ AMO_HWAD: false }) }, { memory });
 for (const device of [8, 16]) target.addEndpoint(device);
 const host = new IommufdHost(kernel);
-const machine = new Machine({ memory, target, host });
+// This guest need not announce what it maps, so the emulator says when the guest stores to its tables.
+const watch = new StoreWatch();
+const machine = new Machine({ memory, target, host, watch });
 const device = kernel.device();
 machine.passThrough(8, device.path);
 const nic = machine.emulate(16);
@@ -31,14 +34,14 @@ target.write(CQB, 8, (2n << 10n) | 7n); // 256 commands.
 target.write(CQCSR, 4, 1n);
 target.write(DDTP, 8, (1n << 10n) | BigInt(DdtMode.oneLevel));
 let tail = 0;
-/** IOTINVAL.VMA of a page of PSCID 1. Stock Linux sends it when a page is unmapped only: what is mapped anew has to be said here. */
+/** IOTINVAL.VMA of a page of PSCID 1, which is sent for what is unmapped only. */
 function invalidate(pfn: number): void {
   store(0x2000 + tail * 16, 1n | (1n << 10n) | (1n << 12n) | (1n << 32n), BigInt(pfn) << 10n);
   target.write(CQT, 4, BigInt(++tail));
 }
 
 table.map(5, 0x42, 1, 3);
-invalidate(5);
+watch.stored(0x4000n, 3 * 4096); // As the emulator says it of every store: these were to the tables.
 const data = Uint8Array.of(1, 2, 3);
 console.log('mapped:   emulated', nic.write(0x5000n, data), 'passed through', device.dmaWrite(0x5008n, data));
 console.log('arrived: ', [...new Uint8Array(ram.buffer, 0x42000, 3)], [...new Uint8Array(ram.buffer, 0x42008, 3)]);

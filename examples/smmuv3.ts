@@ -1,4 +1,5 @@
 /** Arm SMMUv3: a stream table and stage-2 tables; a device of the host and an emulated one do DMA. `npx tsx examples/smmuv3.ts` */
+import { StoreWatch } from 'viommu/accel';
 import { IommufdHost } from 'viommu/host/iommufd';
 import { DMA_UNMAPPED, simKernel } from 'viommu/host/sim';
 import { GuestMemory, hiOf, loOf } from 'viommu/memory';
@@ -13,7 +14,9 @@ const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.
 const target = new Smmuv3({ memory });
 for (const stream of [8, 16]) target.addEndpoint(stream);
 const host = new IommufdHost(kernel);
-const machine = new Machine({ memory, target, host });
+// This guest need not announce what it maps, so the emulator says when the guest stores to its tables.
+const watch = new StoreWatch();
+const machine = new Machine({ memory, target, host, watch });
 const device = kernel.device();
 machine.passThrough(8, device.path);
 const nic = machine.emulate(16);
@@ -34,14 +37,14 @@ target.write(0x90, 8, 0x8000n | 8n); // CMDQ_BASE
 target.write(0xa0, 8, 0xa000n | 8n); // EVENTQ_BASE
 target.write(0x20, 4, 0b1101n); // CR0: SMMUEN, EVENTQEN, CMDQEN
 let produced = 0;
-/** CMD_TLBI_S2_IPA of a page of VMID 1. Stock Linux sends it when a page is unmapped only: what is mapped anew has to be said here. */
+/** CMD_TLBI_S2_IPA of a page of VMID 1, which is sent for what is unmapped only. */
 function invalidate(pfn: number): void {
   store(0x8000 + 16 * produced++, 0x2an | (1n << 32n), BigInt(pfn) << 12n);
   target.write(0x98, 4, BigInt(produced)); // CMDQ_PROD
 }
 
 table.map(5, 0x42, 1, 3);
-invalidate(5);
+watch.stored(0x10000n, 3 * 4096); // As the emulator says it of every store: these were to the tables.
 const data = Uint8Array.of(1, 2, 3);
 console.log('mapped:   emulated', nic.write(0x5000n, data), 'passed through', device.dmaWrite(0x5008n, data));
 console.log('arrived: ', [...new Uint8Array(ram.buffer, 0x42000, 3)], [...new Uint8Array(ram.buffer, 0x42008, 3)]);

@@ -28,6 +28,7 @@ export class CallHooks {
   readonly counts = new Map<string, number>();
   readonly #observers = new Set<CallObserver>();
   readonly #failures = new Set<{ kind: string | undefined; left: number; times: number; errno: number }>();
+  readonly #omissions = new Set<{ readonly kind: string; left: number }>();
   readonly #onCall: () => void;
   #number = 0;
 
@@ -52,13 +53,23 @@ export class CallHooks {
     return () => this.#failures.delete(entry);
   }
 
+  /**
+   * The `nth` call of the kind from now on (1: the next) is answered as if it had been done, and is not: what a driver that forgets it would leave behind.
+   * The disposer says whether it came to pass.
+   */
+  omit(kind: string, nth: number): () => boolean {
+    const entry = { kind, left: nth };
+    this.#omissions.add(entry);
+    return () => !this.#omissions.delete(entry);
+  }
+
   /** Runs a call with what the test has asked for around it. */
   call(kind: string, fd: number, run: () => number): number {
     this.counts.set(kind, (this.counts.get(kind) ?? 0) + 1);
     const call = { kind, fd, number: ++this.#number };
     this.#onCall();
     for (const observer of this.#observers) observer.before?.(call);
-    const result = this.#failing(kind) ?? run();
+    const result = this.#failing(kind) ?? (this.#omits(kind) ? 0 : run());
     for (const observer of this.#observers) observer.after?.(call, result);
     return result;
   }
@@ -74,7 +85,17 @@ export class CallHooks {
     return result;
   }
 
+  #omits(kind: string): boolean {
+    for (const omission of this.#omissions) {
+      if (omission.kind !== kind || --omission.left > 0) continue;
+      this.#omissions.delete(omission);
+      return true;
+    }
+    return false;
+  }
+
   reset(): void {
+    this.#omissions.clear();
     this.counts.clear();
     this.#observers.clear();
     this.#failures.clear();

@@ -4,7 +4,7 @@ import { X86Table } from '../../../pagetable/x86.ts';
 import { errno } from '../../errno.ts';
 import type { PhysicalMemory } from '../memory.ts';
 import { Struct, type UserBuffer } from '../structs.ts';
-import type { ParentStage } from '../translation.ts';
+import { DMA_BLOCKED, type ParentStage } from '../translation.ts';
 import { type NestedDomain, type NestingModel, StageOneCache, type Tables, tablesOver } from './model.ts';
 import { userStruct } from './user-struct.ts';
 
@@ -13,6 +13,9 @@ import { userStruct } from './user-struct.ts';
 const INFO_VTD = 1;
 const DATA_VTD_S1 = 1;
 const INVALIDATE_VTD_S1 = 0;
+
+/** Pages of the interrupt address range, which requests without a PASID do not reach memory by (3.14). */
+const INTERRUPTS = { first: 0xfee00, last: 0xfeeff } as const;
 
 /** enum iommu_hwpt_vtd_s1_flags */
 const SRE = 1n;
@@ -100,7 +103,8 @@ class VtdStageOne implements NestedDomain {
     return (flags & EAFE) !== 0n && (this.#ecap & ECAP_EAFS) === 0n ? -errno.EINVAL : 0;
   }
 
-  translate(pfn: number, access: number, _pasid: number, commit: boolean): number {
+  translate(pfn: number, access: number, pasid: number, commit: boolean): number {
+    if (pasid < 0 && pfn >= INTERRUPTS.first && pfn <= INTERRUPTS.last) return DMA_BLOCKED;
     const gpa = this.#cache.translate(this.#tables, pfn, access & (READ | WRITE), commit);
     return gpa < 0 ? gpa : this.parent.translate(gpa, access, -1, commit);
   }

@@ -1,0 +1,92 @@
+import { fc } from '@fast-check/vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { smmuSubject } from '../target/smmuv3/subject.ts';
+import { spaprSubject } from '../target/spapr/subject.ts';
+import type { TargetSubject } from '../target/suite.ts';
+import { virtioSubjects } from '../target/virtio-iommu/subject.ts';
+import { legacySubject, scalableSubject } from '../target/vtd/subject.ts';
+import { EquivalentGuest, hardwares } from './equivalence.ts';
+
+/** Stores into tables of ours, beside the calls of the simulated kernel. */
+const TABLE_STORE = 'table store';
+/** Programs that are tried for each kind, and how many of its calls are left out in them, one at a time. */
+const PROGRAMS = 12;
+const OCCURRENCES = 6;
+
+afterEach(() => vi.restoreAllMocks());
+
+/** The nth store of a run into memory that is not the guest's does not happen. Answers whether it came to pass. */
+function omitStore(nth: number, guestMemory: () => GuestMemory | null): () => boolean {
+  const { storeRun64 } = GuestMemory.prototype;
+  let left = nth;
+  vi.spyOn(GuestMemory.prototype, 'storeRun64').mockImplementation(function (this: GuestMemory, hi, lo, from, count) {
+    const memory = guestMemory();
+    if (memory !== null && this !== memory && --left === 0) return 0;
+    return storeRun64.call(this, hi, lo, from, count);
+  });
+  return () => left <= 0;
+}
+
+/** Runs a program; whether the suite's body fails, and whether the omission came to pass. */
+function outcome<Step>(
+  subject: TargetSubject<Step>,
+  program: readonly Step[],
+  where: readonly [string, string],
+  kind: string,
+  nth: number,
+) {
+  let guest: EquivalentGuest<Step> | null = null;
+  const storeOmitted = kind === TABLE_STORE ? omitStore(nth, () => guest?.fixture.memory ?? null) : null;
+  try {
+    guest = new EquivalentGuest(subject, hardwares[where[1]], where[0]);
+    const callOmitted = storeOmitted ?? guest.kernel.hooks.omit(kind, nth);
+    let fails = false;
+    try {
+      for (const step of [...subject.mapping, ...program, ...subject.mapping]) {
+        guest.run(step);
+        guest.check();
+      }
+    } catch {
+      fails = true;
+    }
+    return { fails, omitted: callOmitted() };
+  } finally {
+    vi.restoreAllMocks();
+  }
+}
+
+function mutations<Step>(subject: TargetSubject<Step>, path: string, hardware: string, kinds: readonly string[]): void {
+  describe(`${subject.name} on ${path}, ${hardware}: the equivalence suite fails`, () => {
+    const programs = fc.sample(fc.array(subject.step, { minLength: 10, maxLength: 10 }), { seed: 13, numRuns: PROGRAMS });
+
+    test('not at all when nothing is left out', () => {
+      for (const program of programs.slice(0, 4)) expect(outcome(subject, program, [path, hardware], 'nothing', 1).fails).toBe(false);
+    });
+
+    test.each(kinds)('when one %s is left out', (kind) => {
+      let [omitted, found] = [0, 0];
+      for (const program of programs) {
+        for (let nth = 1; nth <= OCCURRENCES; nth++) {
+          const result = outcome(subject, program, [path, hardware], kind, nth);
+          if (!result.omitted) break;
+          omitted++;
+          if (result.fails) found++;
+        }
+        if (found > 0) break;
+      }
+      expect(omitted, 'the programs make none').toBeGreaterThan(0);
+      expect(found).toBeGreaterThan(0);
+    });
+  });
+}
+
+const ATTACH = 'VFIO_DEVICE_ATTACH_IOMMUFD_PT';
+const DETACH = 'VFIO_DEVICE_DETACH_IOMMUFD_PT';
+const INVALIDATE = 'IOMMU_HWPT_INVALIDATE';
+
+mutations(spaprSubject, 'shadow', 'type1, plain hardware', ['VFIO_IOMMU_MAP_DMA', 'VFIO_IOMMU_UNMAP_DMA']);
+mutations(legacySubject, 'shadow', 'iommufd, plain hardware', ['IOMMU_IOAS_MAP', 'IOMMU_IOAS_UNMAP', 'IOMMU_IOAS_COPY', ATTACH]);
+mutations(virtioSubjects[0], 'user-owned', 'iommufd, VT-d', [TABLE_STORE, INVALIDATE, ATTACH]);
+mutations(smmuSubject, 'user-owned', 'iommufd, SMMUv3', [TABLE_STORE, INVALIDATE, ATTACH, DETACH]);
+mutations(scalableSubject, 'auto', 'iommufd, VT-d', [INVALIDATE, ATTACH]);

@@ -1,0 +1,222 @@
+import { fc, test } from '@fast-check/vitest';
+import { describe, expect } from 'vitest';
+import { StoreWatch } from '../../src/accel/store-watch.ts';
+import { errno } from '../../src/host/errno.ts';
+import { openHost } from '../../src/host/registry.ts';
+import { type IommuConfig, type SimDevice, type SimKernel, simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
+import { READ, READ_WRITE, WRITE } from '../../src/memory/access.ts';
+import { hiOfPfn, loOfPfn, pfnOf, pfnOfHiLo } from '../../src/memory/address.ts';
+import type { GuestMemory, GuestRegion } from '../../src/memory/guest-memory.ts';
+import { NO_PASID } from '../../src/target/target.ts';
+import { Machine } from '../../src/vmm/machine.ts';
+import { type Run, runsOf } from '../target/hardware.ts';
+import type { TargetFixture, TargetSubject } from '../target/suite.ts';
+
+/** Hardware in front of the passed-through devices, and the interface it is reached by. */
+export interface HostHardware {
+  readonly host: 'iommufd' | 'vfio-type1';
+  readonly nesting: () => NonNullable<IommuConfig['nesting']> | null;
+}
+
+export const hardwares: Readonly<Record<string, HostHardware>> = {
+  'type1, plain hardware': { host: 'vfio-type1', nesting: () => null },
+  'iommufd, plain hardware': { host: 'iommufd', nesting: () => null },
+  'iommufd, VT-d': { host: 'iommufd', nesting: () => vtd() },
+  'iommufd, SMMUv3': { host: 'iommufd', nesting: () => smmuv3() },
+  'iommufd, SMMUv3 with a command queue': { host: 'iommufd', nesting: () => smmuv3({ tegra241: {} }) },
+};
+
+/** Guest page and permission that a DMA of one page meets, as text; null: a fault. */
+type Reached = string | null;
+
+const PAGE = 4096;
+
+/** RAM of the simulated kernel's process in the place of what the fixture has made, with the same bytes. */
+function rehouse(
+  memory: GuestMemory,
+  kernel: SimKernel,
+): readonly { readonly gpa: number; readonly host: number; readonly pages: number }[] {
+  return memory.regions.map((region: GuestRegion) => {
+    const { gpa, buffer, offset = 0 } = region;
+    const bytes = region.bytes ?? buffer.byteLength - offset;
+    const ram = kernel.allocate(bytes);
+    new Uint8Array(ram.buffer, 0, bytes).set(new Uint8Array(buffer, offset, bytes));
+    memory.remove(gpa);
+    memory.add({ gpa, buffer: ram.buffer, bytes, hostAddress: ram.address, ...(region.readOnly && { readOnly: true }) });
+    return { gpa: pfnOf(gpa), host: pfnOf(ram.address), pages: bytes / PAGE };
+  });
+}
+
+/** A guest of any target whose endpoints are devices of a simulated kernel, behind hardware that forgets nothing by itself. */
+export class EquivalentGuest<Step> {
+  readonly fixture: TargetFixture<Step>;
+  readonly kernel: SimKernel;
+  readonly machine: Machine;
+  readonly #ram: ReturnType<typeof rehouse>;
+  #sampled: readonly number[] = [];
+
+  constructor(subject: TargetSubject<Step>, { host: kind, nesting }: HostHardware, path: string) {
+    this.fixture = subject.make();
+    const { memory, target, endpoints } = this.fixture;
+    const devices = endpoints.map((_, i) => ({ name: `vfio${i}` }));
+    this.kernel = simKernel({ iommus: [{ nesting: nesting() }], devices });
+    this.#ram = rehouse(memory, this.kernel);
+    const host = openHost(kind, this.kernel);
+    // These guests say every change by an invalidation as well, so nothing is told to the watch.
+    this.machine = new Machine({ memory, target, host, path, watch: new StoreWatch(), schedule: () => {} });
+    endpoints.forEach((endpoint, i) => {
+      const { path: node, group, name } = this.kernel.devices[i];
+      this.machine.passThrough(endpoint, kind === 'iommufd' ? node : `/dev/vfio/${group.number}#${name}`);
+    });
+  }
+
+  /** One guest operation; before it, hardware remembers all that it can of the pages that it may change, and the pages after it are looked at as well. */
+  run(step: Step): void {
+    const before = this.#pages();
+    this.#touch(before);
+    this.fixture.run(step);
+    this.#sampled = [...new Set([...before, ...this.#pages()])];
+  }
+
+  /** Pages at the ends of what the endpoints reach, and around. */
+  #pages(): number[] {
+    const pages = new Set([0, 0x7ffff, 2 ** 40]);
+    for (const endpoint of this.fixture.endpoints) {
+      const space = this.fixture.target.spaceOf(endpoint);
+      const runs: readonly Run[] = space === null ? [] : runsOf(space);
+      for (const { iova, pages: count } of runs.slice(0, 12))
+        for (const pfn of [iova - 1, iova, iova + Math.floor(count / 2), iova + count - 1, iova + count]) pages.add(pfn);
+    }
+    return [...pages].filter((pfn) => pfn >= 0 && pfn < 2 ** 52);
+  }
+
+  /** Reads every page, and writes it with what it holds. */
+  #touch(pages: readonly number[]): void {
+    const byte = new Uint8Array(1);
+    for (const device of this.kernel.devices) {
+      for (const pfn of pages) {
+        const iova = BigInt(pfn) << 12n;
+        if (device.dmaRead(iova, byte) === 0) device.dmaWrite(iova, byte);
+      }
+    }
+  }
+
+  /** Which path has the endpoint, `blocked` for none. */
+  pathOf(endpoint: number): string {
+    return this.machine.state.endpoints[endpoint].path;
+  }
+
+  software(endpoint: number): Reached[] {
+    const { target } = this.fixture;
+    return this.#reached((pfn, access) => {
+      const lg2 = target.translate(endpoint, NO_PASID, hiOfPfn(pfn), loOfPfn(pfn), access);
+      return lg2 < 0 ? -1 : pfnOfHiLo(target.translated[1], target.translated[0]);
+    });
+  }
+
+  hardware(device: SimDevice): Reached[] {
+    return this.#reached((pfn, access) => {
+      const host = device.hostPfn(pfn, access);
+      const region = this.#ram.find(({ host: first, pages }) => host >= first && host < first + pages);
+      expect(host < 0 || region !== undefined).toBe(true);
+      return region === undefined ? -1 : host - region.host + region.gpa;
+    });
+  }
+
+  #reached(find: (pfn: number, access: number) => number): Reached[] {
+    // What software reaches outside RAM (doorbells, registers) no host maps.
+    const inRam = (page: number) => (this.#ram.some(({ gpa, pages }) => page >= gpa && page < gpa + pages) ? page : -1);
+    return this.#sampled.map((pfn) => {
+      const [read, write] = [READ, WRITE].map((access) => inRam(find(pfn, access)));
+      return read < 0 && write < 0
+        ? null
+        : `0x${pfn.toString(16)} → ${Math.max(read, write)}/${(read < 0 ? 0 : READ) | (write < 0 ? 0 : WRITE)}`;
+    });
+  }
+
+  /**
+   * Throws where hardware and software differ. A device that no path of the wish could take has to reach nothing. First stages of ours have no
+   * write-only pages (docs/paths.md). Answers how many pages were compared that a path serves.
+   */
+  check(): number {
+    let compared = 0;
+    this.fixture.endpoints.forEach((endpoint, i) => {
+      const path = this.pathOf(endpoint);
+      const hardware = this.hardware(this.kernel.devices[i]);
+      const refused = path === 'blocked' && this.machine.state.endpoints[endpoint].refused.length > 0;
+      const software = refused ? hardware.map(() => null) : this.software(endpoint);
+      const widened = path.startsWith('user-owned') ? software.map((page) => page?.replace(/\/2$/, `/${READ_WRITE}`) ?? null) : software;
+      expect(hardware, `endpoint ${endpoint} on ${path}`).toEqual(widened);
+      compared += hardware.filter((page) => page !== null).length;
+    });
+    return compared;
+  }
+
+  /**
+   * The same where host calls fail: what the hardware has is what software has, or nothing, as long as the guest owns its tables. Of what a
+   * target owns the guest has been told that it failed, and may have more until the next operation.
+   */
+  checkNothingStale(): void {
+    this.fixture.endpoints.forEach((endpoint, i) => {
+      const space = this.fixture.target.spaceOf(endpoint);
+      const [hardware, software] = [this.hardware(this.kernel.devices[i]), this.software(endpoint)];
+      if (space?.owner === 'target') return;
+      hardware.forEach((page, at) => {
+        if (page !== null) expect(page.replace(/\/3$/, '/2'), `endpoint ${endpoint}`).toBe(software[at]?.replace(/\/3$/, '/2'));
+      });
+    });
+  }
+
+  close(): void {
+    this.machine.close();
+  }
+}
+
+/** Random guest programs of a target over hardware of each kind, on the path that is wished for. */
+export function equivalenceSuite<Step>(subject: TargetSubject<Step>, path: string, served: readonly string[]): void {
+  describe(`${subject.name} on ${path}`, () => {
+    for (const name of served) {
+      test.prop([fc.array(subject.step, { minLength: 4, maxLength: 10 })], { numRuns: 3 })(
+        `${name}: after every guest operation a DMA has the address, the permission and the fault that it has in software`,
+        (program) => {
+          const guest = new EquivalentGuest(subject, hardwares[name], path);
+          let pages = 0;
+          for (const step of [...subject.mapping, ...program, ...subject.mapping]) {
+            guest.run(step);
+            pages += guest.check();
+          }
+          // `mapping` maps something in any case.
+          expect(pages).toBeGreaterThan(0);
+          guest.close();
+        },
+      );
+    }
+  });
+}
+
+/** The same with host calls that fail: one, several, or all from one on, as of a device that dies. */
+export function failureSuite<Step>(subject: TargetSubject<Step>, path: string, hardware: string): void {
+  const failure = fc.record({
+    nth: fc.integer({ min: 1, max: 20 }),
+    times: fc.constantFrom(1, 1, 2, 5, Number.POSITIVE_INFINITY),
+    errno: fc.constantFrom(errno.ENOMEM, errno.EIO, errno.ENODEV),
+  });
+  test.prop([fc.array(subject.step, { minLength: 4, maxLength: 10 }), fc.array(failure, { minLength: 1, maxLength: 3 })], { numRuns: 6 })(
+    `${subject.name} on ${path}, ${hardware}: host calls fail, and no DMA reaches what the guest has taken away`,
+    (program, failures) => {
+      const guest = new EquivalentGuest(subject, hardwares[hardware], path);
+      for (const step of subject.mapping) guest.run(step);
+      const { hooks } = guest.kernel;
+      for (const each of failures) hooks.fail(each);
+      for (const step of program) {
+        guest.run(step);
+        guest.checkNothingStale();
+      }
+      hooks.reset();
+      for (const step of program) guest.run(step);
+      guest.checkNothingStale();
+      guest.close();
+      for (const device of guest.kernel.devices) expect(guest.hardware(device).every((page) => page === null)).toBe(true);
+    },
+  );
+}
