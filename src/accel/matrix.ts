@@ -24,7 +24,7 @@ export interface Way {
  * @example
  * const kernel = simKernel({ iommus: [{ nesting: vtd() }] });
  * const host = openHost('iommufd', kernel);
- * const tce = { name: 'sPAPR TCE', owner: 'target', announced: true, inputBits: 32 } as const;
+ * const tce = { name: 'sPAPR TCE', owner: 'target', announced: true, inputBits: 32 };
  * waysBetween(tce, host, host.openDevice(kernel.device().path)).find(({ reason }) => reason === null)?.path; // 'user-owned'
  */
 export function waysBetween(traits: SpaceTraits, host: Host, device: HostDevice, isWatched = false): readonly Way[] {

@@ -1,3 +1,4 @@
+import { StoreWatch } from '../../accel/store-watch.ts';
 import { HostError } from '../../host/errno.ts';
 import { GuestMemory } from '../../memory/guest-memory.ts';
 import { Machine } from '../../vmm/machine.ts';
@@ -14,7 +15,7 @@ export interface Cell {
   readonly path: string | null;
   /** Faster paths, and why they do not serve; with `path` null, the host's refusal last. */
   readonly refused: readonly { readonly path: string; readonly reason: string }[];
-  /** The guest announces mappings that become valid: without that, a shadowed device misses what it maps anew. */
+  /** The guest announces mappings that become valid: without that, its tables have to be watched, or walked by the hardware. */
   readonly announced: boolean;
 }
 
@@ -25,7 +26,7 @@ export function cellOf(target: string, host: string, hardware: HostHardware, pat
     const ram = rig.port.allocate(RAM_BYTES);
     const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
     const started = guests[target].start(memory);
-    const machine = new Machine({ memory, target: started, host: rig.host, path });
+    const machine = new Machine({ memory, target: started, host: rig.host, path, watch: new StoreWatch() });
     const announced = started.spaceOf(ENDPOINT)?.announced ?? true;
     const told = { target, host, hardware, announced };
     try {

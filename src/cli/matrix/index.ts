@@ -9,7 +9,7 @@ import { type Cell, cellOf } from './cell.ts';
 import { guests } from './guests.ts';
 
 const HEAD =
-  'Paths of a passed-through device on the simulated kernel: iommufd on plain hardware, then where the hardware walks a first stage too. *: the guest does not announce new mappings; it has to say them for the device to reach them.';
+  'Paths of a passed-through device on the simulated kernel: iommufd on plain hardware, then where the hardware walks a first stage too. *: the guest does not announce new mappings; the embedder says when it stores to its tables (watched).';
 
 /** Every host interface, and what iommufd can find behind it. */
 function columns(): readonly { readonly name: string; readonly host: string; readonly hardware: HostHardware }[] {
@@ -58,13 +58,12 @@ function matrix(json: boolean, output: Output): number {
   return EXIT_OK;
 }
 
-function shortOf({ path, announced }: Cell): string {
-  if (path === null) return '-';
-  return path === 'shadow' && !announced ? 'shadow*' : path;
+function shortOf({ path }: Cell): string {
+  return path?.replace(', watched', '*') ?? '-';
 }
 
 function explain(cell: Cell, json: boolean, output: Output): number {
-  const { target, host, hardware, path, refused, announced } = cell;
+  const { target, host, hardware, path, refused } = cell;
   const status = path === null ? EXIT_WRONG : EXIT_OK;
   if (json) {
     output.out(JSON.stringify(cell));
@@ -73,8 +72,9 @@ function explain(cell: Cell, json: boolean, output: Output): number {
   const where = hardware === 'none' ? host : `${host} on ${hardware}`;
   output.out(`${guests[target].title} over ${where}: ${path === null ? 'nothing serves' : `path ${path}`}`);
   for (const { path: name, reason } of refused) for (const line of wrapped(`  ${name}: `, reason, output.columns)) output.out(line);
-  if (path?.startsWith('shadow') && !announced) {
-    const what = 'its guest does not announce new mappings; it has to say them for the device to reach them (docs/architecture.md)';
+  if (path?.endsWith(', watched')) {
+    const what =
+      "the embedder says when the guest stores to its tables (TableWatch, docs/paths.md); without that, its guest's device is blocked";
     for (const line of wrapped(`  ${path}: `, what, output.columns)) output.out(line);
   }
   return status;
