@@ -3,8 +3,9 @@ import type { Host, HostDevice } from '../host/host.ts';
 import { requireObject } from '../memory/arguments.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
 import { type AddressSpace, type FirstStage, type PageAnswer, sameStage, type Target, type TargetObserver } from '../target/target.ts';
-import { type Choice, checkWish, choose, type PathWish } from './choose.ts';
+import { type Candidate, type Choice, checkWish, choose, type PathWish } from './choose.ts';
 import { type Backing, type Binding, DeviceGroup } from './device-group.ts';
+import { exchange } from './exchange.ts';
 import { type GuestHardware, NOWHERE, type PathContext, type PathCounters, type StagedTarget } from './path.ts';
 import { seal, sealAll } from './seal.ts';
 import { SharedRam } from './shared-ram.ts';
@@ -51,7 +52,7 @@ export class Binder implements TargetObserver {
   readonly #host: Host;
   readonly #memory: GuestMemory;
   readonly #sharedRam: SharedRam;
-  readonly #wish: PathWish;
+  #wish: PathWish;
   readonly #target: BinderOptions['target'];
   readonly #tables: WatchedTables | null;
   readonly #moved: (endpoint: number) => void;
@@ -245,6 +246,55 @@ export class Binder implements TargetObserver {
     this.#tell(group);
   }
 
+  /**
+   * From now on the wish is another: every space goes to the path that it has by that, with its devices, while the guest runs. Returns 0, or a negative
+   * errno when a space stays where it was.
+   * @throws RangeError for a wish that names no path.
+   */
+  changePath(wish: PathWish): number {
+    checkWish(wish);
+    this.#wish = wish;
+    let result = 0;
+    for (const backing of [...this.#backings.values()]) {
+      const answer = this.#exchange(backing);
+      if (result === 0 && backing.space !== NOWHERE) result = answer;
+    }
+    // Those that reach nothing are kept attached on some paths, and are not on others.
+    for (const group of new Set([...this.#bindings.values()].map((binding) => binding.group))) {
+      if (group.backing !== null && group.backing.space !== NOWHERE) continue;
+      const answer = this.#settle(group);
+      if (result === 0) result = answer;
+    }
+    return result;
+  }
+
+  #exchange(before: Backing): number {
+    const [group] = before.groups;
+    const [member] = group.members;
+    const { served, choice } = choose(this.#context(before.space, group, member.stage), this.#wish);
+    if (served === null) return this.#unserved(choice);
+    if (choice.path === before.choice.path) return 0;
+    const after = this.#make(before.space, group, member.stage, served, choice);
+    if (typeof after === 'number') return after;
+    const lost: DeviceGroup[] = [];
+    let result = exchange(before, after, lost);
+    if (result < 0) this.#error = after.path.error;
+    // What cannot see goes back as it came.
+    else if (!this.#sees(after)) {
+      const blindness = this.#error;
+      result = exchange(after, before, lost) || -errno.ENOSPC;
+      this.#error = blindness;
+    }
+    const [stays, goes] = result === 0 ? [after, before] : [before, after];
+    this.#backings.set(stays.space, stays);
+    this.#drop(goes);
+    for (const other of lost) this.#giveUp(other, null);
+    if (stays.path.pending) this.#pending.add(stays);
+    if (stays.path.unfinished) this.#goOn();
+    for (const other of stays.groups) this.#tell(other);
+    return result;
+  }
+
   /** Guest RAM is other than it was. Devices of a path that cannot follow are blocked: what has gone may be somebody else's by now. */
   memoryChanged(): void {
     this.#sharedRam.add();
@@ -304,7 +354,7 @@ export class Binder implements TargetObserver {
   /** Whether the fastest path takes a device that reaches no space, or has tables of the guest's for PASIDs only. */
   #keepsAttached(group: DeviceGroup, stage: FirstStage): boolean {
     if (this.#target?.stageOf === undefined || group.members.size === 0) return false;
-    return this.#backings.has(NOWHERE) || choose(this.#context(NOWHERE, group, stage), this.#wish).served !== null;
+    return choose(this.#context(NOWHERE, group, stage), this.#wish).served !== null;
   }
 
   #context(space: AddressSpace, group: DeviceGroup, stage: FirstStage | null): PathContext {
@@ -390,24 +440,29 @@ export class Binder implements TargetObserver {
   }
 
   #back(space: AddressSpace, group: DeviceGroup, stage: FirstStage | null): Backing | number {
-    const context = this.#context(space, group, stage);
-    const { served, choice } = choose(context, this.#wish);
+    const { served, choice } = choose(this.#context(space, group, stage), this.#wish);
     if (served === null) {
       group.refused = choice.refused;
-      this.#error = new HostError(
-        'attach',
-        errno.EOPNOTSUPP,
-        undefined,
-        choice.refused.map(({ path, reason }) => `${path}: ${reason}`).join('; '),
-      );
-      return -errno.EOPNOTSUPP;
+      return this.#unserved(choice);
     }
+    const backing = this.#make(space, group, stage, served, choice);
+    if (typeof backing !== 'number') this.#backings.set(space, backing);
+    return backing;
+  }
+
+  #unserved({ refused }: Choice): number {
+    const reasons = refused.map(({ path, reason }) => `${path}: ${reason}`).join('; ');
+    this.#error = new HostError('attach', errno.EOPNOTSUPP, undefined, reasons);
+    return -errno.EOPNOTSUPP;
+  }
+
+  #make(space: AddressSpace, group: DeviceGroup, stage: FirstStage | null, served: Candidate, choice: Choice): Backing | number {
+    const context = this.#context(space, group, stage);
     try {
       const watched = served.isWatched && this.#tables !== null ? new WatchedSpace(space, this.#tables) : null;
       const path = served.kind.create({ ...context, space: watched ?? space });
       const backing: Backing = { space, path, choice, watched, groups: new Set<DeviceGroup>() };
       if (watched !== null) watched.path = this.#following(backing);
-      this.#backings.set(space, backing);
       const { guestHardware } = backing.path;
       if (guestHardware !== undefined && !this.#hardware.has(guestHardware)) this.#hardware.set(guestHardware, backing);
       return backing;
@@ -440,6 +495,10 @@ export class Binder implements TargetObserver {
   #releaseUnused(backing: Backing): void {
     if (backing.groups.size > 0) return;
     this.#backings.delete(backing.space);
+    this.#drop(backing);
+  }
+
+  #drop(backing: Backing): void {
     this.#pending.delete(backing);
     this.#unlist(backing);
     if (backing.watched !== null) this.#tables?.drop(backing.watched);

@@ -235,6 +235,18 @@ export class Machine {
     return device;
   }
 
+  /**
+   * Moves every passed-through device to another path while the guest runs: `auto`, the fastest, or the one that is named. No DMA fails that is
+   * valid, and none passes that is not, on hosts that can replace what a device is attached to (iommufd).
+   * @throws RangeError for a name of no path; HostError when it cannot serve some space, which stays where it was.
+   */
+  changePath(path: string): void {
+    this.#checkOpen();
+    requireString('Machine', 'path', path);
+    const result = this.#binder?.changePath(path) ?? 0;
+    if (result < 0) throw this.#binder?.error ?? new HostError('attach', -result);
+  }
+
   /** Takes a device out; a passed-through one goes back to the host. @throws RangeError when there is none; HostError when it cannot be detached. */
   remove(endpoint: number): void {
     this.#checkOpen();

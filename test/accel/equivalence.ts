@@ -73,7 +73,8 @@ export class EquivalentGuest<Step> {
   /** One guest operation; before it, hardware remembers all that it can of the pages that it may change, and the pages after it are looked at as well. */
   run(step: Step): void {
     const before = this.#pages();
-    this.#touch(before);
+    this.#sampled = before;
+    this.touch();
     this.fixture.run(step);
     this.#sampled = [...new Set([...before, ...this.#pages()])];
   }
@@ -90,11 +91,11 @@ export class EquivalentGuest<Step> {
     return [...pages].filter((pfn) => pfn >= 0 && pfn < 2 ** 52);
   }
 
-  /** Reads every page, and writes it with what it holds. */
-  #touch(pages: readonly number[]): void {
+  /** Reads every page that is looked at, and writes it with what it holds. */
+  touch(): void {
     const byte = new Uint8Array(1);
     for (const device of this.kernel.devices) {
-      for (const pfn of pages) {
+      for (const pfn of this.#sampled) {
         const iova = BigInt(pfn) << 12n;
         if (device.dmaRead(iova, byte) === 0) device.dmaWrite(iova, byte);
       }
@@ -135,7 +136,7 @@ export class EquivalentGuest<Step> {
   }
 
   /**
-   * Throws where hardware and software differ. A device that no path of the wish could take has to reach nothing. First stages of ours have no
+   * Throws where hardware and software differ. A device that no path of the wish could take, or whose endpoint is gone, has to reach nothing. First stages of ours have no
    * write-only pages (docs/paths.md). Answers how many pages were compared that a path serves.
    */
   check(): number {
@@ -144,7 +145,8 @@ export class EquivalentGuest<Step> {
       const path = this.pathOf(endpoint);
       const hardware = this.hardware(this.kernel.devices[i]);
       const refused = path === 'blocked' && this.machine.state.endpoints[endpoint].refused.length > 0;
-      const software = refused ? hardware.map(() => null) : this.software(endpoint);
+      const isGone = this.fixture.target.knows?.(endpoint) === false;
+      const software = refused || isGone ? hardware.map(() => null) : this.software(endpoint);
       const widened = path.startsWith('user-owned') ? software.map((page) => page?.replace(/\/2$/, `/${READ_WRITE}`) ?? null) : software;
       expect(hardware, `endpoint ${endpoint} on ${path}`).toEqual(widened);
       compared += hardware.filter((page) => page !== null).length;
