@@ -1,7 +1,7 @@
 import { PAGE_BYTES, PAGE_LG2, pfnOf, pfnOfHiLo } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { DmaWindow } from './dma-window.ts';
-import { TCE_PERMISSION } from './papr.ts';
+import { TCE_PERMISSION } from './spec/tce.ts';
 import type { TceArray } from './tce-table.ts';
 
 /** What the upper half of an address counts: frames of 4 GiB. */

@@ -1,6 +1,7 @@
 import type { AddressSpace, PfnRange, RunVisitor } from '../target.ts';
 import { DmaWindow, type DmaWindowGeometry, MAX_PAGE_LG2, MAX_WINDOW_PAGES } from './dma-window.ts';
-import { IO_PAGE_LG2S, TCE_PERMISSION } from './papr.ts';
+import { IO_PAGE_LG2S } from './spec/rtas.ts';
+import { TCE_PERMISSION } from './spec/tce.ts';
 import { type TceBudget, TceTable } from './tce-table.ts';
 
 /** What "ibm,ddw-applicable" promises of a bridge: dynamic DMA windows (LoPAR 7.3.27). */
