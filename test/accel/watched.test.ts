@@ -11,7 +11,6 @@ import type { PageTable } from '../../src/pagetable/page-table.ts';
 import { RiscvTable } from '../../src/pagetable/riscv.ts';
 import { X86Table } from '../../src/pagetable/x86.ts';
 import { RiscvIommu } from '../../src/target/riscv/index.ts';
-import { Smmuv3 } from '../../src/target/smmuv3/index.ts';
 import { NO_PASID, type Target } from '../../src/target/target.ts';
 import { VtdIommu } from '../../src/target/vtd/index.ts';
 import { Machine } from '../../src/vmm/machine.ts';
@@ -98,7 +97,7 @@ const guests: Readonly<Record<string, Make>> = {
     return {
       target: guest.smmu,
       table: new ArmTable(stores, { ...made.config, allocator: stores }),
-      fresh: () => new Smmuv3({ memory }),
+      fresh: () => new smmu.Guest({}, memory).smmu,
       invalidate: () => guest.command(smmu.tlbiAsid(1), smmu.sync()),
     };
   },
