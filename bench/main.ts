@@ -1,8 +1,10 @@
-/** `npm run bench [-- NAME…] [--json FILE] [--html FILE] [--quick]`; the name `scale`: what costs as the machine grows. */
+/** `npm run bench [-- NAME…] [--list] [--json FILE] [--html FILE] [--quick]`; the name `scale`: what costs as the machine grows. */
 import { writeFileSync } from 'node:fs';
 import { EXIT_MISUSE, EXIT_WRONG } from '../src/cli/command.ts';
+import { endQuietly } from '../src/cli/output.ts';
 import { Compiler } from './compiler.ts';
 import { htmlOf } from './html.ts';
+import { machineOf } from './machine.ts';
 import { measure } from './measure.ts';
 import { type Options, parseOptions } from './options.ts';
 import { registry } from './registry.ts';
@@ -13,7 +15,16 @@ import type { Effort } from './sample.ts';
 const FULL: Effort = { milliseconds: 200, rounds: 5 };
 const QUICK: Effort = { milliseconds: 10, rounds: 1 };
 
+/** Rows and their variants. */
+async function list(names: readonly string[]): Promise<void> {
+  for (const name of names) {
+    const { row } = await registry[name]();
+    console.log(`${name}: ${row.variants.map((variant) => variant.name).join('; ')}`);
+  }
+}
+
 async function main(options: Options): Promise<void> {
+  if (options.list) return list(options.names);
   const compiler = new Compiler();
   const results: ResultRow[] = [];
   try {
@@ -30,10 +41,12 @@ async function main(options: Options): Promise<void> {
     compiler.close();
   }
   console.log(footer(results));
-  if (options.json !== null) writeFileSync(options.json, `${JSON.stringify({ rows: results }, null, 2)}\n`);
+  if (options.json !== null)
+    writeFileSync(options.json, `${JSON.stringify({ machine: machineOf(compiler.version), rows: results }, null, 2)}\n`);
   if (options.html !== null) writeFileSync(options.html, htmlOf(results, compiler.version));
 }
 
+endQuietly();
 let status = EXIT_MISUSE;
 try {
   const argv = process.argv.slice(2);

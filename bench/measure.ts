@@ -27,10 +27,17 @@ export function measure(row: Row, variant: Variant, compiler: Compiler, effort: 
     name: row.name,
     variant: variant.name,
     nsPerOp,
+    spread: spreadOf(ours),
     baseline: variant.baseline === null ? null : row.baseline,
     baselineNsPerOp,
+    baselineSpread: theirs.length === 0 ? null : spreadOf(theirs),
     ratio,
     goal: variant.goal,
     met: ratio === null || variant.goal === null ? null : ratio <= variant.goal,
   };
+}
+
+function spreadOf(samples: readonly Sample[]): [number, number] {
+  const values = samples.map((sample) => sample.nsPerOp);
+  return [Math.min(...values), Math.max(...values)];
 }

@@ -42,8 +42,11 @@ export interface ResultRow {
   readonly name: string;
   readonly variant: string;
   readonly nsPerOp: number;
+  /** Fastest and slowest of the samples of which `nsPerOp` is the median. */
+  readonly spread: readonly [number, number];
   readonly baseline: string | null;
   readonly baselineNsPerOp: number | null;
+  readonly baselineSpread: readonly [number, number] | null;
   readonly ratio: number | null;
   readonly goal: number | null;
   readonly met: boolean | null;

@@ -17,12 +17,13 @@ const quick = { milliseconds: 5, rounds: 1 };
 
 describe('options', () => {
   test('all rows by default, those named otherwise, in the registry’s order', () => {
-    expect(parseOptions([], known)).toEqual({ names: known, json: null, html: null, quick: false });
+    expect(parseOptions([], known)).toEqual({ names: known, json: null, html: null, quick: false, list: false });
     expect(parseOptions(['c', 'a', '--json', 'j', '--html', 'h', '--quick'], known)).toEqual({
       names: ['a', 'c'],
       json: 'j',
       html: 'h',
       quick: true,
+      list: false,
     });
   });
   test('an unknown row or option is refused, with what there is', () => {
@@ -100,14 +101,31 @@ describe('the command', () => {
     expect(stderr).toContain(what);
   });
 
+  test('--list names every row with its variants, and measures nothing', () => {
+    const { status, stdout, stderr } = bench('--list');
+    expect([status, stderr]).toEqual([0, '']);
+    expect(
+      stdout
+        .trimEnd()
+        .split('\n')
+        .map((line) => line.split(':')[0]),
+    ).toEqual(Object.keys(registry));
+    expect(bench('--list', 'walk4').stdout).toMatch(/^walk4: \S.*\n$/);
+  });
+
   test('writes the rows as issue 3 says, and a page that needs nothing else', () => {
     const json = join(directory, 'rows.json');
     const html = join(directory, 'rows.html');
     const { status, stderr } = bench('put-tce', '--quick', '--json', json, '--html', html);
     expect([status, stderr]).toEqual([0, '']);
-    const { rows } = JSON.parse(readFileSync(json, 'utf8'));
+    const { machine, rows } = JSON.parse(readFileSync(json, 'utf8'));
+    expect(machine).toMatchObject({ node: process.versions.node, compiler: new Compiler().version, cores: expect.any(Number) });
+    expect(machine.cpu).not.toBe('');
+    expect(new Date(machine.date).toISOString()).toBe(machine.date);
+    const [least, most] = rows[0].spread;
+    expect(least <= rows[0].nsPerOp && rows[0].nsPerOp <= most).toBe(true);
     expect(rows).toHaveLength(1);
-    expect(Object.keys(rows[0])).toEqual(['name', 'variant', 'nsPerOp', 'baseline', 'baselineNsPerOp', 'ratio', 'goal', 'met']);
+    expect(Object.keys(rows[0]).join(' ')).toBe('name variant nsPerOp spread baseline baselineNsPerOp baselineSpread ratio goal met');
     if (rows[0].ratio !== null) expect(rows[0].ratio).toBeCloseTo(rows[0].nsPerOp / rows[0].baselineNsPerOp);
     const page = readFileSync(html, 'utf8');
     expect(page).toContain('put-tce');
@@ -120,8 +138,10 @@ describe('reports', () => {
     name: '</script>',
     variant: 'v',
     nsPerOp: 3,
+    spread: [2, 4],
     baseline: 'C & more',
     baselineNsPerOp: 2,
+    baselineSpread: [2, 2],
     ratio: 1.5,
     goal: 1.3,
     met: false,
