@@ -17,6 +17,12 @@ interface Slot {
 /**
  * A bus: functions by device and function number, and what is behind bridges, reached by the numbers and windows that software has given
  * those (PCI Express Base 5.0, 7.5.1.3; PCI-to-PCI Bridge 1.2, 3.1.2.1 and 4.3).
+ *
+ * @example
+ * const bus = new PciBus(() => 0);
+ * const remove = bus.add(5, 0, new PciFunction({ vendor: 0x1234, device: 1, classCode: 0xff0000 }));
+ * bus.number; // 0
+ * remove();
  */
 export class PciBus {
   readonly #slots = new Map<number, Slot>();

@@ -1,6 +1,12 @@
 import type { TestMachine } from './machine.ts';
 
-/** The little of QMP (QEMU's docs/interop/qmp-spec.rst) that qtest clients need. */
+/**
+ * The little of QMP (QEMU's docs/interop/qmp-spec.rst) that qtest clients need.
+ *
+ * @example
+ * const protocol = new QmpProtocol({});
+ * protocol.answer('{ "execute": "qmp_capabilities" }').quit; // false
+ */
 export class QmpProtocol {
   readonly #machine: TestMachine;
   #negotiated = false;

@@ -10,7 +10,14 @@ const WIDTHS: Readonly<Record<string, number>> = { b: 1, w: 2, l: 4, q: 8 };
 /** A command that cannot be carried out; the message is the answer. */
 class Refusal extends Error {}
 
-/** What a machine answers to the commands of a qtest client. */
+/**
+ * What a machine answers to the commands of a qtest client.
+ *
+ * @example
+ * const protocol = new QtestProtocol({});
+ * protocol.answer(''); // null
+ * protocol.answer('nonsense').startsWith('FAIL'); // true
+ */
 export class QtestProtocol {
   readonly #machine: TestMachine;
   /** Virtual time in nanoseconds. */

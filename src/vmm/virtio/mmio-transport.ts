@@ -47,7 +47,8 @@ interface QueueRegisters {
  * A virtio device whose registers lie in memory (VIRTIO 1.3, 4.2, without the legacy interface), with one wire for its interrupts.
  *
  * @example
- * const registers = new VirtioMmio(block.description, (level) => wire(level));
+ * const model = new VirtioBlock(GuestMemory.ofBytes(1 << 20), new MemoryBackend(1 << 20), () => {});
+ * const registers = new VirtioMmio({ type: 2, queues: 1, configBytes: 60, classCode: 0x010000, model }, () => {});
  * registers.read(0, 4); // 0x74726976n
  */
 export class VirtioMmio implements RegisterBlock {
