@@ -9,13 +9,13 @@ import { type Cell, cellOf } from './cell.ts';
 import { guests } from './guests.ts';
 
 const HEAD =
-  'Paths of a passed-through device on the simulated kernel: iommufd on plain hardware, then where the hardware walks a first stage too. *: the guest does not announce new mappings; the embedder says when it stores to its tables (watched).';
+  'Paths of a passed-through device on the simulated kernel: iommufd on plain hardware, then where the hardware walks a first stage too. owned: user-owned; +q: with a queue of commands that the hardware reads by itself (cmdqv: an SMMUv3 that has them). *: the guest does not announce new mappings; the embedder says when it stores to its tables (watched).';
 
 /** Every host interface, and what iommufd can find behind it. */
 function columns(): readonly { readonly name: string; readonly host: string; readonly hardware: HostHardware }[] {
   return hostKinds().flatMap((host) => {
     if (host !== 'iommufd') return [{ name: host.replace('vfio-', ''), host, hardware: 'none' as const }];
-    return hostHardwares().map((hardware) => ({ name: hardware === 'none' ? host : `on ${hardware}`, host, hardware }));
+    return hostHardwares().map((hardware) => ({ name: hardware === 'none' ? host : hardware.replace('smmuv3-', ''), host, hardware }));
   });
 }
 
@@ -59,7 +59,7 @@ function matrix(json: boolean, output: Output): number {
 }
 
 function shortOf({ path }: Cell): string {
-  return path?.replace(', watched', '*') ?? '-';
+  return path?.replace('user-owned', 'owned').replace('-queue', '+q').replace(', watched', '*') ?? '-';
 }
 
 function explain(cell: Cell, json: boolean, output: Output): number {

@@ -30,6 +30,7 @@ export class PciBus {
 
   /** `number`: the bus's own, now. */
   constructor(number: () => number) {
+    if (typeof number !== 'function') throw new TypeError('PciBus: number is no function');
     this.#number = number;
   }
 

@@ -1,3 +1,4 @@
+import { requireObject } from '../../memory/arguments.ts';
 import type { TestMachine } from './machine.ts';
 
 /**
@@ -12,6 +13,7 @@ export class QmpProtocol {
   #negotiated = false;
 
   constructor(machine: TestMachine) {
+    requireObject('QmpProtocol', 'machine', machine, 'machine', ['reset']);
     this.#machine = machine;
   }
 

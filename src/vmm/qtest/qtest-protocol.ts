@@ -1,3 +1,4 @@
+import { requireObject } from '../../memory/arguments.ts';
 import type { TestMachine } from './machine.ts';
 
 /** QEMU's docs/devel/testing/qtest.rst, "QTest Protocol": one command a line, one answer a line. */
@@ -24,6 +25,7 @@ export class QtestProtocol {
   #clock = 0n;
 
   constructor(machine: TestMachine) {
+    requireObject('QtestProtocol', 'machine', machine, 'machine', ['reset']);
     this.#machine = machine;
   }
 

@@ -1,3 +1,4 @@
+import { requireInteger, requireObject } from '../../memory/arguments.ts';
 import { CONFIG_INTERRUPT, type QueueSetup } from '../../virtqueue/index.ts';
 import type { RegisterBlock } from '../pci/registers.ts';
 import { featureWord, withFeatureWord } from './feature-words.ts';
@@ -64,6 +65,10 @@ export class VirtioMmio implements RegisterBlock {
 
   /** `setWire`: the level of its interrupt, told when it changes. */
   constructor(description: VirtioDescription, setWire: (asserted: boolean) => void) {
+    requireObject('VirtioMmio', 'description', description);
+    requireInteger('VirtioMmio', 'queues', description.queues, 1, 0xffff);
+    requireObject('VirtioMmio', 'model', description.model, 'device model', ['readConfig']);
+    if (typeof setWire !== 'function') throw new TypeError('VirtioMmio: setWire is no function');
     this.#description = description;
     this.#setWire = setWire;
     this.#clear();
