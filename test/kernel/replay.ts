@@ -23,7 +23,7 @@ export async function replayInVm(): Promise<ReplayResult[]> {
   const out = mkdtempSync(join(tmpdir(), 'viommu-replay-'));
   try {
     copyFileSync(RECORDING, join(out, 'recording.ndjson.gz'));
-    const output = await bootVm({ iommu: 'vtd', script: 'test/kernel/vm/replay.sh', out, seconds: 500 });
+    const output = await bootVm({ iommu: 'vtd', script: 'test/kernel/vm/replay.sh', out, seconds: 900 });
     return ['iommufd', 'vfio-type1'].map((host) => {
       const [result, error] = ['json', 'err'].map((end) => {
         const file = join(out, `${host}.${end}`);
