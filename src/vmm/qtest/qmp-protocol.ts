@@ -5,7 +5,7 @@ import type { TestMachine } from './machine.ts';
  * The little of QMP (QEMU's docs/interop/qmp-spec.rst) that qtest clients need.
  *
  * @example
- * const protocol = new QmpProtocol({});
+ * const protocol = new QmpProtocol(testMachine('q35'));
  * protocol.answer('{ "execute": "qmp_capabilities" }').quit; // false
  */
 export class QmpProtocol {

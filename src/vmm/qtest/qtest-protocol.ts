@@ -15,7 +15,7 @@ class Refusal extends Error {}
  * What a machine answers to the commands of a qtest client.
  *
  * @example
- * const protocol = new QtestProtocol({});
+ * const protocol = new QtestProtocol(testMachine('q35'));
  * protocol.answer(''); // null
  * protocol.answer('nonsense').startsWith('FAIL'); // true
  */
