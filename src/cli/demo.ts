@@ -8,11 +8,11 @@ import { type HostHardware, simRig } from './replay/rig-sim.ts';
 import { type ReplayResult, RIG_DEVICES, replay } from './replay/run.ts';
 import { table } from './table.ts';
 
-/** Guests to show, in this order; an installed package carries the last of them only (package.json, `files`). */
+/** Guests to show, in this order; an installed package carries the last two of them (package.json, `files`). */
 const recordings = ['pseries-linux-6.12-put-tce', 'pseries-linux-6.12-ddw', 'virtio-iommu-linux-6.12', 'pseries-linux-6.12-ddw-64k'];
 
-/** The guest that is shown on every path, and the paths with the host's IOMMU that each wants. */
-const shown = 'virtio-iommu-linux-6.12';
+/** The guest that is shown on every path: every one serves it. And the paths with the host's IOMMU that each wants. */
+export const SHOWN = 'virtio-iommu-linux-6.12';
 const waysOf: readonly (readonly [path: string, hardware: HostHardware])[] = [
   ['shadow', 'none'],
   ['user-owned', 'vtd'],
@@ -38,12 +38,12 @@ async function demo(json: boolean, output: Output): Promise<number> {
   const results: ReplayResult[] = [];
   for (const file of files) results.push(await replayed(file, output));
   const paths: Way[] = [];
-  const onEach = files.find((file) => nameOf(file) === shown) ?? files[0];
+  const onEach = `${folder}${SHOWN}.ndjson.gz`;
   for (const [path, hardware] of waysOf) paths.push({ hardware, result: await replayed(onEach, output, path, hardware) });
   if (json) output.out(JSON.stringify({ recordings: results, paths }));
   else {
     describe(results, output);
-    describePaths(nameOf(onEach), paths, output);
+    describePaths(paths, output);
   }
   const all = [...results, ...paths.map(({ result }) => result)];
   return all.every((result) => wrongOf(result) === 0) ? EXIT_OK : EXIT_WRONG;
@@ -87,7 +87,7 @@ function describe(results: readonly ReplayResult[], output: Output): void {
   for (const line of table(['guest', 'compared', 'wrong', 'host calls', 'QEMU 11.1', 'fewer'], rows, output.columns)) output.out(line);
 }
 
-function describePaths(name: string, ways: readonly Way[], output: Output): void {
+function describePaths(ways: readonly Way[], output: Output): void {
   const rows = ways.map(({ hardware, result }) => {
     const { hostCalls, otherCalls } = result;
     return [
@@ -99,6 +99,6 @@ function describePaths(name: string, ways: readonly Way[], output: Output): void
       `${result.seconds.toFixed(1)} s`,
     ];
   });
-  output.out(`\n${name} on each path: host calls that map or unmap, and all others (invalidations).\n`);
+  output.out(`\n${SHOWN} on each path: host calls that map or unmap, and all others (invalidations).\n`);
   for (const line of table(['path', "host's IOMMU", 'wrong', 'map and unmap', 'others', 'time'], rows, output.columns)) output.out(line);
 }

@@ -2,10 +2,11 @@ import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { SHOWN } from '../../src/cli/demo.ts';
 import { runCli } from './run-cli.ts';
 
 const root = join(import.meta.dirname, '../..');
-const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+const { version, files } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 
 /** The command line as a process of its own, its output closed after the first piece. */
 function firstPiece(...args: readonly string[]): Promise<{ status: number | null; err: string }> {
@@ -38,6 +39,10 @@ describe('the command line', () => {
 
   test('--version is that of the package', async () => {
     expect(await runCli('--version')).toEqual({ status: 0, out: version, err: '' });
+  });
+
+  test('an installed package carries the guest that demo shows on every path', () => {
+    expect(files).toContain(`test/recordings/${SHOWN}.ndjson.gz`);
   });
 
   test('no command: the help on standard error, status 2', async () => {
