@@ -55,7 +55,7 @@ function addReserved(context: IommufdContext, { in: { id, w0, w1, w2, w3 } }: Te
   if (length === 0n) return -errno.EINVAL;
   if (start + length - 1n > U64_MAX) return -errno.EOVERFLOW;
   const ioas = context.get(id, Ioas);
-  return ioas === undefined ? -errno.ENOENT : ioas.table.reserve({ first: start, last: start + length - 1n }, {});
+  return ioas === undefined ? -errno.ENOENT : ioas.table.ranges.reserve({ first: start, last: start + length - 1n }, {});
 }
 
 /** MOCK_DOMAIN and MOCK_DOMAIN_FLAGS: the object that stands for the device has its ID first, then the device, then its table. */

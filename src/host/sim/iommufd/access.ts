@@ -2,8 +2,8 @@ import { READ, WRITE } from '../../../memory/access.ts';
 import { errno } from '../../errno.ts';
 import type { AccessUser } from './area.ts';
 import type { IommufdContext, KernelObject } from './context.ts';
-import { IOVA_MAX } from './io-page-table.ts';
 import type { Ioas } from './ioas.ts';
+import { IOVA_MAX } from './iova-ranges.ts';
 
 /** Whoever reaches an IOAS's memory without DMA (struct iommufd_access): mediated devices, and hardware that reads by physical address. */
 
@@ -52,11 +52,11 @@ export class Access implements KernelObject {
     if (bytes === 0n) return -errno.EINVAL;
     const last = first + bytes - 1n;
     if (last > IOVA_MAX) return -errno.EOVERFLOW;
-    return this.#ioas === null ? -errno.ENOENT : this.#ioas.table.pinPages(first, last, write ? WRITE : READ, this.user);
+    return this.#ioas === null ? -errno.ENOENT : this.#ioas.table.accesses.pin(first, last, write ? WRITE : READ, this.user);
   }
 
   unpin(first: bigint, bytes: bigint): void {
-    this.#ioas?.table.unpinPages(first, first + bytes - 1n, this.user);
+    this.#ioas?.table.accesses.unpin(first, first + bytes - 1n, this.user);
   }
 
   /** Copies between memory and the IOAS; what lies before a range that is refused is copied. 0 or a negative errno. */
@@ -64,7 +64,7 @@ export class Access implements KernelObject {
     if (bytes.length === 0) return -errno.EINVAL;
     const last = first + BigInt(bytes.length) - 1n;
     if (last > IOVA_MAX) return -errno.EOVERFLOW;
-    return this.#ioas === null ? -errno.ENOENT : this.#ioas.table.copy(first, bytes, write ? WRITE : READ);
+    return this.#ioas === null ? -errno.ENOENT : this.#ioas.table.accesses.copy(first, bytes, write ? WRITE : READ);
   }
 
   /** Its user is done with it. */

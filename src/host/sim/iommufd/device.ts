@@ -126,7 +126,7 @@ export class DeviceObject implements BoundDevice {
     if (reserve < 0) return reserve;
     const refused = attachment === undefined ? this.#accepts(hwpt, pasid) : 0;
     if (refused < 0) {
-      if (pasid === NO_PASID) hwpt.ioas.table.unreserve(this.device);
+      if (pasid === NO_PASID) hwpt.ioas.table.ranges.unreserve(this.device);
       return refused;
     }
     if (attachment === undefined) this.#state.set(pasid, { hwpt, devices: new Set([this]) });
@@ -148,7 +148,7 @@ export class DeviceObject implements BoundDevice {
     const moves = pasid === NO_PASID && hwpt.ioas !== old.ioas;
     const refused = (moves ? reserveAll(hwpt.ioas, devices) : 0) || this.#accepts(hwpt, pasid);
     if (refused < 0) {
-      if (moves) for (const device of devices) hwpt.ioas.table.unreserve(device);
+      if (moves) for (const device of devices) hwpt.ioas.table.ranges.unreserve(device);
       return refused;
     }
     attachment.hwpt = hwpt;
@@ -156,7 +156,7 @@ export class DeviceObject implements BoundDevice {
     for (const device of attachment.devices) hwpt.enter?.(device);
     this.#install(hwpt, pasid);
     for (const device of devices) {
-      if (moves) old.ioas.table.unreserve(device);
+      if (moves) old.ioas.table.ranges.unreserve(device);
       old.faults?.leave(old, device.name);
       putHwpt(this.#context, old);
     }
@@ -181,7 +181,7 @@ export class DeviceObject implements BoundDevice {
       this.#state.delete(pasid);
       this.#install(null, pasid);
     }
-    if (pasid === NO_PASID) hwpt.ioas.table.unreserve(this.device);
+    if (pasid === NO_PASID) hwpt.ioas.table.ranges.unreserve(this.device);
     hwpt.faults?.leave(hwpt, this.device.name);
     putHwpt(this.#context, hwpt);
   }
@@ -216,9 +216,9 @@ function isHwpt(object: KernelObject): object is Hwpt {
 function reserveAll(ioas: Ioas, devices: readonly SimDevice[]): number {
   for (const device of devices) {
     for (const range of device.iommu.config.reserved) {
-      const failed = ioas.table.reserve(range, device);
+      const failed = ioas.table.ranges.reserve(range, device);
       if (failed === 0) continue;
-      for (const undo of devices) ioas.table.unreserve(undo);
+      for (const undo of devices) ioas.table.ranges.unreserve(undo);
       return failed;
     }
   }

@@ -1,6 +1,6 @@
 import { errno } from '../../errno.ts';
 import { handler, type IoctlHandler } from './context.ts';
-import { IOVA_MAX } from './io-page-table.ts';
+import { IOVA_MAX } from './iova-ranges.ts';
 import { DIRTY_TRACKING, PagingHwpt } from './page-tables.ts';
 import { iommuHwptGetDirtyBitmap, iommuHwptSetDirtyTracking } from './structs.ts';
 

@@ -1,32 +1,23 @@
 import { WRITE } from '../../../memory/access.ts';
 import { PAGE_BYTES } from '../../../memory/address.ts';
 import { errno } from '../../errno.ts';
-import type { ReservedRange } from '../iommu.ts';
 import type { SimKernel } from '../kernel.ts';
 import type { PagingDomain } from '../paging-domain.ts';
-import { type Span, SpanList } from '../spans.ts';
+import { SpanList } from '../spans.ts';
 import type { DomainFormat } from '../translation.ts';
 import { type AccessUser, type Area, empty, fill } from './area.ts';
+import { AreaAccesses } from './area-accesses.ts';
+import { IOVA_MAX, IovaRanges } from './iova-ranges.ts';
 import type { Slice } from './pages.ts';
 
-/** Highest IOVA; as an argument it is refused where the kernel's unsigned long could overflow. */
-export const IOVA_MAX = 0xffff_ffff_ffff_ffffn;
 const PAGE = BigInt(PAGE_BYTES);
-/** Alignment beyond which automatic placement does not go: the size of a huge page. */
-const HUGE_PAGE = 0x20_0000n;
-
-interface Reserved extends ReservedRange {
-  readonly owner: object;
-}
-
-/** What an IOAS maps, what it may map, and the domains that it fills (struct io_pagetable). */
+/** What an IOAS maps, and the domains that it fills (struct io_pagetable). */
 export class IoPageTable {
   readonly #kernel: SimKernel;
   readonly #areas = new SpanList<bigint, Area>();
   readonly #domains: PagingDomain[] = [];
-  readonly #accesses = new Set<AccessUser>();
-  #reserved: Reserved[] = [];
-  #allowed: readonly Span<bigint>[] = [];
+  readonly ranges = new IovaRanges(this.#areas);
+  readonly accesses = new AreaAccesses(this.#areas);
   hugePages = true;
   alignment = 1n;
 
@@ -42,7 +33,7 @@ export class IoPageTable {
   map(slices: readonly Slice[], iova: bigint | undefined, permission: number): bigint {
     const bytes = slices.reduce((sum, slice) => sum + slice.bytes, 0n);
     if (bytes === 0n || bytes % this.alignment !== 0n) return BigInt(-errno.EINVAL);
-    const first = iova ?? this.#place(slices[0].pages.start + slices[0].offset, bytes);
+    const first = iova ?? this.ranges.place(slices[0].pages.start + slices[0].offset, bytes, this.alignment);
     if (first < 0n) return first;
     const refused = this.#check(first, bytes, slices, permission);
     if (refused < 0) return BigInt(refused);
@@ -76,7 +67,7 @@ export class IoPageTable {
     if (first % this.alignment !== 0n) return -errno.EINVAL;
     const last = first + bytes - 1n;
     if (last > IOVA_MAX) return -errno.EOVERFLOW;
-    if (this.isReserved(first, last)) return -errno.EINVAL;
+    if (this.ranges.isReserved(first, last)) return -errno.EINVAL;
     if (this.#areas.firstIn(first, last) !== undefined) return -errno.EEXIST;
     for (const { pages, offset } of slices) {
       if ((permission & WRITE) !== 0 && !pages.writable) return -errno.EPERM;
@@ -126,11 +117,7 @@ export class IoPageTable {
     for (let area = this.#areas.firstIn(first, last); area !== undefined; area = this.#areas.firstIn(first, last)) {
       if (area.locks > 0) return { bytes, error: -errno.EBUSY };
       if (area.first < first || area.last > last) return { bytes, error: -errno.ENOENT };
-      if (area.accesses > 0) {
-        area.leaving = true;
-        for (const user of this.#accesses) user.unmap?.(area.first, area.last);
-        if (area.accesses > 0) return { bytes, error: -errno.EDEADLK };
-      }
+      if (!this.accesses.release(area)) return { bytes, error: -errno.EDEADLK };
       this.#areas.remove(area);
       for (const domain of this.#domains) empty(domain, area);
       this.#unpin(area);
@@ -159,132 +146,22 @@ export class IoPageTable {
     return at > last ? last : at - 1n;
   }
 
-  /** The areas of [first, last] in order, as far as they follow on each other. */
-  *#contiguous(first: bigint, last: bigint): Generator<Area> {
-    for (let at = first; at <= last; ) {
-      const area = this.#areas.at(at);
-      if (area === undefined) return;
-      yield area;
-      at = area.last + 1n;
-    }
-  }
-
   /** iopt_add_access: 0 or -EADDRINUSE. */
   addAccess(user: AccessUser): number {
-    this.#accesses.add(user);
+    this.accesses.add(user);
     const failed = this.setAlignment();
-    if (failed < 0) this.#accesses.delete(user);
+    if (failed < 0) this.accesses.delete(user);
     return failed;
   }
 
   removeAccess(user: AccessUser): void {
-    this.#accesses.delete(user);
+    this.accesses.delete(user);
     this.setAlignment();
-  }
-
-  /** iommufd_access_pin_pages: physical addresses of the pages, or the negative errno of what cannot be pinned. */
-  pinPages(first: bigint, last: bigint, permission: number, user: AccessUser): number[] | number {
-    const pages: number[] = [];
-    let at = first;
-    const refused = (error: number) => {
-      if (at > first) this.unpinPages(first, at - 1n, user);
-      return error;
-    };
-    for (const area of this.#contiguous(first, last)) {
-      const end = area.last < last ? area.last : last;
-      const start = area.pages.start + area.offset + (at - area.first);
-      if (area.leaving || start % PAGE !== 0n) return refused(-errno.EINVAL);
-      if (end < last && (start + (end - at) + 1n) % PAGE !== 0n) return refused(-errno.EINVAL);
-      if ((area.permission & permission) === 0 || (permission === WRITE && !area.pages.writable)) return refused(-errno.EPERM);
-      const bytes = ((end - at) / PAGE + 1n) * PAGE;
-      const found = area.pages.source.resolve(start, bytes, area.pages.writable);
-      if (typeof found === 'number') return refused(found);
-      for (let page = 0n; page < bytes; page += PAGE) pages.push(found.frames.first + found.offset + Number(page));
-      area.accesses++;
-      if (user.unmap === undefined) area.locks++;
-      at = end + 1n;
-    }
-    return at > last ? pages : refused(-errno.ENOENT);
-  }
-
-  unpinPages(first: bigint, last: bigint, user: AccessUser): void {
-    for (const area of this.#contiguous(first, last)) {
-      area.accesses--;
-      if (user.unmap === undefined) area.locks--;
-    }
-  }
-
-  /** iommufd_access_rw */
-  copy(first: bigint, bytes: Uint8Array, permission: number): number {
-    const last = first + BigInt(bytes.length) - 1n;
-    let at = first;
-    for (const area of this.#contiguous(first, last)) {
-      if (area.leaving) return -errno.EINVAL;
-      if ((area.permission & permission) === 0) return -errno.EPERM;
-      if (permission === WRITE && !area.pages.writable) return -errno.EPERM;
-      const end = area.last < last ? area.last : last;
-      const size = end - at + 1n;
-      const found = area.pages.source.resolve(area.pages.start + area.offset + (at - area.first), size, permission === WRITE);
-      if (typeof found === 'number') return found;
-      const memory = new Uint8Array(found.frames.buffer, found.offset, Number(size));
-      const part = bytes.subarray(Number(at - first), Number(end - first) + 1);
-      if (permission === WRITE) memory.set(part);
-      else part.set(memory);
-      at = end + 1n;
-    }
-    return at > last ? 0 : -errno.ENOENT;
   }
 
   /** Whether all of it comes from files (IOAS_CHANGE_PROCESS). */
   get onlyFiles(): boolean {
     return [...this.#areas].every(({ pages }) => pages.source.file === true);
-  }
-
-  isReserved(first: bigint, last: bigint): boolean {
-    return this.#reserved.some((range) => range.first <= last && range.last >= first);
-  }
-
-  /** iopt_reserve_iova: 0, or -EADDRINUSE where something is mapped or was promised (ALLOW_IOVAS). */
-  reserve(range: ReservedRange, owner: object): number {
-    if (this.#areas.firstIn(range.first, range.last) !== undefined) return -errno.EADDRINUSE;
-    if (this.#allowed.some((allowed) => allowed.first <= range.last && allowed.last >= range.first)) return -errno.EADDRINUSE;
-    this.#reserved.push({ ...range, owner });
-    return 0;
-  }
-
-  unreserve(owner: object): void {
-    this.#reserved = this.#reserved.filter((range) => range.owner !== owner);
-  }
-
-  /** Promises ranges: no device that would narrow them can attach. 0 or -EADDRINUSE. */
-  allow(ranges: readonly Span<bigint>[]): number {
-    if (ranges.some((range) => this.isReserved(range.first, range.last))) return -errno.EADDRINUSE;
-    this.#allowed = ranges;
-    return 0;
-  }
-
-  /** What is not reserved, ascending. */
-  apertures(): Span<bigint>[] {
-    return gaps(this.#reserved, 0n, IOVA_MAX);
-  }
-
-  /** iopt_alloc_iova: the lowest room, aligned as the memory is, up to a huge page; never IOVA 0. */
-  #place(address: bigint, bytes: bigint): bigint {
-    if (bytes >= IOVA_MAX / 2n) return BigInt(-errno.EOVERFLOW);
-    let alignment = roundUpToPower(bytes);
-    const lowest = address & -address;
-    if (address !== 0n && lowest < alignment) alignment = lowest;
-    if (alignment > HUGE_PAGE) alignment = HUGE_PAGE;
-    if (alignment < this.alignment) return BigInt(-errno.EINVAL);
-    const allowed = this.#allowed.length > 0 ? this.#allowed : [{ first: PAGE, last: IOVA_MAX - PAGE }];
-    for (const range of [...allowed].sort((a, b) => (a.first < b.first ? -1 : 1))) {
-      const start = range.first < PAGE ? PAGE : range.first;
-      for (const gap of gaps([...this.#reserved, ...this.#areas], start, range.last)) {
-        const at = (((gap.first + alignment - 1n) / alignment) * alignment) | (address % PAGE);
-        if (at < gap.last && gap.last - at >= bytes - 1n) return at;
-      }
-    }
-    return BigInt(-errno.ENOSPC);
   }
 
   /** iopt_table_add_domain: narrows what can be mapped to the hardware's aperture, and fills the domain. 0 or a negative errno. */
@@ -294,11 +171,11 @@ export class IoPageTable {
     const alignment = smallest > this.alignment ? smallest : this.alignment;
     if (alignment > PAGE) return -errno.EINVAL;
     if (alignment !== this.alignment && !this.#conforms(alignment)) return -errno.EADDRINUSE;
-    let failed = aperture.first > 0n ? this.reserve({ first: 0n, last: aperture.first - 1n }, domain) : 0;
-    if (failed === 0 && aperture.last < IOVA_MAX) failed = this.reserve({ first: aperture.last + 1n, last: IOVA_MAX }, domain);
+    let failed = aperture.first > 0n ? this.ranges.reserve({ first: 0n, last: aperture.first - 1n }, domain) : 0;
+    if (failed === 0 && aperture.last < IOVA_MAX) failed = this.ranges.reserve({ first: aperture.last + 1n, last: IOVA_MAX }, domain);
     if (failed === 0 && this.#domains.length === 0) failed = this.#pinAll();
     if (failed < 0) {
-      this.unreserve(domain);
+      this.ranges.unreserve(domain);
       return failed;
     }
     for (const area of this.#areas) fill(domain, area, !this.hugePages);
@@ -322,7 +199,7 @@ export class IoPageTable {
 
   removeDomain(domain: PagingDomain): void {
     this.#domains.splice(this.#domains.indexOf(domain), 1);
-    this.unreserve(domain);
+    this.ranges.unreserve(domain);
     for (const area of this.#areas) empty(domain, area);
     if (this.#domains.length === 0) for (const area of this.#areas) this.#unpin(area);
     this.setAlignment();
@@ -377,8 +254,7 @@ export class IoPageTable {
 
   /** iopt_calculate_iova_alignment: what domains and options ask for now. 0 or -EADDRINUSE. */
   setAlignment(): number {
-    let alignment = this.hugePages ? 1n : PAGE;
-    for (const { pins } of this.#accesses) if (pins) alignment = PAGE;
+    let alignment = this.hugePages && !this.accesses.pins ? 1n : PAGE;
     for (const { format } of this.#domains) {
       const smallest = format.pageSizes & -format.pageSizes;
       if (smallest > alignment) alignment = smallest;
@@ -404,29 +280,9 @@ export class IoPageTable {
         permission,
         physical: frames && physical,
       })),
-      apertures: this.apertures().map(({ first, last }) => [first.toString(16), last.toString(16)]),
-      allowed: this.#allowed.map(({ first, last }) => [first.toString(16), last.toString(16)]),
+      ...this.ranges.save(),
       alignment: Number(this.alignment),
       domains: this.#domains.length,
     };
   }
-}
-
-function roundUpToPower(value: bigint): bigint {
-  let power = 1n;
-  while (power < value) power <<= 1n;
-  return power;
-}
-
-/** What of [first, last] lies in none of the spans, ascending. */
-function gaps(spans: readonly Span<bigint>[], first: bigint, last: bigint): Span<bigint>[] {
-  const result: Span<bigint>[] = [];
-  let at = first;
-  for (const span of [...spans].sort((a, b) => (a.first < b.first ? -1 : 1))) {
-    if (span.last < at || span.first > last) continue;
-    if (span.first > at) result.push({ first: at, last: span.first - 1n });
-    at = span.last + 1n;
-  }
-  if (at <= last) result.push({ first: at, last });
-  return result;
 }

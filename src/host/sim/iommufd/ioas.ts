@@ -5,7 +5,8 @@ import { MAP_FIXED_IOVA, MAP_READABLE, MAP_WRITEABLE } from '../../iommufd/uapi.
 import { SharedFile, type SimFile } from '../files.ts';
 import type { Span } from '../spans.ts';
 import { handler, type IoctlHandler, type IommufdContext, type KernelObject } from './context.ts';
-import { IOVA_MAX, IoPageTable } from './io-page-table.ts';
+import { IoPageTable } from './io-page-table.ts';
+import { IOVA_MAX } from './iova-ranges.ts';
 import { Pages, type Slice, type Source } from './pages.ts';
 import {
   iommuDestroy,
@@ -160,7 +161,7 @@ const iovaRanges = handler('IOMMU_IOAS_IOVA_RANGES', iommuIoasIovaRanges, 'out_i
   if (reserved !== 0) return -errno.EOPNOTSUPP;
   const ioas = context.get(ioas_id, Ioas);
   if (ioas === undefined) return -errno.ENOENT;
-  const apertures = ioas.table.apertures();
+  const apertures = ioas.table.ranges.apertures();
   for (const [index, { first, last }] of apertures.slice(0, num_iovas).entries()) {
     const range = new Uint8Array(iommuIovaRange.bytes);
     iommuIovaRange.encode(range, { start: first, last });
@@ -183,7 +184,7 @@ const allowIovas = handler('IOMMU_IOAS_ALLOW_IOVAS', iommuIoasAllowIovas, 'allow
     if (first >= last || ranges.some((range) => range.first <= last && range.last >= first)) return -errno.EINVAL;
     ranges.push({ first, last });
   }
-  return ioas.table.allow(ranges);
+  return ioas.table.ranges.allow(ranges);
 });
 
 /** Pinned memory is accounted to another process from now on; there is one here, so only what it refuses is to be seen. */

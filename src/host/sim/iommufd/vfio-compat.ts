@@ -5,8 +5,8 @@ import * as uapi from '../../vfio/uapi.ts';
 import { readArgsz } from '../structs.ts';
 import { capDmaAvail, capIovaRange, dmaMap, dmaUnmap, iovaRange, type1Info } from '../vfio/structs.ts';
 import type { IommufdContext } from './context.ts';
-import { IOVA_MAX } from './io-page-table.ts';
 import { Ioas, pagesOf, processSource } from './ioas.ts';
+import { IOVA_MAX } from './iova-ranges.ts';
 
 /** VFIO's type1 container calls on /dev/iommu, upon the IOAS that IOMMU_VFIO_IOAS names (the kernel's vfio_compat.c). */
 
@@ -97,7 +97,7 @@ function info(context: IommufdContext, address: number): number {
   const { argsz } = command.in;
   const ioas = compatIoas(context);
   if (typeof ioas === 'number') return ioas;
-  const apertures = ioas.table.apertures();
+  const apertures = ioas.table.ranges.apertures();
   const total = type1Info.bytes + capDmaAvail.bytes + capIovaRange.bytes + apertures.length * iovaRange.bytes;
   const availAt = type1Info.bytes;
   const rangesAt = availAt + capDmaAvail.bytes;

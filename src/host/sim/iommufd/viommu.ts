@@ -7,7 +7,7 @@ import { UserBuffer } from '../structs.ts';
 import { Access } from './access.ts';
 import { handler, type IoctlHandler, type IommufdContext, type KernelObject, type Mappable, type Shown } from './context.ts';
 import { DeviceObject } from './device.ts';
-import { IOVA_MAX } from './io-page-table.ts';
+import { IOVA_MAX } from './iova-ranges.ts';
 import { NEST_PARENT, PagingHwpt, type VirtualSlice } from './page-tables.ts';
 import { iommuHwQueueAlloc, iommuVdeviceAlloc, iommuViommuAlloc } from './structs.ts';
 
