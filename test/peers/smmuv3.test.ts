@@ -91,7 +91,10 @@ function makeEntry(random: Random): Int32Array {
     S2TTB: At.secondTables / 16,
   });
   if (random.chance(15)) put(words, random.pick([STE.S2T0SZ, STE.S2SL0, STE.S2TG, STE.S2PS]), random.below(64));
-  return sized(spoil(random, words, 8, 12), STE.S2PS);
+  const entry = sized(spoil(random, words, 8, 12), STE.S2PS);
+  // QEMU 11.1 ends with an assertion where stage 2 has tables of AArch32 (5.2, S2AA64: ILLEGAL without them).
+  put(entry, STE.S2AA64, 1);
+  return entry;
 }
 
 function makeContext(random: Random): Int32Array {
