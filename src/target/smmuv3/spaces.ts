@@ -3,7 +3,9 @@ import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { CountedMemory } from '../../pagetable/two-stage.ts';
 import { get } from '../fields.ts';
 import { IdentitySpace } from '../identity-space.ts';
-import { type AddressSpace, type FirstStage, NO_PASID, type PageAnswer, sameStage, type TargetObserver } from '../target.ts';
+import { KnownSpaces } from '../known-spaces.ts';
+import { Observed } from '../observed.ts';
+import { type AddressSpace, type FirstStage, NO_PASID, type PageAnswer, type TargetObserver } from '../target.ts';
 import type { Features } from './capabilities.ts';
 import { CONFIG, EATS, STE } from './spec/ste.ts';
 import { ENTRY_BUDGET, TableSpace } from './table-space.ts';
@@ -15,20 +17,14 @@ import type { Translator } from './translation/translator.ts';
 /** Doublewords 0 and 1 as far as they are stage 1's: V, Config, S1*; S1DSS to S1CSH, S1STALLD, EATS. */
 const STAGE_1_FIELDS = [0xf80f_ffff_ffff_ffffn, 0x3800_00ffn] as const;
 
-/** Address spaces of the streams that somebody backs with hardware, and what the observer has been told of them. */
+/** Address spaces of the streams that somebody backs with hardware. */
 export class Spaces {
   readonly #translator: Translator;
   readonly #features: Features;
   readonly #identity: AddressSpace;
   readonly #tables: CountedMemory;
-  readonly #endpoints = new Set<number>();
-  readonly #spaces = new Map<string, TableSpace>();
-  readonly #attached = new Map<number, AddressSpace | null>();
-  /** What `stageOf` said when the stream was attached. */
-  readonly #stages = new Map<number, FirstStage | null>();
-  readonly #owed = new Set<number>();
-  #observer: TargetObserver | null = null;
-  #changed = false;
+  readonly #observed: Observed;
+  readonly #known: KnownSpaces<TableSpace>;
   #readBefore = 0;
 
   constructor(translator: Translator, memory: GuestMemory, features: Features) {
@@ -36,51 +32,35 @@ export class Spaces {
     this.#features = features;
     this.#identity = new IdentitySpace(memory);
     this.#tables = new CountedMemory(memory);
+    this.#observed = new Observed('Smmuv3', this);
+    this.#known = new KnownSpaces(this.#observed);
   }
 
   add(endpoint: number): void {
-    this.#endpoints.add(endpoint);
-    this.refresh(endpoint);
+    this.#observed.add(endpoint);
   }
 
   remove(endpoint: number): void {
-    if (this.#attached.get(endpoint)) this.#observer?.attach(endpoint, null);
-    this.#attached.delete(endpoint);
-    this.#stages.delete(endpoint);
-    this.#endpoints.delete(endpoint);
+    this.#observed.remove(endpoint);
   }
 
   observe(observer: TargetObserver): () => void {
-    if (this.#observer !== null) throw new TypeError('Smmuv3: it has an observer already');
-    this.#observer = observer;
-    this.refreshAll();
-    return () => {
-      if (this.#observer !== observer) return;
-      this.#observer = null;
-      this.#attached.clear();
-      this.#stages.clear();
-      this.#owed.clear();
-    };
+    return this.#observed.observe(observer, () => this.#known.clear());
   }
 
   knows(endpoint: number): boolean {
-    return this.#endpoints.has(endpoint);
+    return this.#observed.knows(endpoint);
   }
 
   spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
-    if (!this.#endpoints.has(endpoint)) return null;
+    if (!this.knows(endpoint)) return null;
     const route = this.#translator.configurations.route(endpoint, pasid < 0 ? NO_PASID : pasid);
     if (route.verdict === VERDICT.bypass) return this.#identity;
-    if (route.verdict !== VERDICT.translate || route.entry === null) return null;
+    const { entry, context } = route;
+    if (route.verdict !== VERDICT.translate || entry === null) return null;
     // What the privileged reach under PAN no table says alone.
-    if (route.context?.restrictsPrivileged && route.wishes[0] !== 0) return null;
-    const key = keyOf(route);
-    const known = this.#spaces.get(key);
-    if (known !== undefined) return known;
-    if (this.#spaces.size > 2 * this.#endpoints.size) this.#dropUnused();
-    const space = new TableSpace(route.entry, route.context, this.#features, this.#tables);
-    this.#spaces.set(key, space);
-    return space;
+    if (context?.restrictsPrivileged && route.wishes[0] !== 0) return null;
+    return this.#known.of(keyOf(route), () => new TableSpace(entry, context, this.#features, this.#tables));
   }
 
   /**
@@ -88,7 +68,7 @@ export class Spaces {
    * substreams are in its table of context descriptors.
    */
   stageOf(endpoint: number, pasid = NO_PASID): FirstStage | null {
-    if (!this.#endpoints.has(endpoint)) return { kind: 'abort' };
+    if (!this.knows(endpoint)) return { kind: 'abort' };
     const { configurations } = this.#translator;
     const entry = configurations.entry(endpoint);
     const off = configurations.route(endpoint, NO_PASID);
@@ -101,38 +81,21 @@ export class Spaces {
 
   /** The stream's configuration may be another one: the observer is told when its space is. */
   refresh(endpoint: number): void {
-    if (this.#observer === null || !this.#endpoints.has(endpoint)) return;
-    const space = this.spaceOf(endpoint);
-    const stage = this.stageOf(endpoint);
-    this.#owed.delete(endpoint);
-    if (this.#attached.get(endpoint) === space && sameStage(this.#stages.get(endpoint) ?? null, stage)) return;
-    if (this.#observer.attach(endpoint, space) >= 0) {
-      this.#attached.set(endpoint, space);
-      this.#stages.set(endpoint, stage);
-      return;
-    }
-    // Refused: it must not go on reaching what the guest took away. Blocked, it waits for the next flush.
-    this.#owed.add(endpoint);
-    if (this.#observer.attach(endpoint, null) >= 0) this.#attached.set(endpoint, null);
+    this.#observed.refresh(endpoint);
   }
 
   refreshRange(first: number, last: number): void {
-    for (const endpoint of this.#endpoints) if (endpoint >= first && endpoint <= last) this.refresh(endpoint);
+    this.#observed.refreshRange(first, last);
   }
 
   refreshAll(): void {
-    for (const endpoint of this.#endpoints) this.refresh(endpoint);
-    this.#dropUnused();
-  }
-
-  #dropUnused(): void {
-    const used = new Set(this.#attached.values());
-    for (const [key, space] of this.#spaces) if (!used.has(space)) this.#spaces.delete(key);
+    this.#observed.refreshAll();
+    this.#known.dropUnused();
   }
 
   /** TLBI_*. A global page of stage 1 is every ASID's, so a range is said to all spaces of the world. */
   invalidated({ world, asid, first, last }: Scope): void {
-    for (const space of new Set(this.#attached.values())) {
+    for (const space of this.#observed.spaces) {
       if (!(space instanceof TableSpace) || space.entry.world !== world) continue;
       if (asid !== STAGE_2_ONLY) {
         const whole = first === 0 && last === PFN_LIMIT - 1;
@@ -145,7 +108,7 @@ export class Spaces {
 
   /** TLBI_NSNH_ALL. */
   invalidatedAll(): void {
-    for (const space of new Set(this.#attached.values())) if (space instanceof TableSpace) this.#say(space, 0, PFN_LIMIT - 1);
+    for (const space of this.#observed.spaces) if (space instanceof TableSpace) this.#say(space, 0, PFN_LIMIT - 1);
   }
 
   /** All that was made of the leaves that covered the range. */
@@ -153,28 +116,23 @@ export class Spaces {
     const from = space.leaves.first(first);
     const to = space.leaves.last(last);
     if (from === 0 && to === PFN_LIMIT - 1) space.leaves.clear();
-    this.#observer?.changed(space, from, to);
-    this.#changed = true;
+    this.#observed.changed(space, from, to);
   }
 
   /** The guest's own command, for hardware that walks the guest's tables. */
   command(words: Int32Array, endpoint: number): void {
-    if (this.#observer?.invalidated === undefined) return;
-    this.#observer.invalidated(words, endpoint);
-    this.#changed = true;
+    this.#observed.invalidated(words, endpoint);
   }
 
   /** What becomes of a device's page requests. */
   answer(endpoint: number, pasid: number, group: number, answer: PageAnswer): void {
-    this.#observer?.answered?.(endpoint, pasid, group, answer);
+    this.#observed.observer?.answered?.(endpoint, pasid, group, answer);
   }
 
   /** Before the guest can see that its commands are done. */
   flush(): void {
-    for (const endpoint of [...this.#owed]) this.refresh(endpoint);
-    if (!this.#changed || this.#observer === null) return;
-    // What the host refuses is not there for the hardware, whose requests fault. The next flush tries again.
-    this.#changed = this.#observer.flush() < 0;
+    this.#observed.retry();
+    this.#observed.flush();
   }
 
   beginAccess(): void {

@@ -1,0 +1,146 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { KnownSpaces } from '../../src/target/known-spaces.ts';
+import { Observed } from '../../src/target/observed.ts';
+import { type AddressSpace, type FirstStage, NO_PASID, type TargetObserver } from '../../src/target/target.ts';
+
+const ENDPOINT = 8;
+
+function space(name: string): AddressSpace {
+  return { name, owner: 'guest', announced: true, granuleLg2: 12, apertures: [], enumerate: (_first, last) => last + 1 };
+}
+
+describe('Observed', () => {
+  let says: Map<string, AddressSpace | null>;
+  let stage: FirstStage | null;
+  let told: string[];
+  let refuses: (name: string) => boolean;
+  let observed: Observed;
+  let observer: TargetObserver;
+  const say = (to: AddressSpace | null, pasid = NO_PASID) => says.set(`${ENDPOINT}/${pasid}`, to);
+
+  beforeEach(() => {
+    says = new Map();
+    stage = null;
+    told = [];
+    refuses = () => false;
+    const log = (what: string) => {
+      told.push(what);
+      return refuses(what) ? -12 : 0;
+    };
+    observer = {
+      attach: (_endpoint, to, pasid) => log(`attach ${to?.name ?? null}${pasid === undefined ? '' : ` for ${pasid}`}`),
+      changed: (to, first, last) => void log(`changed ${to.name} ${first}-${last}`),
+      flush: () => log('flush'),
+      invalidated: () => void log('invalidated'),
+    };
+    const spaces = { entered: ({ name }: AddressSpace) => log(`entered ${name}`), left: ({ name }: AddressSpace) => log(`left ${name}`) };
+    const spaceOf = (endpoint: number, pasid: number) => says.get(`${endpoint}/${pasid}`) ?? null;
+    observed = new Observed('Toy', { spaceOf, stageOf: () => stage }, spaces);
+    observed.add(ENDPOINT);
+    observed.observe(observer, () => log('forget'));
+    told.length = 0;
+  });
+
+  test('an attach is told when the space or the stage is another one, and only then', () => {
+    const a = space('a');
+    say(a);
+    observed.refresh(ENDPOINT);
+    observed.refresh(ENDPOINT);
+    stage = { kind: 'bypass' };
+    observed.refresh(ENDPOINT);
+    expect(told).toEqual(['attach a', 'entered a', 'attach a']);
+    expect([...observed.spaces]).toEqual([a]);
+  });
+
+  test('what is refused is blocked, and asked for again until it is taken', () => {
+    const b = space('b');
+    say(space('a'));
+    observed.refresh(ENDPOINT);
+    told.length = 0;
+    say(b);
+    refuses = (what) => what === 'attach b';
+    observed.refresh(ENDPOINT);
+    expect(told).toEqual(['attach b', 'attach null', 'left a']);
+    expect([...observed.spaces]).toEqual([]);
+    observed.retry();
+    refuses = () => false;
+    told.length = 0;
+    observed.retry();
+    observed.retry();
+    expect(told).toEqual(['attach b', 'entered b']);
+  });
+
+  test('an endpoint that is removed is blocked, and nothing is asked for it again', () => {
+    say(space('a'));
+    observed.refresh(ENDPOINT);
+    refuses = (what) => what === 'attach b';
+    say(space('b'));
+    observed.refresh(ENDPOINT);
+    refuses = () => false;
+    observed.remove(ENDPOINT);
+    told.length = 0;
+    observed.retry();
+    observed.refresh(ENDPOINT);
+    expect(told).toEqual([]);
+    expect(observed.knows(ENDPOINT)).toBe(false);
+  });
+
+  test('a PASID is told of while it reaches something, 1,024 of an endpoint', () => {
+    const process = space('process');
+    for (let pasid = 0; pasid < 1100; pasid++) {
+      say(process, pasid);
+      observed.refreshProcess(pasid);
+    }
+    expect(told.filter((what) => what.startsWith('attach process for'))).toHaveLength(1024);
+    expect(observed.count).toBe(1025);
+    told.length = 0;
+    for (let pasid = 0; pasid < 1100; pasid++) say(null, pasid);
+    observed.refreshAll();
+    expect(told.filter((what) => what.startsWith('attach null for'))).toHaveLength(1024);
+    expect(told.at(-1)).toBe('left process');
+  });
+
+  test('a flush follows changes and the guest’s own words, and again while it fails', () => {
+    observed.flush();
+    expect(told).toEqual([]);
+    observed.changed(space('a'), 1, 2);
+    refuses = (what) => what === 'flush';
+    observed.flush();
+    refuses = () => false;
+    observed.flush();
+    observed.flush();
+    expect(told).toEqual(['changed a 1-2', 'flush', 'flush']);
+    told.length = 0;
+    // Words alone can be all that there is to wait for: hardware walks the guest's tables.
+    observed.invalidated(new Int32Array(4), ENDPOINT);
+    observed.flush();
+    expect(told).toEqual(['invalidated', 'flush']);
+  });
+
+  test('an observer at a time; when it goes, all that was kept for it goes', () => {
+    say(space('a'));
+    observed.refresh(ENDPOINT);
+    expect(() => observed.observe(observer, () => {})).toThrow('Toy: it has an observer already');
+    observed.remove(ENDPOINT);
+    observed.add(ENDPOINT);
+    const again = new Observed('Toy', { spaceOf: () => null });
+    const dispose = again.observe(observer, () => told.push('forgotten'));
+    dispose();
+    dispose();
+    expect(told.filter((what) => what === 'forgotten')).toHaveLength(1);
+    expect(again.observer).toBeNull();
+  });
+
+  test('known spaces are one for each key, and those that nobody reaches go when they are many', () => {
+    const dropped: string[] = [];
+    const known = new KnownSpaces(observed, ({ name }) => dropped.push(name));
+    const kept = known.of('kept', () => space('kept'));
+    say(kept);
+    observed.refresh(ENDPOINT);
+    expect(known.of('kept', () => space('another'))).toBe(kept);
+    for (let i = 0; i < 6; i++) known.of(`${i}`, () => space(`${i}`));
+    expect(dropped.length).toBeGreaterThan(2);
+    expect(dropped).not.toContain('kept');
+    expect(known.of('kept', () => space('another'))).toBe(kept);
+  });
+});
