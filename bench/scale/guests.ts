@@ -1,3 +1,4 @@
+import { StoreWatch } from '../../src/accel/index.ts';
 import { openHost } from '../../src/host/registry.ts';
 import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
 import { READ_WRITE } from '../../src/memory/access.ts';
@@ -34,7 +35,13 @@ export function scaleGuest(target: ScaleTarget, spaces: number): ScaleGuest {
   const ram = kernel.allocate((RAM_PAGES + 8 * spaces) * 4096);
   const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
   const guest = { spapr, 'virtio-iommu': virtio, riscv }[target](memory, spaces);
-  const machine = new Machine({ memory, target: guest.target, host: openHost('iommufd', kernel), schedule: () => {} });
+  const machine = new Machine({
+    memory,
+    target: guest.target,
+    host: openHost('iommufd', kernel),
+    watch: new StoreWatch(),
+    schedule: () => {},
+  });
   const plug = (space: number) => machine.passThrough(endpointOf(space), `/dev/vfio/devices/vfio${space}`);
   for (let space = 0; space < spaces; space++) plug(space);
   const replug = (space: number) => {
