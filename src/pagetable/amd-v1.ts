@@ -62,8 +62,16 @@ const LO = ~0xfff;
 const RW = 3;
 const RWX = 7;
 const WRITES = 2;
-/** For the test that compares what is repeated here with `fields` of the description: masks of the low half, of the high half, and both of the address. */
-export const REPEATED = { low: { PR, A, D, nextLevel: LEVEL_BITS }, high: { U, FC, IR, IW }, address: { address: [LO, HI] } } as const;
+/**
+ * For the test that compares what is repeated here with `fields` of the description: masks of the low half, of the high half, and both of
+ * the address; `access` with src/memory/access.ts.
+ */
+export const REPEATED = {
+  low: { PR, A, D, nextLevel: LEVEL_BITS },
+  high: { U, FC, IR, IW },
+  address: { address: [LO, HI] },
+  access: { RW, RWX, WRITES },
+} as const;
 
 /** lg2 of the largest size that can be encoded: bits 51:12 hold the ones, the zero that ends them, and an address. */
 const LARGEST_LG2 = 51;

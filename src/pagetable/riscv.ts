@@ -40,11 +40,19 @@ const RSW_HI = 0x1800_0000;
 const PBMT_HI = 0x6000_0000;
 const PBMT_SHIFT = 29;
 const N_HI = 0x8000_0000 | 0;
-/** For the test that compares what is repeated here with `fields` of the description: masks of the low half, of the high half, and both of the address. */
+/** READ, WRITE and EXECUTE, here because the compiler folds a module's own constants only. */
+const RWX = 7;
+const WRITING = 2;
+const AS_SUPERVISOR = 8;
+/**
+ * For the test that compares what is repeated here with `fields` of the description: masks of the low half, of the high half, and both of
+ * the address; `access` with src/memory/access.ts.
+ */
 export const REPEATED = {
   low: { V: PTE_V, R: PTE_R, W: PTE_W, X: PTE_X, U: PTE_U, G: PTE_G, A: PTE_A, D: PTE_D },
   high: { PBMT: PBMT_HI, N: N_HI },
   address: { PPN: [-0x400, PPN_HI] },
+  access: { RWX, WRITING, AS_SUPERVISOR },
 } as const;
 
 /** PBMT values (chapter "Svpbmt"), what a walk leaves in OUT_TYPE. */
@@ -57,11 +65,6 @@ export const OUT_LEAF = OUT_LENGTH;
 export const PROBE = 1 << 8;
 /** A wish: a leaf that grants writing is marked dirty (18.5.1: an implicit access may, ahead of an update of the first stage's entry). */
 export const MARK_DIRTY = 1 << 9;
-
-/** READ, WRITE and EXECUTE, here because the compiler folds a module's own constants only. */
-const RWX = 7;
-const WRITING = 2;
-const AS_SUPERVISOR = 8;
 
 const READ_EXECUTE = READ | EXECUTE;
 

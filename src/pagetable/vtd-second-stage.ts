@@ -49,8 +49,11 @@ const SNP = 1 << 11;
 const HI = 0xf_ffff;
 const LO = ~0xfff;
 const RW = 3;
-/** For the test that compares what is repeated here with `fields` of the description: masks of the low half, of the high half, and both of the address. */
-export const REPEATED = { low: { R, W, X, PS, A, D, SNP }, high: {}, address: { address: [LO, HI] } } as const;
+/**
+ * For the test that compares what is repeated here with `fields` of the description: masks of the low half, of the high half, and both of
+ * the address; `access` with src/memory/access.ts.
+ */
+export const REPEATED = { low: { R, W, X, PS, A, D, SNP }, high: {}, address: { address: [LO, HI] }, access: { RW } } as const;
 
 const RETRIES = 16;
 

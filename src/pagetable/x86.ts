@@ -51,8 +51,16 @@ const DIRTY_FOR_WRITE = 5;
 const HI = 0xf_ffff;
 const LO = ~0xfff;
 const PRIVILEGE = 8;
-/** For the test that compares what is repeated here with `fields` of the description: masks of the low half, of the high half, and both of the address. */
-export const REPEATED = { low: { P, RW, US, PWT, PCD, A, D, PS }, high: { XD }, address: { address: [LO, HI] } } as const;
+/**
+ * For the test that compares what is repeated here with `fields` of the description: masks of the low half, of the high half, and both of
+ * the address; `access` with src/memory/access.ts.
+ */
+export const REPEATED = {
+  low: { P, RW, US, PWT, PCD, A, D, PS },
+  high: { XD },
+  address: { address: [LO, HI] },
+  access: { PRIVILEGE, WRITE: D >> DIRTY_FOR_WRITE },
+} as const;
 
 /** How often a walk looks again at an entry that somebody else changed while it was setting an accessed bit. */
 const RETRIES = 16;

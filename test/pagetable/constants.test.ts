@@ -40,7 +40,12 @@ test.each(formats)('%s repeats its fields as they are declared', (_, { fields },
   for (const [name, masks] of Object.entries(address)) expect([name, masks.map((mask) => mask | 0)]).toEqual([name, halves(fields[name])]);
 });
 
-test('permissions, where formats repeat them, are READ, WRITE, EXECUTE, PRIVILEGED', () => {
-  expect([READ_WRITE, READ | WRITE | EXECUTE, WRITE, PRIVILEGED]).toEqual([3, 7, 2, 8]);
+test('permissions and privilege, where formats repeat them, are those of src/memory/access.ts', () => {
+  const RW = READ_WRITE;
+  const RWX = READ | WRITE | EXECUTE;
+  expect(amd.REPEATED.access).toEqual({ RW, RWX, WRITES: WRITE });
+  expect(riscv.REPEATED.access).toEqual({ RWX, WRITING: WRITE, AS_SUPERVISOR: PRIVILEGED });
+  expect(vtd.REPEATED.access).toEqual({ RW });
+  expect(x86.REPEATED.access).toEqual({ PRIVILEGE: PRIVILEGED, WRITE });
   expect([vtd.REPEATED.low.R, vtd.REPEATED.low.W, vtd.REPEATED.low.X]).toEqual([READ, WRITE, EXECUTE]);
 });

@@ -32,6 +32,8 @@ const STAGES = 64;
 /** VERDICT.pass and VERDICT.translate, for the hot path. */
 const PASS = 0;
 const TRANSLATE = 4;
+/** For the test that compares them with their declarations. */
+export const REPEATED = { PASS, TRANSLATE } as const;
 /** lo >>> 20 of addresses that interrupts are written to. */
 const INTERRUPT_RANGE = 0xfee;
 

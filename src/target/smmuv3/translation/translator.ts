@@ -14,6 +14,8 @@ import { Walks } from './walks.ts';
 
 /** VERDICT.translate, for the hot path. */
 const TRANSLATE = 0;
+/** For the test that compares them with their declarations. */
+export const REPEATED = { TRANSLATE } as const;
 /** Bit 55, and the bits above it. */
 const UPPER = 1 << 23;
 const TOP = 0xff << 24;

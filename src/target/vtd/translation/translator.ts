@@ -12,6 +12,8 @@ import type { Stages } from './stages.ts';
 /** Requests that the IOTLB knows nothing of: of a supervisor, or to execute. Here because the compiler folds a module's own constants only. */
 const SPECIAL = 12;
 const RW = 3;
+/** For the test that compares them with their declarations. */
+export const REPEATED = { SPECIAL, RW } as const;
 /** No device's number, and no address space's. */
 const NOBODY = -0x8000_0000;
 /** lg2 of the interrupt address range, FEEx_xxxxh, and of the bytes for which a pass-through answer holds. */
