@@ -3,6 +3,7 @@
  * them; `main` samples as bench/worker.ts does: CHECKED batches for the checksum, as many milliseconds of warm-up as are
  * measured, then the median time of a batch. First argument: the milliseconds; the others go to `setup`.
  */
+#pragma once
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

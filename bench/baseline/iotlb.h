@@ -1,0 +1,177 @@
+/* The cache of src/memory/iotlb.ts: interned tags, places and page sizes alike, addresses as C has them. */
+#include "bench.h"
+
+#define WAYS 4
+#define TAGS 4096
+#define SPACES 1024
+#define RANGE_PAGES 4096
+#define NO_CONTEXT 0xffffffffu
+
+struct entry {
+	uint64_t key; /* address >> lg2, and lg2 in bits 63:56 */
+	uint64_t delta;
+	uint32_t tag, tag_at, info, unused;
+};
+
+struct known {
+	uint32_t space, context, tag, unused;
+};
+
+static struct iotlb {
+	struct entry *entries;
+	uint32_t mask;
+	struct known known[TAGS];
+	uint32_t old_tags[SPACES], last_tag, victim;
+	uint32_t space, context, tag, tag_at, salt;
+	int sizes[64], size_count, first_size;
+	uint64_t out;
+	uint32_t permission, type;
+} tlb;
+
+static inline int is_old(uint32_t tag_at, uint32_t tag)
+{
+	return !tag || tlb.known[tag_at].tag != tag || tag <= tlb.old_tags[tlb.known[tag_at].space % SPACES];
+}
+
+static __attribute__((noinline)) void select_tag(uint32_t space, uint32_t context)
+{
+	uint32_t set = (space * 0x61c88647u + context) % (TAGS / WAYS) * WAYS, at = TAGS;
+	for (uint32_t i = set; i < set + WAYS; i++) {
+		if (tlb.known[i].space == space && tlb.known[i].context == context) {
+			at = i;
+			break;
+		}
+		if (at == TAGS && is_old(i, tlb.known[i].tag))
+			at = i;
+	}
+	if (at == TAGS)
+		at = set + (tlb.victim = (tlb.victim + 1) % WAYS);
+	struct known *known = &tlb.known[at];
+	if (known->space != space || known->context != context || known->tag <= tlb.old_tags[space % SPACES])
+		*known = (struct known){ space, context, ++tlb.last_tag, 0 };
+	tlb.space = space;
+	tlb.context = context;
+	tlb.tag = known->tag;
+	tlb.tag_at = at;
+	tlb.salt = tlb.tag * 0x1b873593u;
+}
+
+static inline void select_context(uint32_t space, uint32_t context)
+{
+	if (space != tlb.space || context != tlb.context)
+		select_tag(space, context);
+}
+
+static inline void make_iotlb(uint32_t capacity)
+{
+	tlb.first_size = 12;
+	select_tag(0, 0);
+	tlb.entries = allocate(capacity * sizeof(struct entry));
+	tlb.mask = capacity - 1;
+}
+
+static inline uint64_t key_of(uint64_t address, int lg2)
+{
+	return address >> lg2 | (uint64_t)lg2 << 56;
+}
+
+static inline uint32_t home(uint64_t key)
+{
+	uint32_t low = key;
+	return (low + (low >> 9) + (low >> 18) + (uint32_t)(key >> 32) + tlb.salt) & tlb.mask;
+}
+
+static inline int answer(const struct entry *e, uint64_t address, int lg2)
+{
+	tlb.out = address ^ e->delta;
+	tlb.permission = e->info & 0xff;
+	tlb.type = e->info >> 8;
+	return lg2;
+}
+
+static __attribute__((noinline)) int lookup_elsewhere(uint64_t address, uint32_t wish)
+{
+	for (int i = 0; i < tlb.size_count; i++) {
+		uint64_t key = key_of(address, tlb.sizes[i]);
+		uint32_t first = home(key);
+		for (int way = 0; way < WAYS; way++) {
+			struct entry *e = &tlb.entries[(first + way) & tlb.mask];
+			if (e->key != key || e->tag != tlb.tag || (e->info & wish) != wish)
+				continue;
+			tlb.first_size = tlb.sizes[i];
+			return answer(e, address, tlb.sizes[i]);
+		}
+	}
+	return -1;
+}
+
+static inline int lookup(uint32_t space, uint32_t context, uint64_t address, uint32_t wish)
+{
+	select_context(space, context);
+	int lg2 = tlb.first_size;
+	uint64_t key = key_of(address, lg2);
+	struct entry *e = &tlb.entries[home(key)];
+	if (e->key == key && e->tag == tlb.tag && (e->info & wish) == wish)
+		return answer(e, address, lg2);
+	return lookup_elsewhere(address, wish);
+}
+
+static inline struct entry *place(uint64_t key)
+{
+	uint32_t first = home(key);
+	struct entry *place = 0;
+	for (int way = 0; way < WAYS; way++) {
+		struct entry *e = &tlb.entries[(first + way) & tlb.mask];
+		if (e->key == key && e->tag == tlb.tag)
+			return e;
+		if (!place && is_old(e->tag_at, e->tag))
+			place = e;
+	}
+	return place ? place : &tlb.entries[(first + (tlb.victim = (tlb.victim + 1) % WAYS)) & tlb.mask];
+}
+
+static __attribute__((noinline)) void fill(uint32_t space, uint32_t context, uint64_t address, int lg2, uint64_t out, uint32_t info)
+{
+	select_context(space, context);
+	uint64_t key = key_of(address, lg2);
+	*place(key) = (struct entry){ key, address ^ out, tlb.tag, tlb.tag_at, info, 0 };
+	for (int i = 0; i < tlb.size_count; i++)
+		if (tlb.sizes[i] == lg2)
+			return;
+	tlb.sizes[tlb.size_count++] = lg2;
+}
+
+static inline void invalidate_space(uint32_t space)
+{
+	tlb.old_tags[space % SPACES] = tlb.last_tag;
+	select_tag(tlb.space, tlb.context);
+}
+
+static inline void invalidate_context(uint32_t space, uint32_t context)
+{
+	select_tag(space, context);
+	tlb.known[tlb.tag_at].tag = 0;
+	select_tag(space, context);
+}
+
+/* Page frame numbers. */
+static inline void invalidate_range(uint32_t space, uint32_t context, uint64_t first, uint64_t last)
+{
+	select_tag(space, context);
+	for (int i = 0; i < tlb.size_count; i++) {
+		int up = tlb.sizes[i] - 12;
+		if ((last >> up) - (first >> up) >= RANGE_PAGES) {
+			invalidate_context(space, context);
+			return;
+		}
+		for (uint64_t page = first >> up; page <= last >> up; page++) {
+			uint64_t key = page | (uint64_t)tlb.sizes[i] << 56;
+			uint32_t at = home(key);
+			for (int way = 0; way < WAYS; way++) {
+				struct entry *e = &tlb.entries[(at + way) & tlb.mask];
+				if (e->key == key && e->tag == tlb.tag)
+					e->tag = 0;
+			}
+		}
+	}
+}
