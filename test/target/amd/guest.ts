@@ -1,9 +1,9 @@
 import { hiOf, loOf } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { AmdV1Table } from '../../../src/pagetable/amd-v1.ts';
-import type { TableAllocator } from '../../../src/pagetable/page-table.ts';
 import { X86Table } from '../../../src/pagetable/x86.ts';
 import { AmdIommu, type AmdIommuOptions } from '../../../src/target/amd/index.ts';
+import { GuestPages } from '../guest-pages.ts';
 
 export const RAM_PAGES = 512;
 /** Pages that the driver uses: device table (of 256 devices), command buffer, event log, PPR log, where completions are stored. */
@@ -41,26 +41,6 @@ export const Reg = {
 /** IommuEn, EventLogEn, CmdBufEn, PprLogEn, PprEn, GTEn, GCR3TRPMode. */
 export const ON = 1n | (1n << 2n) | (1n << 12n) | (1n << 13n) | (1n << 15n) | (1n << 16n) | (1n << 58n);
 
-class Pool implements TableAllocator {
-  readonly #memory: GuestMemory;
-  #next = POOL;
-
-  constructor(memory: GuestMemory) {
-    this.#memory = memory;
-  }
-
-  allocate(pages: number): number {
-    if (this.#next + pages > POOL_END) return -1;
-    const page = this.#next;
-    this.#next += pages;
-    const zeros = new Uint8Array(4096 * pages);
-    this.#memory.write(0, page * 4096, zeros, 0, zeros.length);
-    return page;
-  }
-
-  free(): void {}
-}
-
 /** What a device table entry is made of. */
 export interface Dte {
   readonly v?: boolean;
@@ -80,7 +60,7 @@ export interface Dte {
 
 export class Guest {
   readonly memory: GuestMemory;
-  readonly pool: Pool;
+  readonly pool: GuestPages;
   readonly iommu: AmdIommu;
   readonly interrupts: unknown[] = [];
   readonly responses: unknown[] = [];
@@ -88,7 +68,7 @@ export class Guest {
 
   constructor(options: Partial<AmdIommuOptions> = {}, memory = GuestMemory.ofBytes(RAM_PAGES * 4096)) {
     this.memory = memory;
-    this.pool = new Pool(memory);
+    this.pool = new GuestPages(memory, POOL, POOL_END);
     this.iommu = new AmdIommu({
       memory,
       interrupt: (message) => void this.interrupts.push(message),

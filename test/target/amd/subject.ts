@@ -4,6 +4,7 @@ import type { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import type { PageTable } from '../../../src/pagetable/page-table.ts';
 import type { AmdIommu } from '../../../src/target/amd/index.ts';
 import type { TargetFixture, TargetSubject } from '../suite.ts';
+import { type TableEdit, tableEdits } from '../table-edits.ts';
 import { completionWait, Guest, invalidateAll, invalidateDevice, invalidatePages, ON, RAM_PAGES, Reg } from './guest.ts';
 
 const DEVICES = [8, 16] as const;
@@ -11,15 +12,7 @@ const DEVICES = [8, 16] as const;
 type Flush = 'all' | 'domain' | 'pages' | 'range';
 /** Tables 0 and 1 are host tables, table 2 is the guest table of PASID 0; domains are table and nesting. */
 type Step =
-  | {
-      readonly do: 'map' | 'unmap';
-      readonly table: number;
-      readonly pfn: number;
-      readonly to: number;
-      readonly pages: number;
-      readonly permission: number;
-      readonly flush: Flush;
-    }
+  | TableEdit<Flush>
   | {
       readonly do: 'device';
       readonly device: number;
@@ -111,17 +104,16 @@ class AmdFixture implements TargetFixture<Step> {
 const step: fc.Arbitrary<Step> = fc.oneof(
   {
     weight: 8,
-    arbitrary: fc.record({
-      do: fc.constantFrom('map' as const, 'map' as const, 'unmap' as const),
-      table: fc.nat(2),
+    arbitrary: tableEdits<Flush>({
+      tables: 3,
       pfn: fc.oneof(
         fc.nat(60),
         fc.nat(60).map((page) => 0xfedf0 + page),
       ),
       to: fc.nat(RAM_PAGES + 8),
-      pages: fc.integer({ min: 1, max: 40 }),
-      permission: fc.constantFrom(1, 3, 3, 2),
-      flush: fc.constantFrom<Flush>('all', 'domain', 'pages', 'range'),
+      pages: 40,
+      permissions: [1, 3, 3, 2],
+      flushes: ['all', 'domain', 'pages', 'range'],
     }),
   },
   {

@@ -1,8 +1,8 @@
 import { hiOf, loOf } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
-import type { TableAllocator } from '../../../src/pagetable/page-table.ts';
 import { type RiscvMode, RiscvTable } from '../../../src/pagetable/riscv.ts';
 import { RiscvIommu, type RiscvIommuConfig, type RiscvIommuSurroundings } from '../../../src/target/riscv/index.ts';
+import { GuestPages } from '../guest-pages.ts';
 
 /** Every feature of version 1.0 and its extensions, both kinds of interrupt, 46 bits of physical address. */
 export const EVERYTHING =
@@ -52,39 +52,11 @@ export interface GuestTable {
   readonly table: RiscvTable;
 }
 
-/** Guest pages for tables, and where the driver has them. */
-class Pool implements TableAllocator {
-  readonly #memory: GuestMemory;
-  readonly #free: number[] = [];
-  #next: number;
-  readonly #end: number;
-
-  constructor(memory: GuestMemory, first: number, end: number) {
-    this.#memory = memory;
-    this.#next = first;
-    this.#end = end;
-  }
-
-  allocate(pages: number): number {
-    let pfn = pages === 1 ? (this.#free.pop() ?? -1) : -1;
-    if (pfn < 0) {
-      pfn = Math.ceil(this.#next / pages) * pages;
-      if (pfn + pages > this.#end) return -1;
-      this.#next = pfn + pages;
-    }
-    for (let at = 0; at < pages * 4096; at += 8) this.#memory.store64(0, pfn * 4096 + at, 0, 0);
-    return pfn;
-  }
-  free(pfn: number, pages: number): void {
-    if (pages === 1) this.#free.push(pfn);
-  }
-}
-
 /** A guest's driver: its tables and queues in guest memory, and the IOMMU that it drives. The IOMMU uses a one-level directory. */
 export class Guest {
   iommu: RiscvIommu;
   readonly memory: GuestMemory;
-  readonly pool: Pool;
+  readonly pool: GuestPages;
   readonly config: RiscvIommuConfig;
 
   constructor(
@@ -95,7 +67,7 @@ export class Guest {
   ) {
     this.config = { capabilities: EVERYTHING, ...config };
     this.memory = memory;
-    this.pool = new Pool(memory, POOL, Math.floor(ramPages * 0.75));
+    this.pool = new GuestPages(memory, POOL, Math.floor(ramPages * 0.75));
     this.iommu = new RiscvIommu(this.config, { memory, ...surroundings });
   }
 

@@ -3,6 +3,7 @@ import { hiOf, loOf } from '../../../src/memory/address.ts';
 import type { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import type { RiscvIommu } from '../../../src/target/riscv/index.ts';
 import type { TargetFixture, TargetSubject } from '../suite.ts';
+import { type TableEdit, tableEdits } from '../table-edits.ts';
 import { type Context, fence, Guest, type GuestTable, invalDdt, invalGvma, invalPdt, invalVma, invalVmaRange, Reg } from './guest.ts';
 
 const RAM_PAGES = 512;
@@ -26,15 +27,7 @@ type Flush = 'all' | 'process' | 'pages' | 'range';
 
 /** What the driver does: edits of its tables with the invalidations that they need, contexts, modes. */
 type Step =
-  | {
-      readonly do: 'map' | 'unmap';
-      readonly table: number;
-      readonly pfn: number;
-      readonly to: number;
-      readonly pages: number;
-      readonly permission: number;
-      readonly flush: Flush;
-    }
+  | TableEdit<Flush>
   | {
       readonly do: 'context';
       readonly device: number;
@@ -144,17 +137,16 @@ class RiscvFixture implements TargetFixture<Step> {
   }
 }
 
-const edit = fc.record({
-  do: fc.constantFrom('map', 'map', 'unmap'),
-  table: fc.nat(4),
+const edit = tableEdits<Flush>({
+  tables: 5,
   pfn: fc.oneof(
     fc.nat(40),
     fc.nat(40).map((page) => 0x3ff_ffe0 + page),
   ),
   to: fc.nat(RAM_PAGES + 8),
-  pages: fc.integer({ min: 1, max: 24 }),
-  permission: fc.constantFrom(1, 3, 7, 5),
-  flush: fc.constantFrom<Flush>('all', 'process', 'pages', 'range'),
+  pages: 24,
+  permissions: [1, 3, 7, 5],
+  flushes: ['all', 'process', 'pages', 'range'],
 });
 
 const step: fc.Arbitrary<Step> = fc.oneof(

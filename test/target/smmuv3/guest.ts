@@ -1,7 +1,6 @@
 import { hiOf, loOf } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { ArmTable, type ArmTableConfig } from '../../../src/pagetable/arm.ts';
-import type { TableAllocator } from '../../../src/pagetable/page-table.ts';
 import { type Field, get, put, putWide, type WideField } from '../../../src/target/fields.ts';
 import { Smmuv3, type Smmuv3Options } from '../../../src/target/smmuv3/index.ts';
 import { CD } from '../../../src/target/smmuv3/spec/cd.ts';
@@ -9,6 +8,7 @@ import { OPCODE } from '../../../src/target/smmuv3/spec/commands.ts';
 import { RECORD } from '../../../src/target/smmuv3/spec/events.ts';
 import { REG } from '../../../src/target/smmuv3/spec/registers.ts';
 import { STE } from '../../../src/target/smmuv3/spec/ste.ts';
+import { GuestPages } from '../guest-pages.ts';
 
 export const RAM_PAGES = 512;
 /** Pages that the driver uses: stream table of 256 streams, commands, events, page requests, descriptors; then a pool for tables. */
@@ -39,26 +39,6 @@ export function structure<Structure extends Fields>(fields: Structure, values: V
   return made;
 }
 
-class Pool implements TableAllocator {
-  readonly #memory: GuestMemory;
-  #next = POOL;
-
-  constructor(memory: GuestMemory) {
-    this.#memory = memory;
-  }
-
-  allocate(pages: number): number {
-    const first = Math.ceil(this.#next / pages) * pages;
-    if (first + pages > POOL_END) return -1;
-    this.#next = first + pages;
-    const zeros = new Uint8Array(4096 * pages);
-    this.#memory.write(0, first * 4096, zeros, 0, zeros.length);
-    return first;
-  }
-
-  free(): void {}
-}
-
 export type TableOptions = Partial<Omit<ArmTableConfig, 'root' | 'allocator'>>;
 export interface Table {
   readonly table: ArmTable;
@@ -69,7 +49,7 @@ export interface Table {
 /** What a driver does, with a stream table of 256 entries, one level. */
 export class Guest {
   readonly memory: GuestMemory;
-  readonly pool: Pool;
+  readonly pool: GuestPages;
   readonly smmu: Smmuv3;
   readonly interrupts: string[] = [];
   readonly messages: [bigint, number][] = [];
@@ -80,7 +60,7 @@ export class Guest {
 
   constructor(options: Partial<Smmuv3Options> = {}, memory = GuestMemory.ofBytes(RAM_PAGES * 4096)) {
     this.memory = memory;
-    this.pool = new Pool(memory);
+    this.pool = new GuestPages(memory, POOL, POOL_END);
     this.smmu = new Smmuv3({
       memory,
       interrupt: (source) => void this.interrupts.push(source),

@@ -5,6 +5,7 @@ import type { Smmuv3 } from '../../../src/target/smmuv3/index.ts';
 import { REG } from '../../../src/target/smmuv3/spec/registers.ts';
 import { CONFIG } from '../../../src/target/smmuv3/spec/ste.ts';
 import type { TargetFixture, TargetSubject } from '../suite.ts';
+import { type TableEdit, tableEdits } from '../table-edits.ts';
 import {
   CONTEXTS,
   type Command,
@@ -32,15 +33,7 @@ const STREAMS = [8, 16] as const;
 type Flush = 'all' | 'asid' | 'pages' | 'range';
 /** Tables 0 and 1 are stage 1 tables, 2 and 3 stage 2 tables. */
 type Step =
-  | {
-      readonly do: 'map' | 'unmap';
-      readonly table: number;
-      readonly pfn: number;
-      readonly to: number;
-      readonly pages: number;
-      readonly permission: number;
-      readonly flush: Flush;
-    }
+  | TableEdit<Flush>
   | {
       readonly do: 'stream';
       readonly stream: number;
@@ -139,14 +132,13 @@ function withVmid([low, high]: Command, vmid: number): Command {
 const step: fc.Arbitrary<Step> = fc.oneof(
   {
     weight: 8,
-    arbitrary: fc.record({
-      do: fc.constantFrom('map' as const, 'map' as const, 'unmap' as const),
-      table: fc.nat(3),
+    arbitrary: tableEdits<Flush>({
+      tables: 4,
       pfn: fc.nat(60),
       to: fc.nat(RAM_PAGES + 80),
-      pages: fc.integer({ min: 1, max: 40 }),
-      permission: fc.constantFrom(1, 3, 3, 2, 7),
-      flush: fc.constantFrom<Flush>('all', 'asid', 'pages', 'range'),
+      pages: 40,
+      permissions: [1, 3, 3, 2, 7],
+      flushes: ['all', 'asid', 'pages', 'range'],
     }),
   },
   {

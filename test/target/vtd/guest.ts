@@ -1,9 +1,9 @@
 import { hiOf, joinHiLo, loOf } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
-import type { TableAllocator } from '../../../src/pagetable/page-table.ts';
 import { VtdSecondStageTable } from '../../../src/pagetable/vtd-second-stage.ts';
 import { X86Table } from '../../../src/pagetable/x86.ts';
 import { VtdIommu, type VtdIommuOptions, type VtdSurroundings } from '../../../src/target/vtd/index.ts';
+import { GuestPages } from '../guest-pages.ts';
 
 /** Everything that can be there. */
 export const EVERYTHING: VtdIommuOptions = {
@@ -78,30 +78,6 @@ export const pasidPages = (did: number, pasid: number, pfn: number, am = 0): Des
 ];
 export const wait = (data = 1): Descriptor => [0x25n | (BigInt(data) << 32n), BigInt(STATUS) << 12n];
 
-/** Guest pages for tables, and where the driver has them. */
-class Pool implements TableAllocator {
-  readonly #memory: GuestMemory;
-  readonly #free: number[] = [];
-  #next: number;
-  readonly #end: number;
-
-  constructor(memory: GuestMemory, first: number, end: number) {
-    this.#memory = memory;
-    this.#next = first;
-    this.#end = end;
-  }
-
-  allocate(): number {
-    const pfn = this.#free.pop() ?? (this.#next < this.#end ? this.#next++ : -1);
-    if (pfn < 0) return -1;
-    for (let at = 0; at < 4096; at += 8) this.#memory.store64(0, pfn * 4096 + at, 0, 0);
-    return pfn;
-  }
-  free(pfn: number): void {
-    this.#free.push(pfn);
-  }
-}
-
 /** A PASID table entry (9.6). */
 export interface PasidEntry {
   readonly pgtt: number;
@@ -120,7 +96,7 @@ export interface PasidEntry {
 export class Guest {
   iommu: VtdIommu;
   readonly memory: GuestMemory;
-  readonly pool: Pool;
+  readonly pool: GuestPages;
   readonly options: VtdIommuOptions;
   tail = 0;
 
@@ -132,7 +108,7 @@ export class Guest {
   ) {
     this.options = options;
     this.memory = memory;
-    this.pool = new Pool(memory, POOL, Math.floor(ramPages * 0.5));
+    this.pool = new GuestPages(memory, POOL, Math.floor(ramPages * 0.5));
     this.iommu = new VtdIommu(options, { memory, ...surroundings });
   }
 
@@ -229,12 +205,12 @@ export class Guest {
   }
 
   secondStage(levels: 3 | 4 | 5 = 4): { root: number; table: VtdSecondStageTable } {
-    const root = this.pool.allocate();
+    const root = this.pool.allocate(1);
     return { root, table: new VtdSecondStageTable(this.memory, { levels, root, allocator: this.pool }) };
   }
 
   firstStage(levels: 4 | 5 = 4): { root: number; table: X86Table } {
-    const root = this.pool.allocate();
+    const root = this.pool.allocate(1);
     return { root, table: new X86Table(this.memory, { levels, root, allocator: this.pool }) };
   }
 

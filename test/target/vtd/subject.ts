@@ -4,6 +4,7 @@ import type { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import type { PageTable } from '../../../src/pagetable/page-table.ts';
 import type { VtdIommu, VtdIommuOptions } from '../../../src/target/vtd/index.ts';
 import type { TargetFixture, TargetSubject } from '../suite.ts';
+import { type TableEdit, tableEdits } from '../table-edits.ts';
 import {
   Cmd,
   contextDevice,
@@ -28,15 +29,7 @@ type Flush = 'all' | 'domain' | 'pages' | 'range' | 'registers';
 
 /** What the driver does: edits of its tables with the invalidations that they need, entries, modes. Tables 0 and 1 are second stages, 2 and 3 first ones. */
 export type Step =
-  | {
-      readonly do: 'map' | 'unmap';
-      readonly table: number;
-      readonly pfn: number;
-      readonly to: number;
-      readonly pages: number;
-      readonly permission: number;
-      readonly flush: Flush;
-    }
+  | TableEdit<Flush>
   | { readonly do: 'entry'; readonly device: number; readonly second: number; readonly first: number; readonly wrong: bigint }
   | { readonly do: 'translation'; readonly on: boolean };
 
@@ -122,9 +115,8 @@ class VtdFixture implements TargetFixture<Step> {
   }
 }
 
-const edit = fc.record({
-  do: fc.constantFrom('map', 'map', 'unmap'),
-  table: fc.nat(1),
+const edit = tableEdits<Flush>({
+  tables: 2,
   pfn: fc.oneof(
     fc.nat(40),
     fc.nat(40).map((page) => 0xfedf0 + page),
@@ -133,9 +125,9 @@ const edit = fc.record({
     fc.nat(RAM_PAGES + 8),
     fc.nat(24).map((page) => 0xfedf0 + page),
   ),
-  pages: fc.integer({ min: 1, max: 24 }),
-  permission: fc.constantFrom(1, 3, 3, 2),
-  flush: fc.constantFrom<Flush>('all', 'domain', 'pages', 'range', 'registers'),
+  pages: 24,
+  permissions: [1, 3, 3, 2],
+  flushes: ['all', 'domain', 'pages', 'range', 'registers'],
 });
 const firstStageEdit = edit.map((step) => ({ ...step, table: step.table + 2, permission: step.permission === 2 ? 3 : step.permission }));
 const wrong = fc.constantFrom(0n, 0n, 0n, 0n, 0n, 1n << 11n, 1n << 10n, 1n << 5n);

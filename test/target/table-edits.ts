@@ -1,0 +1,35 @@
+import { fc } from '@fast-check/vitest';
+
+/** What a driver does with one of its tables: an edit, and the invalidations that it sends afterwards. */
+export interface TableEdit<Flush extends string> {
+  readonly do: 'map' | 'unmap';
+  readonly table: number;
+  readonly pfn: number;
+  readonly to: number;
+  readonly pages: number;
+  readonly permission: number;
+  readonly flush: Flush;
+}
+
+interface Edits<Flush extends string> {
+  readonly tables: number;
+  readonly pfn: fc.Arbitrary<number>;
+  readonly to: fc.Arbitrary<number>;
+  /** At most. */
+  readonly pages: number;
+  readonly permissions: readonly number[];
+  readonly flushes: readonly Flush[];
+}
+
+/** Edits of tables 0 to `tables` - 1, two of three of which map. */
+export function tableEdits<Flush extends string>(edits: Edits<Flush>): fc.Arbitrary<TableEdit<Flush>> {
+  return fc.record({
+    do: fc.constantFrom('map', 'map', 'unmap'),
+    table: fc.nat(edits.tables - 1),
+    pfn: edits.pfn,
+    to: edits.to,
+    pages: fc.integer({ min: 1, max: edits.pages }),
+    permission: fc.constantFrom(...edits.permissions),
+    flush: fc.constantFrom(...edits.flushes),
+  });
+}
