@@ -87,6 +87,27 @@ describe.each(['iommufd', 'vfio-type1'])('Binder over %s', (hostKind) => {
     expect(binder.counters()).toEqual([]);
   });
 
+  test.each([
+    ['at once: detached when it is asked again', 1, false],
+    ['for good: closed', Number.POSITIVE_INFINITY, true],
+  ])('a device that narrows what its space was promised, and cannot be taken out %s', (_, times, closed) => {
+    kernel = simKernel({ iommus: [{ aperture: { first: 0n, last: 0x101_ffffn } }], devices: [{ name: 'vfio0' }] });
+    host = openHost(hostKind, kernel);
+    const ram = kernel.allocate(64 * 4096);
+    binder = new Binder(host, new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]), { moved });
+    const [{ path, name, group }] = kernel.devices;
+    const device = host.openDevice(hostKind === 'iommufd' ? path : `/dev/vfio/${group.number}#${name}`);
+    const kind = hostKind === 'iommufd' ? DETACH : 'VFIO_GROUP_UNSET_CONTAINER';
+    kernel.hooks.fail({ kind, nth: 1, errno: errno.EIO, times });
+    // What the space maps lies within the hardware's aperture, and half of what it promises does not.
+    expect(binder.add(1, device, spaceAt(0))).toBe(-errno.ERANGE);
+    expect(kernel.hooks.counts.get(kind), 'it was in').toBeGreaterThan(1);
+    expect([device.attachment, device.closed, reaches(kernel.devices[0])]).toEqual([null, closed, null]);
+    binder.close();
+    host.close();
+    expect(kernel.live()['descriptors']).toBe(0);
+  });
+
   test('a refused attach leaves an endpoint where it was when the target can take it back, and blocked when the guest cannot', () => {
     const kind = hostKind === 'iommufd' ? 'IOMMU_IOAS_MAP' : 'VFIO_IOMMU_MAP_DMA';
     for (const owner of ['target', 'guest'] as const) {

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { errno } from '../../src/host/errno.ts';
 import { smmuv3Stage1, vtdStage1 } from '../../src/host/iommufd/index.ts';
+import type { PortMemory } from '../../src/host/port.ts';
 import { DMA_BLOCKED, DMA_FORBIDDEN, DMA_PENDING, DMA_UNMAPPED, type IommuConfig, vtd } from '../../src/host/sim/index.ts';
 import { READ, READ_WRITE, WRITE } from '../../src/memory/access.ts';
 import { X86Table } from '../../src/pagetable/x86.ts';
@@ -244,6 +245,25 @@ describe('VT-d first stage', () => {
     expect(one.attachPasid(device, 1 << 20)).toBe(-errno.EINVAL);
     expect(device.detachPasid(5)).toBe(0);
     expect(sim.dmaRead(BigInt(IOVA) << 12n, new Uint8Array(1), 5)).toBe(DMA_BLOCKED);
+    host.close();
+  });
+
+  test('a PASID that the kernel does not detach keeps neither the others nor the device: the first failure is what closing returns', () => {
+    const { kernel, host, device, space } = nested();
+    const plain = host.createPageTable(device, space, { forPasid: true });
+    expect(plain.attach(device)).toBe(0);
+    for (const pasid of [5, 6, 7]) expect(plain.attachPasid(device, pasid)).toBe(0);
+    const before = kernel.hooks.counts.get('VFIO_DEVICE_DETACH_IOMMUFD_PT') ?? 0;
+    const region = kernel.mmap(device.fd, 4096, 0n) as PortMemory;
+    kernel.hooks.fail({ kind: 'VFIO_DEVICE_DETACH_IOMMUFD_PT', nth: 1, errno: errno.EIO });
+    kernel.hooks.fail({ kind: 'VFIO_DEVICE_DETACH_IOMMUFD_PT', nth: 4, errno: errno.ENOMEM });
+    expect(device.close()?.message).toMatch(/VFIO_DEVICE_DETACH_IOMMUFD_PT: EIO .*still mapped/);
+    expect(kernel.hooks.counts.get('VFIO_DEVICE_DETACH_IOMMUFD_PT')! - before, 'three PASIDs and the device').toBe(4);
+    // What the kernel still holds, by the region, is what could not be detached.
+    const reached = (pasid: number) => kernel.device().dmaRead(BigInt(DATA) << 12n, new Uint8Array(1), pasid) !== DMA_BLOCKED;
+    expect([5, 6, 7, -1].map(reached)).toEqual([true, false, false, true]);
+    region.release();
+    expect([5, 6, 7, -1].map(reached)).toEqual([false, false, false, false]);
     host.close();
   });
 

@@ -116,8 +116,11 @@ export class IommufdDevice implements HostDevice {
   close(): HostError | null {
     if (this.#closed) return null;
     let failed = 0;
-    for (const pasid of [...this.#pasids]) failed ||= this.detachPasid(pasid);
-    if (this.attachment !== null) failed = this.detach() || failed;
+    const note = (result: number) => {
+      failed ||= result;
+    };
+    for (const pasid of [...this.#pasids]) note(this.detachPasid(pasid));
+    if (this.attachment !== null) note(this.detach());
     this.#closed = true;
     this.#pasids.clear();
     this.attachment = null;
