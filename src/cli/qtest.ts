@@ -1,4 +1,4 @@
-import { MACHINES, type MachineName, serveQtest, testMachine } from '../vmm/qtest/index.ts';
+import { MACHINES, type MachineName, serveQtest, testMachine, type UnitName } from '../vmm/qtest/index.ts';
 import { type Command, EXIT_OK, UsageError } from './command.ts';
 
 /** What of QEMU's arguments matters. */
@@ -8,6 +8,7 @@ interface QemuArguments {
   readonly testDevice: number | null;
   readonly iommu: number | null;
   readonly ramBytes: number | null;
+  readonly unit: UnitName | null;
 }
 
 /** One of our machines in QEMU's place, for clients of qtest. */
@@ -28,16 +29,17 @@ export const qtestCommand: Command = {
 
 async function serve(name: string, given: readonly string[]): Promise<number> {
   if (!(MACHINES as readonly string[]).includes(name)) throw new UsageError(`--machine ${name} is none of ${MACHINES.join(', ')}`);
-  const { qtest, qmp, testDevice, iommu, ramBytes } = parse(given);
+  const { qtest, qmp, testDevice, iommu, ramBytes, unit } = parse(given);
   if (qtest === null) throw new UsageError('-qtest unix:PATH says where the client listens');
-  const machine = testMachine(name as MachineName, {
-    ...(ramBytes !== null && { ramBytes }),
-    ...(testDevice !== null && { testDevice }),
-    ...(iommu !== null && { iommu }),
-  });
   // Clients end their QEMU so, and look at the status.
   process.once('SIGTERM', () => process.exit(EXIT_OK));
   try {
+    const machine = testMachine(name as MachineName, {
+      ...(ramBytes !== null && { ramBytes }),
+      ...(testDevice !== null && { testDevice }),
+      ...(iommu !== null && { iommu }),
+      ...(unit !== null && { unit }),
+    });
     await serveQtest(machine, { qtest, qmp });
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
@@ -47,18 +49,26 @@ async function serve(name: string, given: readonly string[]): Promise<number> {
 }
 
 function parse(given: readonly string[]): QemuArguments {
-  let found: QemuArguments = { qtest: null, qmp: null, testDevice: null, iommu: null, ramBytes: null };
+  let found: QemuArguments = { qtest: null, qmp: null, testDevice: null, iommu: null, ramBytes: null, unit: null };
   given.forEach((name, i) => {
     const value = given[i + 1] ?? '';
     if (name === '-qtest') found = { ...found, qtest: value.replace(/^unix:/, '') };
     if (name === '-chardev') found = { ...found, qmp: /(?:^|,)path=([^,]*)/.exec(value)?.[1] ?? found.qmp };
     if (name === '-m') found = { ...found, ramBytes: bytesOf(value) };
+    if (name === '-device') found = { ...found, unit: unitOf(value) ?? found.unit };
     const slot = /,addr=(?:0x)?([0-9a-f]+)(?:\.0)?(?:,|$)/i.exec(value)?.[1];
     if (name !== '-device' || slot === undefined) return;
     if (value.startsWith('iommu-testdev')) found = { ...found, testDevice: Number.parseInt(slot, 16) };
     if (value.startsWith('riscv-iommu-pci')) found = { ...found, iommu: Number.parseInt(slot, 16) };
   });
   return found;
+}
+
+/** Which IOMMU a device of q35's is; null: it is none. */
+function unitOf(device: string): UnitName | null {
+  if (/^amd-iommu(,|$)/.test(device)) return 'amd';
+  if (!/^intel-iommu(,|$)/.test(device)) return null;
+  return /,(x-)?scalable-mode=on(,|$)/.test(device) ? 'vtd-scalable' : 'vtd';
 }
 
 /** `512M`, `1G`; a number alone is in MiB. @throws UsageError for anything else, and for more than 4 GiB. */

@@ -50,6 +50,7 @@ describe('misuse', () => {
     [['--machine', 'pc'], /--machine pc is none of riscv-virt, q35, arm-virt/],
     [['--machine', 'q35'], /-qtest unix:PATH says where/],
     [['--machine', 'q35', '--', '-qtest', 'unix:/nowhere/socket'], /nobody listens on \/nowhere\/socket: ENOENT/],
+    [['--machine', 'arm-virt', '--', '-qtest', 'unix:x', '-device', 'amd-iommu'], /unit amd is none of arm-virt's: smmuv3/],
     [['--machine', 'q35', '--', '-qtest', 'unix:x', '-m', 'much'], /-m much is no size/],
   ])('%j', async (given, message) => {
     const { status, err } = await runCli('qtest', ...given);

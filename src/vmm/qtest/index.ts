@@ -2,3 +2,4 @@ export { MACHINES, type MachineName, type TestMachine, type TestMachineOptions, 
 export { QmpProtocol } from './qmp-protocol.ts';
 export { QtestProtocol } from './qtest-protocol.ts';
 export { type QtestSockets, serveQtest } from './server.ts';
+export type { UnitName } from './units.ts';

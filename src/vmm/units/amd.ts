@@ -9,7 +9,7 @@ import { isX86Message, x86Message } from './x86-message.ts';
 /** Where the capability block is in configuration space: what IVHD says of it. */
 export const AMD_CAPABILITY = 0x40;
 /** Bytes of registers, without performance counters (48882, 3.4). */
-const REGISTER_BYTES = 0x4000;
+export const AMD_REGISTER_BYTES = 0x4000;
 
 /** The unit's registers, wherever a machine puts them. */
 export function amdRegisters(iommu: AmdIommu, counts: RegisterCounts): RegisterBlock {
@@ -50,7 +50,7 @@ function capabilityBlock({ pci }: AmdIommu): Capability {
 
 /** Registers behind BAR 0 of a function, for machines that have no other place for them. */
 export function amdRegisterFunction(registers: RegisterBlock): PciFunction {
-  return new PciFunction({ vendor: 0x1efd, device: 0x0d02, classCode: IOMMU_CLASS, bars: [{ bytes: REGISTER_BYTES, registers }] });
+  return new PciFunction({ vendor: 0x1efd, device: 0x0d02, classCode: IOMMU_CLASS, bars: [{ bytes: AMD_REGISTER_BYTES, registers }] });
 }
 
 /** What becomes of a message of a function behind the unit; as `vtdMessage`. */

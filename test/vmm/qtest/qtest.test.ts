@@ -1,50 +1,7 @@
 import { fc, test as property } from '@fast-check/vitest';
 import { describe, expect, test } from 'vitest';
-import { type MachineName, QmpProtocol, QtestProtocol, testMachine } from '../../../src/vmm/qtest/index.ts';
-
-/** Free for BARs on all three. */
-const BAR = 0xe000_0000;
-/** Device 2 of bus 0. */
-const TEST_DEVICE = 2 << 15;
-const ECAM = { 'riscv-virt': 0x3000_0000n, q35: 0xb000_0000n, 'arm-virt': 0x40_1000_0000n } as const;
-
-class Client {
-  readonly machine;
-  readonly protocol;
-
-  constructor(name: MachineName) {
-    this.machine = testMachine(name);
-    this.protocol = new QtestProtocol(this.machine);
-  }
-
-  ask(line: string): string {
-    const answer = this.protocol.answer(line);
-    if (answer === null || !answer.startsWith('OK')) throw new Error(`${line}: ${answer}`);
-    return answer.slice(3);
-  }
-  readl = (at: number | bigint) => Number(this.ask(`readl 0x${at.toString(16)}`));
-  writel = (at: number | bigint, value: number) => this.ask(`writel 0x${at.toString(16)} 0x${(value >>> 0).toString(16)}`);
-
-  /** Puts the test device's registers at BAR and has it write 4 bytes. */
-  dma(iova: number, expected: number): number {
-    const config = ECAM[this.machine.name as MachineName] + BigInt(TEST_DEVICE);
-    expect(this.readl(config)).toBe(0x0005_1b36);
-    this.writel(config + 0x10n, BAR);
-    this.writel(config + 4n, 6);
-    const registers: [number, number][] = [
-      [0x04, iova],
-      [0x08, 0],
-      [0x1c, expected],
-      [0x20, 0],
-      [0x0c, 4],
-      [0x14, 1],
-    ];
-    for (const [at, value] of registers) this.writel(BAR + at, value);
-    expect(this.readl(BAR + 0x10)).toBe(0xffff_fffe);
-    this.readl(BAR);
-    return this.readl(BAR + 0x10);
-  }
-}
+import { QmpProtocol } from '../../../src/vmm/qtest/index.ts';
+import { BAR, Client, ECAM, TEST_DEVICE } from './client.ts';
 
 describe('machines have things where QEMU’s have them', () => {
   test('riscv-virt: the IOMMU is a function, and lets nothing through until it is told', () => {
