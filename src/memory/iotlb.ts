@@ -27,6 +27,7 @@ const WAYS = 4;
 
 /** Ints of an entry; half a cache line. With ENTRY_MASK, `at + FIELD` is an int32: no overflow to check. */
 const ENTRY_LG2 = 3;
+const ENTRY_INTS = 8;
 /** Says to the compiler that an entry's index is not negative, and below 2^31 - 8. */
 const ENTRY_MASK = 0x7fff_fff8;
 /** Low 32 bits of address >> lg2. */
@@ -56,12 +57,18 @@ const OUT_TYPE = 3;
 const TAGS = 4096;
 /** Ints of a known context: space, context, tag, one unused. */
 const KNOWN_LG2 = 2;
+const KNOWN_CONTEXT = 1;
 const KNOWN_TAG = 2;
+/** lg2 of the ints of a set. */
+const SET_LG2 = 4;
 /** Spaces whose low bits are equal are invalidated together. */
 const SPACES = 1024;
 /** An address range of more pages than this of one size invalidates the context instead: work per command is bounded. */
-const RANGE_PAGES = 4096;
+const RANGE_LG2 = 12;
+const RANGE_PAGES = 1 << RANGE_LG2;
 const LAST_TAG = 0x7fffffff;
+/** By lg2 of a page: how many of it a small page is. */
+const ITS_PAGES = Float64Array.from({ length: 64 }, (_, lg2) => 2 ** (PAGE_LG2 - lg2));
 
 /** The context of translations that have none. */
 export const NO_CONTEXT = -1;
@@ -207,14 +214,44 @@ export class Iotlb extends Sized {
     this.#select(space, context);
     for (let i = 0; i < this.#sizeCount; i++) {
       const lg2 = this.#sizes[i];
-      const pages = 2 ** (lg2 - PAGE_LG2);
-      const from = Math.floor(first / pages);
-      const to = Math.floor(last / pages);
+      const from = Math.floor(first * ITS_PAGES[lg2]);
+      const to = Math.floor(last * ITS_PAGES[lg2]);
       if (to - from >= RANGE_PAGES) {
         this.invalidateContext(space, context);
         return;
       }
-      for (let page = from; page <= to; page++) this.#drop(Math.floor(page / 2 ** 32) | (lg2 << 24), page | 0);
+      for (let page = from; page <= to; page++) this.#drop(Math.floor(page * 2 ** -32) | (lg2 << 24), page | 0);
+    }
+  }
+
+  /**
+   * The same for the aligned block of 2^lg2 bytes (12 to 64) around an address, as commands name it that have a mask: in int32 all the way.
+   * @throws RangeError for another lg2
+   */
+  invalidateBlock(space: number, context: number, hi: number, lo: number, lg2: number): void {
+    if (!(lg2 >= 12 && lg2 <= 64)) throw new RangeError(`Iotlb: lg2 ${lg2} is not in 12..64`);
+    if (this.#globals[space & (SPACES - 1)] !== 0) {
+      this.invalidateSpace(space);
+      return;
+    }
+    this.#select(space, context);
+    const sizes = this.#sizes;
+    const count = this.#sizeCount;
+    for (let i = 0; i < count; i++) {
+      const size = sizes[i];
+      const above = lg2 - size;
+      if (above <= 0) this.#drop(keyHi(hi, size), keyLo(hi, lo, size));
+      else if (above > RANGE_LG2) {
+        this.invalidateContext(space, context);
+        return;
+      } else {
+        // The block is aligned, so its pages differ in low bits alone.
+        const high = keyHi(hi, size);
+        const first = keyLo(hi, lo, size) & (-1 << above);
+        const last = first | ((1 << above) - 1);
+        for (let low = first; low !== last; low = (low + 1) | 0) this.#drop(high, low);
+        this.#drop(high, last);
+      }
     }
   }
 
@@ -259,10 +296,12 @@ export class Iotlb extends Sized {
   }
 
   #drop(high: number, low: number): void {
-    const home = this.#home(high, low);
+    const entries = this.#entries;
+    const end = ENTRY_MASK & this.#mask;
+    let at = this.#home(high, low);
     for (let way = 0; way < WAYS; way++) {
-      const at = this.#way(home, way);
-      if (this.#holds(at, high, low)) this.#entries[at + TAG] = 0;
+      if (entries[at] === low && entries[at + KEY_HI] === high && entries[at + TAG] === this.#tag) entries[at + TAG] = 0;
+      at = (at + ENTRY_INTS) & end;
     }
   }
 
@@ -290,35 +329,44 @@ export class Iotlb extends Sized {
     return (home + (way << ENTRY_LG2)) & this.#mask & ENTRY_MASK;
   }
 
-  /** Makes a space and context the current ones. What is not known, or old, gets a new tag. */
+  /** Makes a space and context the current ones, which most often are where they are looked for first, and not old. */
   #select(space: number, context: number): void {
     const tags = this.#tags;
-    const old = this.#oldTags[space & (SPACES - 1)];
-    const set = (Math.imul(space, 0x61c88647) + context) & (TAGS / WAYS - 1);
-    let at = -1;
-    for (let way = 0; way < WAYS; way++) {
-      const known = (set * WAYS + way) << KNOWN_LG2;
-      if (tags[known] === space && tags[known + 1] === context) {
-        at = known;
-        break;
-      }
-      if (at < 0 && tags[known + KNOWN_TAG] <= this.#oldTags[tags[known] & (SPACES - 1)]) at = known;
-    }
-    if (at < 0) {
-      this.#victim = (this.#victim + 1) % WAYS;
-      at = (set * WAYS + this.#victim) << KNOWN_LG2;
-    }
-    if (tags[at] !== space || tags[at + 1] !== context || tags[at | KNOWN_TAG] <= old) {
-      if (this.#lastTag === this.lastTag) this.#forgetTags();
-      tags[at] = space;
-      tags[at + 1] = context;
-      tags[at | KNOWN_TAG] = ++this.#lastTag;
-    }
+    const first = ((Math.imul(space, 0x61c88647) + context) & (TAGS / WAYS - 1)) << SET_LG2;
+    const tag = tags[first | KNOWN_TAG];
+    const isCurrent = tags[first] === space && tags[first | KNOWN_CONTEXT] === context && tag > this.#oldTags[space & (SPACES - 1)];
+    const at = isCurrent ? first : this.#know(space, context, first);
     this.#space = space;
     this.#context = context;
     this.#tag = tags[at | KNOWN_TAG];
     this.#tagAt = at;
     this.#salt = Math.imul(this.#tag, 0x1b873593);
+  }
+
+  /** Where in its set a space and context are. What is not known, or old, gets a new tag. */
+  #know(space: number, context: number, first: number): number {
+    const tags = this.#tags;
+    let at = -1;
+    for (let way = 0; way < WAYS; way++) {
+      const known = first + (way << KNOWN_LG2);
+      if (tags[known] === space && tags[known | KNOWN_CONTEXT] === context) {
+        at = known;
+        break;
+      }
+      if (at < 0 && tags[known | KNOWN_TAG] <= this.#oldTags[tags[known] & (SPACES - 1)]) at = known;
+    }
+    if (at < 0) {
+      this.#victim = (this.#victim + 1) % WAYS;
+      at = first + (this.#victim << KNOWN_LG2);
+    }
+    const old = this.#oldTags[space & (SPACES - 1)];
+    if (tags[at] !== space || tags[at | KNOWN_CONTEXT] !== context || tags[at | KNOWN_TAG] <= old) {
+      if (this.#lastTag === this.lastTag) this.#forgetTags();
+      tags[at] = space;
+      tags[at | KNOWN_CONTEXT] = context;
+      tags[at | KNOWN_TAG] = ++this.#lastTag;
+    }
+    return at;
   }
 
   #forgetTags(): void {

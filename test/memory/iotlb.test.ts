@@ -77,6 +77,13 @@ const ranges = fc.record({
   address: addresses,
   pages: fc.oneof(fc.integer({ min: 1, max: 5000 }), fc.constantFrom(2 ** 20, 2 ** 40, PFN_LIMIT)),
 });
+const blocks = fc.record({
+  kind: fc.constant('block' as const),
+  space: spaces,
+  context: contexts,
+  address: addresses,
+  lg2: fc.oneof(fc.integer({ min: 12, max: 64 }), fc.constantFrom(12, 24, 25, 34)),
+});
 const spaceKills = fc.record({ kind: fc.constant('space' as const), space: spaces });
 const contextKills = fc.record({ kind: fc.constant('context' as const), space: spaces, context: contexts });
 const allKills = fc.record({ kind: fc.constant('all' as const) });
@@ -84,6 +91,7 @@ const operations = fc.oneof(
   { arbitrary: fills, weight: 12 },
   { arbitrary: lookups, weight: 6 },
   { arbitrary: ranges, weight: 2 },
+  { arbitrary: blocks, weight: 2 },
   { arbitrary: spaceKills, weight: 1 },
   { arbitrary: contextKills, weight: 1 },
   { arbitrary: allKills, weight: 1 },
@@ -98,8 +106,13 @@ function forget(
   if (operation.kind === 'space') return model.filter((entry) => entry.space !== operation.space);
   if (operation.kind === 'context')
     return model.filter((entry) => entry.space !== operation.space || entry.context !== operation.context || entry.global);
-  const first = operation.address >> 12n;
-  const last = first + BigInt(operation.pages) - 1n;
+  const [first, last] =
+    operation.kind === 'range'
+      ? [operation.address >> 12n, (operation.address >> 12n) + BigInt(operation.pages) - 1n]
+      : [
+          pageOf(operation.address, operation.lg2) >> 12n,
+          ((pageOf(operation.address, operation.lg2) + (1n << BigInt(operation.lg2))) >> 12n) - 1n,
+        ];
   return model.filter((entry) => {
     const tagged = entry.space === operation.space && (entry.context === operation.context || entry.global);
     return !tagged || entry.input >> 12n > last || (entry.input + (1n << BigInt(entry.lg2)) - 1n) >> 12n < first;
@@ -107,7 +120,14 @@ function forget(
 }
 
 describe('Iotlb against a list of what was filled', () => {
-  const reached = reaching('the IOTLB', 'a hit', 'an eviction', 'a hit of another fill after an invalidation', 'a range above 2^44');
+  const reached = reaching(
+    'the IOTLB',
+    'a hit',
+    'an eviction',
+    'a hit of another fill after an invalidation',
+    'a range above 2^44',
+    'a block of more pages than are looked at',
+  );
   property.prop([fc.array(operations, { maxLength: 120 }), fc.constantFrom(16, 64, 4096)], { numRuns: 300 })(
     'answers what was filled and not invalidated since, never for more than the page filled',
     (program, capacity) => {
@@ -144,7 +164,11 @@ describe('Iotlb against a list of what was filled', () => {
           if (operation.kind === 'all') iotlb.invalidateAll();
           else if (operation.kind === 'space') iotlb.invalidateSpace(operation.space);
           else if (operation.kind === 'context') iotlb.invalidateContext(operation.space, operation.context);
-          else {
+          else if (operation.kind === 'block') {
+            const { address } = operation;
+            iotlb.invalidateBlock(operation.space, operation.context, hi(address), lo(address), operation.lg2);
+            if (operation.lg2 >= 34) reached('a block of more pages than are looked at');
+          } else {
             const first = Number(operation.address >> 12n);
             const last = Math.min(first + operation.pages, PFN_LIMIT) - 1;
             iotlb.invalidateRange(operation.space, operation.context, first, last);
@@ -288,10 +312,29 @@ describe('Iotlb', () => {
     expect(found(iotlb, 1, 2, BigInt(far + 1024) << 12n, 0)).toBeNull();
   });
 
+  test('a block drops its pages and leaves their neighbours, of every size', () => {
+    const iotlb = new Iotlb(1024);
+    const start = 0x7fff_fe00_0000n;
+    const at = [-1n, 0n, 1n, 511n, 512n].map((page) => start + page * 4096n);
+    for (const address of at) fill(iotlb, entry(address), address);
+    fill(iotlb, entry(start + (4n << 20n), 21), start + (4n << 20n));
+    const kept = () => at.map((address) => found(iotlb, 1, 2, address, 0) !== null);
+    // An address inside names the block that is aligned around it.
+    iotlb.invalidateBlock(1, 2, hi(start), lo(start + 0x1f_fabcn), 21);
+    expect(kept()).toEqual([true, false, false, false, true]);
+    expect(found(iotlb, 1, 2, start + (5n << 20n), 0)).not.toBeNull();
+    iotlb.invalidateBlock(1, 2, hi(start), lo(start + (5n << 20n)), 12);
+    expect(found(iotlb, 1, 2, start + (4n << 20n), 0)).toBeNull();
+    expect(kept()).toEqual([true, false, false, false, true]);
+    iotlb.invalidateBlock(1, 2, 0, 0, 64);
+    expect(kept()).toEqual([false, false, false, false, false]);
+  });
+
   test('misuse throws', () => {
     for (const capacity of [0, 8, 100, 2 ** 25, 16.5, Number.NaN]) expect(() => new Iotlb(capacity)).toThrow(RangeError);
     const iotlb = new Iotlb(16);
     expect(() => iotlb.invalidateRange(0, 0, 2, 1)).toThrow(RangeError);
     expect(() => iotlb.invalidateRange(0, 0, 0, PFN_LIMIT)).toThrow(RangeError);
+    for (const lg2 of [11, 65, Number.NaN]) expect(() => iotlb.invalidateBlock(0, 0, 0, 0, lg2)).toThrow(RangeError);
   });
 });

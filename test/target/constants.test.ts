@@ -1,9 +1,16 @@
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { EXECUTE, PRIVILEGED, READ_WRITE } from '../../src/memory/access.ts';
 import { VERDICT as AMD } from '../../src/target/amd/translation/device-entry.ts';
 import * as amd from '../../src/target/amd/translation/translator.ts';
+import { type Field, put } from '../../src/target/fields.ts';
 import { VERDICT as SMMU } from '../../src/target/smmuv3/translation/route.ts';
 import * as smmuv3 from '../../src/target/smmuv3/translation/translator.ts';
+import { MAMV } from '../../src/target/vtd/capabilities.ts';
+import * as descriptors from '../../src/target/vtd/control/descriptors.ts';
+import * as queue from '../../src/target/vtd/control/invalidation-queue.ts';
+import { REPEATED as REGISTERS } from '../../src/target/vtd/control/registers.ts';
+import * as spec from '../../src/target/vtd/spec/descriptors.ts';
+import * as registers from '../../src/target/vtd/spec/registers.ts';
 import * as vtd from '../../src/target/vtd/translation/translator.ts';
 
 /* Translators repeat constants of other modules, for the compiler folds no others. */
@@ -16,6 +23,60 @@ test('SMMUv3: the verdict is that of routes', () => {
   expect(smmuv3.REPEATED).toEqual({ TRANSLATE: SMMU.translate });
 });
 
-test('VT-d: accesses are those of src/memory/access.ts', () => {
-  expect(vtd.REPEATED).toEqual({ SPECIAL: EXECUTE | PRIVILEGED, RW: READ_WRITE });
+describe('VT-d', () => {
+  test('accesses are those of src/memory/access.ts', () => {
+    expect(vtd.REPEATED).toEqual({ SPECIAL: EXECUTE | PRIVILEGED, RW: READ_WRITE });
+  });
+
+  test('registers are those of spec/registers.ts', () => {
+    const { Global, GSTS, FaultStatus, FSTS, InvalidationQueueAddress, IQA, IQH, IQT, QUEUE_OFFSET, RootTable } = registers;
+    const words = { GSTS: GSTS / 4, FSTS: FSTS / 4, IQH: IQH / 4, IQT: IQT / 4, IQA: IQA / 4 };
+    const { QIE } = Global;
+    const { QS, DW } = InvalidationQueueAddress;
+    expect(queue.REPEATED.registers).toEqual({ ...words, QIE, IQE_ITE: FaultStatus.IQE | FaultStatus.ITE, QS, DW, QUEUE_OFFSET });
+    expect(REGISTERS).toEqual({ TTM: RootTable.TTM });
+  });
+
+  test('descriptors are those of spec/descriptors.ts', () => {
+    const { TYPE_HIGH, TYPE_LOW, IOTLB_INVALIDATE, PASID_IOTLB_INVALIDATE, RESERVED, Type, Granularity, PasidIotlbGranularity } = spec;
+    /** What the lower word of a descriptor has to be, in these bits. */
+    const checked = (type: number, fields: { readonly G: Field }) =>
+      (TYPE_HIGH.mask << TYPE_HIGH.shift) | TYPE_LOW.mask | (fields.G.mask << fields.G.shift) | (RESERVED[type][0] & 0xffff);
+    const pages = (type: number, fields: { readonly G: Field }, granularity: number) => {
+      const words = new Int32Array(8);
+      put(words, TYPE_HIGH, type >>> 4);
+      put(words, TYPE_LOW, type);
+      put(words, fields.G, granularity);
+      return words[0];
+    };
+    expect(queue.REPEATED.descriptors).toEqual({
+      TYPE_LOW: TYPE_LOW.mask,
+      IOTLB: Type.iotlb,
+      IOTLB_CHECKED: checked(Type.iotlb, IOTLB_INVALIDATE),
+      IOTLB_PAGES: pages(Type.iotlb, IOTLB_INVALIDATE, Granularity.selective),
+      PASID_IOTLB_CHECKED: checked(Type.pasidIotlb, PASID_IOTLB_INVALIDATE),
+      PASID_IOTLB_PAGES: pages(Type.pasidIotlb, PASID_IOTLB_INVALIDATE, PasidIotlbGranularity.page),
+    });
+    expect(queue.REPEATED.fields).toEqual({
+      PASID_BITS: 32 - Math.clz32(PASID_IOTLB_INVALIDATE.PASID.mask),
+      DID_SHIFT: IOTLB_INVALIDATE.DID.shift,
+      AM_MASK: IOTLB_INVALIDATE.AM.mask,
+      ADDRESS_RESERVED: RESERVED[Type.iotlb][2],
+      MAMV,
+    });
+    // Both have the rest alike: what is reserved in the upper word is all, or all above the PASID.
+    expect(PASID_IOTLB_INVALIDATE).toMatchObject({ DID: IOTLB_INVALIDATE.DID, AM: IOTLB_INVALIDATE.AM });
+    expect(RESERVED[Type.pasidIotlb].slice(1)).toEqual(Int32Array.of(-1 << 20, RESERVED[Type.iotlb][2], 0, -1, -1, -1, -1));
+    expect(RESERVED[Type.iotlb].slice(1)).toEqual(Int32Array.of(-1, RESERVED[Type.iotlb][2], 0, -1, -1, -1, -1));
+    expect(descriptors.REPEATED).toEqual({
+      TYPE_HIGH_SHIFT: TYPE_HIGH.shift - 4,
+      TYPE_HIGH_MASK: TYPE_HIGH.mask << 4,
+      TYPE_LOW_MASK: TYPE_LOW.mask,
+      G_SHIFT: IOTLB_INVALIDATE.G.shift,
+      G_MASK: IOTLB_INVALIDATE.G.mask,
+      DID_SHIFT: IOTLB_INVALIDATE.DID.shift,
+      PASID_MASK: PASID_IOTLB_INVALIDATE.PASID.mask,
+      AM_MASK: IOTLB_INVALIDATE.AM.mask,
+    });
+  });
 });

@@ -1,84 +1,75 @@
-import { joinHiLo } from '../../../memory/address.ts';
-import { type Field, get, isSet, reservedClear } from '../../fields.ts';
-import { MAMV } from '../capabilities.ts';
-import type { VtdChoices } from '../options.ts';
-import type { Event } from '../reporting/event.ts';
 import type { FaultLog } from '../reporting/fault-log.ts';
-import type { Spaces } from '../spaces.ts';
-import {
-  CONTEXT_INVALIDATE,
-  DEVICE_TLB_INVALIDATE,
-  Granularity,
-  INTERRUPT_ENTRY_INVALIDATE,
-  IOTLB_INVALIDATE,
-  PAGE_GROUP_RESPONSE,
-  PASID_CACHE_INVALIDATE,
-  PASID_DEVICE_TLB_INVALIDATE,
-  PASID_IOTLB_INVALIDATE,
-  PasidCacheGranularity,
-  PasidIotlbGranularity,
-  RESERVED,
-  TYPE_HIGH,
-  TYPE_LOW,
-  Type,
-  WAIT,
-} from '../spec/descriptors.ts';
-import {
-  Global,
-  ICS,
-  ICS_IWC,
-  InvalidationQueueAddress,
-  IQA,
-  IQH,
-  IQT,
-  QUEUE_OFFSET,
-  QueueError,
-  TTM_LEGACY,
-  TTM_RESERVED,
-  TTM_SCALABLE,
-} from '../spec/registers.ts';
-import type { VtdSurroundings } from '../surroundings.ts';
-import type { DeviceInvalidations } from './device-invalidations.ts';
+import { QueueError, TTM_LEGACY, TTM_RESERVED, TTM_SCALABLE } from '../spec/registers.ts';
+import { type DescriptorParts, Descriptors, DONE, WAITS } from './descriptors.ts';
 import type { Invalidations } from './invalidations.ts';
-import type { Registers } from './registers.ts';
 
-export interface QueueParts {
-  readonly registers: Registers;
-  readonly surroundings: VtdSurroundings;
-  readonly invalidations: Invalidations;
-  readonly devices: DeviceInvalidations;
-  readonly spaces: Spaces;
+/**
+ * What each descriptor touches, as spec/registers.ts declares it, offsets in words; here because the compiler folds a module's own
+ * constants only.
+ */
+const GSTS = 0x1c / 4;
+const QIE = 1 << 26;
+const FSTS = 0x34 / 4;
+const IQE_ITE = (1 << 4) | (1 << 6);
+const IQH = 0x80 / 4;
+const IQT = 0x88 / 4;
+const IQA = 0x90 / 4;
+const QS = 7;
+const DW = 1 << 11;
+const QUEUE_OFFSET = 0x7fff0;
+/** The same of spec/descriptors.ts: type, granularity and reserved bits of page-selective invalidations, and their fields. */
+const TYPE_LOW = 0xf;
+const IOTLB = 2;
+const IOTLB_CHECKED = 0xff3f;
+const IOTLB_PAGES = 0x32;
+const PASID_IOTLB_CHECKED = 0xffff;
+const PASID_IOTLB_PAGES = 0x36;
+const PASID_BITS = 20;
+const DID_SHIFT = 16;
+const AM_MASK = 0x3f;
+const ADDRESS_RESERVED = 0xf80;
+const MAMV = 18;
+/** For the test that compares them with their declaration. */
+export const REPEATED = {
+  registers: { GSTS, QIE, FSTS, IQE_ITE, IQH, IQT, IQA, QS, DW, QUEUE_OFFSET },
+  descriptors: { TYPE_LOW, IOTLB, IOTLB_CHECKED, IOTLB_PAGES, PASID_IOTLB_CHECKED, PASID_IOTLB_PAGES },
+  fields: { PASID_BITS, DID_SHIFT, AM_MASK, ADDRESS_RESERVED, MAMV },
+} as const;
+
+export interface QueueParts extends DescriptorParts {
   readonly faults: FaultLog;
-  /** Invalidation completion event. */
-  readonly completed: Event;
-  readonly choices: VtdChoices;
 }
 
-/** What a descriptor came to: it is done; it waits for devices; or the error that it is. */
-const DONE = 0;
-const WAITS = -1;
-
-/** The invalidation queue (6.5.2): descriptors in order, their checks, and its errors (6.5.2.11). */
+/** The invalidation queue (6.5.2): descriptors in order, and its errors (6.5.2.11). */
 export class InvalidationQueue {
   readonly #parts: QueueParts;
-  /** The descriptor under way, padded to 256 bits. */
-  readonly #words = new Int32Array(8);
+  /** Of the registers. */
+  readonly #words: Int32Array;
+  readonly #descriptors: Descriptors;
+  readonly #invalidations: Invalidations;
+  readonly #memory: QueueParts['surroundings']['memory'];
+  readonly #word: Int32Array;
   #running = false;
 
   constructor(parts: QueueParts) {
     this.#parts = parts;
+    this.#words = parts.registers.words;
+    this.#descriptors = new Descriptors(parts);
+    this.#invalidations = parts.invalidations;
+    this.#memory = parts.surroundings.memory;
+    this.#word = this.#memory.word;
   }
 
-  /** Whether there is something to fetch, or to complain of. */
+  /** Whether there is something to fetch, or to complain of; an error of the queue, or a time-out, that is pending stops it (6.5.2). */
   get isRunnable(): boolean {
-    const { registers, faults } = this.#parts;
-    return registers.isOn(Global.QIE) && registers.get(IQH) !== registers.get(IQT) && !faults.stopsQueue;
+    const words = this.#words;
+    return (words[GSTS] & QIE) !== 0 && words[IQH] !== words[IQT] && (words[FSTS] & IQE_ITE) === 0;
   }
 
   /** Processes up to `limit` descriptors. */
   run(limit: number): void {
     if (this.#running || !this.isRunnable) return;
-    const { registers, faults, spaces } = this.#parts;
+    const { faults, spaces } = this.#parts;
     const error = this.#checkQueue();
     if (error !== DONE) {
       faults.queueError(error);
@@ -86,247 +77,117 @@ export class InvalidationQueue {
     }
     this.#running = true;
     spaces.beginAccess();
-    const wide = (registers.get(IQA) & InvalidationQueueAddress.DW) !== 0;
+    const words = this.#words;
+    const wide = (words[IQA] & DW) !== 0;
     const bytes = wide ? 32 : 16;
-    const end = this.#bytes();
+    const inQueue = this.#bytes() - 1;
     // 11.4.9.1: of 256-bit descriptors bit 4 is reserved.
-    if (wide) registers.change(IQH, 16, 0);
-    for (let left = limit; left > 0 && this.isRunnable && !spaces.isSpent; left--) {
-      const head = registers.get(IQH);
-      const result = this.#fetch(head, wide) ? this.#execute() : QueueError.fetch;
+    if (wide) words[IQH] &= ~16;
+    let left = limit;
+    while (left > 0 && this.isRunnable && !spaces.isSpent) {
+      const usual = spaces.isObserved ? 0 : this.#runUsual(left, inQueue, wide);
+      left -= usual;
+      if (usual > 0) continue;
+      const head = words[IQH];
+      const result = this.#fetch(head, wide) ? this.#descriptors.execute() : QueueError.fetch;
       if (result === WAITS) break;
       if (result !== DONE) {
         faults.queueError(result);
         break;
       }
-      registers.set(IQH, (head + bytes) % end);
+      words[IQH] = (head + bytes) & inQueue;
+      left--;
     }
     spaces.endAccess();
     this.#running = false;
   }
 
   #bytes(): number {
-    return 4096 << (this.#parts.registers.get(IQA) & InvalidationQueueAddress.QS);
+    return 4096 << (this.#words[IQA] & QS);
   }
 
   /** Errors of the queue as it is programmed (IQEI 7, 5, 6, 1). */
   #checkQueue(): number {
+    const words = this.#words;
     const { registers, choices } = this.#parts;
     const { mode } = registers;
-    const wide = (registers.get(IQA) & InvalidationQueueAddress.DW) !== 0;
+    const wide = (words[IQA] & DW) !== 0;
     if (mode === TTM_RESERVED || (mode === TTM_SCALABLE && !choices.scalableMode)) return QueueError.mode;
     if (!wide && mode !== TTM_LEGACY) return QueueError.width;
-    const tail = registers.get(IQT);
+    const tail = words[IQT];
     if (wide && (tail & 16) !== 0) return QueueError.misalignedTail;
     return tail >= this.#bytes() ? QueueError.invalidTail : DONE;
   }
 
+  /**
+   * The usual descriptors in a straight line: pages of the IOTLB, with PASID or without, and nothing reserved in them, while nobody
+   * observes, so that registers stay what they are. Ends before another one, which is `#fetch`ed again. Returns how many there were.
+   */
+  #runUsual(limit: number, inQueue: number, wide: boolean): number {
+    const registers = this.#words;
+    const memory = this.#memory;
+    const word = this.#word;
+    const invalidations = this.#invalidations;
+    const bytes = wide ? 32 : 16;
+    const withPasid = wide && !this.#parts.registers.isLegacy;
+    const base = registers[IQA] & ~0xfff;
+    const baseHi = registers[IQA + 1];
+    const tail = registers[IQT];
+    let head = registers[IQH];
+    let done = 0;
+    for (; done < limit && head !== tail; done++) {
+      const lo = (base + head) | 0;
+      const hi = baseHi + (base >>> 0 > lo >>> 0 ? 1 : 0);
+      if (memory.load64(hi, lo) < 0) break;
+      const low = word[0];
+      const pasid = word[1];
+      if ((low & IOTLB_CHECKED) === IOTLB_PAGES) {
+        if (pasid !== 0) break;
+      } else if (!withPasid || (low & PASID_IOTLB_CHECKED) !== PASID_IOTLB_PAGES || pasid >>> PASID_BITS !== 0) break;
+      if (memory.load64(hi, lo | 8) < 0) break;
+      const addressLo = word[0];
+      const addressHi = word[1];
+      const mask = addressLo & AM_MASK;
+      if ((addressLo & ADDRESS_RESERVED) !== 0 || (wide && !this.#isClear(hi, lo | 16))) break;
+      if ((low & TYPE_LOW) !== IOTLB) invalidations.processPages(low >>> DID_SHIFT, pasid, addressHi, addressLo, mask);
+      else if (mask <= MAMV) invalidations.pages(low >>> DID_SHIFT, addressHi, addressLo, mask);
+      else break;
+      head = (head + bytes) & inQueue;
+    }
+    registers[IQH] = head;
+    return done;
+  }
+
+  /** Whether 128 bits of memory are 0. */
+  #isClear(hi: number, lo: number): boolean {
+    const memory = this.#memory;
+    const word = this.#word;
+    if (memory.load64(hi, lo) < 0 || (word[0] | word[1]) !== 0) return false;
+    return memory.load64(hi, lo | 8) >= 0 && (word[0] | word[1]) === 0;
+  }
+
   #fetch(head: number, wide: boolean): boolean {
-    const { registers, surroundings } = this.#parts;
-    const { memory } = surroundings;
+    const registers = this.#words;
+    const { memory } = this.#parts.surroundings;
     const { word } = memory;
-    const words = this.#words;
-    const base = registers.get(IQA) & ~0xfff;
-    const hi = registers.get(IQA + 4);
+    const { words } = this.#descriptors;
+    const base = registers[IQA] & ~0xfff;
     // The queue is aligned to 4 KiB only: its end may lie above the next multiple of 4 GiB.
     const lo = (base + (head & QUEUE_OFFSET)) | 0;
-    const carry = base >>> 0 > lo >>> 0 ? 1 : 0;
-    if (memory.load64(hi + carry, lo) < 0) return false;
+    const hi = registers[IQA + 1] + (base >>> 0 > lo >>> 0 ? 1 : 0);
+    if (memory.load64(hi, lo) < 0) return false;
     words[0] = word[0];
     words[1] = word[1];
-    if (memory.load64(hi + carry, lo + 8) < 0) return false;
+    if (memory.load64(hi, lo + 8) < 0) return false;
     words[2] = word[0];
     words[3] = word[1];
     if (!wide) return true;
-    if (memory.load64(hi + carry, lo + 16) < 0) return false;
+    if (memory.load64(hi, lo + 16) < 0) return false;
     words[4] = word[0];
     words[5] = word[1];
-    if (memory.load64(hi + carry, lo + 24) < 0) return false;
+    if (memory.load64(hi, lo + 24) < 0) return false;
     words[6] = word[0];
     words[7] = word[1];
     return true;
   }
-
-  #execute(): number {
-    const words = this.#words;
-    const type = (get(words, TYPE_HIGH) << 4) | get(words, TYPE_LOW);
-    if (!this.#isValid(type)) return QueueError.type;
-    if (!reservedClear(words, RESERVED[type])) return QueueError.reserved;
-    switch (type) {
-      case Type.context:
-        return this.#context();
-      case Type.iotlb:
-        return this.#iotlb();
-      case Type.deviceTlb:
-        return this.#deviceTlb();
-      case Type.interruptEntry:
-        return this.#interruptEntry();
-      case Type.wait:
-        return this.#wait();
-      case Type.pasidIotlb:
-        return this.#pasidIotlb();
-      case Type.pasidCache:
-        return this.#pasidCache();
-      case Type.pasidDeviceTlb:
-        return this.#pasidDeviceTlb();
-      default:
-        return this.#pageGroupResponse();
-    }
-  }
-
-  /** Table 26, and the types of what is not there. */
-  #isValid(type: number): boolean {
-    const { registers, choices } = this.#parts;
-    if (type < Type.context || type > Type.pageGroupResponse) return false;
-    if (type > Type.wait && registers.isLegacy) return false;
-    if (type === Type.deviceTlb || type === Type.pasidDeviceTlb) return choices.deviceTlb;
-    if (type === Type.interruptEntry) return choices.interruptRemapping;
-    return type !== Type.pageGroupResponse || choices.pageRequests;
-  }
-
-  /** 6.5.2.1 */
-  #context(): number {
-    const words = this.#words;
-    const { invalidations } = this.#parts;
-    const granularity = get(words, CONTEXT_INVALIDATE.G);
-    if (granularity === 0) return QueueError.reserved;
-    if (granularity === Granularity.selective)
-      invalidations.contextsOf(get(words, CONTEXT_INVALIDATE.SID), get(words, CONTEXT_INVALIDATE.FM));
-    else invalidations.everyContext();
-    return DONE;
-  }
-
-  /** 6.5.2.3 */
-  #iotlb(): number {
-    const words = this.#words;
-    const { invalidations, spaces } = this.#parts;
-    const domain = get(words, IOTLB_INVALIDATE.DID);
-    switch (get(words, IOTLB_INVALIDATE.G)) {
-      case Granularity.selective: {
-        const mask = get(words, IOTLB_INVALIDATE.AM);
-        if (mask > MAMV) return QueueError.reserved;
-        invalidations.pages(domain, words[3], words[2], mask);
-        break;
-      }
-      case Granularity.domain:
-        invalidations.domain(domain);
-        break;
-      case Granularity.global:
-        invalidations.everyTranslation();
-        break;
-      default:
-        return QueueError.reserved;
-    }
-    spaces.passOn(words, -1);
-    return DONE;
-  }
-
-  /** 6.5.2.4 */
-  #pasidIotlb(): number {
-    const words = this.#words;
-    const { invalidations, spaces } = this.#parts;
-    const domain = get(words, PASID_IOTLB_INVALIDATE.DID);
-    const pasid = get(words, PASID_IOTLB_INVALIDATE.PASID);
-    const granularity = get(words, PASID_IOTLB_INVALIDATE.G);
-    if (granularity === PasidIotlbGranularity.page)
-      invalidations.processPages(domain, pasid, words[3], words[2], get(words, PASID_IOTLB_INVALIDATE.AM));
-    else if (granularity === PasidIotlbGranularity.pasid) invalidations.processTranslations(domain, pasid);
-    else return QueueError.reserved;
-    spaces.passOn(words, -1);
-    return DONE;
-  }
-
-  /** 6.5.2.2 */
-  #pasidCache(): number {
-    const words = this.#words;
-    const { invalidations } = this.#parts;
-    switch (get(words, PASID_CACHE_INVALIDATE.G)) {
-      case PasidCacheGranularity.pasid:
-        invalidations.process(get(words, PASID_CACHE_INVALIDATE.PASID));
-        return DONE;
-      case PasidCacheGranularity.domain:
-      case PasidCacheGranularity.global:
-        invalidations.everyContext();
-        return DONE;
-      default:
-        return QueueError.reserved;
-    }
-  }
-
-  /** 6.5.2.8. Entries are not cached, but routes that the machine made from them are. */
-  #interruptEntry(): number {
-    const words = this.#words;
-    const { surroundings } = this.#parts;
-    if (!isSet(words, INTERRUPT_ENTRY_INVALIDATE.G)) {
-      surroundings.interruptsChanged?.(0, 0xffff);
-      return DONE;
-    }
-    const size = 2 ** get(words, INTERRUPT_ENTRY_INVALIDATE.IM);
-    const first = Math.floor(get(words, INTERRUPT_ENTRY_INVALIDATE.IIDX) / size) * size;
-    surroundings.interruptsChanged?.(first, Math.min(first + size - 1, 0xffff));
-    return DONE;
-  }
-
-  /** 6.5.2.5 */
-  #deviceTlb(): number {
-    return this.#toDevice(get(this.#words, DEVICE_TLB_INVALIDATE.SID), null, false, DEVICE_TLB_INVALIDATE.S);
-  }
-
-  /** 6.5.2.6 */
-  #pasidDeviceTlb(): number {
-    const words = this.#words;
-    const pasid = get(words, PASID_DEVICE_TLB_INVALIDATE.PASID);
-    const global = isSet(words, PASID_DEVICE_TLB_INVALIDATE.GI);
-    return this.#toDevice(get(words, PASID_DEVICE_TLB_INVALIDATE.SID), pasid, global, PASID_DEVICE_TLB_INVALIDATE.S);
-  }
-
-  #toDevice(device: number, pasid: number | null, global: boolean, size: Field): number {
-    const { devices, spaces } = this.#parts;
-    if (devices.isFull) return WAITS;
-    const words = this.#words;
-    const lg2 = isSet(words, size) ? sizeOf(words[3], words[2]) : 12;
-    const address = joinHiLo(words[3], words[2] & ~0xfff);
-    spaces.passOn(words, device);
-    // Hardware agrees before the device may ask again (6.5.2.12).
-    spaces.flush();
-    devices.send({ device, pasid, global, address: (address >> BigInt(lg2)) << BigInt(lg2), lg2 });
-    return DONE;
-  }
-
-  /** 7.6.1 */
-  #pageGroupResponse(): number {
-    const words = this.#words;
-    this.#parts.spaces.answer({
-      device: get(words, PAGE_GROUP_RESPONSE.RID),
-      pasid: isSet(words, PAGE_GROUP_RESPONSE.PP) ? get(words, PAGE_GROUP_RESPONSE.PASID) : null,
-      group: get(words, PAGE_GROUP_RESPONSE.PRGI),
-      code: get(words, PAGE_GROUP_RESPONSE.RC),
-    });
-    return DONE;
-  }
-
-  /** 6.5.2.9. Nothing overtakes it here, with FN or without. */
-  #wait(): number {
-    const words = this.#words;
-    const { registers, surroundings, spaces, devices, completed, choices } = this.#parts;
-    if (isSet(words, WAIT.PD) && !choices.deviceTlb) return QueueError.reserved;
-    if (!devices.isIdle) return WAITS;
-    spaces.flush();
-    if (isSet(words, WAIT.SW)) {
-      const hi = words[3] & (2 ** (choices.hostAddressWidth - 32) - 1);
-      surroundings.memory.store32(hi, words[2], words[1]);
-    }
-    if (isSet(words, WAIT.IF) && (registers.get(ICS) & ICS_IWC) === 0) {
-      registers.change(ICS, 0, ICS_IWC);
-      completed.raise();
-    }
-    return DONE;
-  }
-}
-
-/** lg2 of the bytes that an ATS address with S names: its lowest clear bit from bit 12 on, and one more. */
-function sizeOf(hi: number, lo: number): number {
-  const low = ~(lo | 0xfff);
-  const at = low !== 0 ? 31 - Math.clz32(low & -low) : ~hi !== 0 ? 63 - Math.clz32(~hi & -~hi) : 63;
-  return at + 1;
 }

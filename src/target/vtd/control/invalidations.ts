@@ -1,5 +1,5 @@
-import { PFN_LIMIT, pfnOfHiLo } from '../../../memory/address.ts';
-import { NO_CONTEXT } from '../../../memory/iotlb.ts';
+import { PAGE_LG2, PFN_LIMIT, pfnOfHiLo } from '../../../memory/address.ts';
+import { type Iotlb, NO_CONTEXT } from '../../../memory/iotlb.ts';
 import type { Spaces } from '../spaces.ts';
 import type { Contexts } from '../translation/contexts.ts';
 import { firstStageSpace } from '../translation/stages.ts';
@@ -9,21 +9,26 @@ import type { Registers } from './registers.ts';
 /** Which function bits of a source do not count, by function mask (table 21). */
 const FUNCTION_MASKS = [0, 4, 6, 7];
 
+/** By address mask, as a field can say it: pages that it makes of one; an address has no more bits. */
+const PAGES = Float64Array.from({ length: 64 }, (_, lg2) => Math.min(2 ** lg2, PFN_LIMIT));
+
 /** What invalidations do, whoever asks for them: caches forget, observers hear. Tables 23 and 24 say who is named. */
 export class Invalidations {
   readonly #registers: Registers;
   readonly #contexts: Contexts;
   readonly #translator: Translator;
+  readonly #iotlb: Iotlb;
   readonly #spaces: Spaces;
-  /** Pages that a second-stage address can name: bits above MGAW do not count. */
-  readonly #inputPages: number;
+  /** Bits of the upper half of an address that a second stage can name: those above MGAW do not count. */
+  readonly #inputHi: number;
 
   constructor(registers: Registers, contexts: Contexts, translator: Translator, spaces: Spaces, inputBits: number) {
     this.#registers = registers;
     this.#contexts = contexts;
     this.#translator = translator;
+    this.#iotlb = translator.iotlb;
     this.#spaces = spaces;
-    this.#inputPages = 2 ** (inputBits - 12);
+    this.#inputHi = 2 ** (inputBits - 32) - 1;
   }
 
   /** All of the context- and PASID-caches: global, of a domain (6.5.2.1, 6.5.2.2), or as pointers and modes change. */
@@ -54,13 +59,13 @@ export class Invalidations {
 
   /** IOTLB, global. */
   everyTranslation(): void {
-    this.#translator.iotlb.invalidateAll();
+    this.#iotlb.invalidateAll();
     this.#spaces.changedDomain(-1);
   }
 
   /** IOTLB, domain-selective. */
   domain(domain: number): void {
-    const { iotlb } = this.#translator;
+    const iotlb = this.#iotlb;
     iotlb.invalidateSpace(domain);
     if (!this.#registers.isLegacy) iotlb.invalidateSpace(firstStageSpace(domain));
     this.#spaces.changedDomain(domain);
@@ -68,17 +73,18 @@ export class Invalidations {
 
   /** IOTLB, page-selective within a domain: 2^lg2 pages of the second stage, and all that a first stage translates. */
   pages(domain: number, hi: number, lo: number, lg2: number): void {
-    const size = 2 ** lg2;
-    const first = Math.floor((pfnOfHiLo(hi, lo) % this.#inputPages) / size) * size;
-    const { iotlb } = this.#translator;
-    iotlb.invalidateRange(domain, NO_CONTEXT, first, first + size - 1);
+    const inputHi = hi & this.#inputHi;
+    const iotlb = this.#iotlb;
+    iotlb.invalidateBlock(domain, NO_CONTEXT, inputHi, lo, PAGE_LG2 + lg2);
     if (!this.#registers.isLegacy) iotlb.invalidateSpace(firstStageSpace(domain));
-    if (this.#spaces.isObserved) this.#spaces.changedSecond(domain, first, first + size - 1);
+    if (!this.#spaces.isObserved) return;
+    const first = firstOf(inputHi, lo, lg2);
+    this.#spaces.changedSecond(domain, first, first + PAGES[lg2] - 1);
   }
 
   /** PASID-based IOTLB, PASID-selective: a second stage's translations carry no PASID here, so all of the domain's go. */
   processTranslations(domain: number, pasid: number): void {
-    const { iotlb } = this.#translator;
+    const iotlb = this.#iotlb;
     iotlb.invalidateContext(firstStageSpace(domain), pasid);
     iotlb.invalidateContext(domain, NO_CONTEXT);
     this.#spaces.changedFirst(domain, pasid, 0, PFN_LIMIT - 1);
@@ -87,9 +93,15 @@ export class Invalidations {
 
   /** PASID-based IOTLB, page-selective: 2^lg2 pages of the first stage, lg2 up to 63. */
   processPages(domain: number, pasid: number, hi: number, lo: number, lg2: number): void {
-    const size = Math.min(2 ** lg2, PFN_LIMIT);
-    const first = Math.floor(pfnOfHiLo(hi, lo) / size) * size;
-    this.#translator.iotlb.invalidateRange(firstStageSpace(domain), pasid, first, first + size - 1);
-    if (this.#spaces.isObserved) this.#spaces.changedFirst(domain, pasid, first, first + size - 1);
+    this.#iotlb.invalidateBlock(firstStageSpace(domain), pasid, hi, lo, Math.min(PAGE_LG2 + lg2, 64));
+    if (!this.#spaces.isObserved) return;
+    const first = firstOf(hi, lo, lg2);
+    this.#spaces.changedFirst(domain, pasid, first, first + PAGES[lg2] - 1);
   }
+}
+
+/** The first of the pages that an address with its mask names. */
+function firstOf(hi: number, lo: number, lg2: number): number {
+  const page = pfnOfHiLo(hi, lo);
+  return lg2 === 0 ? page : Math.floor(page / PAGES[lg2]) * PAGES[lg2];
 }

@@ -143,11 +143,6 @@ export class FaultLog {
     if (!pending) this.#event.raise();
   }
 
-  /** Whether the queue stands still (6.5.2): an error of it, or a time-out, is pending. */
-  get stopsQueue(): boolean {
-    return (this.#registers.get(FSTS) & (FaultStatus.IQE | FaultStatus.ITE)) !== 0;
-  }
-
   /** Software writes FSTS. */
   writeStatus(value: number): void {
     this.#registers.change(FSTS, value & CLEARABLE, 0);

@@ -66,7 +66,8 @@ export const IRTE = {
 } as const;
 export const IRTE_RESERVED = reservedMask(2, Object.values(IRTE));
 export const IRTE_XAPIC_DESTINATION = bits(47, 40);
-export const IRTE_XAPIC_RESERVED = [bits(39, 32), bits(63, 48)] as const;
+/** Reserved then, of this doubleword: 39:32 and 63:48. */
+export const IRTE_XAPIC_RESERVED = reservedMask(1, [bits(31, 0), IRTE_XAPIC_DESTINATION]);
 export const SourceValidation = { none: 0, requester: 1, bus: 2 } as const;
 
 /** The same for posted interrupts (9.10): what is not as in IRTE. */

@@ -99,10 +99,11 @@ export class InterruptRemapping {
   }
 
   #lookUp(source: number, index: number): number {
-    const [lo, hi] = this.#registers.interruptTable;
+    const pointer = this.#registers.interruptTable;
+    const lo = pointer[0];
     const entry = this.#entry;
     if (index >= 2 << (lo & InterruptTable.S)) return this.#fault(Fault['IR.21'], source, index, false);
-    const table = (hi >>> 0) * 0x1_0000_0000 + ((lo & ~0xfff) >>> 0);
+    const table = (pointer[1] >>> 0) * 0x1_0000_0000 + ((lo & ~0xfff) >>> 0);
     if (!this.#structures.read(table + index * IRTE_BYTES, entry)) return this.#fault(Fault['IR.23'], source, index, false);
     const suppressed = isSet(entry, IRTE.FPD);
     if (!isSet(entry, IRTE.P)) return this.#fault(Fault['IR.22'], source, index, suppressed);
@@ -127,7 +128,7 @@ export class InterruptRemapping {
   #fromEntry(extended: boolean): number {
     const entry = this.#entry;
     if (!reservedClear(entry, IRTE_RESERVED) || isSet(entry, IRTE.IM)) return -Fault['IR.24'];
-    if (!extended && IRTE_XAPIC_RESERVED.some((field) => isSet(entry, field))) return -Fault['IR.24'];
+    if (!extended && !reservedClear(entry, IRTE_XAPIC_RESERVED)) return -Fault['IR.24'];
     const deliveryMode = get(entry, IRTE.DLM);
     if (((1 << deliveryMode) & RESERVED_DELIVERY) !== 0) return -Fault['IR.24'];
     const { interrupt } = this;
@@ -151,7 +152,7 @@ export class InterruptRemapping {
     if (!this.#structures.read(address, this.#descriptor)) return -Fault['IR.27'];
     if (!reservedClear(control, PID_CONTROL_RESERVED) || this.#descriptor.some((word, i) => i >= PID_CONTROL_AT / 4 + 2 && word !== 0))
       return -Fault['IR.28'];
-    if (!extended && IRTE_XAPIC_RESERVED.some((field) => isSet(control, field))) return -Fault['IR.28'];
+    if (!extended && !reservedClear(control, IRTE_XAPIC_RESERVED)) return -Fault['IR.28'];
     const vector = get(entry, POSTED_IRTE.VV);
     if (!this.#setRequest(hi, lo + (vector >>> 6) * 8, vector & 63)) return -Fault['IR.27'];
     return this.#notify(hi, lo + PID_CONTROL_AT, isSet(entry, POSTED_IRTE.URG), extended);
@@ -163,7 +164,8 @@ export class InterruptRemapping {
     const { word } = memory;
     for (let i = 0; i < RETRIES; i++) {
       if (memory.load64(hi, lo) < 0) return false;
-      const [oldLo, oldHi] = word;
+      const oldLo = word[0];
+      const oldHi = word[1];
       const newLo = bit < 32 ? oldLo | (1 << bit) : oldLo;
       const newHi = bit < 32 ? oldHi : oldHi | (1 << (bit - 32));
       if (memory.compareExchange64(hi, lo, oldHi, oldLo, newHi, newLo) === 1) return true;
