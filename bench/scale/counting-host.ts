@@ -52,6 +52,7 @@ export function countingHost(): Host {
     capabilities: { replace: false, copy: false },
     calls,
     openDevice,
+    reach: (_device, wanted) => wanted,
     createSpace,
     close() {},
     [Symbol.dispose]() {},

@@ -4,6 +4,7 @@ import { requireObject } from '../memory/arguments.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
 import { type AddressSpace, type FirstStage, type PageAnswer, sameStage, type Target, type TargetObserver } from '../target/target.ts';
 import { type Candidate, type Choice, checkWish, choose, type PathWish } from './choose.ts';
+import { confine } from './confinement.ts';
 import { type Backing, type Binding, DeviceGroup } from './device-group.ts';
 import { exchange } from './exchange.ts';
 import { type GuestHardware, NOWHERE, type PathContext, type PathCounters, type StagedTarget } from './path.ts';
@@ -25,7 +26,7 @@ export interface BinderOptions {
   /** Left out: spaces whose guest does not announce new mappings are refused, unless hardware walks the guest's own tables. */
   readonly watch?: TableWatch | undefined;
   /** Whose endpoints they are: for paths on which hardware walks the guest's own tables. Left out: there are none. */
-  readonly target?: Pick<Target, 'stageOf'> & StagedTarget;
+  readonly target?: Pick<Target, 'stageOf' | 'offered' | 'confine'> & StagedTarget;
 }
 
 const BLOCKED: FirstStage = { kind: 'abort' };
@@ -95,8 +96,13 @@ export class Binder implements TargetObserver {
   add(endpoint: number, device: HostDevice, space: AddressSpace | null): number {
     if (this.#bindings.has(endpoint)) throw new RangeError(`endpoint 0x${endpoint.toString(16)} has a device already`);
     const group = this.#groupOf(device);
+    const release = this.#confine(endpoint, device, group);
+    if (typeof release === 'number') {
+      this.#groupLeft(group);
+      return release;
+    }
     const stage = this.#stageOf(endpoint);
-    const binding = { endpoint, device, group, wanted: space, stage, reached: null };
+    const binding = { endpoint, device, group, release, wanted: space, stage, reached: null };
     group.members.add(binding);
     this.#bindings.set(endpoint, binding);
     const result = this.#settle(group);
@@ -342,6 +348,17 @@ export class Binder implements TargetObserver {
     return group;
   }
 
+  /** Tells the target what the device's hardware cannot map. Returns what takes that back, or a negative errno. */
+  #confine(endpoint: number, device: HostDevice, group: DeviceGroup): (() => void) | number {
+    try {
+      return confine(this.#host, device, { target: this.#target, endpoint, group });
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      this.#error = error;
+      return -error.errno;
+    }
+  }
+
   /** Brings a group to where all of it is wanted, and blocks it where there is no such place. Returns 0 or a negative errno. */
   #settle(group: DeviceGroup): number {
     const { wanted, stage } = group.agreed ?? { wanted: null, stage: BLOCKED };
@@ -524,11 +541,16 @@ export class Binder implements TargetObserver {
     group.members.delete(binding);
     group.backing?.path.moved(device);
     seal(device);
+    binding.release();
     if (group.members.size > 0) this.#settle(group);
     else {
       this.#leave(group);
-      if (group.name !== null) this.#groups.delete(group.name);
+      this.#groupLeft(group);
     }
+  }
+
+  #groupLeft(group: DeviceGroup): void {
+    if (group.members.size === 0 && group.name !== null) this.#groups.delete(group.name);
   }
 
   #tell(group: DeviceGroup): void {

@@ -1,4 +1,4 @@
-import type { HostDevice } from '../host/host.ts';
+import type { HostDevice, IovaRange } from '../host/host.ts';
 import { type AddressSpace, type FirstStage, sameStage } from '../target/target.ts';
 import type { Choice } from './choose.ts';
 import type { Path } from './path.ts';
@@ -9,6 +9,8 @@ export interface Binding {
   readonly endpoint: number;
   readonly device: HostDevice;
   readonly group: DeviceGroup;
+  /** What the target was told of its device is true no more. */
+  readonly release: () => void;
   wanted: AddressSpace | null;
   /** The same as a value; and what the hardware has of it. */
   stage: FirstStage | null;
@@ -34,6 +36,8 @@ export class DeviceGroup {
   readonly members = new Set<Binding>();
   /** Where the hardware has them. */
   backing: Backing | null = null;
+  /** Of what the target offers its guest, what the hardware can map; null: nobody has asked. */
+  reach: readonly IovaRange[] | null = null;
   /** Why no path took them where their guest wanted them last; null: one did. */
   refused: Choice['refused'] | null = null;
 

@@ -246,6 +246,11 @@ export interface Host {
   readonly nesting?: HostNesting;
   /** `path`: the device's VFIO node, as this interface wants it. @throws HostError */
   openDevice(path: string): HostDevice;
+  /**
+   * What of `wanted` (ascending) a space with this device could map, reserved ranges and what no window reaches taken out. The device is attached
+   * to nothing, before and after. @throws HostError
+   */
+  reach(device: HostDevice, wanted: readonly IovaRange[]): readonly IovaRange[];
   /** @throws HostError, with the reason when the interface cannot meet a requirement. */
   createSpace(requirements?: SpaceRequirements): HostSpace;
   /** Tells of memory that will be mapped again and again; the disposer says that it will no more. Absent: it makes no difference to the host. */

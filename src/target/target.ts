@@ -158,6 +158,17 @@ export interface Target {
   observe(observer: TargetObserver): () => void;
   /** Whether the target has such an endpoint. Left out: it takes any. */
   knows?(endpoint: number): boolean;
+  /**
+   * Where a guest may map as it likes, without having asked for a window there; with `confine`. Left out: guests ask, or keep tables that may reach
+   * further than hardware does.
+   */
+  readonly offered?: readonly PfnRange[];
+  /**
+   * Of what is offered, the hardware behind the endpoint maps only `reachable` (ascending): from now on the guest may not map elsewhere, and is told
+   * in its architecture's terms. The disposer takes it back.
+   * @throws RangeError when that cannot be said
+   */
+  confine?(endpoint: number, reachable: readonly PfnRange[]): () => void;
   /** What the endpoint's requests (with this PASID; left out: without one) reach now; null when they are blocked. */
   spaceOf(endpoint: number, pasid?: number): AddressSpace | null;
   /**

@@ -117,6 +117,20 @@ export function hostContract(name: string, create: () => HostFixture | Promise<H
       expect(space.error).toMatchObject({ errno: errno.ERANGE, range: beyond });
     });
 
+    it('says what a device reaches before it is attached to anything: what a space then maps', async () => {
+      const device = fixture.host.openDevice(fixture.devices[0]);
+      const wanted = [{ first: BASE, last: BASE + PAGES - 1 }];
+      expect(fixture.host.reach(device, wanted)).toEqual(wanted);
+      expect(device.attachment).toBeNull();
+      const all = fixture.host.reach(device, [{ first: 0, last: PFN_LIMIT - 1 }]);
+      const space = fixture.host.createSpace();
+      expect(space.cover(all)).toBe(0);
+      expect(space.attach(device)).toBe(0);
+      for (const range of all) expect(space.apertures().some(({ first, last }) => first <= range.first && range.last <= last)).toBe(true);
+      const { first } = all.at(-1)!;
+      expect(space.map(Math.max(first, BASE), hostPfn, 1, READ_WRITE)).toBe(0);
+    });
+
     it('a mapping made before the device comes is there for it', async () => {
       const device = fixture.host.openDevice(fixture.devices[0]);
       const space = fixture.host.createSpace();

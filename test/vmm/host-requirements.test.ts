@@ -1,10 +1,11 @@
 import { describe, expect, test } from 'vitest';
 import { openHost } from '../../src/host/registry.ts';
 import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
+import { TceHost } from '../../src/host/vfio-spapr-tce/index.ts';
 import { GuestMemory, type GuestRegion } from '../../src/memory/guest-memory.ts';
 import { H_PUT_TCE, HypercallRegisters, SpaprIommu } from '../../src/target/spapr/index.ts';
 import { VirtioIommu, type VirtioIommuOptions } from '../../src/target/virtio-iommu/index.ts';
-import { S_OK, S_UNSUPP } from '../../src/target/virtio-iommu/spec/requests.ts';
+import { S_INVAL, S_OK, S_UNSUPP } from '../../src/target/virtio-iommu/spec/requests.ts';
 import { Machine } from '../../src/vmm/machine.ts';
 import { groupPaths } from '../host/sim-fixture.ts';
 
@@ -134,6 +135,121 @@ describe.each(['iommufd', 'vfio-type1'])('an endpoint whose IOMMU reaches less, 
     expect(target.attach(1, 1)).toBe(S_UNSUPP);
     expect(kernel.device('vfio0').dmaRead(0xff_f000n, new Uint8Array(1))).toBe(0);
     expect(kernel.device('vfio1').dmaRead(0xff_f000n, new Uint8Array(1))).not.toBe(0);
+  });
+});
+
+describe('what a host cannot map is reserved for the guest (5.13.6.8.1)', () => {
+  const all = { inputRange: { start: 0n, last: 2n ** 64n - 1n } };
+  const reserved = (start: bigint, last: bigint) => ({ kind: 'reserved', start, last });
+  const reads = (kernel: SimKernel, address: bigint, name = 'vfio0') => kernel.device(name).dmaRead(address, new Uint8Array(1)) === 0;
+
+  test('64 bits of input on a POWER host: its windows can be mapped, what lies beside them is reserved', () => {
+    const kernel = simKernel({ iommus: [{ tce: { bytes32: 0x4000_0000 } }] });
+    const { target, machine, host } = machineOf({ kind: 'vfio-spapr-tce', kernel, memory: ramOf(kernel), options: all });
+    const window = 1n << 59n;
+    expect(target.probe(0)).toEqual([reserved(0x4000_0000n, window - 1n), reserved(window + (1n << 35n), 2n ** 64n - 1n)]);
+    expect(target.attach(1, 0)).toBe(S_OK);
+    for (const at of [0x3fff_f000n, window, window + (1n << 35n) - 0x1000n]) {
+      expect(target.map(1, at, at + 0xfffn, 0n, RW)).toBe(S_OK);
+      expect(reads(kernel, at)).toBe(true);
+    }
+    expect(target.map(1, 0x4000_0000n, 0x4000_0fffn, 0n, RW)).toBe(S_INVAL);
+    machine.remove(0);
+    expect(target.probe(0)).toEqual([]);
+    machine.close();
+    host.close();
+  });
+
+  test('version 1 of the interface has the default window alone', () => {
+    const kernel = simKernel({ iommus: [{ tce: {} }] });
+    const { memory, host } = { memory: ramOf(kernel), host: new TceHost(kernel, 1) };
+    const target = new VirtioIommu({ memory, bootBypass: false, ...all });
+    target.addEndpoint(0);
+    new Machine({ memory, target, host }).passThrough(0, groupPaths(kernel)[0]);
+    target.negotiate();
+    expect(target.probe(0)).toEqual([reserved(0x8000_0000n, 2n ** 64n - 1n)]);
+    expect(target.attach(1, 0)).toBe(S_OK);
+    expect(target.map(1, ...page(3), 0n, RW)).toBe(S_OK);
+    expect(reads(kernel, 3n << 12n)).toBe(true);
+  });
+
+  test('a window as large as the guest was promised is made where the platform can', () => {
+    const kernel = simKernel({ iommus: [{ tce: { bytes32: 0x4000_0000 } }] });
+    const options = { inputRange: { start: 0n, last: 0xffff_ffffn } };
+    const { target } = machineOf({ kind: 'vfio-spapr-tce', kernel, memory: ramOf(kernel), options });
+    expect(target.probe(0)).toEqual([]);
+    expect(target.attach(1, 0)).toBe(S_OK);
+    expect(target.map(1, 0xffff_f000n, 0xffff_ffffn, 0n, RW)).toBe(S_OK);
+    expect(reads(kernel, 0xffff_f000n)).toBe(true);
+  });
+
+  test.each(['iommufd', 'vfio-type1'])('%s: the host’s own reserved ranges, and what is wider than its IOMMU', (kind) => {
+    const kernel = simKernel();
+    const { target, machine, attached } = machineOf({ kind, kernel, memory: ramOf(kernel), options: all });
+    expect(target.probe(0)).toEqual([reserved(0xfee0_0000n, 0xfeef_ffffn), reserved(2n ** 48n, 2n ** 64n - 1n)]);
+    expect(attached[0].attachment, 'asking leaves it where it was').toBeNull();
+    expect(target.attach(1, 0)).toBe(S_OK);
+    expect(target.map(1, 2n ** 48n - 0x1000n, 2n ** 48n - 1n, 0n, RW)).toBe(S_OK);
+    expect(reads(kernel, 2n ** 48n - 0x1000n)).toBe(true);
+    machine.close();
+  });
+
+  test.each(['iommufd', 'vfio-type1'])('%s: the second device of a group is told what the first one was', (kind) => {
+    const devices = [
+      { name: 'vfio0', group: 7 },
+      { name: 'vfio1', group: 7 },
+    ];
+    const kernel = simKernel({ devices });
+    const { target } = machineOf({ kind, kernel, memory: ramOf(kernel), options: { ...all, bootBypass: true } });
+    expect(target.probe(1)).toEqual(target.probe(0));
+    expect(target.probe(1)).toHaveLength(2);
+  });
+
+  test('ATTACH over TCE to a domain that maps where the other bridge has no window: UNSUPP (5.13.6.3.2), and both stand where they stood', () => {
+    const kernel = simKernel({
+      iommus: [{ tce: {} }, { tce: { start32: 0x4000_0000, bytes32: 0x4000_0000 } }],
+      devices: [
+        { name: 'vfio0', iommu: 0 },
+        { name: 'vfio1', iommu: 1 },
+      ],
+    });
+    const options = { inputRange: { start: 0n, last: 0x7fff_ffffn } };
+    const { target } = machineOf({ kind: 'vfio-spapr-tce', kernel, memory: ramOf(kernel), options });
+    expect(target.probe(1)).toEqual([reserved(0n, 0x3fff_ffffn)]);
+    expect(target.attach(1, 0)).toBe(S_OK);
+    expect(target.map(1, 0x3fff_f000n, 0x3fff_ffffn, 0n, RW)).toBe(S_OK);
+    expect(target.attach(1, 1)).toBe(S_UNSUPP);
+    expect([reads(kernel, 0x3fff_f000n), reads(kernel, 0x3fff_f000n, 'vfio1')]).toEqual([true, false]);
+    expect(target.attach(2, 1)).toBe(S_OK);
+  });
+
+  test('a host that maps nothing of what the guest is offered: the device is refused, with the reason', () => {
+    const kernel = simKernel({ iommus: [{ aperture: { first: 0n, last: 0x7f_ffffn } }] });
+    const options = { inputRange: { start: 0x100_0000n, last: 0x1ff_ffffn } };
+    expect(() => machineOf({ kind: 'iommufd', kernel, memory: ramOf(kernel), options })).toThrow(
+      /reach \[0x1000000, 0x1ffffff\]: ERANGE \(.*the host can map nothing of it\)/,
+    );
+    expect(kernel.live()['devices'] ?? 0).toBe(0);
+  });
+
+  test.each([
+    ['vfio-type1', 'VFIO_GROUP_SET_CONTAINER'],
+    ['vfio-type1', 'VFIO_GROUP_UNSET_CONTAINER'],
+    ['iommufd', 'VFIO_DEVICE_ATTACH_IOMMUFD_PT'],
+    ['iommufd', 'VFIO_DEVICE_DETACH_IOMMUFD_PT'],
+    ['iommufd', 'IOMMU_IOAS_IOVA_RANGES'],
+  ])('%s: where %s fails as the host is asked, the device is refused, nothing is left, and it can be tried again', (kind, call) => {
+    const kernel = simKernel();
+    const memory = ramOf(kernel);
+    const target = new VirtioIommu({ memory, bootBypass: false });
+    target.addEndpoint(0);
+    const machine = new Machine({ memory, target, host: openHost(kind, kernel) });
+    const path = kind === 'iommufd' ? kernel.device().path : groupPaths(kernel)[0];
+    kernel.hooks.fail({ kind: call, nth: 1, errno: 5 });
+    expect(() => machine.passThrough(0, path)).toThrow(call);
+    expect(target.probe(0)).toEqual([]);
+    machine.passThrough(0, path);
+    expect(target.probe(0)).toHaveLength(1);
   });
 });
 

@@ -1,7 +1,8 @@
 import { requireObject, requireString } from '../../memory/arguments.ts';
 import { errno, HostError } from '../errno.ts';
-import type { Host, HostCalls, HostCapabilities, HostNesting, SpaceRequirements } from '../host.ts';
+import type { Host, HostCalls, HostCapabilities, HostDevice, HostNesting, IovaRange, SpaceRequirements } from '../host.ts';
 import type { Port } from '../port.ts';
+import { reachThrough } from '../reach.ts';
 import type { SharedMemory } from '../shared-memory.ts';
 import { type Handle, IommufdContext } from './context.ts';
 import { IommufdDevice } from './device.ts';
@@ -95,6 +96,10 @@ export class IommufdHost implements Host {
     const own = { ...memory };
     if (own.file !== null) this.#context.shared.add(own);
     return () => this.#context.shared.delete(own);
+  }
+
+  reach(device: HostDevice, wanted: readonly IovaRange[]): readonly IovaRange[] {
+    return reachThrough(this.createSpace(), device, wanted);
   }
 
   createSpace(requirements: SpaceRequirements = {}): IommufdSpace {

@@ -1,10 +1,15 @@
 import { errno, HostError } from '../errno.ts';
+import type { HostDevice, IovaRange } from '../host.ts';
 import type { Port } from '../port.ts';
+import { reachThrough } from '../reach.ts';
 import type { SharedMemory } from '../shared-memory.ts';
 import { VfioHost } from '../vfio/host.ts';
 import { VFIO_SPAPR_TCE_IOMMU, VFIO_SPAPR_TCE_v2_IOMMU } from '../vfio/uapi.ts';
 import { TceSpace } from './space.ts';
 import type { TceRequirements } from './windows.ts';
+
+/** RAM need not be registered to see which windows there are. */
+const NOTHING_SHARED: ReadonlySet<SharedMemory> = new Set();
 
 const module = 'vfio_iommu_spapr_tce';
 const drivers = {
@@ -44,6 +49,14 @@ export class TceHost extends VfioHost {
     const space = this.keep(new TceSpace(this, this.version, requirements, this.#shared));
     this.#tceSpaces.add(space);
     return space;
+  }
+
+  /** What the windows reach that such a space would have: those that the wish needs, or the default one and the largest that can be had beside it. */
+  override reach(device: HostDevice, wanted: readonly IovaRange[]): readonly IovaRange[] {
+    const space = this.keep(new TceSpace(this, this.version, {}, NOTHING_SHARED));
+    return reachThrough(space, device, wanted, () => {
+      if (space.cover(wanted) < 0 && this.version === 2) space.createWindow();
+    });
   }
 
   override dropSpace(space: TceSpace): void {

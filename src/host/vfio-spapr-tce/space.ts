@@ -111,18 +111,28 @@ export class TceSpace extends VfioSpace {
 
   /**
    * A window that contains the stretch. Where it begins is the platform's choice: if it is elsewhere, an empty window in the
-   * way gives way; if it is too short, a longer one takes its place.
+   * way gives way, unless that does not help.
    */
-  #createFor({ first, last }: IovaRange, info: TceInfo): number {
+  #createFor(stretch: IovaRange, info: TceInfo): number {
+    const inTheWay = this.#windows.find((window) => meet(window, stretch) && this.#isEmpty(window));
+    const removed = inTheWay === undefined ? 0 : this.removeWindow(inTheWay);
+    if (removed < 0) return removed;
+    const result = this.#createAround(stretch, info);
+    if (result < 0 && inTheWay !== undefined) this.#putBack(inTheWay, info);
+    return result;
+  }
+
+  #putBack({ first, last, pageLg2 }: TceWindow, info: TceInfo): void {
+    const window = this.#calls.create({ pageLg2, sizeLg2: PAGE_LG2 + Math.log2(last - first + 1) }, info);
+    if (typeof window !== 'number') this.#windows.unshift(window);
+  }
+
+  /** If it is too short, a longer one takes its place. */
+  #createAround({ first, last }: IovaRange, info: TceInfo): number {
     const wish = (pages: number) => ({
       sizeLg2: PAGE_LG2 + Math.ceil(Math.log2(pages)),
       ...this.#pageWish(this.requirements.granuleLg2, info),
     });
-    const inTheWay = this.#windows.find((window) => meet(window, { first, last }) && this.#isEmpty(window));
-    if (inTheWay !== undefined) {
-      const removed = this.removeWindow(inTheWay);
-      if (removed < 0) return removed;
-    }
     let result = this.#create(wish(last - first + 1), info);
     if (result < 0) return result;
     const window = this.#windows[this.#windows.length - 1];

@@ -1,7 +1,8 @@
 import { requireObject, requireString } from '../../memory/arguments.ts';
 import { errno, HostError } from '../errno.ts';
-import type { Host, HostCalls, HostCapabilities, HostSpace, SpaceRequirements } from '../host.ts';
+import type { Host, HostCalls, HostCapabilities, HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
 import type { Port, PortMemory } from '../port.ts';
+import { reachThrough } from '../reach.ts';
 import { openGroup, VfioDevice, type VfioGroup } from './group.ts';
 import * as uapi from './uapi.ts';
 
@@ -94,6 +95,10 @@ export abstract class VfioHost implements Host {
     const group = this.#groups.get(groupPath) ?? openGroup(this, groupPath);
     this.#groups.set(groupPath, group);
     return new VfioDevice(this, group, path, deviceName ?? null);
+  }
+
+  reach(device: HostDevice, wanted: readonly IovaRange[]): readonly IovaRange[] {
+    return reachThrough(this.createSpace(), device, wanted);
   }
 
   abstract createSpace(requirements?: SpaceRequirements): HostSpace;

@@ -1,7 +1,7 @@
 import { READ_WRITE } from '../../memory/access.ts';
 import { IntervalMap } from '../../memory/interval-map.ts';
 import type { AddressSpace, PfnRange, RunVisitor } from '../target.ts';
-import type { ReservedRegions } from './reserved-regions.ts';
+import { type ReservedRegions, without } from './reserved-regions.ts';
 
 /** What the configuration space says of domains (5.13.4), and the caps that a guest cannot exceed. */
 export interface DomainLimits {
@@ -92,14 +92,6 @@ export class Domain implements AddressSpace {
 
   #cutApertures(): void {
     const taken = [...this.#members].flatMap(({ pages }) => pages).sort((a, b) => a.first - b.first);
-    const apertures: PfnRange[] = [];
-    let from = this.#input.first;
-    for (const { first, last } of taken) {
-      if (first > this.#input.last) break;
-      if (first > from) apertures.push({ first: from, last: first - 1 });
-      from = Math.max(from, last + 1);
-    }
-    if (from <= this.#input.last) apertures.push({ first: from, last: this.#input.last });
-    this.#apertures = apertures;
+    this.#apertures = without(taken, this.#input);
   }
 }

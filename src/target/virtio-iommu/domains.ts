@@ -4,6 +4,7 @@ import type { AddressSpace, TargetObserver } from '../target.ts';
 import { Domain, type DomainLimits } from './domain.ts';
 import type { Endpoint } from './endpoint.ts';
 import { Journal } from './journal.ts';
+import type { ReservedRegions } from './reserved-regions.ts';
 import { S_OK, S_UNSUPP } from './spec/requests.ts';
 import { statusOf } from './status.ts';
 
@@ -175,6 +176,13 @@ export class Domains {
       this.#domains.set(domain.id, domain);
       this.#mappings += domain.mappings.size;
     }
+  }
+
+  /** Something else is reserved for an endpoint; what its domain maps there already stands. */
+  reserve(endpoint: Endpoint, reserved: ReservedRegions): void {
+    endpoint.domain?.remove(endpoint.reserved);
+    endpoint.reserved = reserved;
+    endpoint.domain?.add(reserved);
   }
 
   /** An endpoint is no longer there. */

@@ -4,7 +4,7 @@ import type { ReservedRegions } from './reserved-regions.ts';
 /** Something that does DMA behind this IOMMU. */
 export interface Endpoint {
   readonly id: number;
-  readonly reserved: ReservedRegions;
+  reserved: ReservedRegions;
   /** Of which it is one of the members. */
   domain: Domain | null;
 }

@@ -7,7 +7,7 @@ import { STATUS_ACKNOWLEDGE, STATUS_DRIVER, STATUS_FEATURES_OK } from '../../vir
 import { targetFault } from '../fault-codes.ts';
 import { put } from '../fields.ts';
 import { IdentitySpace } from '../identity-space.ts';
-import type { AddressSpace, Target, TargetObserver } from '../target.ts';
+import type { AddressSpace, PfnRange, Target, TargetObserver } from '../target.ts';
 import { Batch } from './batch.ts';
 import { FEATURES, featuresOf } from './capabilities.ts';
 import { ConfigSpace } from './config-space.ts';
@@ -210,6 +210,20 @@ export class VirtioIommu implements Target {
 
   knows(endpoint: number): boolean {
     return this.#domains.endpoints.has(endpoint);
+  }
+
+  /** All of the input range. */
+  get offered(): readonly PfnRange[] {
+    return [this.#settings.limits.input];
+  }
+
+  /** The rest becomes reserved regions of the endpoint (5.13.6.8.1), which PROBE says; RangeError where a PROBE answer has no room for them. */
+  confine(endpoint: number, reachable: readonly PfnRange[]): () => void {
+    const known = this.#domains.endpoints.get(endpoint);
+    if (known === undefined) throw new RangeError(`VirtioIommu: no endpoint ${endpoint}`);
+    const before = known.reserved;
+    this.#domains.reserve(known, before.beyond(reachable, this.#settings.limits.input));
+    return () => this.#domains.reserve(known, before);
   }
 
   spaceOf(endpoint: number): AddressSpace | null {

@@ -106,6 +106,58 @@ describe('ATTACH and DETACH (5.13.6.3, 5.13.6.4)', () => {
   });
 });
 
+describe('confine: what hardware behind an endpoint cannot map', () => {
+  const pages = (first: bigint, last: bigint) => ({ kind: 'reserved', start: first << 12n, last: (last << 12n) | 0xfffn }) as const;
+  const msi = { kind: 'msi', start: 0x10_0000n, last: 0x10_0fffn } as const;
+  const input = { start: 0n, last: 0xfff_ffffn };
+  const confined = (probeBytes: number, reachable: [number, number][], declared: Parameters<VirtioIommu['addEndpoint']>[1] = []) => {
+    const iommu = new VirtioIommu({ memory: GuestMemory.ofBytes(4096), inputRange: input, probeBytes });
+    iommu.addEndpoint(1, declared);
+    iommu.negotiate();
+    iommu.attach(7, 1);
+    const release = iommu.confine(
+      1,
+      reachable.map(([first, last]) => ({ first, last })),
+    );
+    return { iommu, release };
+  };
+
+  test('is reserved beside what is declared, which stays what it is', () => {
+    const { iommu, release } = confined(
+      512,
+      [
+        [0x10, 0xfff],
+        [0x2000, 0xfff0],
+      ],
+      [msi, pages(0x20n, 0x2fn)],
+    );
+    expect(iommu.probe(1)).toEqual([pages(0n, 0xfn), pages(0x20n, 0x2fn), msi, pages(0x1000n, 0x1fffn), pages(0xfff1n, 0xffffn)]);
+    expect(iommu.map(7, 0x1000_000n, 0x1000_fffn, 0n, RW)).toBe(S_INVAL);
+    expect(iommu.map(7, 0x2000_000n, 0x2000_fffn, 0n, RW)).toBe(S_OK);
+    release();
+    expect(iommu.probe(1)).toEqual([msi, pages(0x20n, 0x2fn)]);
+    expect(iommu.map(7, 0x1000_000n, 0x1000_fffn, 0n, RW)).toBe(S_OK);
+  });
+
+  test('where a PROBE answer has no room, the nearest become one, but never with the doorbell', () => {
+    const reachable: [number, number][] = [
+      [0x10, 0x1f],
+      [0x22, 0xff],
+      [0x101, 0x1ff],
+      [0x210, 0xffff],
+    ];
+    expect(confined(3 * 24, reachable, [msi]).iommu.probe(1)).toEqual([pages(0n, 0x21n), msi, pages(0x200n, 0x20fn)]);
+    expect(() => confined(2 * 24, reachable, [msi])).toThrow('3 reserved regions do not fit a probe of 48 bytes');
+    expect(confined(24, reachable).iommu.probe(1)).toEqual([pages(0n, 0x20fn)]);
+  });
+
+  test('without PROBE nobody is told; all the same nothing is mapped there', () => {
+    const { iommu } = confined(0, [[0x10, 0xffff]]);
+    expect(iommu.map(7, 0n, 0xfffn, 0n, RW)).toBe(S_INVAL);
+    expect(iommu.map(7, 0x1_0000n, 0x1_0fffn, 0n, RW)).toBe(S_OK);
+  });
+});
+
 describe('apertures', () => {
   test('are the input range without what is reserved for any endpoint of the domain, the same until one comes or goes', () => {
     const iommu = new VirtioIommu({ memory: GuestMemory.ofBytes(4096), inputRange: { start: 0x1000n, last: 0xffff_ffffn } });
