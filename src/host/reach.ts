@@ -9,7 +9,7 @@ export function outOfReach(apertures: readonly IovaRange[], ranges: readonly Iov
 }
 
 /** What both have. Both ascending, and so is the answer. */
-export function common(a: readonly IovaRange[], b: readonly IovaRange[]): IovaRange[] {
+function common(a: readonly IovaRange[], b: readonly IovaRange[]): IovaRange[] {
   return a.flatMap((one) =>
     b
       .filter(({ first, last }) => first <= one.last && last >= one.first)
