@@ -1,6 +1,8 @@
-import { createReadStream } from 'node:fs';
+import { createReadStream, createWriteStream } from 'node:fs';
 import { access, constants, stat } from 'node:fs/promises';
-import { createGunzip } from 'node:zlib';
+import { PassThrough } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { createGunzip, createGzip } from 'node:zlib';
 import { UsageError } from './command.ts';
 
 /** A recording that cannot be what it says: names the file and, counted from 1, the line. */
@@ -143,6 +145,29 @@ export async function* recordedLines(file: string, progress?: (read: ReadProgres
     throw new RecordingError(file, number + 1, `cannot be read on: ${(error as Error).message}`);
   }
   if (rest !== '') yield new RecordedLine(file, number + 1, rest);
+}
+
+/** A file that a recording is written to, gzipped when its name ends in .gz; all of it is there once `end` has resolved. */
+export class RecordingFile {
+  readonly #stream = new PassThrough();
+  readonly #written: Promise<void>;
+
+  constructor(file: string) {
+    const sink = createWriteStream(file);
+    this.#written = file.endsWith('.gz') ? pipeline(this.#stream, createGzip({ level: 9 }), sink) : pipeline(this.#stream, sink);
+    // A failure is the end's to tell, whenever it happens.
+    this.#written.catch(() => {});
+  }
+
+  write(text: string): void {
+    this.#stream.write(text);
+  }
+
+  /** @throws the system's error when it could not be written */
+  async end(): Promise<void> {
+    this.#stream.end();
+    await this.#written;
+  }
 }
 
 /** ENOENT, EACCES, EISDIR: about the file, not about what it holds (zlib's codes begin with Z). */

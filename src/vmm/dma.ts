@@ -67,6 +67,12 @@ export class EmulatedDevice {
     return code;
   }
 
+  #done(hi: number, lo: number, bytes: number, access: number, pasid: number): void {
+    const { translated } = this.#target;
+    const gpa = joinHiLo(translated[1], translated[0]);
+    this.#observation!.access({ endpoint: this.endpoint, pasid, iova: joinHiLo(hi, lo), access, bytes, gpa });
+  }
+
   #check(iova: bigint, name: string, bytes: Uint8Array, pasid: number): void {
     require64('EmulatedDevice', 'iova', iova);
     requireBytes('EmulatedDevice', name, bytes);
@@ -88,6 +94,7 @@ export class EmulatedDevice {
           ? this.#memory.read(translated[1], translated[0], bytes, done, size)
           : this.#memory.write(translated[1], translated[0], bytes, done, size);
       if (answer < 0) return this.#refused(MEM_FAULT, hi, lo, access, pasid);
+      if (this.#observation?.active) this.#done(hi, lo, size, access, pasid);
       done += size;
       const next = (lo >>> 0) + size;
       if (next > 0xffff_ffff) hi = (hi + 1) | 0;

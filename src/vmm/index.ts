@@ -15,5 +15,7 @@ export { DeviceNode, type PropertyValue, readDeviceTree, writeDeviceTree } from 
 export { HypercallDispatcher, type HypercallHandler } from './hypercalls.ts';
 export { Machine, type MachineParts, type MachineTotals, type SavedMachine } from './machine.ts';
 export type { EndpointState, MachineState, StateListener } from './machine-state.ts';
-export type { DeviceFault, GuestOperation, MachineHooks, PathChange } from './observation.ts';
+export type { DeviceAccess, DeviceFault, GuestOperation, MachineHooks, PathChange } from './observation.ts';
+export { recordTo } from './recorder.ts';
+export type { RecordingStream } from './recording-lines.ts';
 export { TranslatedMemory } from './translated-memory.ts';

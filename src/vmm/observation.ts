@@ -25,6 +25,18 @@ export interface DeviceFault {
   readonly code: number;
 }
 
+/** An access of an emulated device that was done, or the part of it that one translation answers for. */
+export interface DeviceAccess {
+  readonly endpoint: number;
+  readonly pasid: number;
+  readonly iova: bigint;
+  /** READ or WRITE. */
+  readonly access: number;
+  readonly bytes: number;
+  /** Where in guest memory it went. */
+  readonly gpa: bigint;
+}
+
 /** An endpoint is served otherwise than before. null: it was not there, or is there no more. */
 export interface PathChange {
   readonly endpoint: number;
@@ -35,13 +47,14 @@ export interface PathChange {
 /** What a machine tells whoever looks on. Each is called within the operation; what it throws goes to whoever caused that. */
 export interface MachineHooks {
   readonly guestOperation?: (operation: GuestOperation) => void;
+  readonly access?: (access: DeviceAccess) => void;
   readonly fault?: (fault: DeviceFault) => void;
   /** Host calls by kind, behind the guest operation that made them; those of passing devices through come with the next. Not told where there are none. */
   readonly hostCall?: (calls: HostCalls) => void;
   readonly pathChange?: (change: PathChange) => void;
 }
 
-const HOOKS = ['guestOperation', 'fault', 'hostCall', 'pathChange'] as const;
+const HOOKS = ['guestOperation', 'access', 'fault', 'hostCall', 'pathChange'] as const;
 
 /** Whoever looks on at a machine, and what they are told. Nobody: an empty set is looked at, and nothing else is done. */
 export class Observation {
@@ -102,6 +115,10 @@ export class Observation {
         return result;
       },
     };
+  }
+
+  access(access: DeviceAccess): void {
+    for (const { access: told } of this.#hooks) told?.(access);
   }
 
   fault(fault: DeviceFault): void {

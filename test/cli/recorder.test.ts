@@ -5,6 +5,7 @@ import { gunzipSync } from 'node:zlib';
 import { afterAll, describe, expect, test } from 'vitest';
 import { Recorder } from '../../src/cli/boot/record/recorder.ts';
 import { RecordingMemory } from '../../src/cli/boot/record/recording-memory.ts';
+import { RecordingFile } from '../../src/cli/recording.ts';
 import { READ, READ_WRITE, WRITE } from '../../src/memory/access.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { NO_PASID } from '../../src/target/target.ts';
@@ -22,10 +23,12 @@ const DID = 1;
 const BASE = 0x2_0000;
 
 /** A driver that maps, does DMA, unmaps and goes wrong, on a VT-d unit that is recorded. */
-function recorded(): string {
+async function recorded(): Promise<string> {
   const buffer = new SharedArrayBuffer(RAM_PAGES * 4096);
   const guest = new Guest({}, RAM_PAGES, {}, new GuestMemory([{ gpa: 0n, buffer }]));
-  const recorder = new Recorder();
+  const file = join(folder, 'run.ndjson.gz');
+  const recording = new RecordingFile(file);
+  const recorder = new Recorder(recording);
   recorder.memory.add({ gpa: 0n, buffer });
   recorder.machine('vtd', 0n, [DEVICE], { cachingMode: 1, scalableMode: 0, interruptRemapping: 1 });
   const options = { cachingMode: true, extendedInterruptMode: false, postedInterrupts: false };
@@ -61,14 +64,13 @@ function recorded(): string {
     (deliver) => vtdMessage(unit, DEVICE, 0xfee0_1000n, 0x41, deliver),
   );
   recorder.reset(() => unit.reset());
-  const file = join(folder, 'run.ndjson.gz');
-  recorder.write(file);
+  await recording.end();
   return file;
 }
 
 describe('a recorded run', () => {
   test('replays with no difference, in software and on a device that is passed through', async () => {
-    const { status, out } = await runCli('replay', recorded(), '--json');
+    const { status, out } = await runCli('replay', await recorded(), '--json');
     const result = JSON.parse(out);
     expect(result).toMatchObject({ answers: { wrong: 0 }, dma: { wrong: 0, checked: 17 }, hardwareDma: { wrong: 0, checked: 17 } });
     // The pages, and after the reset all of RAM.
@@ -85,7 +87,7 @@ describe('a recorded run', () => {
     ['where a message goes', /("delivered":\["0xfee01000","0x)41/, '$142'],
   ])('%s that is not as recorded is told', async (_what, pattern, text) => {
     const file = join(folder, 'altered.ndjson');
-    const before = gunzipSync(readFileSync(recorded())).toString();
+    const before = gunzipSync(readFileSync(await recorded())).toString();
     expect(before).toMatch(pattern);
     writeFileSync(file, before.replace(pattern, text));
     const { status, out } = await runCli('replay', file, '--json');
@@ -96,7 +98,7 @@ describe('a recorded run', () => {
 
   test('a line that is no operation of such a unit is named', async () => {
     const file = join(folder, 'wrong.ndjson');
-    writeFileSync(file, `${gunzipSync(readFileSync(recorded()))}{"op":"sing"}\n`);
+    writeFileSync(file, `${gunzipSync(readFileSync(await recorded()))}{"op":"sing"}\n`);
     const { status, err } = await runCli('replay', file);
     expect([status, err]).toEqual([1, expect.stringMatching(/wrong\.ndjson:\d+: sing: is no operation/)]);
   });

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { FileBackend } from '../../vmm/devices/index.ts';
 import { VfioUserServer } from '../../vmm/vfio-user/index.ts';
+import { RecordingFile } from '../recording.ts';
 import { debianGuest } from './debian.ts';
 import { type EndpointReport, Endpoints } from './endpoints.ts';
 import { initramfs } from './initramfs.ts';
@@ -76,10 +77,11 @@ export async function boot(options: BootOptions): Promise<BootReport> {
     truncateSync(disk, DISK_BYTES);
     const backend = new FileBackend(disk);
     try {
-      const recorder = options.record === null ? null : new Recorder();
-      const machine = new GuestMachine(recipe, choices, backend, recorder ?? bystander());
+      const recording = options.record === null ? null : new RecordingFile(options.record);
+      const witness = recording === null ? bystander() : new Recorder(recording);
+      const machine = new GuestMachine(recipe, choices, backend, witness);
       const report = await machine.run(qemu, { folder, kernel: options.kernel ?? guest.kernel, initrd }, options);
-      if (options.record !== null) recorder?.write(options.record);
+      await recording?.end();
       return report;
     } finally {
       backend.close();

@@ -2,6 +2,7 @@ import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { RecordedLine } from '../recording.ts';
 import { recordedAmd, recordedSmmuv3, recordedVtd } from './register-unit.ts';
 import type { RecordedTarget, RecordedTargetFactory } from './replayer.ts';
+import { recordedSpaces } from './spaces.ts';
 import { recordedSpapr } from './spapr.ts';
 import { recordedVirtioIommu } from './virtio-iommu.ts';
 import { recordedZpci } from './zpci.ts';
@@ -10,6 +11,7 @@ import { recordedZpci } from './zpci.ts';
 const targets: Readonly<Record<string, RecordedTargetFactory>> = {
   amd: recordedAmd,
   smmuv3: recordedSmmuv3,
+  spaces: recordedSpaces,
   spapr: recordedSpapr,
   'virtio-iommu': recordedVirtioIommu,
   vtd: recordedVtd,

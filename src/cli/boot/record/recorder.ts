@@ -1,8 +1,7 @@
-import { writeFileSync } from 'node:fs';
-import { gzipSync } from 'node:zlib';
 import { joinHiLo } from '../../../memory/address.ts';
 import type { AddressSpace, Target } from '../../../target/target.ts';
 import type { RegisterBlock } from '../../../vmm/pci/index.ts';
+import { dmaLine, hex, type RecordingStream, ramLine, writeLine } from '../../../vmm/recording-lines.ts';
 import { RAM_BYTES } from '../recipe.ts';
 import { RecordingMemory, type Words } from './recording-memory.ts';
 import type { Deliver, Witness } from './witness.ts';
@@ -10,7 +9,6 @@ import type { Deliver, Witness } from './witness.ts';
 /** Slices in which a space is looked at after a change: more than a guest's invalidation can need. */
 const SLICES = 1000;
 
-const hex = (value: bigint) => `0x${value.toString(16)}`;
 const list = (words: Words) => words.map(hex);
 
 /**
@@ -19,13 +17,16 @@ const list = (words: Words) => words.map(hex);
  */
 export class Recorder implements Witness {
   readonly memory = new RecordingMemory();
-  readonly #lines: string[] = [];
+  readonly #stream: RecordingStream;
   #sent: Words = [];
+
+  constructor(stream: RecordingStream) {
+    this.#stream = stream;
+  }
 
   /** The first line. */
   machine(target: string, ramAt: bigint, endpoints: readonly number[], options: Readonly<Record<string, number | string>>): void {
-    const ram = [{ gpa: hex(ramAt), bytes: hex(BigInt(RAM_BYTES)) }];
-    this.#lines.push(JSON.stringify({ op: 'machine', target, ram, endpoints, options }));
+    writeLine(this.#stream, { op: 'machine', target, ram: ramLine([{ gpa: ramAt, bytes: RAM_BYTES }]), endpoints, options });
   }
 
   /** The unit's own interrupts. */
@@ -40,12 +41,14 @@ export class Recorder implements Witness {
   #perform<T>(act: () => T, line: (answer: T) => object): T {
     const answer = act();
     const read = this.memory.takeRead();
-    if (read.length > 0) this.#lines.push(JSON.stringify({ op: 'memory', words: list(read) }));
+    if (read.length > 0) writeLine(this.#stream, { op: 'memory', words: list(read) });
     const stored = this.memory.takeStored();
     const sent = this.#sent.splice(0);
-    this.#lines.push(
-      JSON.stringify({ ...line(answer), ...(stored.length > 0 && { stored: list(stored) }), ...(sent.length > 0 && { sent: list(sent) }) }),
-    );
+    writeLine(this.#stream, {
+      ...line(answer),
+      ...(stored.length > 0 && { stored: list(stored) }),
+      ...(sent.length > 0 && { sent: list(sent) }),
+    });
     return answer;
   }
 
@@ -110,23 +113,13 @@ export class Recorder implements Witness {
       return this.#perform(
         () => target.translate(endpoint, pasid, hi, lo, access),
         (answer) => {
-          if (answer < 0) return { op: 'dma', endpoint, iova: hex(iova), access, fault: answer };
+          if (answer < 0) return dmaLine(endpoint, pasid, iova, access, answer);
           const [addressLo, addressHi] = target.translated as unknown as [number, number];
           this.memory.forget(addressHi, addressLo);
-          return { op: 'dma', endpoint, iova: hex(iova), access, addr: hex(joinHiLo(addressHi, addressLo)) };
+          return dmaLine(endpoint, pasid, iova, access, joinHiLo(addressHi, addressLo));
         },
       );
     };
-  }
-
-  /** How many operations there are. */
-  get count(): number {
-    return this.#lines.length;
-  }
-
-  write(file: string): void {
-    const text = `${this.#lines.join('\n')}\n`;
-    writeFileSync(file, file.endsWith('.gz') ? gzipSync(text, { level: 9 }) : text);
   }
 }
 
