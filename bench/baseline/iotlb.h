@@ -147,17 +147,31 @@ static inline void invalidate_space(uint32_t space)
 	select_tag(tlb.space, tlb.context);
 }
 
+/* A context that may have translations here, or 0: an invalidation has nothing to do. */
+static inline struct known *find_context(uint32_t space, uint32_t context)
+{
+	uint32_t set = (space * 0x61c88647u + context) % (TAGS / WAYS) * WAYS;
+	for (uint32_t i = set; i < set + WAYS; i++)
+		if (tlb.known[i].space == space && tlb.known[i].context == context)
+			return tlb.known[i].tag > tlb.old_tags[space % SPACES] ? &tlb.known[i] : 0;
+	return 0;
+}
+
 static inline void invalidate_context(uint32_t space, uint32_t context)
 {
-	select_tag(space, context);
-	tlb.known[tlb.tag_at].tag = 0;
-	select_tag(space, context);
+	struct known *known = find_context(space, context);
+	if (!known)
+		return;
+	known->tag = 0;
+	select_tag(tlb.space, tlb.context);
 }
 
 /* Page frame numbers. */
 static inline void invalidate_range(uint32_t space, uint32_t context, uint64_t first, uint64_t last)
 {
-	select_tag(space, context);
+	if (!find_context(space, context))
+		return;
+	select_context(space, context);
 	for (int i = 0; i < tlb.size_count; i++) {
 		int up = tlb.sizes[i] - 12;
 		if ((last >> up) - (first >> up) >= RANGE_PAGES) {

@@ -324,6 +324,8 @@ static void setup(int argc, char **argv)
 	}
 	translate(8, -1, BASE << 32, READ);
 	operations = is_commands ? 1 << QUEUE_LG2 : 1 << 13;
+	for (uint32_t asid = 0; asid < 16 && is_commands; asid++)
+		fill(0, 2 * asid, BASE << 32, 12, output_of(0) << 12, READ | WRITE);
 	for (uint64_t i = 0; i < 1u << QUEUE_LG2 && is_commands; i++) {
 		store64(QUEUE + i * 16, TLBI_NH_VA | (i & 15) << 48);
 		store64(QUEUE + i * 16 + 8, (i * 7) << 12 | 1);

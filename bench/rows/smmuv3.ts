@@ -14,6 +14,7 @@ const FIRST_PAGE = 0x20_0000;
 const BASE = 0x12;
 const STREAM = 8;
 const PAGES = 1 << 14;
+const ASIDS = 16;
 /** Offsets of registers (IHI 0070, 6.2). */
 const CR0 = 0x20;
 const STRTAB_BASE = 0x80;
@@ -38,8 +39,13 @@ function smmuWith(iotlbEntries: number, nested: boolean): Smmuv3 {
   const put = (at: number, words: readonly bigint[]) => {
     for (const [i, word] of words.entries()) memory.store64(0, at + 8 * i, hiOf(word), loOf(word));
   };
-  // T0SZ 16, EPD1, V; IPS 48, AA64, R, A; ASID 5.
-  put(CONTEXT, [(5n << 48n) | (0x6205n << 32n) | (1n << 31n) | (1n << 30n) | 16n, first.root]);
+  // T0SZ 16, EPD1, V; IPS 48, AA64, R, A. Streams from 16 on have an ASID each.
+  const context = (asid: number) => [(BigInt(asid) << 48n) | (0x6205n << 32n) | (1n << 31n) | (1n << 30n) | 16n, first.root];
+  put(CONTEXT, context(5));
+  for (let asid = 0; asid < ASIDS; asid++) {
+    put(CONTEXT + 64 * (1 + asid), context(asid));
+    put(STREAM_TABLE + 64 * (ASIDS + asid), [BigInt(CONTEXT + 64 * (1 + asid)) | (5n << 1n) | 1n, 0n]);
+  }
   const stage1 = [BigInt(CONTEXT) | (5n << 1n) | 1n, 0n];
   if (nested) {
     const second = table(2);
@@ -87,7 +93,7 @@ class Translations implements Work {
 const QUEUE = 0x80_0000;
 const QUEUE_LG2 = 11;
 
-/** A full queue of TLBI_NH_VA, each of one page of one of 16 ASIDs; the cache holds a page, so that each looks for one. */
+/** A full queue of TLBI_NH_VA, each of one page of one of 16 ASIDs, which have translations in the cache. */
 class Commands implements Work {
   readonly operations = 1 << QUEUE_LG2;
   readonly #smmu: Smmuv3;
@@ -96,9 +102,9 @@ class Commands implements Work {
   constructor() {
     const smmu = smmuWith(65536, false);
     this.#smmu = smmu;
-    smmu.translate(STREAM, NO_PASID, BASE, 0, READ);
+    for (let asid = 0; asid < ASIDS; asid++) smmu.translate(ASIDS + asid, NO_PASID, BASE, 0, READ);
     for (let i = 0; i < this.operations; i++) {
-      const low = 0x12n | (BigInt(i & 15) << 48n);
+      const low = 0x12n | (BigInt(i % ASIDS) << 48n);
       const high = (BigInt(i * 7) << 12n) | 1n;
       smmu.memory.store64(0, QUEUE + i * 16, hiOf(low), loOf(low));
       smmu.memory.store64(0, QUEUE + i * 16 + 8, hiOf(high), loOf(high));

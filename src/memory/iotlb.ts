@@ -195,9 +195,10 @@ export class Iotlb extends Sized {
 
   /** Forgets the translations of one context of a space, at once. */
   invalidateContext(space: number, context: number): void {
-    this.#select(space, context);
-    this.#tags[this.#tagAt + KNOWN_TAG] = 0;
-    this.#select(space, context);
+    const known = this.#find(space, context);
+    if (known < 0) return;
+    this.#tags[known | KNOWN_TAG] = 0;
+    this.#select(this.#space, this.#context);
   }
 
   /**
@@ -211,7 +212,9 @@ export class Iotlb extends Sized {
       this.invalidateSpace(space);
       return;
     }
-    this.#select(space, context);
+    const known = this.#find(space, context);
+    if (known < 0) return;
+    this.#use(known);
     for (let i = 0; i < this.#sizeCount; i++) {
       const lg2 = this.#sizes[i];
       const from = Math.floor(first * ITS_PAGES[lg2]);
@@ -234,7 +237,9 @@ export class Iotlb extends Sized {
       this.invalidateSpace(space);
       return;
     }
-    this.#select(space, context);
+    const known = this.#find(space, context);
+    if (known < 0) return;
+    this.#use(known);
     const sizes = this.#sizes;
     const count = this.#sizeCount;
     for (let i = 0; i < count; i++) {
@@ -332,15 +337,31 @@ export class Iotlb extends Sized {
   /** Makes a space and context the current ones, which most often are where they are looked for first, and not old. */
   #select(space: number, context: number): void {
     const tags = this.#tags;
-    const first = ((Math.imul(space, 0x61c88647) + context) & (TAGS / WAYS - 1)) << SET_LG2;
+    const first = setOf(space, context);
     const tag = tags[first | KNOWN_TAG];
     const isCurrent = tags[first] === space && tags[first | KNOWN_CONTEXT] === context && tag > this.#oldTags[space & (SPACES - 1)];
-    const at = isCurrent ? first : this.#know(space, context, first);
-    this.#space = space;
-    this.#context = context;
+    this.#use(isCurrent ? first : this.#know(space, context, first));
+  }
+
+  #use(at: number): void {
+    const tags = this.#tags;
+    this.#space = tags[at];
+    this.#context = tags[at | KNOWN_CONTEXT];
     this.#tag = tags[at | KNOWN_TAG];
     this.#tagAt = at;
     this.#salt = Math.imul(this.#tag, 0x1b873593);
+  }
+
+  /** Where a context is that may have translations here; -1: it has none, and an invalidation nothing to do. */
+  #find(space: number, context: number): number {
+    const tags = this.#tags;
+    const first = setOf(space, context);
+    for (let way = 0; way < WAYS; way++) {
+      const at = first + (way << KNOWN_LG2);
+      if (tags[at] !== space || tags[at | KNOWN_CONTEXT] !== context) continue;
+      return tags[at | KNOWN_TAG] > this.#oldTags[space & (SPACES - 1)] ? at : -1;
+    }
+    return -1;
   }
 
   /** Where in its set a space and context are. What is not known, or old, gets a new tag. */
@@ -380,6 +401,11 @@ export class Iotlb extends Sized {
     for (let i = 0; i < this.#sizeCount; i++) if (this.#sizes[i] === lg2) return;
     this.#sizes[this.#sizeCount++] = lg2;
   }
+}
+
+/** The set of places in which a context can be known. */
+function setOf(space: number, context: number): number {
+  return ((Math.imul(space, 0x61c88647) + context) & (TAGS / WAYS - 1)) << SET_LG2;
 }
 
 /** Low half of address >> lg2, 12 <= lg2 <= 63. Shift counts are taken modulo 32. */

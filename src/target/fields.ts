@@ -65,8 +65,10 @@ export function getWide(words: ArrayLike<number>, { low, width }: WideField): nu
   const word = low >>> 5;
   const shift = low & 31;
   const first = words[word] >>> shift;
-  if (shift + width <= 32) return width === 32 ? first : first & (2 ** width - 1);
-  return first + ((words[word + 1] >>> 0) % 2 ** (width + shift - 32)) * 2 ** (32 - shift);
+  if (shift + width <= 32) return (first & (-1 >>> (32 - width))) >>> 0;
+  const rest = words[word + 1] & (-1 >>> (64 - shift - width));
+  // Shifts rather than powers: commands of guests are read with this.
+  return first + (rest >>> 0) * ((1 << (31 - shift)) >>> 0) * 2;
 }
 
 /** Puts a value into a wide field. */

@@ -10,7 +10,7 @@ import type { Features } from './capabilities.ts';
 import { CONFIG, EATS, STE } from './spec/ste.ts';
 import { ENTRY_BUDGET, TableSpace } from './table-space.ts';
 import { type Route, VERDICT } from './translation/route.ts';
-import { ANY_ASID, type Scope, STAGE_2_ONLY } from './translation/scope.ts';
+import { ANY_ASID, STAGE_2_ONLY } from './translation/scope.ts';
 import { StreamEntry } from './translation/stream-entry.ts';
 import type { Translator } from './translation/translator.ts';
 
@@ -46,6 +46,11 @@ export class Spaces {
 
   observe(observer: TargetObserver): () => void {
     return this.#observed.observe(observer, () => this.#known.clear());
+  }
+
+  /** Somebody is to be told of changes. */
+  get areObserved(): boolean {
+    return this.#observed.observer !== null;
   }
 
   knows(endpoint: number): boolean {
@@ -94,7 +99,7 @@ export class Spaces {
   }
 
   /** TLBI_*. A global page of stage 1 is every ASID's, so a range is said to all spaces of the world. */
-  invalidated({ world, asid, first, last }: Scope): void {
+  invalidated(world: number, asid: number, first: number, last: number): void {
     for (const space of this.#observed.spaces) {
       if (!(space instanceof TableSpace) || space.entry.world !== world) continue;
       if (asid !== STAGE_2_ONLY) {

@@ -12,6 +12,12 @@ import type { Invalidations } from './invalidations.ts';
 import type { Registers } from './registers.ts';
 
 const ALIGNMENT = 32;
+const COMMAND_LG2 = 4;
+/* Here because the compiler folds a module's own constants only. */
+const { PREFETCH_CONFIG, PREFETCH_ADDR, ATC_INV: ATC, PRI_RESP: PRI, RESUME: RESUMES, STALL_TERM, SYNC: SYNCS } = OPCODE;
+/** Places of the two indices among the registers. */
+const PROD = REG.CMDQ_PROD >> 2;
+const CONS = REG.CMDQ_CONS >> 2;
 /** PRI_RESP.RESPONSE as PCIe codes it (8.3). */
 const RESPONSES = [PRG_RESPONSE.failure, PRG_RESPONSE.invalidRequest, PRG_RESPONSE.success] as const;
 
@@ -51,15 +57,18 @@ export class CommandQueue {
     const base = start - (start % size);
     this.#isRunning = true;
     spaces.beginAccess();
-    for (let left = 2 ** lg2; left > 0 && !spaces.isSpent; left--) {
-      const read = registers.get32(REG.CMDQ_CONS) & mask;
-      if (read === (registers.get32(REG.CMDQ_PROD) & mask)) break;
-      const error = this.#step(base + COMMAND_BYTES * (read & (2 ** lg2 - 1)));
+    const { words } = registers;
+    const baseHi = Math.floor(base / 2 ** 32) | 0;
+    const baseLo = base | 0;
+    let read = words[CONS] & mask;
+    for (let left = 2 ** lg2; left > 0 && read !== (words[PROD] & mask) && !spaces.isSpent; left--) {
+      const error = this.#step(baseHi, baseLo | ((read << COMMAND_LG2) & (size - 1)));
       if (error !== 0) {
         this.#fail(error);
         break;
       }
-      registers.set32(REG.CMDQ_CONS, (read + 1) & mask);
+      read = (read + 1) & mask;
+      words[CONS] = read;
     }
     // The index is where the guest sees how far its commands are.
     spaces.flush();
@@ -73,15 +82,13 @@ export class CommandQueue {
   }
 
   /** 0, or a CERROR. */
-  #step(at: number): number {
+  #step(hi: number, lo: number): number {
     const words = this.#words;
-    const hi = Math.floor(at / 2 ** 32) | 0;
-    const lo = at | 0;
     const { word } = this.#memory;
     if (this.#memory.load64(hi, lo) < 0) return CERROR.ABT;
     words[0] = word[0];
     words[1] = word[1];
-    if (this.#memory.load64(hi, lo + 8) < 0) return CERROR.ABT;
+    if (this.#memory.load64(hi, lo | 8) < 0) return CERROR.ABT;
     words[2] = word[0];
     words[3] = word[1];
     if (this.#checks.isIllegal(words)) return CERROR.ILL;
@@ -93,26 +100,26 @@ export class CommandQueue {
     const { invalidations, stalls } = this.#parts;
     switch (words[0] & 0xff) {
       // Prefetches are hints (4.2).
-      case OPCODE.PREFETCH_CONFIG:
-      case OPCODE.PREFETCH_ADDR:
+      case PREFETCH_CONFIG:
+      case PREFETCH_ADDR:
         return;
-      case OPCODE.ATC_INV:
+      case ATC:
         this.#invalidateDevice(words);
         return;
-      case OPCODE.PRI_RESP:
+      case PRI:
         this.#respond(words);
         return;
-      case OPCODE.RESUME: {
+      case RESUMES: {
         const { TERM_MODEL } = this.#parts.registers.features;
         const aborts = TERM_MODEL === 1 || isSet(words, RESUME.ABORT);
         const action = isSet(words, RESUME.ACTION) ? 'retry' : aborts ? 'abort' : 'raz-wi';
         stalls.resume(words[1] >>> 0, get(words, RESUME.STAG), action);
         return;
       }
-      case OPCODE.STALL_TERM:
+      case STALL_TERM:
         stalls.terminate(words[1] >>> 0);
         return;
-      case OPCODE.SYNC:
+      case SYNCS:
         this.#synchronize(words);
         return;
       default:

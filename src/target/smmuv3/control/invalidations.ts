@@ -1,4 +1,4 @@
-import { PFN_LIMIT } from '../../../memory/address.ts';
+import { PAGE_LG2, PFN_LIMIT } from '../../../memory/address.ts';
 import { get, getWide } from '../../fields.ts';
 import type { Spaces } from '../spaces.ts';
 import { CFGI_RANGE, OPCODE, STREAM, TLBI } from '../spec/commands.ts';
@@ -11,43 +11,62 @@ import type { Registers } from './registers.ts';
 /** Streams that CFGI_STE_RANGE names one by one; more, and everything is forgotten, as a cache always may. */
 const STREAMS_ONE_BY_ONE = 16;
 /** Contexts of the TLB, route.ts: 2 × ASID + privilege, and those of stage 2. */
-const STAGE_2_TAGS = [-2, -1] as const;
+const STAGE_2_TAG = -2;
 
-const EVERYWHERE = { first: 0, last: PFN_LIMIT - 1 } as const;
+/* Here because the compiler folds a module's own constants only. */
+const { CFGI_STE, CFGI_STE_RANGE, CFGI_CD, CFGI_CD_ALL } = OPCODE;
+const { TLBI_NH_ALL, TLBI_NH_ASID, TLBI_NH_VA, TLBI_NH_VAA, TLBI_S12_VMALL, TLBI_S2_IPA, TLBI_NSNH_ALL } = OPCODE;
+const { TLBI_EL2_ALL, TLBI_EL2_ASID, TLBI_EL2_VA, TLBI_EL2_VAA } = OPCODE;
+const { VMID, ASID, ADDRESS, TG, NUM, SCALE } = TLBI;
+const LAST_PAGE = PFN_LIMIT - 1;
 
 /** CFGI_* and TLBI_*, 4.3 and 4.4: what they take out of the caches, and who is told. */
 export class Invalidations {
   readonly #registers: Registers;
   readonly #translator: Translator;
   readonly #spaces: Spaces;
+  readonly #hasVmids: boolean;
+  readonly #hasRanges: boolean;
 
   constructor(registers: Registers, translator: Translator, spaces: Spaces) {
     this.#registers = registers;
+    this.#hasVmids = registers.features.S2P === 1;
+    this.#hasRanges = registers.features.RIL === 1;
     this.#translator = translator;
     this.#spaces = spaces;
   }
 
   run(words: Int32Array): void {
-    const stream = get(words, STREAM.STREAM) >>> 0;
     switch (words[0] & 0xff) {
-      case OPCODE.CFGI_STE:
-        this.#spaces.command(words, stream);
-        this.#forgetStream(stream);
-        return;
-      case OPCODE.CFGI_STE_RANGE:
-        this.#spaces.command(words, -1);
-        this.#forgetStreams(stream, 2 ** (get(words, CFGI_RANGE.RANGE) + 1));
-        return;
-      case OPCODE.CFGI_CD:
-        this.#translator.configurations.forgetContext(stream, get(words, STREAM.SUBSTREAM));
-        this.#configurationsForgotten(words, stream);
-        return;
-      case OPCODE.CFGI_CD_ALL:
-        this.#translator.configurations.forgetStream(stream);
-        this.#configurationsForgotten(words, stream);
+      case CFGI_STE:
+      case CFGI_STE_RANGE:
+      case CFGI_CD:
+      case CFGI_CD_ALL:
+        this.#configurations(words);
         return;
       default:
         this.#translations(words);
+    }
+  }
+
+  #configurations(words: Int32Array): void {
+    const stream = get(words, STREAM.STREAM) >>> 0;
+    switch (words[0] & 0xff) {
+      case CFGI_STE:
+        this.#spaces.command(words, stream);
+        this.#forgetStream(stream);
+        return;
+      case CFGI_STE_RANGE:
+        this.#spaces.command(words, -1);
+        this.#forgetStreams(stream, 2 ** (get(words, CFGI_RANGE.RANGE) + 1));
+        return;
+      case CFGI_CD:
+        this.#translator.configurations.forgetContext(stream, get(words, STREAM.SUBSTREAM));
+        this.#configurationsForgotten(words, stream);
+        return;
+      default:
+        this.#translator.configurations.forgetStream(stream);
+        this.#configurationsForgotten(words, stream);
     }
   }
 
@@ -75,66 +94,70 @@ export class Invalidations {
   }
 
   #translations(words: Int32Array): void {
-    const vmid = get(words, TLBI.VMID);
-    const asid = get(words, TLBI.ASID);
-    const e2h = this.#registers.cr2(CR2.E2H) ? WORLD_EL2_E2H : WORLD_EL2;
     this.#spaces.command(words, -1);
     switch (words[0] & 0xff) {
-      case OPCODE.TLBI_NH_ALL:
-      case OPCODE.TLBI_S12_VMALL:
-        this.#eachVmid(vmid, (world) => this.#all(world));
+      case TLBI_NSNH_ALL:
+        this.#translator.forgetTranslations();
+        this.#spaces.invalidatedAll();
         return;
-      case OPCODE.TLBI_NH_ASID:
-        this.#eachVmid(vmid, (world) => this.#byAsid(world, asid));
-        return;
-      case OPCODE.TLBI_NH_VA:
-        this.#eachVmid(vmid, (world) => this.#range(words, world, asid));
-        return;
-      case OPCODE.TLBI_NH_VAA:
-        this.#eachVmid(vmid, (world) => this.#range(words, world, ANY_ASID));
-        return;
-      case OPCODE.TLBI_S2_IPA:
-        this.#eachVmid(vmid, (world) => this.#range(words, world, STAGE_2_ONLY));
-        return;
-      case OPCODE.TLBI_EL2_ALL:
+      case TLBI_EL2_ALL:
         this.#all(WORLD_EL2);
         this.#all(WORLD_EL2_E2H);
         return;
-      case OPCODE.TLBI_EL2_ASID:
-        this.#byAsid(WORLD_EL2_E2H, asid);
+      case TLBI_EL2_ASID:
+        this.#byAsid(WORLD_EL2_E2H, get(words, ASID));
         return;
-      case OPCODE.TLBI_EL2_VA:
-        this.#range(words, e2h, e2h === WORLD_EL2 ? 0 : asid);
+      case TLBI_EL2_VA:
+        if (this.#registers.cr2(CR2.E2H)) this.#range(words, WORLD_EL2_E2H, get(words, ASID));
+        else this.#range(words, WORLD_EL2, 0);
         return;
-      case OPCODE.TLBI_EL2_VAA:
-        this.#range(words, e2h, ANY_ASID);
+      case TLBI_EL2_VAA:
+        this.#range(words, this.#registers.cr2(CR2.E2H) ? WORLD_EL2_E2H : WORLD_EL2, ANY_ASID);
         return;
-      case OPCODE.TLBI_NSNH_ALL:
-        this.#translator.forgetTranslations();
-        this.#spaces.invalidatedAll();
+      default:
+        this.#ofVmids(words);
+    }
+  }
+
+  /** 6.3.9, VMW: the low bits of VMIDs that are not compared. Without stage 2 there are no VMIDs (4.4.2). */
+  #ofVmids(words: Int32Array): void {
+    const vmid = this.#hasVmids ? get(words, VMID) : 0;
+    const wildcard = this.#hasVmids ? this.#registers.cr0(CR0.VMW) : 0;
+    const others = wildcard <= 4 ? (1 << wildcard) - 1 : 0;
+    for (let world = vmid & ~others; world <= (vmid | others); world++) this.#ofVmid(words, world);
+  }
+
+  #ofVmid(words: Int32Array, vmid: number): void {
+    switch (words[0] & 0xff) {
+      case TLBI_NH_VA:
+        this.#range(words, vmid, get(words, ASID));
+        return;
+      case TLBI_NH_ASID:
+        this.#byAsid(vmid, get(words, ASID));
+        return;
+      case TLBI_S2_IPA:
+        this.#range(words, vmid, STAGE_2_ONLY);
+        return;
+      case TLBI_NH_VAA:
+        this.#range(words, vmid, ANY_ASID);
+        return;
+      case TLBI_NH_ALL:
+      case TLBI_S12_VMALL:
+        this.#all(vmid);
         return;
       default:
         return;
     }
   }
 
-  /** 6.3.9, VMW: the low bits of VMIDs that are not compared. Without stage 2 there are no VMIDs (4.4.2). */
-  #eachVmid(vmid: number, invalidate: (world: number) => void): void {
-    const { S2P } = this.#registers.features;
-    const wildcard = this.#registers.cr0(CR0.VMW);
-    const count = S2P === 1 && wildcard <= 4 ? 2 ** wildcard : 1;
-    const first = S2P === 1 ? vmid - (vmid % count) : 0;
-    for (let i = 0; i < count; i++) invalidate(first + i);
-  }
-
   #all(world: number): void {
     this.#translator.iotlb.invalidateSpace(world);
-    this.#spaces.invalidated({ world, asid: ANY_ASID, ...EVERYWHERE });
+    this.#spaces.invalidated(world, ANY_ASID, 0, LAST_PAGE);
   }
 
   #byAsid(world: number, asid: number): void {
     this.#forgetAsid(world, asid);
-    this.#spaces.invalidated({ world, asid, ...EVERYWHERE });
+    this.#spaces.invalidated(world, asid, 0, LAST_PAGE);
   }
 
   #forgetAsid(world: number, asid: number): void {
@@ -145,14 +168,22 @@ export class Invalidations {
   /** An address, or with TG a range (4.4.1.1); as much of it as there is below the top of the address space. */
   #range(words: Int32Array, world: number, asid: number): void {
     const { iotlb } = this.#translator;
-    const first = getWide(words, TLBI.ADDRESS);
-    const last = Math.min(first + this.#pagesOf(words) - 1, PFN_LIMIT - 1);
-    if (asid === STAGE_2_ONLY) for (const tag of STAGE_2_TAGS) iotlb.invalidateRange(world, tag, first, last);
+    const tag = asid === STAGE_2_ONLY ? STAGE_2_TAG : 2 * asid;
+    const isPage = !this.#hasRanges || get(words, TG) === 0;
     // Over all ASIDs a cache may forget more.
-    else if (asid === ANY_ASID) iotlb.invalidateSpace(world);
-    else if (this.#translator.hasPieces(world)) this.#forgetPieces(world, asid);
-    else for (const tag of [2 * asid, 2 * asid + 1]) iotlb.invalidateRange(world, tag, first, last);
-    this.#spaces.invalidated({ world, asid, first, last });
+    if (asid === ANY_ASID) iotlb.invalidateSpace(world);
+    else if (asid !== STAGE_2_ONLY && this.#translator.hasPieces(world)) this.#forgetPieces(world, asid);
+    else if (isPage) {
+      iotlb.invalidateBlock(world, tag, words[3], words[2], PAGE_LG2);
+      iotlb.invalidateBlock(world, tag + 1, words[3], words[2], PAGE_LG2);
+    } else {
+      const first = getWide(words, ADDRESS);
+      iotlb.invalidateRange(world, tag, first, lastOf(words, first));
+      iotlb.invalidateRange(world, tag + 1, first, lastOf(words, first));
+    }
+    if (!this.#spaces.areObserved) return;
+    const first = getWide(words, ADDRESS);
+    this.#spaces.invalidated(world, asid, first, isPage ? first : lastOf(words, first));
   }
 
   /** Of a large page of stage 1, other pieces than the one that was named may be cached; global ones under any ASID. */
@@ -160,11 +191,10 @@ export class Invalidations {
     this.#forgetAsid(world, asid);
     this.#translator.iotlb.invalidateRange(world, 2 * asid, 0, 0);
   }
+}
 
-  #pagesOf(words: Int32Array): number {
-    const tg = this.#registers.features.RIL === 1 ? get(words, TLBI.TG) : 0;
-    if (tg === 0) return 1;
-    // SCALE above 39 is taken as 39.
-    return (get(words, TLBI.NUM) + 1) * 2 ** Math.min(get(words, TLBI.SCALE), 39) * 4 ** (tg - 1);
-  }
+/** Last page of a range: (NUM + 1) × 2^SCALE granules; SCALE above 39 is taken as 39. */
+function lastOf(words: Int32Array, first: number): number {
+  const pages = (get(words, NUM) + 1) * 2 ** Math.min(get(words, SCALE), 39) * 4 ** (get(words, TG) - 1);
+  return Math.min(first + pages - 1, LAST_PAGE);
 }

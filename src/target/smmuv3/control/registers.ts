@@ -1,4 +1,4 @@
-import { type Field, get, getWide, isSet, put } from '../../fields.ts';
+import { type Field, getWide, isSet, put } from '../../fields.ts';
 import { AIDR, type Features, registerOf, sizeOf } from '../capabilities.ts';
 import {
   CR0,
@@ -20,6 +20,8 @@ interface Guard {
   readonly field: Field;
 }
 
+const CR0_WORD = REG.CR0 >> 2;
+const CR2_WORD = REG.CR2 >> 2;
 const ALL = 0xffff_ffff;
 const INDEX = QUEUE_INDEX.INDEX.mask;
 const FLAGGED_INDEX = INDEX | (OVERFLOW_FLAG.mask << OVERFLOW_FLAG.shift);
@@ -147,16 +149,16 @@ export class Registers {
     return true;
   }
 
-  cr0(field: Field): number {
-    return get(this.view(REG.CR0), field);
+  cr0({ shift, mask }: Field): number {
+    return (this.words[CR0_WORD] >>> shift) & mask;
   }
 
-  cr2(field: Field): boolean {
-    return isSet(this.view(REG.CR2), field);
+  cr2({ shift, mask }: Field): boolean {
+    return ((this.words[CR2_WORD] >>> shift) & mask) !== 0;
   }
 
   get isOn(): boolean {
-    return (this.words[REG.CR0 >> 2] & 1) !== 0;
+    return (this.words[CR0_WORD] & 1) !== 0;
   }
 
   /** OAS, in bits. */

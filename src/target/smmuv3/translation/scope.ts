@@ -1,9 +1,4 @@
-/** Whose translations a command means: `asid` -1: every ASID's, -2: those of stage 2 alone. */
-export interface Scope {
-  readonly world: number;
-  readonly asid: number;
-  readonly first: number;
-  readonly last: number;
-}
+/** Instead of an ASID, whose translations a command means: every ASID's; */
 export const ANY_ASID = -1;
+/** those of stage 2 alone. */
 export const STAGE_2_ONLY = -2;
