@@ -112,6 +112,18 @@ function chunksOf(region: GuestRegion): Chunk[] {
   return chunks;
 }
 
+/** @throws RangeError when two regions overlap, or one is not possible. */
+function chunksOfAll(regions: readonly GuestRegion[]): Chunk[] {
+  const chunks = regions.flatMap(chunksOf).sort((a, b) => a.hi - b.hi || a.lo - b.lo);
+  for (let i = 1; i < chunks.length; i++) {
+    const before = chunks[i - 1];
+    if (before.hi === chunks[i].hi && before.lo + before.bytes > chunks[i].lo) {
+      throw new RangeError(`GuestMemory: two regions hold 0x${joinHiLo(chunks[i].hi, chunks[i].lo).toString(16)}`);
+    }
+  }
+  return chunks;
+}
+
 /**
  * Guest-physical memory: RAM with holes, above 4 GiB too. Accessors take the address as two int32, answer MEM_OK or
  * MEM_FAULT and do not throw, but for a copy that leaves the caller's array; what a load read stands in `word` ([lo, hi]; a narrower load leaves hi 0).
@@ -174,17 +186,27 @@ export class GuestMemory {
    * unmapped then. @throws RangeError when no region begins there.
    */
   remove(gpa: bigint): void {
-    const rest = this.#regions.filter((region) => region.gpa !== gpa);
-    if (rest.length === this.#regions.length) throw new RangeError(`GuestMemory: no region begins at ${String(gpa)}`);
-    this.#take(rest);
+    this.#take(this.#without(gpa));
     this.#tell();
   }
 
-  /** Other memory in the place of the region that begins at `region.gpa`: it is removed first, so nothing keeps what was there. */
+  /**
+   * Other memory in the place of the region that begins at `region.gpa`: it is removed first, so nothing keeps what was there.
+   * @throws as `add` and `remove`; then nothing has changed.
+   */
   replace(region: GuestRegion): void {
-    checkRegion(region);
-    this.remove(region.gpa);
+    const rest = this.#without(region.gpa);
+    chunksOfAll([...rest, region]);
+    this.#take(rest);
+    this.#tell();
     this.add(region);
+  }
+
+  /** @throws RangeError when no region begins there. */
+  #without(gpa: bigint): readonly GuestRegion[] {
+    const rest = this.#regions.filter((region) => region.gpa !== gpa);
+    if (rest.length === this.#regions.length) throw new RangeError(`GuestMemory: no region begins at ${String(gpa)}`);
+    return rest;
   }
 
   /** Called after each change, within it. The disposer ends it. */
@@ -200,13 +222,7 @@ export class GuestMemory {
   }
 
   #take(regions: readonly GuestRegion[]): void {
-    const chunks = regions.flatMap(chunksOf).sort((a, b) => a.hi - b.hi || a.lo - b.lo);
-    for (let i = 1; i < chunks.length; i++) {
-      const before = chunks[i - 1];
-      if (before.hi === chunks[i].hi && before.lo + before.bytes > chunks[i].lo) {
-        throw new RangeError(`GuestMemory: two regions hold 0x${joinHiLo(chunks[i].hi, chunks[i].lo).toString(16)}`);
-      }
-    }
+    const chunks = chunksOfAll(regions);
     this.#regions = regions;
     this.#chunks = chunks;
     this.#enter(chunks[0] ?? NO_CHUNK);

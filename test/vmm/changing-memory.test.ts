@@ -1,10 +1,12 @@
+import { fc, test as property } from '@fast-check/vitest';
 import { describe, expect, test } from 'vitest';
 import { openHost } from '../../src/host/registry.ts';
-import { simKernel } from '../../src/host/sim/index.ts';
+import { simKernel, vtd } from '../../src/host/sim/index.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { H_PUT_TCE, HypercallRegisters, SpaprIommu } from '../../src/target/spapr/index.ts';
 import { VirtioIommu } from '../../src/target/virtio-iommu/index.ts';
 import { Machine } from '../../src/vmm/machine.ts';
+import { reaching } from '../reaching.ts';
 
 const HOSTS = ['iommufd', 'vfio-type1'] as const;
 const RAM = 16 * 4096;
@@ -94,6 +96,86 @@ describe.each(HOSTS)('guest memory that changes, over %s', (hostKind) => {
     machine.close();
     host.close();
   });
+});
+
+/** Three slots of four pages, two of which touch. */
+const SLOTS = [0n, 0x4000n, HIGH] as const;
+const slot = fc.integer({ min: 0, max: 2 });
+const change = fc.oneof(
+  fc.record({ op: fc.constantFrom('add' as const, 'remove' as const, 'replace' as const), slot }),
+  fc.record({ op: fc.constant('put' as const), slot, page: fc.integer({ min: 0, max: 15 }), at: fc.integer({ min: 0, max: 3 }) }),
+);
+
+describe.each([
+  ['iommufd', 'shadow'],
+  ['iommufd', 'user-owned'],
+  ['vfio-type1', 'shadow'],
+  ['vfio-spapr-tce', 'shadow'],
+])('RAM that is replaced, over %s by the %s path', (hostKind, path) => {
+  const reached = reaching(`${hostKind} ${path}`, 'replaced while it is mapped', 'removed while it is mapped', 'mapped');
+
+  property.prop([fc.array(change, { minLength: 10, maxLength: 30 })], { numRuns: 12 })(
+    'after every change the device reads what is at the guest’s address now, or nothing',
+    (changes) => {
+      reached();
+      const iommu = hostKind === 'vfio-spapr-tce' ? { tce: {} } : path === 'user-owned' ? { nesting: vtd() } : {};
+      const kernel = simKernel({ iommus: [iommu], devices: [{ name: 'vfio0' }] });
+      const memory = new GuestMemory([]);
+      const window = { liobn: 1, start: 0n, pageLg2: 12, pages: 64 };
+      const target = new SpaprIommu({ memory, bridges: [{ buid: 1n, endpoints: [0], windows: [window] }] });
+      const host = openHost(hostKind, kernel);
+      const machine = new Machine({ memory, target, host, path });
+      const device = kernel.device('vfio0');
+      machine.passThrough(0, hostKind === 'iommufd' ? device.path : `/dev/vfio/${device.group.number}#vfio0`);
+      expect(machine.state.endpoints[0].path).toBe(path);
+      let tag = 0;
+      const tags = new Map<bigint, number>();
+      const tces = new Map<number, bigint>();
+      const isMapped = (gpa: bigint) => [...tces.values()].some((at) => at >= gpa && at < gpa + 0x4000n);
+      for (const one of changes) {
+        const gpa = SLOTS[one.slot];
+        if (one.op === 'put') {
+          const registers = new HypercallRegisters();
+          const at = gpa + BigInt(one.at * 4096);
+          registers.u64.set([1n, BigInt(one.page * 4096), at | 3n], 4);
+          expect(target.hypercall(H_PUT_TCE, registers) === 0).toBe(tags.has(gpa));
+          if (tags.has(gpa)) tces.set(one.page, at);
+          if (tags.has(gpa)) reached('mapped');
+        } else if (one.op === 'remove' ? tags.has(gpa) : tags.has(gpa) === (one.op === 'replace')) {
+          if (isMapped(gpa) && one.op !== 'add')
+            reached(one.op === 'replace' ? 'replaced while it is mapped' : 'removed while it is mapped');
+          const ram = kernel.allocate(0x4000);
+          new Uint8Array(ram.buffer).fill(++tag);
+          const region = { gpa, buffer: ram.buffer, hostAddress: ram.address };
+          if (one.op === 'remove') memory.remove(gpa);
+          else memory[one.op](region);
+          if (one.op === 'remove') tags.delete(gpa);
+          else tags.set(gpa, tag);
+        }
+        for (let page = 0; page < 16; page++) {
+          const read = byte();
+          const at = tces.get(page);
+          const expected = at === undefined ? undefined : tags.get(SLOTS.find((start) => at >= start && at < start + 0x4000n)!);
+          const found = device.dmaRead(BigInt(page * 4096), read) === 0 ? read[0] : undefined;
+          expect(found, `page ${page}`).toBe(expected);
+        }
+      }
+      machine.close();
+      host.close();
+    },
+  );
+});
+
+test('a replacement that cannot be leaves what is there', () => {
+  const { memory, device, put, piece } = pseries('iommufd');
+  const next = piece();
+  memory.add({ gpa: BigInt(RAM), buffer: next.buffer, hostAddress: next.address });
+  expect(put(0n, 0x3003n)).toBe(0);
+  const larger = new SharedArrayBuffer(2 * RAM);
+  expect(() => memory.replace({ gpa: 0n, buffer: larger })).toThrow('two regions hold 0x10000');
+  expect(device.dmaRead(0n, byte())).toBe(0);
+  expect(memory.regions).toHaveLength(2);
+  expect(() => memory.replace({ gpa: HIGH, buffer: larger })).toThrow('no region begins at 1048576');
 });
 
 test('an endpoint that bypasses virtio-iommu reaches the RAM that there is', () => {
