@@ -15,6 +15,8 @@ export default defineConfig({
           exclude: ['test/peers/**', 'test/kernel/**', 'test/guests/**'],
           setupFiles: ['test/setup.ts'],
           testTimeout: 60_000,
+          // Files share a process and what is imported in it: importing everything anew for each of them took more time than the tests do.
+          isolate: false,
         },
       },
       slow('peers', 600),

@@ -1,14 +1,13 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll } from 'vitest';
 
 /** Where the recorded guests lie, and in `conformance/` what reference models answer. */
 export const traces = join(import.meta.dirname, '../recordings');
 
-/** A folder of the test file that uses it. */
+/** A folder of the process that runs the tests, which is more than one file's. */
 export const folder = mkdtempSync(join(tmpdir(), 'viommu-replay-'));
-afterAll(() => rmSync(folder, { recursive: true }));
+process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
 
 let files = 0;
 

@@ -274,6 +274,20 @@ describe('Iotlb', () => {
     expect(found(iotlb, 7, 4096, 0x5000n, 0)).toBeNull();
   });
 
+  test('an invalidation of a context that has nothing takes no place from one that has', () => {
+    const iotlb = new Iotlb(1024);
+    const four = [0, 1024, 2048, 3072];
+    for (const context of four) fill(iotlb, entry(0x5000n, 12, 1, context), 0x5000n);
+    for (let i = 0; i < 4; i++) {
+      iotlb.invalidateContext(1, 4096);
+      iotlb.invalidateRange(1, 8192, 5, 5);
+      iotlb.invalidateBlock(1, 12288, 0, 0x5000, 12);
+    }
+    expect(four.map((context) => found(iotlb, 1, context, 0x5000n, 0) !== null)).toEqual([true, true, true, true]);
+    for (const context of four) iotlb.invalidateRange(1, context, 5, 5);
+    expect(four.map((context) => found(iotlb, 1, context, 0x5000n, 0) !== null)).toEqual([false, false, false, false]);
+  });
+
   test('a context that lost its place has forgotten everything, and what it fills then goes with an invalidation', () => {
     const iotlb = new Iotlb(1024);
     const contexts = [0, 1024, 2048, 3072, 4096];

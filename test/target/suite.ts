@@ -45,6 +45,18 @@ function probes(runs: readonly Run[]): number[] {
   return [...pages].filter((pfn) => pfn >= 0 && pfn < 2 ** 52);
 }
 
+/** The one of ascending runs that has the page. */
+function runAt(runs: readonly Run[], pfn: number): Run | undefined {
+  let from = 0;
+  let to = runs.length;
+  while (from < to) {
+    const middle = (from + to) >>> 1;
+    if (runs[middle].iova + runs[middle].pages <= pfn) from = middle + 1;
+    else to = middle;
+  }
+  return from < runs.length && runs[from].iova <= pfn ? runs[from] : undefined;
+}
+
 function inRam(memory: GuestMemory, pfn: number): boolean {
   return memory.regions.some((region) => {
     const first = pfnOf(region.gpa);
@@ -72,7 +84,7 @@ function expectTranslateAgrees<Step>(fixture: TargetFixture<Step>): void {
     const space = fixture.target.spaceOf(endpoint);
     const runs = space === null ? [] : runsOf(space);
     for (const pfn of probes(runs)) {
-      const run = runs.find(({ iova, pages }) => pfn >= iova && pfn < iova + pages);
+      const run = runAt(runs, pfn);
       for (const access of [READ, WRITE, READ_WRITE]) {
         const gpa = translate(fixture, endpoint, pfn, access);
         const expected = run !== undefined && (access & ~run.permission) === 0 ? run.gpa + pfn - run.iova : -1;

@@ -58,5 +58,5 @@ export const spaprSubject: TargetSubject<Step> = {
   step: program.map(([step]) => step),
   mapping: [{ kind: 'call', opcode: H_PUT_TCE, parameters: [0x80000000n, 0x5000n, 0x3003n, 0n], list: [] }],
   hostile,
-  numRuns: 25,
+  numRuns: 10,
 };
