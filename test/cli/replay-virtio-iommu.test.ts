@@ -91,8 +91,9 @@ describe('the recorded Linux guest', () => {
     expect(status).toBe(0);
     expect(result.dma).toEqual({ checked: 17_370, wrong: 0 });
     expect(result.hardwareDma).toEqual({ checked: 16_980, wrong: 0 });
-    // 5,764 MAPs and 3,153 UNMAPs; four endpoints come up in bypass mode: RAM is mapped for each, and each is moved to its domain.
-    expect(result.hostCalls).toEqual({ map: 5_764 + 4, unmap: 3_153, copy: 0, attach: 8 + 4, total: 8_933 });
+    // 5,764 MAPs and 3,153 UNMAPs; four endpoints come up in bypass mode: RAM is mapped for each, and each is moved to its domain. Before,
+    // each is in an empty space and out of it again, for that is when the kernel says what is reserved for it.
+    expect(result.hostCalls).toEqual({ map: 5_764 + 4, unmap: 3_153, copy: 0, attach: 8 + 8, total: 8_937 });
   });
 
   test.each(['vfio-type1', 'vfio-spapr-tce'])('over %s', async (host) => {
