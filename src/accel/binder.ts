@@ -319,6 +319,11 @@ export class Binder implements TargetObserver {
     }
   }
 
+  /** Says to guest memory what passed-through devices may have written since the last time. */
+  noteWrites(): void {
+    for (const { path } of this.#backings.values()) path.noteWrites();
+  }
+
   /** Blocks every endpoint and frees what the paths hold on the host. Returns what could not be done as it should. */
   close(): HostError[] {
     const errors = [...this.#bindings.keys()].map((endpoint) => this.expel(endpoint)).filter((error) => error !== null);

@@ -1,5 +1,7 @@
 import { errno } from '../host/errno.ts';
 import type { HostSpace } from '../host/host.ts';
+import { WRITE } from '../memory/access.ts';
+import { PFN_LIMIT } from '../memory/address.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { IntervalMap } from '../memory/interval-map.ts';
 import { Seams } from './seams.ts';
@@ -103,7 +105,19 @@ export class HeldSpace {
     return 0;
   }
 
+  /** All that devices can write counts as written: neither type1 nor an automatic page table of iommufd says what of it was. */
+  noteWrites(): void {
+    if (this.#memory.isLogged) this.held.intervals(0, PFN_LIMIT - 1, this.#note);
+  }
+
+  readonly #note = (_first: number, gpa: number, pages: number, permission: number): boolean => {
+    if ((permission & WRITE) !== 0) this.#memory.wrote(gpa, pages);
+    return true;
+  };
+
+  /** What goes was written until now: nobody can be asked later. */
   #forget(first: number, pages: number): void {
+    if (this.#memory.isLogged) this.held.intervals(first, first + pages - 1, this.#note);
     if (this.#seams !== null) {
       this.#seams.removing(first, pages);
       this.held.intervals(first, first + pages - 1, this.#uncount);

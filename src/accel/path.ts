@@ -39,6 +39,8 @@ export interface Path {
    * errno: then the hardware may still have what is gone.
    */
   remap(): number;
+  /** Says to guest memory (`GuestMemory.wrote`) what the devices may have written since it was logged, or since the last time. */
+  noteWrites(): void;
   /** Makes the hardware agree. Returns 0 or a negative errno; see AddressSpace.owner for what stands then. */
   flush(): number;
   /** The next flush has something to do: what changed, or what earlier ones could not do. Only then is it called. */

@@ -150,7 +150,12 @@ class ShadowPath implements Path {
     return result;
   }
 
+  noteWrites(): void {
+    this.#now.noteWrites();
+  }
+
   close(): void {
+    this.noteWrites();
     this.#error = closeSpace(this.#now.hostSpace) ?? this.#error;
   }
 
@@ -329,6 +334,7 @@ class ShadowPath implements Path {
       this.#result = 0;
       return false;
     }
+    before.noteWrites();
     this.#now = after;
     this.counters.splitsWithoutGap += this.#survey.splits.count;
     this.#error = closeSpace(before.hostSpace) ?? this.#error;

@@ -1,5 +1,6 @@
-import { joinHiLo, PAGE_BYTES, PAGE_LG2, pfnOf } from './address.ts';
+import { joinHiLo, PAGE_BYTES, PAGE_LG2, pfnOf, pfnOfHiLo } from './address.ts';
 import { require64, requireFunction, requireInteger, requireObject } from './arguments.ts';
+import { WriteLog } from './write-log.ts';
 
 /** A contiguous piece of guest RAM and the buffer of the VMM that holds it. */
 export interface GuestRegion {
@@ -154,6 +155,8 @@ export class GuestMemory {
   #u64: BigUint64Array = NO_CHUNK.u64;
   #i32: Int32Array = NO_CHUNK.i32;
   #readOnly = false;
+  /** null: nobody asks what is written. */
+  #log: WriteLog | null = null;
 
   /** @throws RangeError when a region is not page-aligned, does not fit its buffer, or overlaps another; TypeError when it is none. */
   constructor(regions: readonly GuestRegion[]) {
@@ -215,6 +218,41 @@ export class GuestMemory {
     requireFunction('GuestMemory', 'observer', changed);
     this.#observers.add(changed);
     return () => this.#observers.delete(changed);
+  }
+
+  /**
+   * A log of what is written from now on: through here, as emulated devices and targets do, and what `wrote` says of hardware. The guest's own
+   * processors are the embedder's to log. The second of the answers ends it. @throws TypeError while there is one already
+   */
+  logWrites(): readonly [log: WriteLog, end: () => void] {
+    if (this.#log !== null) throw new TypeError('GuestMemory: writes are logged already');
+    const log = new WriteLog();
+    this.#log = log;
+    const end = () => {
+      if (this.#log === log) this.#log = null;
+    };
+    return [log, end];
+  }
+
+  get isLogged(): boolean {
+    return this.#log !== null;
+  }
+
+  /** Hardware may have written pages [first, first + pages), as far as they are RAM that can be written; for the log, if there is one. */
+  wrote(first: number, pages: number): void {
+    if (this.#log === null) return;
+    for (const { hi, lo, bytes, region } of this.#chunks) {
+      const start = hi * 0x100000 + lo / PAGE_BYTES;
+      const from = Math.max(first, start);
+      const end = Math.min(first + pages, start + bytes / PAGE_BYTES);
+      if (from < end && !region.readOnly) this.#log.note(from, end - from);
+    }
+  }
+
+  #note(hi: number, lo: number, bytes: number): void {
+    if (bytes === 0) return;
+    const first = pfnOfHiLo(hi, lo);
+    this.#log?.note(first, Math.floor(((lo & (PAGE_BYTES - 1)) + bytes - 1) / PAGE_BYTES) + 1);
   }
 
   #tell(): void {
@@ -333,6 +371,7 @@ export class GuestMemory {
     this.word[0] = valueLo;
     this.word[1] = valueHi;
     this.#u64[(lo - this.#lo) >>> 3] = this.#word64[0];
+    if (this.#log !== null) this.#note(hi, lo, 8);
     return OK;
   }
 
@@ -344,6 +383,7 @@ export class GuestMemory {
     if ((lo & 3) !== 0) return this.#storeUnaligned32(hi, lo, value);
     if (!this.#holds(hi, lo) || this.#readOnly) return FAULT;
     this.#i32[(lo - this.#lo) >>> 2] = value;
+    if (this.#log !== null) this.#note(hi, lo, 4);
     return OK;
   }
 
@@ -355,6 +395,7 @@ export class GuestMemory {
     const offset = this.#find(hi, lo, 2);
     if (offset < 0 || this.#readOnly) return FAULT;
     this.#chunk.view.setUint16(offset, value, true);
+    if (this.#log !== null) this.#note(hi, lo, 2);
     return OK;
   }
 
@@ -363,6 +404,7 @@ export class GuestMemory {
     if (offset < 0 || this.#readOnly) return FAULT;
     this.#chunk.view.setInt32(offset, valueLo, true);
     this.#chunk.view.setInt32(offset + 4, valueHi, true);
+    if (this.#log !== null) this.#note(hi, lo, 8);
     return OK;
   }
 
@@ -370,6 +412,7 @@ export class GuestMemory {
     const offset = this.#find(hi, lo, 4);
     if (offset < 0 || this.#readOnly) return FAULT;
     this.#chunk.view.setInt32(offset, value, true);
+    if (this.#log !== null) this.#note(hi, lo, 4);
     return OK;
   }
 
@@ -380,7 +423,9 @@ export class GuestMemory {
   compareExchange64(hi: number, lo: number, oldHi: number, oldLo: number, newHi: number, newLo: number): number {
     if ((lo & 7) !== 0 || !this.#holds(hi, lo) || this.#readOnly) return FAULT;
     const old = joinHiLo(oldHi, oldLo);
-    return Atomics.compareExchange(this.#u64, (lo - this.#lo) >>> 3, old, joinHiLo(newHi, newLo)) === old ? 1 : 0;
+    if (Atomics.compareExchange(this.#u64, (lo - this.#lo) >>> 3, old, joinHiLo(newHi, newLo)) !== old) return 0;
+    if (this.#log !== null) this.#note(hi, lo, 8);
+    return 1;
   }
 
   /** Loads `count` aligned 64-bit words, each in one piece. They lie in one region, or nothing is loaded. */
@@ -398,6 +443,7 @@ export class GuestMemory {
     const to = this.#u64;
     const first = ((lo - this.#lo) >>> 3) | 0;
     for (let i = 0; i < count; i++) to[(first + i) | 0] = from[i];
+    if (this.#log !== null) this.#note(hi, lo, count * 8);
     return OK;
   }
 
@@ -415,8 +461,13 @@ export class GuestMemory {
     if (!(at >= 0 && bytes >= 0 && at + bytes <= from.length && Number.isInteger(at) && Number.isInteger(bytes)))
       throw outsideArray(from, at, bytes);
     const offset = this.#find(hi, lo, bytes);
-    if (offset >= 0) return this.#readOnly ? FAULT : copyOut(from, at, this.#chunk.u8, offset, bytes);
-    return this.#pieces(hi, lo, bytes, true, (chunk, to, done, size) => copyOut(from, at + done, chunk.u8, to, size));
+    if (offset >= 0 && this.#readOnly) return FAULT;
+    const result =
+      offset >= 0
+        ? copyOut(from, at, this.#chunk.u8, offset, bytes)
+        : this.#pieces(hi, lo, bytes, true, (chunk, to, done, size) => copyOut(from, at + done, chunk.u8, to, size));
+    if (this.#log !== null && result === OK) this.#note(hi, lo, bytes);
+    return result;
   }
 
   /** Walks a range that lies in more than one chunk, twice: the first round finds out whether all of it is RAM, and can be written when it is to be. */

@@ -13,7 +13,7 @@ export type { TableMaker } from './firmware/acpi/table.ts';
 export { type ViotDescription, type ViotEndpoints, type ViotIommu, viotTable } from './firmware/acpi/viot.ts';
 export { DeviceNode, type PropertyValue, readDeviceTree, writeDeviceTree } from './firmware/device-tree/device-tree.ts';
 export { HypercallDispatcher, type HypercallHandler } from './hypercalls.ts';
-export { Machine, type MachineParts, type MachineTotals, type SavedMachine } from './machine.ts';
+export { type DirtyPages, Machine, type MachineParts, type MachineTotals, type SavedMachine } from './machine.ts';
 export type { EndpointState, MachineState, StateListener } from './machine-state.ts';
 export type { DeviceAccess, DeviceFault, GuestOperation, MachineHooks, PathChange } from './observation.ts';
 export { recordTo } from './recorder.ts';

@@ -5,8 +5,9 @@ import type { PathCounters } from '../accel/path.ts';
 import type { TableWatch } from '../accel/table-watch.ts';
 import { HostError } from '../host/errno.ts';
 import type { Host, HostCalls, HostDevice } from '../host/host.ts';
-import { requireFunction, requireObject, requireString } from '../memory/arguments.ts';
+import { requireFunction, requireInteger, requireObject, requireString } from '../memory/arguments.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
+import type { WriteLog, WrittenRange } from '../memory/write-log.ts';
 import type { AddressSpace, Target, TargetObserver } from '../target/target.ts';
 import { EmulatedDevice } from './dma.ts';
 import { type EndpointState, type MachineState, type StateListener, StateStore } from './machine-state.ts';
@@ -19,6 +20,14 @@ export interface MachineTotals extends PathCounters {
   readonly faults: number;
   /** null: there is no host. */
   readonly hostCalls: HostCalls | null;
+}
+
+/** Guest pages that devices may have written. */
+export interface DirtyPages {
+  /** For the next call. */
+  readonly round: number;
+  /** Ascending, neighbours joined. */
+  readonly pages: readonly WrittenRange[];
 }
 
 /** What `save` gives. */
@@ -73,6 +82,9 @@ export class Machine {
   readonly #unobserve: () => void;
   readonly #unobserveMemory: () => void;
 
+  /** null: nobody asks. */
+  #log: WriteLog | null = null;
+  #endLog = () => {};
   /** Of emulated devices that were removed. */
   readonly #past = { accesses: 0, faults: 0 };
   #closed = false;
@@ -185,6 +197,51 @@ export class Machine {
     return this.#binder?.error ?? null;
   }
 
+  /**
+   * From now on `collectDirty` knows what devices write to guest RAM, as for a migration; the disposer ends it. What the guest's processors write is
+   * the embedder's to log.
+   *
+   * @example
+   * const memory = GuestMemory.ofBytes(1 << 20);
+   * const target = new VirtioIommu({ memory });
+   * target.addEndpoint(8);
+   * const machine = new Machine({ memory, target });
+   * const device = machine.emulate(8);
+   * const end = machine.logDirty();
+   * device.write(0x5010n, Uint8Array.of(7));
+   * const { pages, round } = machine.collectDirty(0);
+   * pages; // [{ first: 5, last: 5 }]
+   * machine.collectDirty(round).pages; // []
+   * end();
+   *
+   * @throws TypeError while that is done already
+   */
+  logDirty(): () => void {
+    this.#checkOpen();
+    const [log, end] = this.memory.logWrites();
+    this.#log = log;
+    this.#endLog = () => {
+      if (this.#log === log) this.#log = null;
+      end();
+    };
+    return this.#endLog;
+  }
+
+  /**
+   * Guest pages that devices may have written after an earlier call, whose `round` is given (0: since `logDirty`): what emulated devices and the
+   * IOMMU itself wrote, and, of passed-through ones, all that they could write at some time since then, unmapped meanwhile or not. Every page that
+   * was written is among them.
+   * @throws TypeError unless `logDirty` was called; RangeError for a number of no round
+   */
+  collectDirty(since: number): DirtyPages {
+    this.#checkOpen();
+    if (this.#log === null) throw new TypeError('Machine: collectDirty without logDirty');
+    requireInteger('Machine', 'since', since, 0, this.#log.ended);
+    this.#binder?.noteWrites();
+    const round = this.#log.endRound();
+    return { round, pages: this.#log.since(since) };
+  }
+
   /** What each path did so far. */
   counters(): { readonly space: string; readonly path: string; readonly counters: PathCounters }[] {
     this.#checkOpen();
@@ -272,6 +329,7 @@ export class Machine {
     this.#closed = true;
     this.#unobserve();
     this.#unobserveMemory();
+    this.#endLog();
     const errors = this.#binder?.close() ?? [];
     for (const device of this.#devices.values()) device.close();
     this.#devices.clear();

@@ -214,6 +214,10 @@ export class GuestUnit implements GuestHardware {
     return this.#parent.eventDescriptors;
   }
 
+  noteWrites(): void {
+    this.#second.noteWrites();
+  }
+
   /** An owner is no more. Returns what could not be freed with the last one. */
   leave(owner: object): HostError | null {
     for (const [device, place] of this.#places) if (place.owner === owner) this.forget(device, owner);

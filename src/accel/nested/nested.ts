@@ -80,6 +80,10 @@ class NestedPath implements Path {
     return this.#answered(this.#unit.follow());
   }
 
+  noteWrites(): void {
+    this.#unit.noteWrites();
+  }
+
   flush(): number {
     if (!this.pending) return 0;
     this.counters.flushes++;

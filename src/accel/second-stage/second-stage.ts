@@ -100,8 +100,14 @@ export class SecondStage {
     return space.map(first, pfnOf(hostAddress), pages, permission);
   }
 
+  /** Devices can write all of it: what first stages allow is not looked at. */
+  noteWrites(): void {
+    for (const region of this.#followed) this.#memory.wrote(pfnOf(region.gpa), pagesOf(region));
+  }
+
   /** Returns what could not be freed. */
   leave(): HostError | null {
+    this.noteWrites();
     if (--this.#users > 0) return null;
     if (this.#siblings.get(this.#key) === this) this.#siblings.delete(this.#key);
     try {

@@ -144,6 +144,10 @@ class UserOwnedPath implements Path {
     return result;
   }
 
+  noteWrites(): void {
+    this.#second.noteWrites();
+  }
+
   flush(): number {
     if (!this.pending) return 0;
     this.counters.flushes++;
