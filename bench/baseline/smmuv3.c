@@ -323,7 +323,7 @@ static void setup(int argc, char **argv)
 			map(&second, page << 12, page, 0x33c | (3ull << 53) | VALID | TABLE | AF | 3 << 6);
 	}
 	translate(8, -1, BASE << 32, READ);
-	operations = is_commands ? 1 << QUEUE_LG2 : 1 << 13;
+	operations = is_commands ? 1 << QUEUE_LG2 : is_nested ? 1 << 10 : is_miss ? 1 << 11 : 1 << 13;
 	for (uint32_t asid = 0; asid < 16 && is_commands; asid++)
 		fill(0, 2 * asid, BASE << 32, 12, output_of(0) << 12, READ | WRITE);
 	for (uint64_t i = 0; i < 1u << QUEUE_LG2 && is_commands; i++) {

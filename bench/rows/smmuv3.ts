@@ -62,12 +62,13 @@ function smmuWith(iotlbEntries: number, nested: boolean): Smmuv3 {
 }
 
 class Translations implements Work {
-  readonly operations = 1 << 13;
+  readonly operations: number;
   readonly #smmu: Smmuv3;
   readonly #order: Int32Array;
   #at = 0;
 
-  constructor(smmu: Smmuv3) {
+  constructor(smmu: Smmuv3, operations: number) {
+    this.operations = operations;
     const random = new Random();
     this.#smmu = smmu;
     this.#order = Int32Array.from({ length: PAGES }, () => random.next() & (PAGES - 1));
@@ -135,19 +136,19 @@ export const translateHit = row(
   'smmuv3-translate-hit',
   'the same lookup in C',
   { name: '16K pages', goal: 1.9, argument: 'hit' },
-  () => new Translations(smmuWith(2 * PAGES, false)),
+  () => new Translations(smmuWith(2 * PAGES, false), 1 << 13),
 );
 export const translateMiss = row(
   'smmuv3-translate-miss',
   'the same lookup, walk of stage 1 and fill in C',
   { name: '16K pages', goal: null, argument: 'miss' },
-  () => new Translations(smmuWith(16, false)),
+  () => new Translations(smmuWith(16, false), 1 << 11),
 );
 export const nestedMiss = row(
   'smmuv3-nested-miss',
   'the same lookup, walk of both stages and fill in C',
   { name: '16K pages', goal: null, argument: 'nested' },
-  () => new Translations(smmuWith(16, true)),
+  () => new Translations(smmuWith(16, true), 1 << 10),
 );
 export const commands = row(
   'smmuv3-commands',

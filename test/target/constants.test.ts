@@ -3,8 +3,6 @@ import { EXECUTE, PRIVILEGED, READ_WRITE } from '../../src/memory/access.ts';
 import { VERDICT as AMD } from '../../src/target/amd/translation/device-entry.ts';
 import * as amd from '../../src/target/amd/translation/translator.ts';
 import { type Field, put } from '../../src/target/fields.ts';
-import { VERDICT as SMMU } from '../../src/target/smmuv3/translation/route.ts';
-import * as smmuv3 from '../../src/target/smmuv3/translation/translator.ts';
 import { MAMV } from '../../src/target/vtd/capabilities.ts';
 import * as descriptors from '../../src/target/vtd/control/descriptors.ts';
 import * as queue from '../../src/target/vtd/control/invalidation-queue.ts';
@@ -17,10 +15,6 @@ import * as vtd from '../../src/target/vtd/translation/translator.ts';
 
 test('AMD: verdicts are those of device entries', () => {
   expect(amd.REPEATED).toEqual({ PASS: AMD.pass, TRANSLATE: AMD.translate });
-});
-
-test('SMMUv3: the verdict is that of routes', () => {
-  expect(smmuv3.REPEATED).toEqual({ TRANSLATE: SMMU.translate });
 });
 
 describe('VT-d', () => {

@@ -12,10 +12,6 @@ import { Route, VERDICT } from './route.ts';
 import { WORLD_EL2 } from './stream-entry.ts';
 import { Walks } from './walks.ts';
 
-/** VERDICT.translate, for the hot path. */
-const TRANSLATE = 0;
-/** For the test that compares them with their declarations. */
-export const REPEATED = { TRANSLATE } as const;
 /** Bit 55, and the bits above it. */
 const UPPER = 1 << 23;
 const TOP = 0xff << 24;
@@ -23,7 +19,8 @@ const TOO_WIDE: Fault = { number: EVENT.F_ADDR_SIZE, on: CLASS.IN };
 
 /** Translates requests: configurations and translations are cached until the guest invalidates them. */
 export class Translator {
-  readonly translated = new Int32Array(2);
+  /** What the IOTLB answers with: [lo, hi], then more. */
+  readonly translated: Int32Array;
   readonly iotlb: Iotlb;
   readonly configurations: Configurations;
   readonly walks: Walks;
@@ -31,34 +28,50 @@ export class Translator {
   readonly #fill = new Int32Array(OUT_LENGTH);
   /** Worlds with cached translations of both stages: pages of stage 1 may be cached in pieces. */
   readonly #pieces = new Set<number>();
+  /** Whose request was translated last, and how: most come in a row. NaN: nobody's. */
   #stream = Number.NaN;
   #substream = -1;
   #route: Route;
+  /** Of that route, where addresses are looked up as they are; a hit needs no more. */
+  #isPlain = false;
+  #wishes: Uint8Array;
+  #space = 0;
+  #tag = 0;
 
   constructor(registers: Registers, refusals: Refusals, { memory, iotlbEntries = 65536 }: Smmuv3Options) {
     this.#refusals = refusals;
     this.iotlb = new Iotlb(iotlbEntries);
+    this.translated = this.iotlb.out;
     this.configurations = new Configurations(registers, memory);
     this.walks = new Walks(registers.features, memory);
     this.#route = new Route(registers.features, memory, VERDICT.abort, {});
+    this.#wishes = this.#route.wishes;
   }
 
   translate(stream: number, substream: number, hi: number, lo: number, access: number): number {
-    if (stream !== this.#stream || substream !== this.#substream) this.#select(stream, substream);
+    const isKnown = stream === this.#stream && substream === this.#substream;
+    if (isKnown && this.#isPlain) {
+      const wish = this.#wishes[access & 15];
+      const lg2 = this.iotlb.lookup(this.#space, this.#tag + (wish >> 3), hi, lo, wish & 7);
+      return lg2 >= 0 ? lg2 : this.#miss(this.#route, stream, substream, hi, lo, wish);
+    }
+    if (!isKnown) this.#select(stream, substream);
     const route = this.#route;
-    if (route.verdict !== TRANSLATE) return this.#untranslated(route, stream, substream, hi, lo, access);
+    if (route.verdict !== VERDICT.translate) return this.#untranslated(route, stream, substream, hi, lo, access);
     const wish = route.wishes[access & 15];
-    const high = route.ignoresTop === 0 ? hi : withoutTag(route.ignoresTop, hi);
-    const lg2 = this.iotlb.lookup(route.space, route.tag + (wish >> 3), high, lo, wish & 7);
-    if (lg2 < 0) return this.#miss(route, stream, substream, hi, lo, wish);
-    const { out } = this.iotlb;
-    return this.#answer(out[OUT_HI], out[OUT_LO], lg2);
+    const lg2 = this.iotlb.lookup(route.space, route.tag + (wish >> 3), withoutTag(route.ignoresTop, hi), lo, wish & 7);
+    return lg2 >= 0 ? lg2 : this.#miss(route, stream, substream, hi, lo, wish);
   }
 
   #select(stream: number, substream: number): void {
-    this.#route = this.configurations.route(stream, substream < 0 ? -1 : substream);
-    this.#stream = this.#route.verdict === VERDICT.fault ? Number.NaN : stream;
+    const route = this.configurations.route(stream, substream < 0 ? -1 : substream);
+    this.#route = route;
+    this.#stream = route.verdict === VERDICT.fault ? Number.NaN : stream;
     this.#substream = substream;
+    this.#isPlain = route.verdict === VERDICT.translate && route.ignoresTop === 0;
+    this.#wishes = route.wishes;
+    this.#space = route.space;
+    this.#tag = route.tag;
   }
 
   #answer(hi: number, lo: number, lg2: number): number {
@@ -80,16 +93,21 @@ export class Translator {
     const lg2 = walks.walk(route, hi, lo, wish);
     if (lg2 < 0) return this.#refusals.refuse(walks.fault, route, { stream, substream, hi, lo, access: wish });
     const { out } = walks;
-    this.#fill.set(out);
-    // The first write has a page to mark dirty.
-    if (route.tracksDirty && (wish & WRITE) === 0) this.#fill[OUT_PERMISSION] &= ~WRITE;
-    const high = route.ignoresTop === 0 ? hi : withoutTag(route.ignoresTop, hi);
+    const high = withoutTag(route.ignoresTop, hi);
     const isGlobal = !walks.notGlobal && route.space !== WORLD_EL2;
     // PAN asks two questions of a page: what the privileged were granted for one access holds for that one alone.
     const keeps = (wish & PRIVILEGED) === 0 || route.context?.restrictsPrivileged !== true;
-    if (keeps) this.iotlb.fill(route.space, route.tag + (wish >> 3), high, lo, lg2, this.#fill, isGlobal);
+    if (keeps) this.iotlb.fill(route.space, route.tag + (wish >> 3), high, lo, lg2, this.#kept(route, wish), isGlobal);
     if (route.behind !== null) this.#pieces.add(route.space);
     return this.#answer(out[OUT_HI], out[OUT_LO], lg2);
+  }
+
+  /** What a walk found as it is cached: the first write has a page to mark dirty. */
+  #kept({ tracksDirty }: Route, wish: number): Int32Array {
+    if (!tracksDirty || (wish & WRITE) !== 0) return this.walks.out;
+    this.#fill.set(this.walks.out);
+    this.#fill[OUT_PERMISSION] &= ~WRITE;
+    return this.#fill;
   }
 
   /** Whether pages of the world's first stages may be cached in pieces. */
@@ -116,6 +134,7 @@ export class Translator {
 
 /** An address whose top byte does not count, as it is cached: sign-extended from bit 55 (3.4.1). */
 function withoutTag(ignoresTop: number, hi: number): number {
+  if (ignoresTop === 0) return hi;
   if ((hi & UPPER) !== 0) return (ignoresTop & 2) !== 0 ? hi | TOP : hi;
   return (ignoresTop & 1) !== 0 ? hi & ~TOP : hi;
 }

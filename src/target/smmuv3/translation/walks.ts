@@ -36,7 +36,9 @@ export class Walks {
 
   /** lg2 of the page, or -1: `fault` says why. */
   walk(route: Route, hi: number, lo: number, wish: number, stages = BOTH): number {
-    const { context, second, out } = this.#parts(route, stages);
+    const context = (stages & STAGE_1) !== 0 ? route.context : null;
+    const second = (stages & STAGE_2) !== 0 ? route.second : null;
+    const { out } = this;
     this.notGlobal = true;
     let lg2 = 64;
     let atHi = hi;
@@ -70,14 +72,6 @@ export class Walks {
     out[OUT_LO] = atLo;
     out[OUT_HI] = atHi;
     return lg2 === 64 ? 12 : lg2;
-  }
-
-  #parts(route: Route, stages: number) {
-    return {
-      context: (stages & STAGE_1) !== 0 ? route.context : null,
-      second: (stages & STAGE_2) !== 0 ? route.second : null,
-      out: this.out,
-    };
   }
 
   #refuseFirst(route: Route, code: number, hi: number, lo: number, wish: number): number {
