@@ -1,17 +1,19 @@
 import { errno, HostError } from '../host/errno.ts';
 import type { Host, HostDevice } from '../host/host.ts';
-import { requireObject } from '../memory/arguments.ts';
+import { requireInteger, requireObject } from '../memory/arguments.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
 import { type AddressSpace, type FirstStage, type PageAnswer, sameStage, type Target, type TargetObserver } from '../target/target.ts';
 import { type Candidate, type Choice, checkWish, choose, type PathWish } from './choose.ts';
 import { confine } from './confinement.ts';
 import { type Backing, type Binding, DeviceGroup } from './device-group.ts';
 import { exchange } from './exchange.ts';
-import { type GuestHardware, NOWHERE, type PathContext, type PathCounters, type StagedTarget } from './path.ts';
+import { BLOCK_LIMIT, BLOCK_PAGES, DemandSpace } from './on-demand/demand-space.ts';
+import { type DemandPlace, PageService } from './on-demand/page-service.ts';
+import { type GuestHardware, NOWHERE, type PathContext, type PathCounters, type SpaceFollower, type StagedTarget } from './path.ts';
 import { seal, sealAll } from './seal.ts';
 import { SharedRam } from './shared-ram.ts';
 import type { TableWatch } from './table-watch.ts';
-import { type WatchedPath, WatchedSpace, WatchedTables } from './watched-tables.ts';
+import { WatchedSpace, WatchedTables } from './watched-tables.ts';
 
 export interface BinderOptions {
   /** `auto` (default), or the only path that may serve. */
@@ -25,6 +27,8 @@ export interface BinderOptions {
   readonly schedule?: (slice: () => void) => void;
   /** Left out: spaces whose guest does not announce new mappings are refused, unless hardware walks the guest's own tables. */
   readonly watch?: TableWatch | undefined;
+  /** Pages of a space filled on demand that hardware has at one time at most, in blocks of 16. Default: 2^20. */
+  readonly residentPages?: number;
   /** Whose endpoints they are: for paths on which hardware walks the guest's own tables. Left out: there are none. */
   readonly target?: Pick<Target, 'stageOf' | 'offered' | 'confine'> & StagedTarget;
 }
@@ -56,6 +60,9 @@ export class Binder implements TargetObserver {
   #wish: PathWish;
   readonly #target: BinderOptions['target'];
   readonly #tables: WatchedTables | null;
+  readonly #residentBlocks: number;
+  /** Made for the first space that is filled on demand. */
+  #pages: PageService | null = null;
   readonly #moved: (endpoint: number) => void;
   readonly #schedule: (slice: () => void) => void;
   #scheduled = false;
@@ -70,10 +77,12 @@ export class Binder implements TargetObserver {
 
   /** @throws RangeError for a wish that names no path. */
   constructor(host: Host, memory: GuestMemory, options: BinderOptions = {}) {
-    const { path = 'auto', moved = () => {}, schedule = setImmediate, target, watch } = options;
+    const { path = 'auto', moved = () => {}, schedule = setImmediate, target, watch, residentPages = BLOCK_LIMIT * BLOCK_PAGES } = options;
     requireObject('Binder', 'host', host, 'Host', ['openDevice', 'createSpace']);
     if (!(memory instanceof GuestMemory)) throw new TypeError('Binder: memory is no GuestMemory');
     checkWish(path);
+    requireInteger('Binder', 'residentPages', residentPages, BLOCK_PAGES, 2 ** 32);
+    this.#residentBlocks = Math.floor(residentPages / BLOCK_PAGES);
     this.#host = host;
     this.#memory = memory;
     this.#sharedRam = new SharedRam(host, memory);
@@ -165,6 +174,7 @@ export class Binder implements TargetObserver {
     if (before === space && sameStage(stageBefore, stage)) return 0;
     binding.wanted = space;
     binding.stage = stage;
+    this.#pages?.forget(endpoint);
     const result = this.#settle(binding.group);
     if (result === 0) return 0;
     if (stage !== null || space?.owner === 'guest' || (space === null && before?.owner === 'guest')) {
@@ -193,16 +203,19 @@ export class Binder implements TargetObserver {
 
   answered(endpoint: number, pasid: number, group: number, answer: PageAnswer): void {
     for (const hardware of this.#hardware.keys()) hardware.answered(endpoint, pasid, group, answer);
+    this.#pages?.answered(endpoint, pasid, group, answer);
   }
 
-  /** Tells the target what hardware that walks its guest's tables has said since. */
+  /** Tells the target what hardware that walks its guest's tables has said since, and fills what devices have asked for. */
   poll(): void {
     for (const hardware of [...this.#hardware.keys()]) hardware.poll();
+    this.#pages?.poll();
   }
 
   /** File descriptors that are readable when `poll` has something to do; others when paths change. */
   get eventDescriptors(): readonly number[] {
-    return [...this.#hardware.keys()].flatMap(({ eventDescriptors }) => eventDescriptors);
+    const own = this.#pages === null ? [] : [this.#pages.queue.descriptor];
+    return [...[...this.#hardware.keys()].flatMap(({ eventDescriptors }) => eventDescriptors), ...own];
   }
 
   flush(): number {
@@ -329,6 +342,7 @@ export class Binder implements TargetObserver {
     const errors = [...this.#bindings.keys()].map((endpoint) => this.expel(endpoint)).filter((error) => error !== null);
     this.#sharedRam.close();
     this.#tables?.close();
+    this.#pages?.close();
     return errors;
   }
 
@@ -481,10 +495,13 @@ export class Binder implements TargetObserver {
   #make(space: AddressSpace, group: DeviceGroup, stage: FirstStage | null, served: Candidate, choice: Choice): Backing | number {
     const context = this.#context(space, group, stage);
     try {
-      const watched = served.isWatched && this.#tables !== null ? new WatchedSpace(space, this.#tables) : null;
-      const path = served.kind.create({ ...context, space: watched ?? space });
-      const backing: Backing = { space, path, choice, watched, groups: new Set<DeviceGroup>() };
-      if (watched !== null) watched.path = this.#following(backing);
+      const watched = served.hearing === 'watched' && this.#tables !== null ? new WatchedSpace(space, this.#tables) : null;
+      const demand = served.hearing === 'on demand' ? new DemandSpace(space, this.#memory, this.#residentBlocks) : null;
+      const requests = demand === null ? {} : { pageRequests: this.#pageService().queue };
+      const path = served.kind.create({ ...context, ...requests, space: watched ?? demand ?? space });
+      const backing: Backing = { space, path, choice, watched, demand, groups: new Set<DeviceGroup>() };
+      const follower = watched ?? demand;
+      if (follower !== null) follower.path = this.#following(backing);
       const { guestHardware } = backing.path;
       if (guestHardware !== undefined && !this.#hardware.has(guestHardware)) this.#hardware.set(guestHardware, backing);
       return backing;
@@ -495,8 +512,23 @@ export class Binder implements TargetObserver {
     }
   }
 
-  /** A store to a table is carried out at once: whoever made it goes on when the hardware agrees. */
-  #following(backing: Backing): WatchedPath {
+  /** @throws HostError */
+  #pageService(): PageService {
+    this.#pages ??= new PageService(this.#host.pageRequests!.createQueue(), this.#target ?? {}, (device) => this.#demandOf(device));
+    return this.#pages;
+  }
+
+  #demandOf(device: HostDevice): DemandPlace | null {
+    for (const binding of this.#bindings.values()) {
+      if (binding.device !== device) continue;
+      const space = binding.group.backing?.demand ?? null;
+      return space && { endpoint: binding.endpoint, space };
+    }
+    return null;
+  }
+
+  /** What was told is carried out at once: whoever made the store, or waits for the page, goes on when the hardware agrees. */
+  #following(backing: Backing): SpaceFollower {
     return {
       changed: (first, last) => {
         backing.path.changed(first, last);
@@ -543,6 +575,7 @@ export class Binder implements TargetObserver {
   #forget(binding: Binding): void {
     const { group, device } = binding;
     this.#bindings.delete(binding.endpoint);
+    this.#pages?.forget(binding.endpoint);
     group.members.delete(binding);
     group.backing?.path.moved(device);
     seal(device);

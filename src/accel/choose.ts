@@ -4,8 +4,8 @@ import { paths } from './registry.ts';
 /** Why a path serves, and why the others, faster ones first, do not. */
 export interface Choice {
   /**
-   * The path's name, with `, watched` where its space's guest does not announce mappings and its tables are watched instead; or `emulated` when
-   * the endpoint has no host device and its DMA is translated in software.
+   * The path's name, with `, watched` where its space's guest does not announce mappings and its tables are watched instead, or `, on demand` where
+   * its devices ask for pages; or `emulated` when the endpoint has no host device and its DMA is translated in software.
    */
   readonly path: string;
   readonly refused: readonly { readonly path: string; readonly reason: string }[];
@@ -14,25 +14,37 @@ export interface Choice {
 /** `auto`, or the name of a path: then in any of its ways to hear of new mappings. */
 export type PathWish = string;
 
-/** How a path that asks what a space means hears of mappings that become valid. */
-interface Hearing {
+/** How a path that asks what a space means hears of mappings that become valid: from the guest, its stores, or the devices that want them. */
+export type Hearing = 'announced' | 'watched' | 'on demand';
+
+interface HearingKind {
+  readonly hearing: Hearing;
   readonly suffix: string;
-  readonly isWatched: boolean;
   refuse(context: PathContext): string | null;
 }
 
-const PLAIN: Hearing = {
+const ANNOUNCED: HearingKind = {
+  hearing: 'announced',
   suffix: '',
-  isWatched: false,
   refuse: ({ space }) => (space.announced ? null : `${space.name}: its guest does not announce new mappings`),
 };
 
-const WATCHED: Hearing = {
+const WATCHED: HearingKind = {
+  hearing: 'watched',
   suffix: ', watched',
-  isWatched: true,
   refuse({ space, isWatched }) {
     if (space.tellsTables !== true) return `${space.name}: cannot say which tables it is read from`;
     return isWatched === true ? null : 'nobody watches the guest for stores to its tables (no TableWatch)';
+  },
+};
+
+const ON_DEMAND: HearingKind = {
+  hearing: 'on demand',
+  suffix: ', on demand',
+  refuse({ host, device }) {
+    if (host?.pageRequests === undefined || device === undefined)
+      return `${host?.kind ?? 'no host'} does not report faults that a device waits for`;
+    return host.pageRequests.refuses(device);
   },
 };
 
@@ -40,7 +52,7 @@ const WATCHED: Hearing = {
 export interface Candidate {
   readonly path: string;
   readonly kind: PathKind;
-  readonly isWatched: boolean;
+  readonly hearing: Hearing;
   readonly reason: string | null;
 }
 
@@ -56,14 +68,14 @@ export function checkWish(wish: PathWish): void {
 
 /**
  * All ways from this space to this host, fastest first, each with what is missing: each path plain, and, where its guest announces nothing,
- * watched.
+ * watched and on demand.
  */
 export function candidates(context: PathContext): readonly Candidate[] {
   return paths.flatMap((kind) => {
     const reason = kind.refuse(context);
-    if (reason !== null || kind.readsGuestTables) return [{ path: kind.name, kind, isWatched: false, reason }];
-    const hearings = context.space.announced ? [PLAIN] : [PLAIN, WATCHED];
-    return hearings.map(({ suffix, isWatched, refuse }) => ({ path: kind.name + suffix, kind, isWatched, reason: refuse(context) }));
+    if (reason !== null || kind.readsGuestTables) return [{ path: kind.name, kind, hearing: 'announced', reason }];
+    const hearings = context.space.announced ? [ANNOUNCED] : [ANNOUNCED, WATCHED, ON_DEMAND];
+    return hearings.map(({ suffix, hearing, refuse }) => ({ path: kind.name + suffix, kind, hearing, reason: refuse(context) }));
   });
 }
 

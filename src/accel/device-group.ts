@@ -1,6 +1,7 @@
 import type { HostDevice, IovaRange } from '../host/host.ts';
 import { type AddressSpace, type FirstStage, sameStage } from '../target/target.ts';
 import type { Choice } from './choose.ts';
+import type { DemandSpace } from './on-demand/demand-space.ts';
 import type { Path } from './path.ts';
 import type { WatchedSpace } from './watched-tables.ts';
 
@@ -24,6 +25,7 @@ export interface Backing {
   readonly choice: Choice;
   /** What the path asks, where it is not the space itself. */
   readonly watched: WatchedSpace | null;
+  readonly demand: DemandSpace | null;
   readonly groups: Set<DeviceGroup>;
 }
 

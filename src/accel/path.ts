@@ -1,5 +1,5 @@
 import type { HostError } from '../host/errno.ts';
-import type { Host, HostDevice } from '../host/host.ts';
+import type { Host, HostDevice, PageRequestQueue } from '../host/host.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { AddressSpace, FirstStage, PageAnswer, Target } from '../target/target.ts';
 
@@ -56,6 +56,13 @@ export interface Path {
   close(): void;
 }
 
+/** Who makes the hardware follow what a space means. */
+export interface SpaceFollower {
+  changed(first: number, last: number): void;
+  /** Makes the hardware agree, and says whether it does. */
+  settle(): boolean;
+}
+
 /** Hardware that walks the tables of one guest: hears the guest's own commands, and speaks to it (`Target.report`). */
 export interface GuestHardware {
   /** See TargetObserver; carried out by the next flush of one of its paths. */
@@ -91,12 +98,14 @@ export interface PathContext {
   readonly target?: StagedTarget;
   /** Stores to the guest's tables are told (TableWatch). Default: they are not. */
   readonly isWatched?: boolean;
+  /** Where devices ask for pages that the hardware has not: the path is filled on demand. Left out: it is not. */
+  readonly pageRequests?: PageRequestQueue;
   /** Of the first device that comes. Default: null. */
   readonly stage?: FirstStage | null;
 }
 
-/** What nested paths see of a target. */
-export type StagedTarget = Pick<Target, 'name' | 'stageFormat' | 'report'>;
+/** What paths see of a target. */
+export type StagedTarget = Pick<Target, 'name' | 'stageFormat' | 'report'> & Partial<Pick<Target, 'translate'>>;
 
 /** One file of src/accel: a path and what it needs. */
 export interface PathKind {

@@ -1,5 +1,5 @@
 import { errno, HostError } from '../host/errno.ts';
-import type { Host, HostDevice, HostSpace, SpaceRequirements } from '../host/host.ts';
+import type { Host, HostDevice, HostSpace, PageRequestQueue, SpaceRequirements } from '../host/host.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { IntervalMap } from '../memory/interval-map.ts';
 import type { AddressSpace } from '../target/target.ts';
@@ -27,7 +27,7 @@ export const shadow: PathKind = {
     if (host === null) return 'the endpoint has no host device';
     return space === NOWHERE ? 'nothing is reached' : null;
   },
-  create: ({ space, memory, host }) => new ShadowPath(space, memory, host!),
+  create: ({ space, memory, host, pageRequests }) => new ShadowPath(space, memory, host!, pageRequests),
 };
 
 /**
@@ -64,11 +64,12 @@ class ShadowPath implements Path {
   #result = 0;
   #error: HostError | null = null;
 
-  constructor(space: AddressSpace, memory: GuestMemory, host: Host) {
+  /** `pageRequests`: of devices that wait for what is not mapped. */
+  constructor(space: AddressSpace, memory: GuestMemory, host: Host, pageRequests?: PageRequestQueue) {
     this.#space = space;
     this.#memory = memory;
     this.#host = host;
-    this.#requirements = { granuleLg2: space.granuleLg2 };
+    this.#requirements = { granuleLg2: space.granuleLg2, ...(pageRequests && { pageRequests }) };
     this.#survey = new Survey(space, memory);
     this.#now = this.#hold(host.createSpace(this.#requirements), new IntervalMap(MAPPING_LIMIT));
     this.#devices = new Attachments(this.#now.hostSpace);

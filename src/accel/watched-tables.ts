@@ -1,5 +1,6 @@
 import { errno, HostError } from '../host/errno.ts';
 import type { AddressSpace, RunVisitor } from '../target/target.ts';
+import type { SpaceFollower } from './path.ts';
 import type { TableWatch } from './table-watch.ts';
 
 /** Guest pages with tables that are watched at most: the tables of 128 GiB mapped page by page. */
@@ -17,13 +18,6 @@ interface Piece {
   isRead: boolean;
 }
 
-/** Who follows what a space means. */
-export interface WatchedPath {
-  changed(first: number, last: number): void;
-  /** Makes the hardware agree, and says whether it does. */
-  settle(): boolean;
-}
-
 /** An address space whose guest announces nothing, and need not: what its tables are read from is watched. */
 export class WatchedSpace implements AddressSpace {
   readonly name: string;
@@ -31,7 +25,7 @@ export class WatchedSpace implements AddressSpace {
   readonly announced = true;
   readonly granuleLg2: number;
   readonly pages = new Set<number>();
-  path: WatchedPath | null = null;
+  path: SpaceFollower | null = null;
   /** Some table could not be watched: what the hardware has may fall short of what the guest means. */
   isBlind = false;
   readonly #space: AddressSpace;

@@ -16,6 +16,41 @@ export interface SpaceRequirements {
   readonly apertures?: readonly IovaRange[];
   /** Mappings must be possible at this alignment: lg2 of bytes. */
   readonly granuleLg2?: number;
+  /** Its devices ask there for pages that are not mapped, and wait; one that cannot is not attached. */
+  readonly pageRequests?: PageRequestQueue;
+}
+
+/** A page that a device wants, and waits for (PCIe 10.4, PRI). */
+export interface PageRequest {
+  readonly device: HostDevice;
+  /** -1: none. */
+  readonly pasid: number;
+  readonly group: number;
+  /** The last of its group: its cookie answers for all of them. */
+  readonly last: boolean;
+  /** READ, WRITE, EXECUTE, PRIVILEGED of src/memory/access.ts. */
+  readonly access: number;
+  readonly address: bigint;
+  readonly cookie: number;
+}
+
+/** Recoverable faults of devices, as they wait for an answer. */
+export interface PageRequestQueue {
+  /** Those that have come, a bounded number at once. @throws HostError */
+  read(): PageRequest[];
+  /** Answers a group: its pages are there, or will not be. Of a device that has been attached elsewhere since, the kernel has answered. */
+  respond(cookie: number, resolved: boolean): void;
+  /** File descriptor that is readable when there is something to read. */
+  readonly descriptor: number;
+  close(): void;
+}
+
+/** How a host tells of recoverable faults. */
+export interface HostPageRequests {
+  /** Why the device cannot wait for a page; null: it can, as far as the kernel says without attaching it. */
+  refuses(device: HostDevice): string | null;
+  /** @throws HostError */
+  createQueue(): PageRequestQueue;
 }
 
 /** What a host interface can do, asked from the kernel where the kernel can be asked. */
@@ -125,8 +160,8 @@ export type UserStage =
 export interface StageOptions {
   /** Ranges to be forgotten that one call names at most; of more, everything is forgotten. Default 32. */
   readonly ranges?: number;
-  /** Its devices can ask for pages (see NestingParent.events). Default false. */
-  readonly pageRequests?: boolean;
+  /** Its devices can ask for pages: in a queue, or (true) by NestingParent.events. Default false. */
+  readonly pageRequests?: boolean | PageRequestQueue;
 }
 
 /** A first stage that the hardware has. It remembers what it has read until it is told to forget. */
@@ -244,6 +279,8 @@ export interface Host {
   readonly calls: HostCalls;
   /** Absent: the interface has no first stages. */
   readonly nesting?: HostNesting;
+  /** Absent: a fault is lost, or the host's. */
+  readonly pageRequests?: HostPageRequests;
   /** `path`: the device's VFIO node, as this interface wants it. @throws HostError */
   openDevice(path: string): HostDevice;
   /**

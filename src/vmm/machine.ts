@@ -47,9 +47,14 @@ export interface MachineParts {
   readonly path?: string;
   /**
    * Says when the guest stores to tables that a passed-through device's translations were read from. Left out: guests that do not announce new
-   * mappings (RISC-V, SMMUv3, first stages of VT-d) are served by nested paths only.
+   * mappings (RISC-V, SMMUv3, first stages of VT-d) are served by nested paths, or on demand.
    */
   readonly watch?: TableWatch;
+  /**
+   * Where no one announces nor watches, and devices can wait for pages (PCIe PRI; iommufd), those are filled as they are asked for, by `poll`: so many
+   * pages of a space at one time at most. Default: 2^20 (4 GiB).
+   */
+  readonly residentPages?: number;
   /** Runs the next slice of what was too much for one guest operation, between two of them. Default: setImmediate. */
   readonly schedule?: (slice: () => void) => void;
 }
@@ -92,7 +97,7 @@ export class Machine {
   /** @throws TypeError or RangeError that names the part which is missing or of the wrong kind. */
   constructor(parts: MachineParts) {
     requireObject('Machine', 'parts', parts);
-    const { memory, target, host, path, watch, schedule } = parts;
+    const { memory, target, host, path, watch, residentPages, schedule } = parts;
     if (!(memory instanceof GuestMemory)) throw new TypeError('Machine: memory is no GuestMemory');
     requireObject('Machine', 'target', target, 'Target', ['observe', 'spaceOf', 'translate']);
     if (target.memory !== undefined && target.memory !== memory)
@@ -108,6 +113,7 @@ export class Machine {
       ? new Binder(host, memory, {
           ...(path !== undefined && { path }),
           ...(schedule !== undefined && { schedule }),
+          ...(residentPages !== undefined && { residentPages }),
           moved: (endpoint) => this.#refresh(endpoint),
           watch,
           target,
@@ -249,7 +255,7 @@ export class Machine {
   }
 
   /**
-   * Takes up what hardware that walks the guest's own tables has said: faults and page requests become records of the target's. To be called
+   * Takes up what hardware has said: faults and page requests of devices become records of the target's, or are filled on demand. To be called
    * when one of `eventDescriptors` is readable, or now and then.
    * @throws HostError
    */

@@ -53,12 +53,15 @@ describe('the choice of a path', () => {
       'user-owned-queue',
       'user-owned',
       'user-owned, watched',
+      'user-owned, on demand',
       'shadow',
       'shadow, watched',
+      'shadow, on demand',
     ]);
     for (const name of ['user-owned', 'shadow'])
       expect(refused.find(({ path }) => path === name)?.reason).toBe('toy: its guest does not announce new mappings');
-    expect(refused.at(-1)?.reason).toMatch(/TableWatch/);
+    expect(refused.at(-2)?.reason).toMatch(/TableWatch/);
+    expect(refused.at(-1)?.reason).toMatch(/vfio0 has no ATS/);
   });
 
   test('a space that cannot say where its tables are is not watched', () => {

@@ -6,7 +6,7 @@ import { spaprSubject } from '../target/spapr/subject.ts';
 import type { TargetSubject } from '../target/suite.ts';
 import { virtioSubjects } from '../target/virtio-iommu/subject.ts';
 import { legacySubject, scalableSubject } from '../target/vtd/subject.ts';
-import { EquivalentGuest, hardwares } from './equivalence.ts';
+import { EquivalentGuest, type Following, hardwares } from './equivalence.ts';
 
 /** Stores into tables of ours, beside the calls of the simulated kernel. */
 const TABLE_STORE = 'table store';
@@ -32,14 +32,14 @@ function omitStore(nth: number, guestMemory: () => GuestMemory | null): () => bo
 function outcome<Step>(
   subject: TargetSubject<Step>,
   program: readonly Step[],
-  where: readonly [string, string],
+  where: readonly [path: string, hardware: string, following: Following],
   kind: string,
   nth: number,
 ) {
   let guest: EquivalentGuest<Step> | null = null;
   const storeOmitted = kind === TABLE_STORE ? omitStore(nth, () => guest?.fixture.memory ?? null) : null;
   try {
-    guest = new EquivalentGuest(subject, hardwares[where[1]], where[0]);
+    guest = new EquivalentGuest(subject, hardwares[where[1]], where[0], where[2]);
     const callOmitted = storeOmitted ?? guest.kernel.hooks.omit(kind, nth);
     let fails = false;
     try {
@@ -56,19 +56,26 @@ function outcome<Step>(
   }
 }
 
-function mutations<Step>(subject: TargetSubject<Step>, path: string, hardware: string, kinds: readonly string[]): void {
-  describe(`${subject.name} on ${path}, ${hardware}: the equivalence suite fails`, () => {
+function mutations<Step>(
+  subject: TargetSubject<Step>,
+  path: string,
+  hardware: string,
+  kinds: readonly string[],
+  following: Following = 'announced',
+): void {
+  describe(`${subject.name} on ${path}, ${following}, ${hardware}: the equivalence suite fails`, () => {
     const programs = fc.sample(fc.array(subject.step, { minLength: 10, maxLength: 10 }), { seed: 13, numRuns: PROGRAMS });
 
     test('not at all when nothing is left out', () => {
-      for (const program of programs.slice(0, 4)) expect(outcome(subject, program, [path, hardware], 'nothing', 1).fails).toBe(false);
+      for (const program of programs.slice(0, 4))
+        expect(outcome(subject, program, [path, hardware, following], 'nothing', 1).fails).toBe(false);
     });
 
     test.each(kinds)('when one %s is left out', (kind) => {
       let [omitted, found] = [0, 0];
       for (const program of programs) {
         for (let nth = 1; nth <= OCCURRENCES; nth++) {
-          const result = outcome(subject, program, [path, hardware], kind, nth);
+          const result = outcome(subject, program, [path, hardware, following], kind, nth);
           if (!result.omitted) break;
           omitted++;
           if (result.fails) found++;
@@ -90,3 +97,5 @@ mutations(legacySubject, 'shadow', 'iommufd, plain hardware', ['IOMMU_IOAS_MAP',
 mutations(virtioSubjects[0], 'user-owned', 'iommufd, VT-d', [TABLE_STORE, INVALIDATE, ATTACH]);
 mutations(smmuSubject, 'user-owned', 'iommufd, SMMUv3', [TABLE_STORE, INVALIDATE, ATTACH, DETACH]);
 mutations(scalableSubject, 'auto', 'iommufd, VT-d', [INVALIDATE, ATTACH]);
+mutations(smmuSubject, 'user-owned', 'iommufd, SMMUv3', [TABLE_STORE, INVALIDATE, ATTACH], 'on demand');
+mutations(smmuSubject, 'shadow', 'iommufd, VT-d', ['IOMMU_IOAS_MAP', 'IOMMU_IOAS_UNMAP', 'read', 'write'], 'on demand');

@@ -30,9 +30,17 @@ everyPath(zpciSubject);
 equivalenceSuite(scalableSubject, 'auto', ['iommufd, VT-d']);
 equivalenceSuite(smmuSubject, 'auto', ['iommufd, SMMUv3', QUEUE]);
 
+// Devices ask for the pages of those that need not announce them.
+equivalenceSuite(riscvSubject, 'user-owned', ['iommufd, VT-d'], 'on demand');
+equivalenceSuite(riscvSubject, 'user-owned-queue', [QUEUE], 'on demand');
+equivalenceSuite(smmuSubject, 'user-owned', ['iommufd, SMMUv3'], 'on demand');
+equivalenceSuite(smmuSubject, 'shadow', ['iommufd, VT-d'], 'on demand');
+
 failureSuite(spaprSubject, 'shadow', 'type1, plain hardware');
 failureSuite(legacySubject, 'shadow', 'iommufd, plain hardware');
 failureSuite(riscvSubject, 'user-owned', 'iommufd, VT-d');
 failureSuite(amdSubject, 'user-owned', 'iommufd, SMMUv3');
 failureSuite(smmuSubject, 'user-owned-queue', QUEUE);
 failureSuite(scalableSubject, 'auto', 'iommufd, VT-d');
+failureSuite(riscvSubject, 'user-owned', 'iommufd, SMMUv3', 'on demand');
+failureSuite(smmuSubject, 'shadow', 'iommufd, VT-d', 'on demand');

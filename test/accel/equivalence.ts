@@ -1,9 +1,9 @@
 import { fc, test } from '@fast-check/vitest';
 import { describe, expect } from 'vitest';
 import { StoreWatch } from '../../src/accel/store-watch.ts';
-import { errno } from '../../src/host/errno.ts';
+import { errno, HostError } from '../../src/host/errno.ts';
 import { openHost } from '../../src/host/registry.ts';
-import { type IommuConfig, type SimDevice, type SimKernel, simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
+import { DMA_PENDING, type IommuConfig, type SimDevice, type SimKernel, simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
 import { READ, READ_WRITE, WRITE } from '../../src/memory/access.ts';
 import { hiOfPfn, loOfPfn, pfnOf, pfnOfHiLo } from '../../src/memory/address.ts';
 import type { GuestMemory, GuestRegion } from '../../src/memory/guest-memory.ts';
@@ -25,6 +25,12 @@ export const hardwares: Readonly<Record<string, HostHardware>> = {
   'iommufd, SMMUv3': { host: 'iommufd', nesting: () => smmuv3() },
   'iommufd, SMMUv3 with a command queue': { host: 'iommufd', nesting: () => smmuv3({ tegra241: {} }) },
 };
+
+/** How guests that need not announce a map are followed here: they say every change by an invalidation as well, or their devices ask. */
+export type Following = 'announced' | 'on demand';
+
+/** Pages of a space that hardware has at one time where devices ask for them: so few that they leave again. */
+const RESIDENT_PAGES = 512;
 
 /** Guest page and permission that a DMA of one page meets, as text; null: a fault. */
 type Reached = string | null;
@@ -54,16 +60,19 @@ export class EquivalentGuest<Step> {
   readonly machine: Machine;
   readonly #ram: ReturnType<typeof rehouse>;
   #sampled: readonly number[] = [];
+  /** Requests for pages that got no answer. */
+  #unanswered = 0;
 
-  constructor(subject: TargetSubject<Step>, { host: kind, nesting }: HostHardware, path: string) {
+  constructor(subject: TargetSubject<Step>, { host: kind, nesting }: HostHardware, path: string, following: Following = 'announced') {
     this.fixture = subject.make();
     const { memory, target, endpoints } = this.fixture;
-    const devices = endpoints.map((_, i) => ({ name: `vfio${i}` }));
+    const devices = endpoints.map((_, i) => ({ name: `vfio${i}`, pageRequests: following === 'on demand' }));
     this.kernel = simKernel({ iommus: [{ nesting: nesting() }], devices });
     this.#ram = rehouse(memory, this.kernel);
     const host = openHost(kind, this.kernel);
-    // These guests say every change by an invalidation as well, so nothing is told to the watch.
-    this.machine = new Machine({ memory, target, host, path, watch: new StoreWatch(), schedule: () => {} });
+    // Nothing is told to the watch.
+    const hearing = following === 'announced' ? { watch: new StoreWatch() } : { residentPages: RESIDENT_PAGES };
+    this.machine = new Machine({ memory, target, host, path, schedule: () => {}, ...hearing });
     endpoints.forEach((endpoint, i) => {
       const { path: node, group, name } = this.kernel.devices[i];
       this.machine.passThrough(endpoint, kind === 'iommufd' ? node : `/dev/vfio/${group.number}#${name}`);
@@ -97,9 +106,27 @@ export class EquivalentGuest<Step> {
     for (const device of this.kernel.devices) {
       for (const pfn of this.#sampled) {
         const iova = BigInt(pfn) << 12n;
-        if (device.dmaRead(iova, byte) === 0) device.dmaWrite(iova, byte);
+        this.#ask(device, pfn, READ);
+        // What it has not it would ask for once more.
+        const [reads, writes] = [READ, WRITE].map((access) => !device.pageRequests || device.hostPfn(pfn, access) >= 0);
+        if (reads && device.dmaRead(iova, byte) === 0 && writes) device.dmaWrite(iova, byte);
       }
     }
+  }
+
+  /** A device that can waits for the page if it has it not, and the machine answers. */
+  #ask(device: SimDevice, pfn: number, access: number): void {
+    if (!device.pageRequests || device.hostPfn(pfn, access) >= 0) return;
+    const [iova, byte] = [BigInt(pfn) << 12n, new Uint8Array(1)];
+    const result = access === READ ? device.dmaRead(iova, byte) : device.dmaWrite(iova, byte);
+    if (result !== DMA_PENDING) return;
+    const { length } = device.responses;
+    try {
+      this.machine.poll();
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+    }
+    if (device.responses.length !== length + 1) this.#unanswered++;
   }
 
   /** Which path has the endpoint, `blocked` for none. */
@@ -117,6 +144,7 @@ export class EquivalentGuest<Step> {
 
   hardware(device: SimDevice): Reached[] {
     return this.#reached((pfn, access) => {
+      this.#ask(device, pfn, access);
       const host = device.hostPfn(pfn, access);
       const region = this.#ram.find(({ host: first, pages }) => host >= first && host < first + pages);
       expect(host < 0 || region !== undefined).toBe(true);
@@ -141,6 +169,7 @@ export class EquivalentGuest<Step> {
    */
   check(): number {
     let compared = 0;
+    expect(this.#unanswered).toBe(0);
     this.fixture.endpoints.forEach((endpoint, i) => {
       const path = this.pathOf(endpoint);
       const hardware = this.hardware(this.kernel.devices[i]);
@@ -175,18 +204,26 @@ export class EquivalentGuest<Step> {
 }
 
 /** Random guest programs of a target over hardware of each kind, on the path that is wished for. */
-export function equivalenceSuite<Step>(subject: TargetSubject<Step>, path: string, served: readonly string[]): void {
-  describe(`${subject.name} on ${path}`, () => {
+export function equivalenceSuite<Step>(
+  subject: TargetSubject<Step>,
+  path: string,
+  served: readonly string[],
+  following: Following = 'announced',
+): void {
+  describe(`${subject.name} on ${path}, ${following}`, () => {
     for (const name of served) {
       test.prop([fc.array(subject.step, { minLength: 4, maxLength: 10 })], { numRuns: 3 })(
         `${name}: after every guest operation a DMA has the address, the permission and the fault that it has in software`,
         (program) => {
-          const guest = new EquivalentGuest(subject, hardwares[name], path);
+          const guest = new EquivalentGuest(subject, hardwares[name], path, following);
           let pages = 0;
+          const ways = new Set<string>();
           for (const step of [...subject.mapping, ...program, ...subject.mapping]) {
             guest.run(step);
             pages += guest.check();
+            for (const endpoint of guest.fixture.endpoints) ways.add(guest.pathOf(endpoint));
           }
+          if (following === 'on demand') expect(ways).toContain(`${path}, on demand`);
           // `mapping` maps something in any case.
           expect(pages).toBeGreaterThan(0);
           guest.close();
@@ -197,16 +234,16 @@ export function equivalenceSuite<Step>(subject: TargetSubject<Step>, path: strin
 }
 
 /** The same with host calls that fail: one, several, or all from one on, as of a device that dies. */
-export function failureSuite<Step>(subject: TargetSubject<Step>, path: string, hardware: string): void {
+export function failureSuite<Step>(subject: TargetSubject<Step>, path: string, hardware: string, following: Following = 'announced'): void {
   const failure = fc.record({
     nth: fc.integer({ min: 1, max: 20 }),
     times: fc.constantFrom(1, 1, 2, 5, Number.POSITIVE_INFINITY),
     errno: fc.constantFrom(errno.ENOMEM, errno.EIO, errno.ENODEV),
   });
   test.prop([fc.array(subject.step, { minLength: 4, maxLength: 10 }), fc.array(failure, { minLength: 1, maxLength: 3 })], { numRuns: 6 })(
-    `${subject.name} on ${path}, ${hardware}: host calls fail, and no DMA reaches what the guest has taken away`,
+    `${subject.name} on ${path}, ${following}, ${hardware}: host calls fail, and no DMA reaches what the guest has taken away`,
     (program, failures) => {
-      const guest = new EquivalentGuest(subject, hardwares[hardware], path);
+      const guest = new EquivalentGuest(subject, hardwares[hardware], path, following);
       for (const step of subject.mapping) guest.run(step);
       const { hooks } = guest.kernel;
       for (const each of failures) hooks.fail(each);

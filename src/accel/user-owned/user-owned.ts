@@ -74,7 +74,7 @@ class UserOwnedPath implements Path {
   #stale = false;
   #error: HostError | null = null;
 
-  constructor(name: string, { space, memory, host, device }: PathContext, queue: boolean) {
+  constructor(name: string, { space, memory, host, device, pageRequests }: PathContext, queue: boolean) {
     this.name = name;
     const hardware = host!.nesting!.hardwareOf(device!) as NestingHardware;
     this.#space = space;
@@ -87,7 +87,7 @@ class UserOwnedPath implements Path {
       const written = writeStage(hardware, this.#second.arena.memory, this.#pages, this.#second.takeAsid());
       if (written === null) throw new HostError(space.name, errno.ENOMEM, undefined, 'no memory for tables');
       this.#written = written;
-      this.#installed = this.#second.parent.install(device!, written.stage);
+      this.#installed = this.#second.parent.install(device!, written.stage, pageRequests && { pageRequests });
     } catch (error) {
       this.#pages.release();
       this.#second.leave();

@@ -34,6 +34,8 @@ export class IommufdDevice implements HostDevice {
   readonly iommuGroup: string | null;
   /** The space or page table that it is attached to. */
   attachment: Handle | null = null;
+  /** How often it was attached or detached: page requests of before have their answer. */
+  moves = 0;
   readonly #port: Port;
   readonly #attach: Command;
   readonly #detach: Command;
@@ -63,13 +65,17 @@ export class IommufdDevice implements HostDevice {
     this.#detach = new Command(port, 'VFIO_DEVICE_DETACH_IOMMUFD_PT', DETACH_BYTES);
   }
 
-  /** Attaches to an IOAS or HWPT, or replaces what was attached, with no moment in between. Returns 0 or a negative errno. */
-  attach(to: Handle): number {
+  /**
+   * Attaches to an IOAS or HWPT, or replaces what was attached, with no moment in between. `as`: what stands behind an HWPT, if that is somebody's
+   * means only. Returns 0 or a negative errno.
+   */
+  attach(to: Handle, as: Handle = to): number {
     if (this.#closed) return -errno.ENODEV;
     this.#attach.words[2] = to.id;
     const result = this.#attach.call(this.fd);
     if (result < 0) return result;
-    this.attachment = to;
+    this.attachment = as;
+    this.moves++;
     return 0;
   }
 
@@ -78,6 +84,7 @@ export class IommufdDevice implements HostDevice {
     const result = this.#detach.call(this.fd);
     if (result < 0) return result;
     this.attachment = null;
+    this.moves++;
     return 0;
   }
 

@@ -1,6 +1,15 @@
 import { requireObject, requireString } from '../../memory/arguments.ts';
 import { errno, HostError } from '../errno.ts';
-import type { Host, HostCalls, HostCapabilities, HostDevice, HostNesting, IovaRange, SpaceRequirements } from '../host.ts';
+import type {
+  Host,
+  HostCalls,
+  HostCapabilities,
+  HostDevice,
+  HostNesting,
+  HostPageRequests,
+  IovaRange,
+  SpaceRequirements,
+} from '../host.ts';
 import type { Port } from '../port.ts';
 import { reachThrough } from '../reach.ts';
 import type { SharedMemory } from '../shared-memory.ts';
@@ -10,6 +19,7 @@ import { FaultQueue } from './fault-queue.ts';
 import { type HwInfo, readHwInfo } from './hw-info.ts';
 import { Invalidations, SmmuInvalidations, VtdInvalidations } from './invalidate.ts';
 import { IommufdNesting } from './nesting.ts';
+import { IommufdPageRequests, RequestingSpace } from './page-requests.ts';
 import { KernelPageTable, type NestedOptions, type PageTableOptions, StageOne } from './page-table.ts';
 import { IommufdSpace } from './space.ts';
 import type { StageOneData } from './stage-one.ts';
@@ -67,6 +77,7 @@ export class IommufdHost implements Host {
   readonly #context: IommufdContext;
   readonly #devices = new Set<IommufdDevice>();
   readonly nesting: HostNesting;
+  readonly pageRequests: HostPageRequests;
   #closed = false;
 
   /** @throws HostError when there is no such node, or the process may not open it. */
@@ -79,6 +90,7 @@ export class IommufdHost implements Host {
     if (this.fd < 0) throw new HostError(`open ${path}`, this.fd, undefined, OPEN_HINTS[-this.fd]);
     this.#context = new IommufdContext(port, this.fd, this.calls);
     this.nesting = new IommufdNesting(this.#context);
+    this.pageRequests = new IommufdPageRequests(this.#context, this.#devices);
   }
 
   /** `path`: the node under /dev/vfio/devices of a device whose driver is vfio-pci. */
@@ -105,7 +117,10 @@ export class IommufdHost implements Host {
   createSpace(requirements: SpaceRequirements = {}): IommufdSpace {
     requireObject('IommufdHost', 'requirements', requirements);
     this.#checkOpen();
-    return new IommufdSpace(this.#context, requirements);
+    const { pageRequests } = requirements;
+    return pageRequests === undefined
+      ? new IommufdSpace(this.#context, requirements)
+      : new RequestingSpace(this.#context, requirements, pageRequests);
   }
 
   /** What the IOMMU in front of a device is. `type`: of the data wanted (enum iommu_hw_info_type), where there are several. */

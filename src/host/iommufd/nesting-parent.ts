@@ -19,6 +19,7 @@ import { SmmuGuestCommands } from './guest-commands.ts';
 import { readHwInfo } from './hw-info.ts';
 import { SmmuStage, VtdStage } from './installed-stage.ts';
 import { SmmuInvalidations, VtdInvalidations } from './invalidate.ts';
+import { faultQueueOf } from './page-requests.ts';
 import { KernelPageTable } from './page-table.ts';
 import { SmmuCommands } from './smmu-commands.ts';
 import { IommufdSpace } from './space.ts';
@@ -115,7 +116,8 @@ export class IommufdParent implements NestingParent {
   }
 
   install(device: HostDevice, stage: UserStage, { ranges, pageRequests = false }: StageOptions = {}): InstalledStage {
-    const faults = pageRequests ? { faults: this.#events.faults() } : {};
+    const queue = pageRequests === true ? this.#events.faults() : pageRequests === false ? undefined : faultQueueOf(pageRequests);
+    const faults = queue === undefined ? {} : { faults: queue };
     const parts = { ...faults, ...(ranges !== undefined && { ranges }) };
     if (stage.kind === 'vtd' && this.#ranges !== null)
       return new VtdStage(this.#context, own(device), this.#table, stage, { ...parts, invalidations: this.#ranges });

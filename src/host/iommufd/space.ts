@@ -166,7 +166,7 @@ export class IommufdSpace extends KernelObject implements HostSpace {
     const own = this.#own(device);
     const before = own.attachment;
     this.context.calls.attach++;
-    const result = own.attach(this);
+    const result = this.enter(own);
     if (result < 0) {
       const hint = result === -errno.EADDRINUSE ? `${device.name} cannot reach what the space maps or must be able to map` : undefined;
       return this.#fail('VFIO_DEVICE_ATTACH_IOMMUFD_PT', result, 0, 0, hint);
@@ -176,6 +176,11 @@ export class IommufdSpace extends KernelObject implements HostSpace {
     const undone = this.#undoAttach(own, before);
     const stays = undone < 0 ? ', and the kernel does not take it out of the space again' : '';
     return this.#fail(refusal.operation, refusal.errno, 0, 0, `${device.name}: ${refusal.hint}${stays}`);
+  }
+
+  /** Attaches the device by the kernel's own page table. Returns 0 or a negative errno. */
+  enter(device: IommufdDevice): number {
+    return device.attach(this);
   }
 
   /** Why the space, with the devices that it has now, cannot map at the required alignment; null when it can. */
@@ -195,7 +200,7 @@ export class IommufdSpace extends KernelObject implements HostSpace {
   /** Back to where it was, or blocked. A negative errno: neither could be done, and it is in this space, as `attachment` says. */
   #undoAttach(device: IommufdDevice, before: Handle | null): number {
     this.context.calls.attach++;
-    if (before !== null && device.attach(before) === 0) return 0;
+    if (before !== null && (before instanceof IommufdSpace ? before.enter(device) : device.attach(before)) === 0) return 0;
     if (before !== null) this.context.calls.attach++;
     return device.detach();
   }

@@ -204,6 +204,8 @@ export class VtdIommu implements Target {
   #reportPageRequest({ endpoint, pasid, group, last, access, address }: Extract<HardwareEvent, { kind: 'page-request' }>): void {
     const request = { device: endpoint, pasid: pasid === NO_PASID ? null : pasid, group: group & 0x1ff, last, address };
     if (!this.#choices.pageRequests) {
+      // The guest knows of no such requests: to it, this is an access that was refused.
+      this.translate(endpoint, pasid, hiOf(address), loOf(address), access);
       if (last) this.#spaces.answer({ ...request, code: ResponseCode.invalidRequest });
       return;
     }

@@ -1,0 +1,141 @@
+import { errno, HostError } from '../errno.ts';
+import type { HostDevice, HostPageRequests, PageRequest, PageRequestQueue, SpaceRequirements } from '../host.ts';
+import type { IommufdContext } from './context.ts';
+import { type IommufdDevice, own } from './device.ts';
+import { FaultQueue } from './fault-queue.ts';
+import { readHwInfo } from './hw-info.ts';
+import { KernelPageTable } from './page-table.ts';
+import { IommufdSpace } from './space.ts';
+
+/** iommufd's fault queues, for whoever knows devices and not handles. */
+export class IommufdPageRequests implements HostPageRequests {
+  readonly #context: IommufdContext;
+  readonly #devices: Iterable<IommufdDevice>;
+  readonly #reasons = new WeakMap<HostDevice, string | null>();
+
+  /** `devices`: all that are open. */
+  constructor(context: IommufdContext, devices: Iterable<IommufdDevice>) {
+    this.#context = context;
+    this.#devices = devices;
+  }
+
+  /** The kernel says who has no ATS, without which there is no PRI; whether a device has PRI it says when the device is attached (ENODEV). */
+  refuses(device: HostDevice): string | null {
+    let reason = this.#reasons.get(device);
+    if (reason === undefined) {
+      reason = this.#ask(own(device));
+      this.#reasons.set(device, reason);
+    }
+    return reason;
+  }
+
+  #ask(device: IommufdDevice): string | null {
+    try {
+      return readHwInfo(this.#context, device, 0).ats ? null : `${device.name} has no ATS, without which it cannot wait for a page`;
+    } catch (error) {
+      if (error instanceof HostError) return error.message;
+      throw error;
+    }
+  }
+
+  createQueue(): PageRequestQueue {
+    return new RequestQueue(new FaultQueue(this.#context), this.#devices);
+  }
+}
+
+/** Whom a cookie that is waited for concerns. */
+interface Waiting {
+  readonly device: IommufdDevice;
+  /** IommufdDevice.moves when it was read. */
+  readonly moves: number;
+}
+
+class RequestQueue implements PageRequestQueue {
+  readonly faults: FaultQueue;
+  readonly #devices: Iterable<IommufdDevice>;
+  readonly #waiting = new Map<number, Waiting>();
+
+  constructor(faults: FaultQueue, devices: Iterable<IommufdDevice>) {
+    this.faults = faults;
+    this.#devices = devices;
+  }
+
+  get descriptor(): number {
+    return this.faults.fd;
+  }
+
+  read(): PageRequest[] {
+    if (!this.faults.wait(0)) return [];
+    const byId = new Map([...this.#devices].map((device) => [device.id, device]));
+    const requests: PageRequest[] = [];
+    for (const { device: id, ...request } of this.faults.read()) {
+      const device = byId.get(id);
+      if (device === undefined) continue;
+      if (request.last) this.#waiting.set(request.cookie, { device, moves: device.moves });
+      requests.push({ device, ...request });
+    }
+    return requests;
+  }
+
+  /** The kernel gives a cookie that it has answered itself to somebody else. */
+  respond(cookie: number, resolved: boolean): void {
+    const waiting = this.#waiting.get(cookie);
+    this.#waiting.delete(cookie);
+    if (waiting === undefined || waiting.device.closed || waiting.device.moves !== waiting.moves) return;
+    try {
+      this.faults.respond(cookie, resolved);
+    } catch (error) {
+      // The device is gone, and the kernel has answered for it.
+      if (!(error instanceof HostError)) throw error;
+    }
+  }
+
+  close(): void {
+    this.#waiting.clear();
+    this.faults.close();
+  }
+}
+
+/** @throws TypeError for a queue of another host. */
+export function faultQueueOf(queue: PageRequestQueue): FaultQueue {
+  if (queue instanceof RequestQueue) return queue.faults;
+  throw new TypeError('pageRequests: the queue is not of this host');
+}
+
+/** A space whose devices wait for pages that it does not map: they are attached by page tables that name a fault queue, one for each kind of IOMMU. */
+export class RequestingSpace extends IommufdSpace {
+  readonly #faults: FaultQueue;
+  readonly #tables: KernelPageTable[] = [];
+
+  /** @throws HostError */
+  constructor(context: IommufdContext, required: SpaceRequirements, queue: PageRequestQueue) {
+    super(context, required);
+    this.#faults = faultQueueOf(queue);
+  }
+
+  /** A table that does not go with the device's IOMMU is refused with EINVAL. */
+  override enter(device: IommufdDevice): number {
+    for (const table of this.#tables) {
+      const result = device.attach(table, this);
+      if (result !== -errno.EINVAL) return result;
+    }
+    try {
+      const table = new KernelPageTable(this.context, device, this, { faults: this.#faults });
+      const result = device.attach(table, this);
+      if (result < 0) table.close();
+      else this.#tables.push(table);
+      return result;
+    } catch (error) {
+      if (error instanceof HostError) return -error.errno;
+      throw error;
+    }
+  }
+
+  override close(): void {
+    while (this.#tables.length > 0) {
+      this.#tables[0].close();
+      this.#tables.shift();
+    }
+    super.close();
+  }
+}
