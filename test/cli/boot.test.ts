@@ -69,6 +69,8 @@ describe('what is wrong is said in one line, status 2', () => {
     [['--task', 'sing'], /--task sing is neither/],
     [['--variant', 'v2'], /--variant v2: vtd has caching-mode, scalable/],
     [['--iommu', 'virtio', '--remap'], /--remap: virtio remaps no interrupts/],
+    [['--iommu', 'riscv'], /--iommu riscv needs a --module that puts the devices into domains/],
+    [['--module', '/nowhere/own.ko'], /--module \/nowhere\/own.ko is no file/],
     [['--kernel', '/nowhere/vmlinuz'], /--kernel \/nowhere\/vmlinuz is no file/],
   ])('%j', async (args, message) => {
     expect(await run(...args)).toBe(2);
@@ -169,12 +171,14 @@ while [ $# -gt 1 ]; do [ "$1" = -acpitable ] && cp "\${2#file=}" ${seen}.table; 
 test('the initramfs has busybox, the script and the modules in order', async () => {
   const root = join(cache(), 'guest-trixie-amd64/root');
   const guest = { release: '6.12-test', kernel: '', modules: join(root, 'lib/modules/6.12-test'), busybox: join(root, 'usr/bin/busybox') };
-  const image = gunzipSync(await initramfs(guest, ['mbcache', 'ext4'])).toString('latin1');
+  const own = { name: 'own', content: Buffer.from('module own') };
+  const image = gunzipSync(await initramfs(guest, ['mbcache', 'ext4'], [own])).toString('latin1');
   expect(image.startsWith('070701')).toBe(true);
   expect(image).toContain('module ext4');
-  expect(image).toContain('mbcache\next4\n');
+  expect(image).toContain('module own');
+  expect(image).toContain('own\nmbcache\next4\n');
   expect(image).toContain('#!/bin/busybox sh');
-  await expect(initramfs(guest, ['nonesuch'])).rejects.toThrow(/no module nonesuch/);
+  await expect(initramfs(guest, ['nonesuch'], [])).rejects.toThrow(/no module nonesuch/);
 });
 
 test('told to end meanwhile, it takes QEMU and its files with it', async () => {

@@ -3,6 +3,7 @@ import { recipes } from '../../src/cli/boot/machines/registry.ts';
 import type { GuestChoices } from '../../src/cli/boot/recipe.ts';
 import { boot } from '../../src/cli/boot/run.ts';
 import { useLabQemu } from './lab.ts';
+import { riscvModule } from './riscv/module.ts';
 
 /*
  * Stock Linux drives our IOMMUs: boots, uses a disk behind one, provokes a forbidden DMA and says so in its log. Every check is the guest's own, or
@@ -42,6 +43,8 @@ const guests: readonly Guest[] = [
     cpus: 2,
     append: ['iommu.strict=0'],
   },
+  // Two interrupt files, and domains that outlive the driver.
+  { name: 'RISC-V, first stage, two processors, driver bound again', iommu: 'riscv', cpus: 2, tasks: ['rebind'] },
 ];
 
 /** On a busy machine; a quiet one takes 10 to 20 s a guest. */
@@ -56,6 +59,7 @@ describe('stock Linux', () => {
       recipe,
       choices,
       kernel: null,
+      modules: recipe.needsModule ? [await riscvModule(() => {})] : [],
       record: null,
       seconds: SECONDS,
       line: (text) => lines.push(text),

@@ -31,19 +31,49 @@ function cacheFolder(): string {
  * @throws UsageError when a tool is missing or the packages cannot be had.
  */
 export async function debianGuest(arch: string, suite: string, progress: (text: string) => void): Promise<DebianGuest> {
-  const folder = join(cacheFolder(), `guest-${suite}-${arch}`);
-  if (!existsSync(join(folder, 'ready'))) await fetchGuest(folder, arch, suite, progress);
-  const root = join(folder, 'root');
+  const wanted = async (apt: AptCache) => {
+    const [image] = await apt.dependencies(`linux-image-${arch}`, /^linux-image-[0-9]/);
+    if (image === undefined) throw new UsageError(`the mirror's ${suite} has no kernel for ${arch}`);
+    // Newer kernels are split over packages.
+    return [image, ...(await apt.dependencies(image, /^linux-(binary|modules)-[0-9]/)), 'busybox-static'];
+  };
+  const root = await debianPackages({ name: `guest-${suite}-${arch}`, what: "Debian's kernel and busybox", arch, suite, wanted, progress });
   const modulesRoot = existsSync(join(root, 'usr/lib/modules')) ? join(root, 'usr/lib/modules') : join(root, 'lib/modules');
-  const [release] = readdirSync(modulesRoot);
-  const [kernel] = readdirSync(join(root, 'boot')).filter((name) => /^vmlinu[xz]-/.test(name));
-  const [busybox] = ['usr/bin/busybox', 'bin/busybox'].map((path) => join(root, path)).filter((path) => existsSync(path));
+  const [release] = namesIn(modulesRoot);
+  const modules = join(modulesRoot, release ?? '');
+  const kernels = namesIn(join(root, 'boot')).filter((name) => /^vmlinu[xz]-/.test(name));
+  const kernel = [...kernels.map((name) => join(root, 'boot', name)), join(modules, 'vmlinuz')].find((path) => existsSync(path));
+  const busybox = ['usr/bin/busybox', 'bin/busybox'].map((path) => join(root, path)).find((path) => existsSync(path));
   if (release === undefined || kernel === undefined || busybox === undefined)
-    throw new UsageError(`${folder} is not a whole guest: remove it, and it is fetched again`);
-  return { release, kernel: join(root, 'boot', kernel), modules: join(modulesRoot, release), busybox };
+    throw new UsageError(`${root} is not a whole guest: remove it, and it is fetched again`);
+  return { release, kernel, modules, busybox };
 }
 
-async function fetchGuest(folder: string, arch: string, suite: string, progress: (text: string) => void): Promise<void> {
+/** What apt knows of a suite. */
+export interface AptCache {
+  /** Those of a package's dependencies whose names match. */
+  dependencies(name: string, pattern: RegExp): Promise<readonly string[]>;
+}
+
+/** Packages that are wanted, and the name of their folder. */
+export interface DebianWish {
+  readonly name: string;
+  /** For the user. */
+  readonly what: string;
+  readonly arch: string;
+  readonly suite: string;
+  readonly wanted: (apt: AptCache) => Promise<readonly string[]>;
+  readonly progress: (text: string) => void;
+}
+
+/** Unpacks Debian packages into a folder of the cache, once; they are not installed. Returns the folder. @throws UsageError when they cannot be had. */
+export async function debianPackages(wish: DebianWish): Promise<string> {
+  const folder = join(cacheFolder(), wish.name);
+  if (!existsSync(join(folder, 'ready'))) await fetchPackages(folder, wish);
+  return join(folder, 'root');
+}
+
+async function fetchPackages(folder: string, { what, arch, suite, wanted, progress }: DebianWish): Promise<void> {
   for (const tool of debianTools) findTool(tool);
   if (!existsSync(KEYRING)) throw new UsageError(`there is no ${KEYRING}: apt-get install debian-archive-keyring`);
   const fresh = `${folder}.${process.pid}`;
@@ -68,12 +98,16 @@ async function fetchGuest(folder: string, arch: string, suite: string, progress:
   const options = Object.entries(settings).flatMap(([name, value]) => ['-o', `${name}=${value}`]);
   const command = async (program: string, ...args: string[]) =>
     (await run(program, [...options, ...args], { cwd: fresh, maxBuffer: 1 << 26, timeout: 600_000 })).stdout;
+  const cache: AptCache = {
+    dependencies: async (name, pattern) => {
+      const said = await command('apt-cache', 'depends', name);
+      return [...said.matchAll(/ Depends: (\S+)/g)].map(([, found]) => found!).filter((found) => pattern.test(found));
+    },
+  };
   try {
-    progress(`fetching Debian's kernel and busybox for ${arch}`);
+    progress(`fetching ${what} for ${arch}`);
     await command('apt-get', '-qq', 'update');
-    const image = /Depends: (linux-image-[0-9]\S*)/.exec(await command('apt-cache', 'depends', `linux-image-${arch}`))?.[1];
-    if (image === undefined) throw new UsageError(`the mirror's ${suite} has no kernel for ${arch}`);
-    await command('apt-get', '-qq', 'download', image, 'busybox-static');
+    await command('apt-get', '-qq', 'download', ...(await wanted(cache)));
     progress('unpacking');
     for (const name of packagesIn(fresh)) await run('dpkg-deb', ['-x', join(fresh, name), join(fresh, 'root')]);
   } catch (error) {
@@ -82,10 +116,15 @@ async function fetchGuest(folder: string, arch: string, suite: string, progress:
     const { stderr, message } = error as Error & { stderr?: string };
     throw new UsageError(`Debian's packages for ${arch} cannot be had: ${(stderr || message).trim().split('\n').at(-1)}`);
   }
-  for (const name of [...packagesIn(fresh), 'apt', 'root/usr/share']) rmSync(join(fresh, name), { recursive: true, force: true });
+  for (const name of [...packagesIn(fresh), 'apt', 'root/usr/share/doc']) rmSync(join(fresh, name), { recursive: true, force: true });
   writeFileSync(join(fresh, 'ready'), '');
   rmSync(folder, { recursive: true, force: true });
   renameSync(fresh, folder);
+}
+
+/** What a folder has; nothing, if there is none. */
+function namesIn(folder: string): readonly string[] {
+  return existsSync(folder) ? readdirSync(folder) : [];
 }
 
 /** The mirror that this machine's own apt uses. @throws UsageError when it uses none of Debian's. */

@@ -1,4 +1,5 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import { type Command, EXIT_OK, EXIT_WRONG, type Output, UsageError } from '../command.ts';
 import { recipes } from './machines/registry.ts';
 import { type BootReport, boot } from './run.ts';
@@ -6,6 +7,7 @@ import { type BootReport, boot } from './run.ts';
 interface Options {
   readonly iommu: string;
   readonly kernel?: string;
+  readonly module: readonly string[];
   readonly cpus: string;
   readonly timeout: string;
   readonly remap: boolean;
@@ -28,6 +30,7 @@ export const bootCommand: Command = {
     command
       .option('--iommu <kind>', `which IOMMU the guest sees: ${names.join(', ')}`, 'vtd')
       .option('--kernel <file>', "another kernel than Debian's")
+      .option('--module <file>', 'a module that the guest loads first', collect, [])
       .option('--cpus <n>', 'processors of the guest', '1')
       .option('--timeout <seconds>', 'ends the guest after that', '120')
       .option('--remap', "has the devices' interrupts remapped by the IOMMU", false)
@@ -44,6 +47,12 @@ async function run(options: Options, output: Output): Promise<number> {
   const recipe = recipes.find(({ iommu }) => iommu === options.iommu);
   if (recipe === undefined) throw new UsageError(`--iommu ${options.iommu} is none of ${recipes.map(({ iommu }) => iommu).join(', ')}`);
   if (options.kernel !== undefined && !existsSync(options.kernel)) throw new UsageError(`--kernel ${options.kernel} is no file`);
+  const missing = options.module.find((file) => !existsSync(file));
+  if (missing !== undefined) throw new UsageError(`--module ${missing} is no file`);
+  if (recipe.needsModule && options.module.length === 0)
+    throw new UsageError(
+      `--iommu ${recipe.iommu} needs a --module that puts the devices into domains: Linux has no DMA API on this IOMMU (docs/guests.md)`,
+    );
   const unknown = options.task.find((task) => task !== 'reboot' && task !== 'rebind');
   if (unknown !== undefined) throw new UsageError(`--task ${unknown} is neither reboot nor rebind`);
   if (options.variant !== undefined && !recipe.variants.includes(options.variant))
@@ -60,6 +69,7 @@ async function run(options: Options, output: Output): Promise<number> {
       variant: options.variant ?? null,
     },
     kernel: options.kernel ?? null,
+    modules: options.module.map((file) => ({ name: basename(file, '.ko'), content: readFileSync(file) })),
     record: options.record ?? null,
     seconds: positive('--timeout', options.timeout, 3600),
     line: options.console ? (text) => output.err(text) : () => {},

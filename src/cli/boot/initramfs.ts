@@ -10,20 +10,20 @@ import { INIT } from './init.ts';
 
 const run = promisify(execFile);
 
-/** An initramfs that runs the guest's checks: busybox, the modules in this order, and /init. */
-export async function initramfs(guest: DebianGuest, modules: readonly string[], extra: readonly ExtraModule[] = []): Promise<Buffer> {
+/** An initramfs that runs the guest's checks: busybox, the modules in this order (first those that are not of Debian), and /init. */
+export async function initramfs(guest: DebianGuest, modules: readonly string[], extra: readonly ExtraModule[]): Promise<Buffer> {
   const image = new Cpio();
   for (const path of ['bin', 'dev', 'proc', 'sys', 'tmp', 'mnt', 'modules']) image.addDirectory(path);
   image.add('bin/busybox', 0o100755, readFileSync(guest.busybox));
   image.addLink('bin/sh', 'busybox');
   image.addFile('init', INIT);
   const names: string[] = [];
-  for (const name of modules) {
-    image.add(`modules/${name}.ko`, 0o100644, await moduleOf(guest, name));
-    names.push(name);
-  }
   for (const { name, content } of extra) {
     image.add(`modules/${name}.ko`, 0o100644, content);
+    names.push(name);
+  }
+  for (const name of modules) {
+    image.add(`modules/${name}.ko`, 0o100644, await moduleOf(guest, name));
     names.push(name);
   }
   image.addFile('modules/list', `${names.join('\n')}\n`, 0o100644);

@@ -67,6 +67,8 @@ export interface GuestRecipe {
   readonly remapping: RegExp | null;
   /** What --variant may name. */
   readonly variants: readonly string[];
+  /** Whether Linux translates nothing of its own accord, so that a module must put the devices into domains. */
+  readonly needsModule: boolean;
   /** Whether all that the guest does goes by the witness. */
   readonly recordable: boolean;
   /** `deliver`: for the unit's own interrupts. */

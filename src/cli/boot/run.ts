@@ -6,7 +6,7 @@ import { VfioUserServer } from '../../vmm/vfio-user/index.ts';
 import { RecordingFile } from '../recording.ts';
 import { debianGuest } from './debian.ts';
 import { type EndpointReport, Endpoints } from './endpoints.ts';
-import { initramfs } from './initramfs.ts';
+import { type ExtraModule, initramfs } from './initramfs.ts';
 import { Qemu } from './qemu.ts';
 import { functionArgument, type GuestChoices, type GuestFunction, type GuestRecipe, type GuestUnit } from './recipe.ts';
 import { Recorder } from './record/recorder.ts';
@@ -42,6 +42,8 @@ export interface BootOptions {
   readonly choices: GuestChoices;
   /** Another kernel than Debian's; its modules are Debian's then, if they fit. */
   readonly kernel: string | null;
+  /** More modules for the guest, loaded before its own. */
+  readonly modules: readonly ExtraModule[];
   readonly seconds: number;
   /** Where to write what the guest did to its IOMMU; null: nowhere. */
   readonly record: string | null;
@@ -71,7 +73,7 @@ export async function boot(options: BootOptions): Promise<BootReport> {
   try {
     options.progress('making the initramfs');
     const initrd = join(folder, 'initrd');
-    writeFileSync(initrd, await initramfs(guest, recipe.modules));
+    writeFileSync(initrd, await initramfs(guest, recipe.modules, options.modules));
     const disk = join(folder, 'disk');
     writeFileSync(disk, '');
     truncateSync(disk, DISK_BYTES);

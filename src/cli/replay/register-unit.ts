@@ -1,6 +1,7 @@
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { AmdIommu } from '../../target/amd/index.ts';
+import { RiscvIommu } from '../../target/riscv/index.ts';
 import { Smmuv3 } from '../../target/smmuv3/index.ts';
 import type { Target } from '../../target/target.ts';
 import { VtdIommu } from '../../target/vtd/index.ts';
@@ -164,4 +165,15 @@ export const recordedSmmuv3: RecordedTargetFactory = (machine, memory) =>
       },
     });
     return { unit: smmu, message: () => false, announced: false };
+  });
+
+export const recordedRiscv: RecordedTargetFactory = (machine, memory) =>
+  new RecordedRegisterUnit(machine, memory, (send) => {
+    const options = machine.object('options');
+    const config = { vectorBits: options.integer('vectorBits'), capabilities: options.u64('capabilities') };
+    const storeDevice = (address: bigint, value: number) => {
+      send(address, value);
+      return true;
+    };
+    return { unit: new RiscvIommu(config, { memory, storeDevice }), message: () => false, announced: false };
   });

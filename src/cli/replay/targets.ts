@@ -1,6 +1,6 @@
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { RecordedLine } from '../recording.ts';
-import { recordedAmd, recordedSmmuv3, recordedVtd } from './register-unit.ts';
+import { recordedAmd, recordedRiscv, recordedSmmuv3, recordedVtd } from './register-unit.ts';
 import type { RecordedTarget, RecordedTargetFactory } from './replayer.ts';
 import { recordedSpaces } from './spaces.ts';
 import { recordedSpapr } from './spapr.ts';
@@ -10,6 +10,7 @@ import { recordedZpci } from './zpci.ts';
 /** One line a kind of recorded guest: what a machine line's `target` can say. */
 const targets: Readonly<Record<string, RecordedTargetFactory>> = {
   amd: recordedAmd,
+  riscv: recordedRiscv,
   smmuv3: recordedSmmuv3,
   spaces: recordedSpaces,
   spapr: recordedSpapr,

@@ -35,6 +35,8 @@ export interface PciDescription {
   readonly bridge?: boolean;
   /** A part of the root complex, whose messages software expects although it never sets bus master enable. Default false. */
   readonly messagesWithoutBusMaster?: boolean;
+  /** The table of MSI-X is among the registers behind its BAR, whose owner sends the messages (RISC-V's msi_cfg_tbl). Default false. */
+  readonly msixInRegisters?: boolean;
 }
 
 /** What the function needs of the machine around it. */
@@ -101,7 +103,10 @@ export class PciFunction {
     const place = (id: number) => capabilities.findIndex((capability) => capability.id === id);
     const msix = place(pci.CapabilityId.MSIX);
     const msi = place(pci.CapabilityId.MSI);
-    this.#msix = msix < 0 ? null : new MsixTable(capabilities[msix]!, this.#config, this.capabilityOffsets[msix]!, send);
+    this.#msix =
+      msix < 0 || description.msixInRegisters
+        ? null
+        : new MsixTable(capabilities[msix]!, this.#config, this.capabilityOffsets[msix]!, send);
     this.#msi = msi < 0 ? null : new Msi(capabilities[msi]!, this.#config, this.capabilityOffsets[msi]!, send);
   }
 

@@ -4,12 +4,13 @@ import { RiscvIommu } from '../../target/riscv/index.ts';
 import { Smmuv3 } from '../../target/smmuv3/index.ts';
 import type { Target } from '../../target/target.ts';
 import { VtdIommu } from '../../target/vtd/index.ts';
-import { PciFunction } from '../pci/function.ts';
+import type { PciFunction } from '../pci/function.ts';
 import {
   AMD_REGISTER_BYTES,
   amdFunction,
   amdRegisters,
-  IOMMU_CLASS,
+  RISCV_VECTOR_BITS,
+  riscvFunction,
   SMMU_REGISTER_BYTES,
   smmuRegisters,
   vtdRegisters,
@@ -30,9 +31,6 @@ export interface TestUnit {
 
 /** Where QEMU's machines have the registers. */
 const AT = { vtd: 0xfed9_0000n, amd: 0xfed8_0000n, smmuv3: 0x0905_0000n } as const;
-const RISCV_REGISTERS = 4096;
-/** icvec can name the four vectors of QEMU's function, which its tests count. */
-const RISCV_VECTOR_BITS = 2;
 
 /** `endpoint`: the requester ID that the unit translates for. */
 export function testUnit(name: UnitName, memory: GuestMemory, endpoint: number): TestUnit {
@@ -41,8 +39,7 @@ export function testUnit(name: UnitName, memory: GuestMemory, endpoint: number):
     case 'riscv': {
       const target = new RiscvIommu({ vectorBits: RISCV_VECTOR_BITS }, { memory });
       target.addEndpoint(endpoint);
-      const bars = [{ bytes: RISCV_REGISTERS, kind: 'memory64' as const, registers: target }];
-      return { target, block: null, fn: new PciFunction({ vendor: 0x1b36, device: 0x0014, classCode: IOMMU_CLASS, bars }) };
+      return { target, block: null, fn: riscvFunction(target) };
     }
     case 'vtd':
     case 'vtd-scalable': {

@@ -71,7 +71,8 @@ export class VirtioPci {
           structure(Structure.COMMON, PLACE.COMMON, COMMON.BYTES),
           structure(Structure.NOTIFY, PLACE.NOTIFY, queues * NOTIFY_MULTIPLIER, NOTIFY_MULTIPLIER),
           structure(Structure.ISR, PLACE.ISR, 1),
-          structure(Structure.DEVICE, PLACE.DEVICE, configBytes),
+          // Drivers refuse an empty one.
+          ...(configBytes > 0 ? [structure(Structure.DEVICE, PLACE.DEVICE, configBytes)] : []),
           msix(vectors, { bar: 0, offset: PLACE.TABLE }, { bar: 0, offset: PLACE.PENDING }),
         ],
       },

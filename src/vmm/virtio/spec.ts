@@ -5,7 +5,7 @@ export const VIRTIO_VENDOR = 0x1af4;
 export const VIRTIO_DEVICE = 0x1040;
 
 /** Device types (5). */
-export const VirtioType = { BLOCK: 2, ENTROPY: 4, IOMMU: 23 } as const;
+export const VirtioType = { NETWORK: 1, BLOCK: 2, ENTROPY: 4, IOMMU: 23 } as const;
 
 /** Feature bit (6): the device reaches memory as its platform says: through an IOMMU, where there is one. */
 export const F_ACCESS_PLATFORM = 1n << 33n;

@@ -69,6 +69,7 @@ export const smmuv3: GuestRecipe = {
   remapping: null,
   guess: BigInt(REGISTERS),
 
+  needsModule: false,
   recordable: true,
   build: (choices, _deliver, witness) => {
     const { memory } = witness;

@@ -30,6 +30,7 @@ export const virtio: GuestRecipe = {
   remapping: null,
   guess: 0n,
 
+  needsModule: false,
   recordable: false,
   build: (choices) => {
     const memory = new GuestMemory([]);

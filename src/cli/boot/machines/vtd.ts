@@ -29,6 +29,7 @@ export const vtd: GuestRecipe = {
   variants: ['caching-mode', 'scalable'],
   guess: 0xfebf_c000n,
 
+  needsModule: false,
   recordable: true,
   build: (choices, deliver, witness) => {
     const { memory } = witness;

@@ -1,0 +1,111 @@
+import { execFile } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { RiscvIommu, riscvCapabilities } from '../../../target/riscv/index.ts';
+import { DeviceNode, readDeviceTree, writeDeviceTree } from '../../../vmm/firmware/device-tree/device-tree.ts';
+import { type RegisterCounts, RISCV_VECTOR_BITS, riscvFunction, riscvRegisters } from '../../../vmm/units/index.ts';
+import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
+import { DISK, ENGINE, GUEST_MODULES, type GuestChoices, type GuestRecipe, RAM_BYTES, type RunFiles, ramArguments } from '../recipe.ts';
+
+const run = promisify(execFile);
+
+const UNIT_SLOT = 4;
+/** Version 1.0; Sv39, Sv48, Sv57 in both stages; flat MSI tables; messages; 56-bit addresses. Linux 7.2 makes no domain on a unit that has everything. */
+const CAPABILITIES = riscvCapabilities({
+  ...{ Sv32: false, Svrsw60t59b: false, Svpbmt: false, Sv32x4: false, AMO_MRIF: false, MSI_MRIF: false, AMO_HWAD: false },
+  ...{ ATS: false, T2GPA: false, END: false, IGS: 0, HPM: false, DBG: false, PD8: false, PD17: false, PD20: false },
+  ...{ QOSID: false, NL: false, S: false },
+});
+/** Where guest RAM begins. */
+const RAM_AT = 0x8000_0000n;
+
+/**
+ * RISC-V IOMMU as a PCI function on a virt machine, whose device tree says whom it translates. Linux has no DMA API on top of this IOMMU, so a
+ * module puts the devices into domains: the disk into one where RAM and interrupt files are at their own addresses, the engine into an empty one.
+ */
+export const riscv: GuestRecipe = {
+  iommu: 'riscv',
+  summary: 'RISC-V IOMMU over PCI; takes --module',
+  arch: 'riscv64',
+  debianArch: 'riscv64',
+  // The first kernel of Debian's that has the driver.
+  suite: 'forky',
+  qemuPackage: 'qemu-system-riscv',
+  // Newer kernels have this checksum in themselves.
+  modules: GUEST_MODULES.filter((name) => name !== 'crc32c_generic'),
+  variants: [],
+  fault: /0000:00:04\.0: Fault 15 devid: 0x30 iotval: dead0000/,
+  inUse: /riscv.iommu|iommu_pci/i,
+  remapping: null,
+  guess: 0n,
+
+  needsModule: true,
+  recordable: true,
+  build: (choices, _deliver, witness) => {
+    const { memory } = witness;
+    const send = witness.sending((address, data) => device.sendMessage(address, data));
+    const iommu = new RiscvIommu(
+      { vectorBits: RISCV_VECTOR_BITS, capabilities: CAPABILITIES },
+      {
+        memory,
+        // What is no RAM is an interrupt file.
+        storeDevice: (address, value) => {
+          send(address, value);
+          return true;
+        },
+      },
+    );
+    for (const endpoint of [DISK, ENGINE]) iommu.addEndpoint(endpoint);
+    const registers: RegisterCounts = { reads: 0, writes: 0 };
+    const device: PciVfioDevice = new PciVfioDevice(riscvFunction(witness.registers(riscvRegisters(iommu, registers))), {
+      hideMsix: true,
+      reset: () => witness.reset(() => iommu.reset()),
+    });
+    witness.machine('riscv', RAM_AT, [DISK, ENGINE], { vectorBits: RISCV_VECTOR_BITS, capabilities: `0x${CAPABILITIES.toString(16)}` });
+    return {
+      target: witness.target(iommu),
+      functions: [{ name: 'unit', slot: UNIT_SLOT, device, memory }],
+      registers,
+      // To an interrupt file: an address that the IOMMU translates like any other.
+      message: () => false,
+      base: () => null,
+      arguments: (files) => riscvArguments(choices, files),
+    };
+  },
+};
+
+async function riscvArguments(choices: GuestChoices, files: RunFiles): Promise<readonly string[]> {
+  const machine = 'virt,aia=aplic-imsic';
+  const processor = ['-accel', 'tcg,thread=multi', '-smp', `${choices.cpus}`];
+  const dump = join(files.folder, 'virt.dtb');
+  await run(files.qemu, ['-M', `${machine},dumpdtb=${dump}`, '-nodefaults', '-display', 'none', '-m', `${RAM_BYTES >> 20}`, ...processor]);
+  const tree = readDeviceTree(readFileSync(dump));
+  describe(tree);
+  const described = join(files.folder, 'tree.dtb');
+  writeFileSync(described, writeDeviceTree(tree));
+  const tasks = choices.tasks.length > 0 ? [`viommu.do=${choices.tasks.join(',')}`] : [];
+  const append = ['console=ttyS0', 'panic=-1', 'printk.devkmsg=on', ...choices.append, ...tasks];
+  return [
+    ...['-M', machine, ...processor],
+    ...ramArguments(),
+    ...['-machine', 'memory-backend=ram0', '-dtb', described],
+    ...['-kernel', files.kernel, '-initrd', files.initrd, '-append', append.join(' ')],
+  ];
+}
+
+/** Tells the tree of the IOMMU, which is a device of the bus whose other devices it translates. */
+function describe(tree: DeviceNode): void {
+  const phandles = [...tree.all()].filter((node) => node.properties.has('phandle')).map((node) => node.cells('phandle')[0]!);
+  const phandle = Math.max(...phandles) + 1;
+  const bus = tree.find('soc', 'pci');
+  bus.set('iommu-map', [DISK, phandle, DISK, ENGINE - DISK + 1]);
+  bus.add(
+    new DeviceNode(`iommu@${UNIT_SLOT},0`)
+      .set('compatible', ['pci1efd,edf1', 'riscv,pci-iommu'])
+      // Configuration space of the function: bus, device and function in the first cell.
+      .set('reg', [UNIT_SLOT << 11, 0, 0, 0, 0])
+      .set('#iommu-cells', [1])
+      .set('phandle', [phandle]),
+  );
+}
