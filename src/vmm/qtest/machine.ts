@@ -11,6 +11,8 @@ export interface TestMachine {
   readonly name: string;
   readonly space: PhysicalSpace;
   readonly pci: PciHost;
+  /** QEMU's names of the devices that it can have. */
+  readonly deviceTypes: readonly string[];
   /** Whether it has the ports of x86. */
   readonly ports: boolean;
   reset(): void;
@@ -33,9 +35,9 @@ export interface TestMachineOptions {
 
 /** Where QEMU's machines have things, and the IOMMUs that each can have. */
 const PLACES = {
-  'riscv-virt': { ram: 0x8000_0000n, ecam: 0x3000_0000n, units: ['riscv'] },
-  q35: { ram: 0n, ecam: 0xb000_0000n, units: ['vtd', 'vtd-scalable', 'amd'] },
-  'arm-virt': { ram: 0x4000_0000n, ecam: 0x40_1000_0000n, units: ['smmuv3'] },
+  'riscv-virt': { ram: 0x8000_0000n, ecam: 0x3000_0000n, units: ['riscv'], devices: ['riscv-iommu-pci'] },
+  q35: { ram: 0n, ecam: 0xb000_0000n, units: ['vtd', 'vtd-scalable', 'amd'], devices: ['intel-iommu', 'amd-iommu'] },
+  'arm-virt': { ram: 0x4000_0000n, ecam: 0x40_1000_0000n, units: ['smmuv3'], devices: ['arm-smmuv3'] },
 } as const satisfies Record<MachineName, object>;
 /** "virt", which virtio-mmio's registers begin with; no device is behind these (VIRTIO 1.3, 4.2.2). */
 const VIRTIO_MMIO = { at: 0x1000_8000n, bytes: 0x1000, magic: 0x7472_6976, version: 2 } as const;
@@ -64,6 +66,7 @@ export function testMachine(name: MachineName, options: TestMachineOptions = {})
     name,
     space: new PhysicalSpace(memory, blocks, pci),
     pci,
+    deviceTypes: ['iommu-testdev', ...places.devices],
     ports: name === 'q35',
     reset: () => {
       unit.target.reset();

@@ -43,18 +43,38 @@ export class PhysicalSpace {
     else this.#pci.writeMemory(address, bytes, value);
   }
 
-  /** Any number of bytes; outside RAM one after the other. */
+  /** Any number of bytes; outside RAM as a bus would have it: aligned accesses of 8 bytes, or as many as are left. */
   readBytes(address: bigint, into: Uint8Array): void {
     if (this.#memory.read(hiOf(address), loOf(address), into, 0, into.length) === 0) return;
-    for (let i = 0; i < into.length; i++) into[i] = Number(this.read(address + BigInt(i), 1) & 0xffn);
+    const piece = new DataView(new ArrayBuffer(8));
+    for (const [at, bytes] of accesses(address, into.length)) {
+      piece.setBigUint64(0, this.read(address + BigInt(at), bytes), true);
+      into.set(new Uint8Array(piece.buffer, 0, bytes), at);
+    }
   }
 
   writeBytes(address: bigint, from: Uint8Array): void {
     if (this.#memory.write(hiOf(address), loOf(address), from, 0, from.length) === 0) return;
-    for (let i = 0; i < from.length; i++) this.write(address + BigInt(i), 1, BigInt(from[i]!));
+    const piece = new DataView(new ArrayBuffer(8));
+    for (const [at, bytes] of accesses(address, from.length)) {
+      piece.setBigUint64(0, 0n);
+      new Uint8Array(piece.buffer).set(from.subarray(at, at + bytes));
+      this.write(address + BigInt(at), bytes, piece.getBigUint64(0, true));
+    }
   }
 
   #blockAt(address: bigint, bytes: number): MappedBlock | null {
     return this.#blocks.find(({ at, bytes: size }) => address >= at && address + BigInt(bytes) <= at + BigInt(size)) ?? null;
+  }
+}
+
+/** Offset and width of each access to a range. */
+function* accesses(address: bigint, bytes: number): Generator<readonly [number, number]> {
+  const low = Number(address & 7n);
+  for (let at = 0; at < bytes; ) {
+    let size = 8;
+    while ((low + at) % size !== 0 || at + size > bytes) size >>= 1;
+    yield [at, size];
+    at += size;
   }
 }

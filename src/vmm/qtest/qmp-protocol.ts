@@ -42,7 +42,7 @@ export class QmpProtocol {
       case 'query-machines':
         return { lines: [done([this.#description()])], quit: false };
       case 'qom-list-types':
-        return { lines: [done([])], quit: false };
+        return { lines: [done(this.#machine.deviceTypes.map((type) => ({ name: type, parent: 'device', abstract: false })))], quit: false };
       case 'query-status':
         return { lines: [done({ status: 'running', running: true })], quit: false };
       case 'system_reset':
@@ -54,10 +54,18 @@ export class QmpProtocol {
     return { lines: [withId(error('CommandNotFound', `The command ${name} has not been found`))], quit: false };
   }
 
-  /** All six fields: clients of QEMU's libqos read each. */
+  /** All fields that QEMU's schema has: its clients refuse an answer that lacks one. */
   #description(): object {
     const name = this.#machine.name.replace(/^(riscv|arm)-/, '');
-    return { 'hotpluggable-cpus': false, name, 'numa-mem-supported': false, 'default-cpu-type': 'max', 'cpu-max': 1, deprecated: false };
+    return {
+      'hotpluggable-cpus': false,
+      name,
+      'numa-mem-supported': false,
+      'default-cpu-type': 'max',
+      'cpu-max': 1,
+      deprecated: false,
+      acpi: false,
+    };
   }
 }
 

@@ -72,6 +72,18 @@ describe('protocol', () => {
     expect(client.ask('read 0x3000 4')).toBe('0x5a5a5a03');
   });
 
+  test('bytes of registers are read and written in accesses as wide as they can be', () => {
+    const client = new Client('q35');
+    expect(client.ask('read 0xfed90008 0x8')).toBe(
+      `0x${Buffer.from(new BigUint64Array([client.readq(0xfed9_0008)]).buffer).toString('hex')}`,
+    );
+    // RTADDR in one, then its upper half alone.
+    client.ask('write 0xfed90020 0x8 0x0010000001000000');
+    expect(client.readq(0xfed9_0020)).toBe(0x1_0000_1000n);
+    client.ask('write 0xfed90024 0x4 0x02000000');
+    expect(client.readq(0xfed9_0020)).toBe(0x2_0000_1000n);
+  });
+
   test('time goes as it is told', () => {
     const client = new Client('q35');
     expect([client.ask('clock_step 100'), client.ask('clock_step 20'), client.ask('clock_set 7'), client.ask('endianness')]).toEqual([
@@ -120,6 +132,7 @@ describe('QMP', () => {
     expect(qmp.answer('{"execute":"qmp_capabilities","id":7}').lines).toEqual([{ return: {}, id: 7 }]);
     const [machines] = qmp.answer('{"execute":"query-machines"}').lines as [{ return: object[] }];
     expect(Object.keys(machines.return[0]!).sort()).toEqual([
+      'acpi',
       'cpu-max',
       'default-cpu-type',
       'deprecated',
@@ -127,7 +140,8 @@ describe('QMP', () => {
       'name',
       'numa-mem-supported',
     ]);
-    expect(qmp.answer('{"execute":"qom-list-types"}').lines).toEqual([{ return: [] }]);
+    const [types] = qmp.answer('{"execute":"qom-list-types"}').lines as [{ return: { name: string }[] }];
+    expect(types.return.map(({ name }) => name)).toEqual(['iommu-testdev', 'intel-iommu', 'amd-iommu']);
     client.dma(0x2000, 0x2000);
     expect(qmp.answer('{"execute":"system_reset"}').lines).toMatchObject([{ return: {} }, { event: 'RESET', data: { guest: false } }]);
     expect(client.readl(BAR + 0x10)).toBe(0);
