@@ -102,6 +102,8 @@ export class ArmTable extends RadixTable {
   readonly #spilled: number;
   readonly #spill: number;
   /** Bits of an address's high half that are beyond the output size. */
+  /** Told of each leaf of stage 1 that is met while enumerating and is every ASID's (nG 0, D8.16.3). */
+  globalLeaf: (() => void) | null = null;
   readonly #beyond: number;
   readonly #topBlock: number;
   /** lg2 of the entries that Contiguous joins, by level. */
@@ -259,6 +261,7 @@ export class ArmTable extends RadixTable {
     into.address -= into.address % 2 ** into.lg2;
     const dirtied = this.#dirty && (hi & DBM) !== 0 ? (lo & ~DIRTY_STATE) | this.#writable : lo;
     into.permission = (~lo & this.#faultBit) !== 0 ? 0 : this.#grant(dirtied, hi, 0, this.#enumerated);
+    if (this.globalLeaf !== null && !this.#stage2 && (lo & NOT_GLOBAL) === 0) this.globalLeaf();
     return LEAF;
   }
 

@@ -39,6 +39,8 @@ export class Observed {
   /** What a refused endpoint stands at. */
   readonly #blocked: Attachment;
   #observer: TargetObserver | null = null;
+  /** PASIDs of all endpoints that the observer has been told of. */
+  #processes = 0;
   /** A change was announced since the last flush that went well. */
   #changed = false;
 
@@ -56,14 +58,7 @@ export class Observed {
 
   /** Endpoints, and their PASIDs beside the requests that carry none. */
   get count(): number {
-    let count = 0;
-    for (const pasids of this.#endpoints.values()) count += Math.max(1, pasids.size);
-    return count;
-  }
-
-  /** Spaces that some endpoint reaches. */
-  get spaces(): Iterable<AddressSpace> {
-    return this.#uses.keys();
+    return this.#endpoints.size + this.#processes;
   }
 
   reaches(space: AddressSpace): boolean {
@@ -113,9 +108,9 @@ export class Observed {
     for (const pasid of [...pasids.keys()]) if (pasid !== NO_PASID) this.#refreshPasid(endpoint, pasid);
   }
 
-  /** The same of one PASID of every endpoint, which may be one that was not there before. */
-  refreshProcess(pasid: number): void {
-    for (const endpoint of this.#endpoints.keys()) {
+  /** The same of one PASID, which may be one that was not there before, of these endpoints, else of all. */
+  refreshProcess(pasid: number, endpoints: Iterable<number> = this.#endpoints.keys()): void {
+    for (const endpoint of endpoints) {
       this.#refreshPasid(endpoint, NO_PASID);
       this.#refreshPasid(endpoint, pasid);
     }
@@ -184,6 +179,7 @@ export class Observed {
   #put(pasids: Map<number, Attachment>, pasid: number, attachment: Attachment): void {
     const { space } = attachment;
     const before = pasids.get(pasid)?.space ?? null;
+    if (pasid !== NO_PASID && !pasids.has(pasid)) this.#processes++;
     pasids.set(pasid, attachment);
     if (space === before) return;
     if (space !== null) {
@@ -196,7 +192,7 @@ export class Observed {
 
   #take(pasids: Map<number, Attachment>, pasid: number): void {
     const space = pasids.get(pasid)?.space ?? null;
-    pasids.delete(pasid);
+    if (pasids.delete(pasid) && pasid !== NO_PASID) this.#processes--;
     if (space !== null) this.#leave(space);
   }
 

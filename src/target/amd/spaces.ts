@@ -5,8 +5,10 @@ import { CountedMemory } from '../../pagetable/two-stage.ts';
 import { get, put } from '../fields.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import { KnownSpaces } from '../known-spaces.ts';
-import { Observed } from '../observed.ts';
+import { Observed, type Says } from '../observed.ts';
+import { NO_PROCESS, TaggedSpaces } from '../tagged-spaces.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type TargetObserver } from '../target.ts';
+import { EndpointDomains } from './endpoint-domains.ts';
 import { DTE } from './spec/dte.ts';
 import { ENTRY_BUDGET, TableSpace } from './table-space.ts';
 import { type DeviceEntry, VERDICT } from './translation/device-entry.ts';
@@ -19,6 +21,9 @@ export class Spaces {
   readonly #identity: AddressSpace;
   readonly #tables: CountedMemory;
   readonly #observed: Observed;
+  /** By the tags that invalidations name. */
+  readonly #tagged = new TaggedSpaces<TableSpace>((space) => space instanceof TableSpace);
+  readonly #domains = new EndpointDomains();
   readonly #known: KnownSpaces<TableSpace>;
   #readBefore = 0;
 
@@ -27,7 +32,11 @@ export class Spaces {
     this.#announced = announced;
     this.#identity = new IdentitySpace(memory);
     this.#tables = new CountedMemory(memory);
-    this.#observed = new Observed('AmdIommu', this);
+    const says: Says = {
+      spaceOf: (endpoint, pasid) => this.#noted(endpoint, pasid),
+      stageOf: (endpoint, pasid) => this.stageOf(endpoint, pasid),
+    };
+    this.#observed = new Observed('AmdIommu', says, this.#tagged);
     this.#known = new KnownSpaces(this.#observed);
   }
 
@@ -41,10 +50,17 @@ export class Spaces {
 
   remove(endpoint: number): void {
     this.#observed.remove(endpoint);
+    this.#domains.remove(endpoint);
   }
 
   observe(observer: TargetObserver): () => void {
     return this.#observed.observe(observer, () => this.#known.clear());
+  }
+
+  /** The same for the observer, which is told of all that there is: the domain is remembered with it. */
+  #noted(endpoint: number, pasid: number): AddressSpace | null {
+    if (this.knows(endpoint)) this.#domains.set(endpoint, this.#translator.entry(endpoint).domain);
+    return this.spaceOf(endpoint, pasid);
   }
 
   spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
@@ -84,18 +100,17 @@ export class Spaces {
 
   /** INVALIDATE_IOMMU_PAGES. `pasid` -1: the host table's input, behind which any page of a guest table may have changed. */
   invalidated(domain: number, pasid: number, first: number, last: number): void {
-    for (const space of this.#observed.spaces) {
-      if (!(space instanceof TableSpace) || space.parts.entry.domain !== domain) continue;
-      if (space.parts.pasid === pasid) this.#say(space, first, last);
-      else if (pasid < 0) this.#say(space, 0, PFN_LIMIT - 1);
-    }
-    if (pasid >= 0) this.refreshAll();
+    const process = pasid < 0 ? NO_PROCESS : pasid;
+    for (const space of this.#tagged.of(domain, process)) this.#say(space, first, last);
+    // The root of a guest's table is cached with its translations.
+    if (pasid >= 0) this.#observed.refreshProcess(pasid, this.#domains.endpointsOf(domain));
+    else for (const space of this.#tagged.ofDomain(domain)) if (space.process !== NO_PROCESS) this.#say(space, 0, PFN_LIMIT - 1);
   }
 
   /** INVALIDATE_IOMMU_ALL. */
   invalidatedAll(): void {
     this.refreshAll();
-    for (const space of this.#observed.spaces) if (space instanceof TableSpace) this.#say(space, 0, PFN_LIMIT - 1);
+    for (const space of this.#tagged.all) this.#say(space, 0, PFN_LIMIT - 1);
   }
 
   /** All that was made of the leaves that covered the range. */

@@ -5,7 +5,8 @@ import type { RadixReader } from '../../pagetable/radix-reader.ts';
 import { Runs } from '../../pagetable/runs.ts';
 import { type CountedMemory, enumerateTwoStage, type SecondStageMemory } from '../../pagetable/two-stage.ts';
 import { LargeLeaves } from '../large-leaves.ts';
-import type { AddressSpace, PfnRange, RunVisitor, TableReader } from '../target.ts';
+import { NO_PROCESS, type Tagged } from '../tagged-spaces.ts';
+import type { PfnRange, RunVisitor, TableReader } from '../target.ts';
 import { anywhere } from '../told-tables.ts';
 import type { DeviceEntry } from './translation/device-entry.ts';
 import { guestTable } from './translation/guest-tables.ts';
@@ -24,7 +25,7 @@ interface TableParts {
 }
 
 /** What tables in guest memory mean to the requests of a device: the host table, a guest table, or one behind the other. */
-export class TableSpace implements AddressSpace {
+export class TableSpace implements Tagged {
   readonly name: string;
   readonly owner = 'guest';
   readonly announced: boolean;
@@ -32,6 +33,8 @@ export class TableSpace implements AddressSpace {
   readonly granuleLg2 = 12;
   readonly apertures: readonly PfnRange[];
   readonly parts: TableParts;
+  readonly domain: number;
+  readonly process: number;
   /** Of the tables that invalidations name: the guest's, or the host's without them. */
   readonly leaves = new LargeLeaves();
   readonly #memory: CountedMemory;
@@ -39,6 +42,8 @@ export class TableSpace implements AddressSpace {
   constructor(parts: TableParts, memory: CountedMemory, announced: boolean) {
     const { entry, pasid } = parts;
     this.parts = parts;
+    this.domain = entry.domain;
+    this.process = pasid < 0 ? NO_PROCESS : pasid;
     this.announced = announced;
     this.#memory = memory;
     this.name = `domain ${entry.domain}${pasid < 0 ? '' : `, PASID ${pasid}`}`;

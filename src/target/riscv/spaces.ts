@@ -5,11 +5,11 @@ import { CountedMemory } from '../../pagetable/two-stage.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import { KnownSpaces } from '../known-spaces.ts';
 import { Observed } from '../observed.ts';
+import { TaggedSpaces } from '../tagged-spaces.ts';
 import { type AddressSpace, NO_PASID, type TargetObserver } from '../target.ts';
 import type { Registers } from './control/registers.ts';
 import { DdtMode } from './spec/registers.ts';
 import { type TableParts, TableSpace } from './table-space.ts';
-import { TaggedSpaces } from './tagged-spaces.ts';
 import type { Contexts, Stages } from './translation/contexts.ts';
 import type { DeviceDirectory } from './translation/device-directory.ts';
 
@@ -143,12 +143,12 @@ export class Spaces {
 
   /** IOTINVAL.VMA: [first, last] of the spaces that the operands select. -1: any GSCID (host spaces), any PSCID. */
   changedFirst(gscid: number, pscid: number, first: number, last: number): void {
-    this.#announce(this.#tagged.tagged(gscid, pscid), first, last);
+    this.#announce(pscid < 0 ? this.#tagged.ofDomain(gscid) : this.#tagged.of(gscid, pscid), first, last);
   }
 
   /** IOTINVAL.GVMA: guest-physical pages [first, last] of a GSCID, -1: of all. Behind a first stage any page may have changed. */
   changedSecond(gscid: number, first: number, last: number): void {
-    const selected = [...(gscid < 0 ? this.#tagged.all : this.#tagged.tagged(gscid, -1))].filter((space) => space.gscid >= 0);
+    const selected = [...(gscid < 0 ? this.#tagged.all : this.#tagged.ofDomain(gscid))].filter((space) => space.domain >= 0);
     this.#announce(
       selected.filter(({ stages }) => stages.first === null),
       first,

@@ -3,9 +3,9 @@ import type { TableMemory } from '../../pagetable/page-table.ts';
 import type { RiscvTable } from '../../pagetable/riscv.ts';
 import { type EnumeratingStage, enumerateTwoStage, type SecondStageMemory } from '../../pagetable/two-stage.ts';
 import { LargeLeaves } from '../large-leaves.ts';
+import type { Tagged } from '../tagged-spaces.ts';
 import type { PfnRange, RunVisitor, TableReader } from '../target.ts';
 import { anywhere } from '../told-tables.ts';
-import type { Tagged } from './tagged-spaces.ts';
 import type { Contexts, Stages } from './translation/contexts.ts';
 import type { DeviceContext, DeviceDirectory } from './translation/device-directory.ts';
 import { nextInterruptFile } from './translation/msi.ts';
@@ -34,8 +34,8 @@ export class TableSpace implements Tagged {
   readonly granuleLg2 = 12;
   readonly apertures: readonly PfnRange[];
   readonly stages: Stages;
-  readonly gscid: number;
-  readonly pscid: number;
+  readonly domain: number;
+  readonly process: number;
   /** Of the stage that invalidations by address name: the first, or the second where the first is Bare. */
   readonly leaves = new LargeLeaves();
   readonly #parts: TableParts;
@@ -44,8 +44,8 @@ export class TableSpace implements Tagged {
   constructor(stages: Stages, parts: TableParts) {
     this.name = nameOf(stages);
     this.stages = stages;
-    this.gscid = stages.device.second === null ? -1 : stages.device.gscid;
-    this.pscid = stages.pscid;
+    this.domain = stages.device.second === null ? -1 : stages.device.gscid;
+    this.process = stages.pscid;
     this.#parts = parts;
     this.#memory = parts.tables;
     this.apertures = aperturesOf(stages);

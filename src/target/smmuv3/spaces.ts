@@ -5,6 +5,7 @@ import { get } from '../fields.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import { KnownSpaces } from '../known-spaces.ts';
 import { Observed } from '../observed.ts';
+import { NO_PROCESS, TaggedSpaces } from '../tagged-spaces.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type PageAnswer, type TargetObserver } from '../target.ts';
 import type { Features } from './capabilities.ts';
 import { CONFIG, EATS, STE } from './spec/ste.ts';
@@ -24,6 +25,10 @@ export class Spaces {
   readonly #identity: AddressSpace;
   readonly #tables: CountedMemory;
   readonly #observed: Observed;
+  /** By the tags that invalidations name. */
+  readonly #tagged = new TaggedSpaces<TableSpace>((space) => space instanceof TableSpace);
+  /** Of these, and perhaps others, those in whose tables of stage 1 somebody has met a global page. */
+  readonly #global = new TaggedSpaces<TableSpace>((space) => space instanceof TableSpace);
   readonly #known: KnownSpaces<TableSpace>;
   #readBefore = 0;
 
@@ -32,8 +37,8 @@ export class Spaces {
     this.#features = features;
     this.#identity = new IdentitySpace(memory);
     this.#tables = new CountedMemory(memory);
-    this.#observed = new Observed('Smmuv3', this);
-    this.#known = new KnownSpaces(this.#observed);
+    this.#observed = new Observed('Smmuv3', this, this.#tagged);
+    this.#known = new KnownSpaces(this.#observed, (space) => this.#global.left(space));
   }
 
   add(endpoint: number): void {
@@ -45,7 +50,10 @@ export class Spaces {
   }
 
   observe(observer: TargetObserver): () => void {
-    return this.#observed.observe(observer, () => this.#known.clear());
+    return this.#observed.observe(observer, () => {
+      for (const space of [...this.#global.all]) this.#global.left(space);
+      this.#known.clear();
+    });
   }
 
   /** Somebody is to be told of changes. */
@@ -65,7 +73,7 @@ export class Spaces {
     if (route.verdict !== VERDICT.translate || entry === null) return null;
     // What the privileged reach under PAN no table says alone.
     if (context?.restrictsPrivileged && route.wishes[0] !== 0) return null;
-    return this.#known.of(keyOf(route), () => new TableSpace(entry, context, this.#features, this.#tables));
+    return this.#known.of(keyOf(route), () => new TableSpace(entry, context, this.#features, this.#tables, this.#global));
   }
 
   /**
@@ -98,22 +106,23 @@ export class Spaces {
     this.#known.dropUnused();
   }
 
-  /** TLBI_*. A global page of stage 1 is every ASID's, so a range is said to all spaces of the world. */
+  /** TLBI_*. A global page of stage 1 is every ASID's, so a range is said to all spaces of the world that have any (4.4.2). */
   invalidated(world: number, asid: number, first: number, last: number): void {
-    for (const space of this.#observed.spaces) {
-      if (!(space instanceof TableSpace) || space.entry.world !== world) continue;
-      if (asid !== STAGE_2_ONLY) {
-        const whole = first === 0 && last === PFN_LIMIT - 1;
-        if (asid === ANY_ASID || !whole || space.context?.asid === asid) this.#say(space, first, last);
-      } else if (space.context === null) this.#say(space, first, last);
+    if (asid === STAGE_2_ONLY) {
+      for (const space of this.#tagged.of(world, NO_PROCESS)) this.#say(space, first, last);
       // Behind stage 1, any page may have changed.
-      else if (space.entry.s2) this.#say(space, 0, PFN_LIMIT - 1);
+      for (const space of this.#tagged.ofDomain(world)) if (space.context !== null && space.entry.s2) this.#say(space, 0, PFN_LIMIT - 1);
+      return;
     }
+    for (const space of asid === ANY_ASID ? this.#tagged.ofDomain(world) : this.#tagged.of(world, asid)) this.#say(space, first, last);
+    if (asid === ANY_ASID || (first === 0 && last === PFN_LIMIT - 1)) return;
+    for (const space of this.#global.ofDomain(world))
+      if (space.process !== asid && this.#observed.reaches(space)) this.#say(space, first, last);
   }
 
   /** TLBI_NSNH_ALL. */
   invalidatedAll(): void {
-    for (const space of this.#observed.spaces) if (space instanceof TableSpace) this.#say(space, 0, PFN_LIMIT - 1);
+    for (const space of this.#tagged.all) this.#say(space, 0, PFN_LIMIT - 1);
   }
 
   /** All that was made of the leaves that covered the range. */

@@ -5,7 +5,9 @@ import type { TableMemory } from '../../pagetable/page-table.ts';
 import { Runs } from '../../pagetable/runs.ts';
 import { type CountedMemory, enumerateTwoStage, type SecondStageMemory } from '../../pagetable/two-stage.ts';
 import { LargeLeaves } from '../large-leaves.ts';
-import type { AddressSpace, PfnRange, RunVisitor, TableReader } from '../target.ts';
+import type { ReachedSpaces } from '../observed.ts';
+import { NO_PROCESS, type Tagged } from '../tagged-spaces.ts';
+import type { PfnRange, RunVisitor, TableReader } from '../target.ts';
 import { anywhere } from '../told-tables.ts';
 import type { Features } from './capabilities.ts';
 import type { Context } from './translation/context.ts';
@@ -16,7 +18,7 @@ import type { StreamEntry } from './translation/stream-entry.ts';
 export const ENTRY_BUDGET = 1 << 21;
 
 /** What tables in guest memory mean to requests: of stage 1, of stage 2, or of both. */
-export class TableSpace implements AddressSpace {
+export class TableSpace implements Tagged {
   readonly name: string;
   readonly owner = 'guest';
   /** 3.21.1: a descriptor that becomes valid needs no invalidation. */
@@ -25,17 +27,24 @@ export class TableSpace implements AddressSpace {
   readonly granuleLg2: number;
   readonly apertures: readonly PfnRange[];
   readonly entry: StreamEntry;
+  readonly domain: number;
+  readonly process: number;
   /** null: stage 2 alone. */
   readonly context: Context | null;
   /** Of the tables that invalidations name: stage 1's, or stage 2's without them. */
   readonly leaves = new LargeLeaves();
+  readonly #global: ReachedSpaces;
   readonly #features: Features;
   readonly #memory: CountedMemory;
 
-  constructor(entry: StreamEntry, context: Context | null, features: Features, memory: CountedMemory) {
+  /** `global` hears of it once a global page of stage 1 was met. */
+  constructor(entry: StreamEntry, context: Context | null, features: Features, memory: CountedMemory, global: ReachedSpaces) {
     this.entry = entry;
+    this.domain = entry.world;
+    this.process = context === null ? NO_PROCESS : context.asid;
     this.context = context;
     this.#features = features;
+    this.#global = global;
     this.#memory = memory;
     this.name = `VMID ${entry.world}${context === null ? '' : `, ASID ${context.asid}`}`;
     const tables = this.#tables(memory);
@@ -94,6 +103,10 @@ export class TableSpace implements AddressSpace {
   #noting(table: ArmTable, told: TableReader | null): ArmTable {
     table.tableRead = told;
     table.largeLeaf = (page, lg2) => this.leaves.add(page, lg2);
+    table.globalLeaf = () => {
+      table.globalLeaf = null;
+      this.#global.entered(this);
+    };
     return table;
   }
 }

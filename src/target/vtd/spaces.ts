@@ -3,6 +3,7 @@ import { CountedMemory } from '../../pagetable/two-stage.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import { KnownSpaces } from '../known-spaces.ts';
 import { Observed } from '../observed.ts';
+import { NO_PROCESS, TaggedSpaces } from '../tagged-spaces.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type TargetObserver } from '../target.ts';
 import type { Registers } from './control/registers.ts';
 import { ResponseCode } from './spec/page-requests.ts';
@@ -27,6 +28,8 @@ export class Spaces {
   readonly #parts: SpaceParts;
   readonly #identity: AddressSpace;
   readonly #observed: Observed;
+  /** By the tags that invalidations name. */
+  readonly #tagged = new TaggedSpaces<TableSpace>((space) => space instanceof TableSpace);
   readonly #known: KnownSpaces<TableSpace>;
   /** See PENDING_LIMIT. */
   #pending = 0;
@@ -38,7 +41,7 @@ export class Spaces {
     this.#parts = parts;
     this.#tables = new CountedMemory(parts.memory);
     this.#identity = new IdentitySpace({ regions: parts.memory.regions ?? [] });
-    this.#observed = new Observed('VtdIommu', this);
+    this.#observed = new Observed('VtdIommu', this, this.#tagged);
     this.#known = new KnownSpaces(this.#observed);
   }
 
@@ -125,28 +128,27 @@ export class Spaces {
 
   /** Everything of a domain, -1: of all, may mean something else. */
   changedDomain(domain: number): void {
-    this.#announce(0, PFN_LIMIT - 1, (stages) => domain < 0 || stages.domain === domain);
+    this.#announce(domain < 0 ? this.#tagged.all : this.#tagged.ofDomain(domain), 0, PFN_LIMIT - 1);
   }
 
   /** Input pages [first, last] of a domain's second stage: behind a first stage any page may have changed (table 23). */
   changedSecond(domain: number, first: number, last: number): void {
-    this.#announce(first, last, (stages) => stages.domain === domain && stages.first === null);
-    this.#announce(0, PFN_LIMIT - 1, (stages) => stages.domain === domain && stages.first !== null);
+    this.#announce(this.#tagged.of(domain, NO_PROCESS), first, last);
+    for (const space of this.#tagged.ofDomain(domain)) if (space.process !== NO_PROCESS) this.#announce([space], 0, PFN_LIMIT - 1);
   }
 
   /** Everything that a domain's second stage alone translates. */
   changedSecondOnly(domain: number): void {
-    this.#announce(0, PFN_LIMIT - 1, (stages) => stages.domain === domain && stages.first === null);
+    this.#announce(this.#tagged.of(domain, NO_PROCESS), 0, PFN_LIMIT - 1);
   }
 
   /** Input pages [first, last] of a PASID's first stage. */
   changedFirst(domain: number, pasid: number, first: number, last: number): void {
-    this.#announce(first, last, (stages) => stages.domain === domain && stages.first !== null && stages.pasid === pasid);
+    this.#announce(this.#tagged.of(domain, pasid), first, last);
   }
 
-  #announce(first: number, last: number, selected: (stages: Stages) => boolean): void {
-    for (const space of this.#observed.spaces) {
-      if (!(space instanceof TableSpace) || !selected(space.stages)) continue;
+  #announce(spaces: Iterable<TableSpace>, first: number, last: number): void {
+    for (const space of spaces) {
       const range = space.widened(first, last);
       this.#observed.changed(space, range.first, range.last);
       this.#pending += Math.min(range.last - range.first + 1, ENTRY_BUDGET);

@@ -4,7 +4,8 @@ import { enumerateTwoStage, type SecondStageMemory } from '../../pagetable/two-s
 import type { VtdSecondStageTable } from '../../pagetable/vtd-second-stage.ts';
 import type { X86Table } from '../../pagetable/x86.ts';
 import { LargeLeaves } from '../large-leaves.ts';
-import type { AddressSpace, PfnRange, RunVisitor, TableReader } from '../target.ts';
+import { NO_PROCESS, type Tagged } from '../tagged-spaces.ts';
+import type { PfnRange, RunVisitor, TableReader } from '../target.ts';
 import { anywhere } from '../told-tables.ts';
 import type { StageBuilder, Stages } from './translation/stages.ts';
 
@@ -15,7 +16,7 @@ export const ENTRY_BUDGET = 1 << 21;
 const INTERRUPTS = { first: 0xfee00, last: 0xfeeff } as const;
 
 /** What the guest's tables mean to requests that share them. */
-export class TableSpace implements AddressSpace {
+export class TableSpace implements Tagged {
   readonly name: string;
   readonly owner = 'guest';
   readonly announced: boolean;
@@ -23,6 +24,8 @@ export class TableSpace implements AddressSpace {
   readonly granuleLg2 = 12;
   readonly apertures: readonly PfnRange[];
   readonly stages: Stages;
+  readonly domain: number;
+  readonly process: number;
   readonly #builder: StageBuilder;
   readonly #memory: TableMemory;
   readonly #leaves = new LargeLeaves();
@@ -32,6 +35,8 @@ export class TableSpace implements AddressSpace {
     this.name = nameOf(stages);
     this.announced = cachingMode && stages.first === null;
     this.stages = stages;
+    this.domain = stages.domain;
+    this.process = stages.first === null ? NO_PROCESS : stages.pasid;
     this.#builder = builder;
     this.#memory = memory;
     this.apertures = aperturesOf(stages, withPasid);

@@ -1,0 +1,60 @@
+import type { ReachedSpaces } from './observed.ts';
+import type { AddressSpace } from './target.ts';
+
+/** The `process` of a space without a first stage. */
+export const NO_PROCESS = -1;
+
+/** What an address space is found by: the tags that invalidations name. */
+export interface Tagged extends AddressSpace {
+  /** Domain ID of VT-d and AMD, GSCID, VMID with its world; a target may have a number for "none". */
+  readonly domain: number;
+  /** PASID, PSCID, ASID, or NO_PROCESS. */
+  readonly process: number;
+}
+
+/**
+ * The spaces that are reached, by the tags of the guest's invalidations: those that one names are found without a look at the others.
+ *
+ * @example
+ * const tagged = new TaggedSpaces((space): space is TableSpace => space instanceof TableSpace);
+ * const observed = new Observed('AnIommu', says, tagged);
+ * for (const space of tagged.of(7, NO_PROCESS)) observed.changed(space, 0, 99);
+ */
+export class TaggedSpaces<T extends Tagged> implements ReachedSpaces {
+  readonly #isTagged: (space: AddressSpace) => space is T;
+  readonly #all = new Set<T>();
+  readonly #byTag = new Map<number, Map<number, Set<T>>>();
+
+  constructor(isTagged: (space: AddressSpace) => space is T) {
+    this.#isTagged = isTagged;
+  }
+
+  entered(space: AddressSpace): void {
+    if (!this.#isTagged(space)) return;
+    this.#all.add(space);
+    const domain = this.#byTag.get(space.domain) ?? new Map<number, Set<T>>();
+    this.#byTag.set(space.domain, domain.set(space.process, (domain.get(space.process) ?? new Set<T>()).add(space)));
+  }
+
+  left(space: AddressSpace): void {
+    if (!this.#isTagged(space) || !this.#all.delete(space)) return;
+    const domain = this.#byTag.get(space.domain)!;
+    const spaces = domain.get(space.process)!;
+    spaces.delete(space);
+    if (spaces.size === 0) domain.delete(space.process);
+    if (domain.size === 0) this.#byTag.delete(space.domain);
+  }
+
+  get all(): Iterable<T> {
+    return this.#all;
+  }
+
+  /** Those of one process of a domain; NO_PROCESS: those without a first stage. */
+  of(domain: number, process: number): Iterable<T> {
+    return this.#byTag.get(domain)?.get(process) ?? [];
+  }
+
+  *ofDomain(domain: number): Iterable<T> {
+    for (const spaces of this.#byTag.get(domain)?.values() ?? []) yield* spaces;
+  }
+}
