@@ -7,34 +7,32 @@ import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { RiscvTable } from '../../src/pagetable/riscv.ts';
 import { RiscvIommu } from '../../src/target/riscv/index.ts';
 import { H_PUT_TCE, HypercallRegisters, SpaprIommu } from '../../src/target/spapr/index.ts';
-import type { Target } from '../../src/target/target.ts';
 import { VirtioIommu } from '../../src/target/virtio-iommu/index.ts';
 import { Machine } from '../../src/vmm/index.ts';
 import { TablePages } from '../table-pages.ts';
+import { endpointOf, type Guest, RAM_PAGES } from './guest.ts';
+import { amd, smmuv3, vtd } from './table-guests.ts';
 
 /** A machine of which the guest has as many address spaces as devices that are passed through. */
 export interface ScaleGuest {
   readonly machine: Machine;
   readonly kernel: SimKernel;
-  /** One guest operation on a space: maps one page, or takes it away again. */
-  operate(space: number, map: boolean): void;
+  readonly operate: Guest['operate'];
   /** The device of a space is taken out of the machine, and comes back. */
   replug(space: number): void;
-  /** The guest moves the device of a space to where it reaches nothing, or back; null: it cannot. */
-  readonly move: ((space: number, away: boolean) => void) | null;
+  readonly move: Guest['move'];
 }
 
-export type ScaleTarget = 'spapr' | 'virtio-iommu' | 'riscv';
+const GUESTS = { spapr, 'virtio-iommu': virtio, riscv, vtd, amd, smmuv3 };
+export type ScaleTarget = keyof typeof GUESTS;
 
-export const scaleTargets: readonly ScaleTarget[] = ['spapr', 'virtio-iommu', 'riscv'];
-
-const RAM_PAGES = 4096;
+export const scaleTargets = Object.keys(GUESTS) as readonly ScaleTarget[];
 
 export function scaleGuest(target: ScaleTarget, spaces: number): ScaleGuest {
   const kernel = simKernel({ devices: Array.from({ length: spaces }, (_, i) => ({ name: `vfio${i}` })) });
   const ram = kernel.allocate((RAM_PAGES + 8 * spaces) * 4096);
   const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
-  const guest = { spapr, 'virtio-iommu': virtio, riscv }[target](memory, spaces);
+  const guest = GUESTS[target](memory, spaces);
   const machine = new Machine({
     memory,
     target: guest.target,
@@ -50,14 +48,6 @@ export function scaleGuest(target: ScaleTarget, spaces: number): ScaleGuest {
   };
   return { machine, kernel, operate: guest.operate, replug, move: guest.move };
 }
-
-interface Guest {
-  readonly target: Target;
-  readonly operate: ScaleGuest['operate'];
-  readonly move: ScaleGuest['move'];
-}
-
-const endpointOf = (space: number) => 0x100 + space;
 
 function spapr(memory: GuestMemory, spaces: number): Guest {
   const liobn = (space: number) => 0x8000_0000 + space;
