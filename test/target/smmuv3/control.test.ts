@@ -221,6 +221,44 @@ describe('CMD_SYNC, 4.7.3', () => {
     expect(guest.load(DONE)).toBe(1n);
   });
 
+  // 4.4.2: what CMD_TLBI_NH_VA names matches the ASID or is global.
+  test('an address of one ASID is said to other ASIDs only where a global page was met', () => {
+    const guest = new Guest();
+    guest.start();
+    const tables = [1, 2].map((asid) => {
+      const made = guest.table();
+      made.table.map(3, 0x20, 1, READ);
+      guest.setContext(asid, contextOf(asid, made));
+      guest.setStream(asid, { CONFIG: CONFIG.stage1, S1CONTEXT_PTR: CONTEXTS / 64 + asid });
+      guest.smmu.addEndpoint(asid);
+      return made;
+    });
+    const said: string[] = [];
+    guest.smmu.observe({
+      attach: (_, space) => {
+        space?.enumerate(0, 0xff, () => true);
+        return 0;
+      },
+      changed: (space) => void said.push(space.name),
+      flush: () => 0,
+    });
+    guest.command(tlbiVa(1, 3), sync());
+    expect(said).toEqual(['VMID 0, ASID 1']);
+    guest.command(tlbiVa(2, 3), sync());
+    expect(said).toEqual(['VMID 0, ASID 1', 'VMID 0, ASID 2']);
+    said.length = 0;
+    // ASID 2's page becomes a global one; whoever hears of it reads it.
+    let leaf = BigInt(tables[1].root) << 12n;
+    for (let level = 0; level < 2; level++) leaf = guest.load(Number(leaf)) & 0xffff_ffff_f000n;
+    guest.store(Number(leaf) + 3 * 8, guest.load(Number(leaf) + 3 * 8) & ~(1n << 11n));
+    guest.smmu.spaceOf(2)!.enumerate(0, 0xff, () => true);
+    guest.command(tlbiVa(1, 3), sync());
+    expect(said).toEqual(['VMID 0, ASID 1', 'VMID 0, ASID 2']);
+    said.length = 0;
+    guest.command(tlbiAsid(1), sync());
+    expect(said).toEqual(['VMID 0, ASID 1']);
+  });
+
   test('stageOf: the entry as hardware takes it over, abort, bypass, or nothing', () => {
     const guest = new Guest();
     const table = guest.table();
