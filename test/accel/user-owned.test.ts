@@ -165,6 +165,27 @@ test('a window wider than the first stage is refused when the target makes it, a
   guest.agrees();
 });
 
+// VT-d 3.14: a write to FEEx_xxxxh is an interrupt, whatever the tables say.
+test.each([['target' as const], ['guest' as const]])(
+  'a mapping in the interrupt range, %s-owned: refused by name, but for a guest’s own tables, which may hold anything',
+  (owner) => {
+    const kernel = simKernel({ iommus: [{ nesting: vtd() }], devices: [{ name: 'vfio0' }] });
+    const ram = kernel.allocate(1 << 20);
+    const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
+    const host = openHost('iommufd', kernel);
+    const space = new ToySpace(owner, 0xfede0);
+    const path = userOwned.create({ space, memory, host, device: host.openDevice(kernel.device().path) });
+    space.set(0, 1, 5, 3);
+    path.changed(0xfede0, 0xfede0);
+    expect(path.flush()).toBe(0);
+    space.set(0x1f, 3, 8, 3);
+    path.changed(0xfedff, 0xfee01);
+    expect(path.flush()).toBe(owner === 'guest' ? 0 : -errno.ERANGE);
+    if (owner === 'target') expect(path.error?.message).toMatch(/0xfee00000.*0xfee01fff.*interrupts/);
+    path.close();
+  },
+);
+
 describe('path user-owned is refused', () => {
   const context = (nesting: ReturnType<typeof vtd> | null) => {
     const kernel = simKernel({ iommus: [{ nesting }], devices: [{ name: 'vfio0' }] });

@@ -37,9 +37,11 @@ const description: DmarDescription = {
   ],
   reservedMemory: [{ base: 0x7000_0000n, limit: 0x7000_ffffn, scope: [endpoint] }],
   atsPorts: [{ scope: [{ ...endpoint, kind: 'bridge' }] }, { segment: 1, allPorts: true }],
+  affinities: [{ registers: 0xfed9_0000n, proximityDomain: 1 }],
+  namespaceDevices: [{ deviceNumber: 4, objectName: '\\_SB.PCI0.I2C0' }],
 };
 
-test('DRHD, RMRR, ATSR and all scopes: iasl reads them and makes the same bytes of them', () => {
+test('DRHD, RMRR, ATSR, RHSA, ANDD and all scopes: iasl reads them and makes the same bytes of them', () => {
   const table = dmarTable(description);
   const { text, again } = throughIasl(table);
   expect(text).not.toMatch(/unknown|invalid|incorrect|error/i);
@@ -49,6 +51,8 @@ test('DRHD, RMRR, ATSR and all scopes: iasl reads them and makes the same bytes 
     'Root Port ATS Capability',
     'IOAPIC Device',
     'Message-capable HPET',
+    'Remapping Hardware Static Affinity',
+    'ACPI Namespace Device Declaration',
   ])
     expect(text).toContain(name);
   // iasl puts its own version where the creator stands, and a checksum to match.

@@ -45,6 +45,9 @@ function inputPages({ kind, inputBits }: NestingHardware): number {
   return 2 ** (inputBits - 12 - (kind === 'vtd' ? 1 : 0));
 }
 
+/** Where x86 devices write for interrupts: no table is asked (VT-d 4.1, 3.14; 48882, 2.1.4), and the kernel reserves it in tables of its own. */
+const INTERRUPTS = { first: 0xfee00, last: 0xfeeff } as const;
+
 /**
  * The tables are what is remembered: what they hold in a dirty range is compared with what the guest means, page by page. Removals are
  * stored, then the hardware forgets, then additions are stored: an entry never goes from one valid value to another unseen (Arm's
@@ -67,6 +70,7 @@ class UserOwnedPath implements Path {
   readonly #rest = new DirtyRanges();
   readonly #limit: number;
   readonly #liveSplit: boolean;
+  readonly #isX86: boolean;
   /** The apertures that the first stage covers. */
   #reached: AddressSpace['apertures'] | null = null;
   #populated = false;
@@ -80,6 +84,7 @@ class UserOwnedPath implements Path {
     this.#space = space;
     this.#limit = inputPages(hardware);
     this.#liveSplit = hardware.liveSplit;
+    this.#isX86 = hardware.kind !== 'smmuv3';
     this.#wanted = new WantedRuns(space, memory, this.#runs.wanted);
     this.#second = SecondStage.join(host!, memory, device!, hardware, { tables: 'ours', queue });
     this.#pages = new StagePages(this.#second.arena);
@@ -222,10 +227,21 @@ class UserOwnedPath implements Path {
       if (next <= last) this.#rest.add(next, last);
       if (end <= last && !this.#visitRemoval(end, 0, last - end + 1)) return this.#noMemory();
     }
-    const { error } = this.#wanted;
-    if (error !== null) return this.#answered(-errno.EFAULT, error);
+    const error = this.#wanted.error ?? this.#unreachable();
+    if (error !== null) return this.#answered(-error.errno, error);
     for (let i = 0; i < wanted.length; i++) if (wanted.permission[i] === WRITE) wanted.permission[i] = READ | WRITE;
     return 0;
+  }
+
+  /** A mapping that the target answers for and that no access would ever reach is refused; a guest's own tables may hold anything. */
+  #unreachable(): HostError | null {
+    if (!this.#isX86 || this.#space.owner === 'guest') return null;
+    const { iova, pages, length } = this.#runs.wanted;
+    for (let i = 0; i < length; i++) {
+      const range = { first: Math.max(iova[i], INTERRUPTS.first), last: Math.min(iova[i] + pages[i] - 1, INTERRUPTS.last) };
+      if (range.first <= range.last) return new HostError(this.#space.name, errno.ERANGE, range, 'devices write there for interrupts');
+    }
+    return null;
   }
 
   #remove(): number {

@@ -183,9 +183,9 @@ export class VtdIommu implements Target {
     return this.#deviceTlb.request(request);
   }
 
-  /** Whether a device may use an address that it was told: 0, or the fault code. */
-  translatedRequest(device: number, address: bigint, access: number): number {
-    return told(this.#deviceTlb.translatedRequest(device, address, access));
+  /** Whether a device may use an address that it was told, with a PASID or without: 0, or the fault code. */
+  translatedRequest(device: number, address: bigint, access: number, pasid = NO_PASID): number {
+    return told(this.#deviceTlb.translatedRequest(device, address, access, pasid));
   }
 
   /** A page request of a device (PCIe PRI). */

@@ -294,6 +294,16 @@ describe('ATS (4.1, table 30)', () => {
     expect([(high >> 32n) & 0xffn, (high >> 60n) & 3n]).toEqual([BigInt(Fault['SPT.4']), 1n]);
   });
 
+  test('translated requests with PASID: SCT.10, RTA.2; the record has the PASID', () => {
+    const { guest } = machine();
+    expect(guest.iommu.translatedRequest(DEVICE, 0x25_8000n, WRITE, 3)).toBe(targetFault('vtd', Fault['SCT.10']));
+    const high = guest.iommu.read(Reg.frcd + 8, 8);
+    // PP, PV, and AT 10b.
+    expect([(high >> 31n) & 1n, (high >> 40n) & 0xf_ffffn, (high >> 60n) & 3n]).toEqual([1n, 3n, 2n]);
+    const legacy = machine({ deviceTlb: true });
+    expect(legacy.guest.iommu.translatedRequest(DEVICE, 0x25_8000n, WRITE, 3)).toBe(targetFault('vtd', Fault['RTA.2']));
+  });
+
   test('translated requests: LGN.1.2, SGN.4.1, LGN.4, SGN.8.3', () => {
     for (const [options, wide, interrupt] of [
       [EVERYTHING, Fault['SGN.4'], Fault['SGN.8']],

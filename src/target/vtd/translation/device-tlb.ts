@@ -106,19 +106,23 @@ export class DeviceTlb {
   }
 
   /** What a device does with an address that it was told: 0, or the negative reason of a fault. */
-  translatedRequest(device: number, address: bigint, access: number): number {
+  translatedRequest(device: number, address: bigint, access: number, pasid: number): number {
     // Nobody was told an address while translation was off, and nothing is checked (4.2.3).
     if (!this.#registers.translating) return 0;
     const hi = hiOf(address);
     const lo = loOf(address);
     const stages = this.#contexts.find(device, NO_PASID);
+    const withPasid = pasid !== NO_PASID;
     let reason = 0;
-    if (stages === null) ({ reason } = this.#contexts);
+    if (withPasid && this.#registers.isLegacy) reason = Fault['RTA.2'];
+    else if (stages === null) ({ reason } = this.#contexts);
     else if (!stages.deviceTlb) reason = stages.legacy ? Fault['LCT.5'] : Fault['SCT.5'];
+    // EPTR, which would let them, is reserved without ECAP.PTRS.
+    else if (withPasid) reason = Fault['SCT.10'];
     else if (hi >>> (this.#addressWidth - 32) !== 0) reason = stages.legacy ? Fault['LGN.1'] : Fault['SGN.4'];
     else if (isInterrupt(hi, lo)) reason = stages.legacy ? Fault['LGN.4'] : Fault['SGN.8'];
     if (reason === 0) return 0;
-    const asked = { device, pasid: NO_PASID, hi, lo, type: typeOf(access), privileged: false, execute: false, addressType: TRANSLATED };
+    const asked = { device, pasid, hi, lo, type: typeOf(access), privileged: false, execute: false, addressType: TRANSLATED };
     this.#faults.record(reason, stages?.suppressed ?? this.#contexts.suppressed, asked);
     return -reason;
   }

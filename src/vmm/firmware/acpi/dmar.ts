@@ -51,6 +51,22 @@ export interface IntegratedDevices {
   readonly scope: readonly DeviceScope[];
 }
 
+/** Which memory a unit is near to (8.6, RHSA). */
+export interface UnitAffinity {
+  /** The unit's, as in its own structure. */
+  readonly registers: bigint;
+  /** Of the SRAT. */
+  readonly proximityDomain: number;
+}
+
+/** A device that only ACPI knows, which makes requests (8.7, ANDD): its scope of kind `namespace` has the same number. */
+export interface NamespaceDevice {
+  /** 1 to 255, each once. */
+  readonly deviceNumber: number;
+  /** Its path in the namespace: `\\_SB.PCI0.I2C0`. */
+  readonly objectName: string;
+}
+
 /** What a machine says of its remapping hardware. */
 export interface DmarDescription {
   /** Bits of a DMA address, as the units' HAW. */
@@ -62,13 +78,15 @@ export interface DmarDescription {
   readonly units: readonly RemappingUnit[];
   readonly reservedMemory?: readonly ReservedMemory[];
   readonly atsPorts?: readonly AtsPorts[];
+  readonly affinities?: readonly UnitAffinity[];
+  readonly namespaceDevices?: readonly NamespaceDevice[];
   readonly translationCaches?: readonly IntegratedDevices[];
   readonly properties?: readonly IntegratedDevices[];
   readonly maker?: TableMaker;
 }
 
 /** Types of structures (8.2), which stand in numerical order, and of scopes (8.3.1). */
-const Structure = { drhd: 0, rmrr: 1, atsr: 2, satc: 5, sidp: 6 } as const;
+const Structure = { drhd: 0, rmrr: 1, atsr: 2, rhsa: 3, andd: 4, satc: 5, sidp: 6 } as const;
 const scopeTypes = { endpoint: 1, bridge: 2, ioapic: 3, hpet: 4, namespace: 5 } as const;
 
 /**
@@ -94,6 +112,8 @@ export function dmarTable(description: DmarDescription): Uint8Array {
   for (const memory of description.reservedMemory ?? []) append(body, Structure.rmrr, rmrr(memory), memory.scope);
   for (const ports of description.atsPorts ?? [])
     append(body, Structure.atsr, flagged(ports.allPorts ?? false, ports.segment), ports.allPorts ? [] : (ports.scope ?? []));
+  for (const affinity of description.affinities ?? []) append(body, Structure.rhsa, rhsa(affinity, units), []);
+  for (const device of distinct(description.namespaceDevices ?? [])) append(body, Structure.andd, andd(device), []);
   for (const caches of description.translationCaches ?? [])
     append(body, Structure.satc, flagged(caches.atcRequired ?? false, caches.segment), caches.scope);
   for (const devices of description.properties ?? [])
@@ -119,6 +139,24 @@ function rmrr({ segment = 0, base, limit }: ReservedMemory): Bytes {
   if (base % 4096n !== 0n || limit % 4096n !== 4095n || limit < base)
     throw new RangeError(`DMAR: reserved memory 0x${base.toString(16)} to 0x${limit.toString(16)} is no range of pages`);
   return new Bytes().zeros(2).u16('segment', segment).u64('base', base).u64('limit', limit);
+}
+
+function rhsa({ registers, proximityDomain }: UnitAffinity, units: readonly RemappingUnit[]): Bytes {
+  if (!units.some((unit) => unit.registers === registers))
+    throw new RangeError(`DMAR: an affinity names registers 0x${registers.toString(16)}, which are no unit's`);
+  return new Bytes().zeros(4).u64('registers', registers).u32('proximityDomain', proximityDomain);
+}
+
+function andd({ deviceNumber, objectName }: NamespaceDevice): Bytes {
+  if (deviceNumber < 1) throw new RangeError(`DMAR: deviceNumber ${deviceNumber} is not in 1..255`);
+  if (objectName.length === 0) throw new RangeError(`DMAR: namespace device ${deviceNumber} has no name`);
+  return new Bytes().zeros(3).u8('deviceNumber', deviceNumber).text('objectName', objectName, objectName.length).zeros(1);
+}
+
+function distinct(devices: readonly NamespaceDevice[]): readonly NamespaceDevice[] {
+  const twice = devices.find(({ deviceNumber }, i) => devices.findIndex((other) => other.deviceNumber === deviceNumber) !== i);
+  if (twice !== undefined) throw new RangeError(`DMAR: two namespace devices have number ${twice.deviceNumber}`);
+  return devices;
 }
 
 function flagged(flag: boolean, segment = 0): Bytes {

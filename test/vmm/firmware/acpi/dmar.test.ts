@@ -37,6 +37,8 @@ describe('DMAR (VT-d, chapter 8)', () => {
       ],
       reservedMemory: [{ base: 0x1000n, limit: 0x2fffn, scope: [endpoint] }],
       atsPorts: [{ allPorts: true }],
+      affinities: [{ registers: 0xfed9_2000n, proximityDomain: 3 }],
+      namespaceDevices: [{ deviceNumber: 9, objectName: '\\_SB.I2C0' }],
       translationCaches: [{ atcRequired: true, scope: [endpoint] }],
       properties: [{ scope: [{ ...endpoint, flags: 0x18 }] }],
     };
@@ -51,13 +53,28 @@ describe('DMAR (VT-d, chapter 8)', () => {
       [0, 1, 0],
       [1, 0, 0],
       [2, 1, 0],
+      [3, 0, 0],
+      [4, 0, 0],
       [5, 1, 0],
       [6, 0, 0],
     ]);
     expect(hex(table, table.length - 8)).toBe('0108180000000500');
   });
 
+  test('RHSA (8.6): the unit by its registers, and its proximity domain; ANDD (8.7): number and name, which ends with a 0', () => {
+    const tail = { affinities: [{ registers: 0xfebf_c000n, proximityDomain: 0x102 }] };
+    expect(hex(dmarTable({ ...one, ...tail }), 64)).toBe('03001400' + '00000000' + '00c0bffe00000000' + '02010000');
+    const named = { namespaceDevices: [{ deviceNumber: 7, objectName: '\\_SB' }] };
+    expect(hex(dmarTable({ ...one, ...named }), 64)).toBe('04000d00' + '000000' + '07' + '5c5f534200');
+  });
+
   test.each<[string, Partial<DmarDescription>]>([
+    ["are no unit's", { affinities: [{ registers: 0n, proximityDomain: 0 }] }],
+    ['deviceNumber', { namespaceDevices: [{ deviceNumber: 0, objectName: 'X' }] }],
+    ['deviceNumber', { namespaceDevices: [{ deviceNumber: 256, objectName: 'X' }] }],
+    ['has no name', { namespaceDevices: [{ deviceNumber: 1, objectName: '' }] }],
+    ['objectName', { namespaceDevices: [{ deviceNumber: 1, objectName: 'Ä' }] }],
+    ['two namespace devices', { namespaceDevices: [1, 1].map((deviceNumber) => ({ deviceNumber, objectName: 'X' })) }],
     ['there is no unit', { units: [] }],
     ['are not aligned', { units: [{ registers: 0x800n }] }],
     ['registerBytes', { units: [{ registers: 0n, registerBytes: 6000 }] }],
