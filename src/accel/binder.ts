@@ -152,9 +152,10 @@ export class Binder implements TargetObserver {
     const { backing, refused } = binding.group;
     if (refused !== null) return { path: 'blocked', refused };
     if (backing === null) return null;
-    if (!backing.path.unfinished) return backing.choice;
-    const part = `${backing.space.name} is mapped in part: what is missing is blocked, and follows by itself`;
-    return { path: backing.choice.path, refused: [...backing.choice.refused, { path: backing.choice.path, reason: part }] };
+    const { path, choice, space } = backing;
+    const part = path.unfinished ? [`${space.name} is mapped in part: what is missing is blocked, and follows by itself`] : [];
+    const missing = [...part, ...path.leftOut].map((reason) => ({ path: choice.path, reason }));
+    return { path: choice.path, refused: [...choice.refused, ...missing] };
   }
 
   /** Counters of all paths that live now, with the names of their spaces. */
@@ -230,11 +231,12 @@ export class Binder implements TargetObserver {
   #flushOne(backing: Backing): number {
     const { path } = backing;
     const wasBehind = path.pending;
+    const leftOut = path.leftOut.length;
     const answer = path.flush();
     if (!path.pending) this.#pending.delete(backing);
     if (answer < 0) this.#error = path.error;
     if (path.unfinished) this.#goOn();
-    if (answer < 0 || wasBehind || path.pending) for (const group of backing.groups) this.#tell(group);
+    if (answer < 0 || wasBehind || path.pending || path.leftOut.length !== leftOut) for (const group of backing.groups) this.#tell(group);
     if (this.#sees(backing)) return answer;
     for (const group of [...backing.groups]) this.#giveUp(group, this.#refusal(backing));
     return answer;
@@ -326,7 +328,10 @@ export class Binder implements TargetObserver {
       const result = backing.path.remap();
       if (backing.path.pending) this.#pending.add(backing);
       if (backing.path.unfinished) this.#goOn();
-      if (result >= 0) continue;
+      if (result >= 0) {
+        for (const group of backing.groups) this.#tell(group);
+        continue;
+      }
       this.#error = backing.path.error;
       for (const group of [...backing.groups]) this.#giveUp(group, null);
     }

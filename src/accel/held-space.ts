@@ -4,6 +4,7 @@ import { WRITE } from '../memory/access.ts';
 import { PFN_LIMIT } from '../memory/address.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { IntervalMap } from '../memory/interval-map.ts';
+import type { LeftOut } from './left-out.ts';
 import { Seams } from './seams.ts';
 
 /** Of the host's mappings that can stand at one time, the part that is kept for splits at most. */
@@ -11,6 +12,12 @@ const RESERVED_PART = 1 / 16;
 
 /** Neighbours that become one mapping at a time: as many see a gap at once. */
 const MERGED_AT_ONCE = 64;
+
+/** What is mapped, and what of it the host cannot map. */
+interface HeldMemory {
+  readonly memory: GuestMemory;
+  readonly leftOut: LeftOut;
+}
 
 /**
  * A host space and what it maps (guest pages), written down call by call: it is true whichever call failed. Where the host limits mappings,
@@ -20,6 +27,7 @@ export class HeldSpace {
   readonly hostSpace: HostSpace;
   readonly held: IntervalMap;
   readonly #memory: GuestMemory;
+  readonly #leftOut: LeftOut;
   readonly #lost: (first: number, last: number) => void;
   /** null: the host does not limit mappings. */
   readonly #seams: Seams | null;
@@ -28,10 +36,11 @@ export class HeldSpace {
   #merges = 0;
 
   /** `lost` hears of pages whose mapping went for a larger one, and neither could be made. */
-  constructor(hostSpace: HostSpace, held: IntervalMap, memory: GuestMemory, lost: (first: number, last: number) => void) {
+  constructor(hostSpace: HostSpace, held: IntervalMap, { memory, leftOut }: HeldMemory, lost: (first: number, last: number) => void) {
     this.hostSpace = hostSpace;
     this.held = held;
     this.#memory = memory;
+    this.#leftOut = leftOut;
     this.#lost = lost;
     this.#seams = Number.isFinite(hostSpace.mappingLimit) ? new Seams(held, memory) : null;
   }
@@ -70,6 +79,13 @@ export class HeldSpace {
     return this.held.size + mappings < this.limit / 2;
   }
 
+  /** A device cannot be attached, with this answer: the host may have found out only now that it cannot map registers. Whether some were taken away. */
+  leaveOutRegisters(answer: number): boolean {
+    const gone: [iova: number, pages: number][] = [];
+    this.held.intervals(0, PFN_LIMIT - 1, (iova, gpa, pages) => !this.#leftOut.takes(gpa, answer) || gone.push([iova, pages]) > 0);
+    return gone.length > 0 && gone.every(([iova, pages]) => this.remove(iova, pages) === 0);
+  }
+
   /** Takes one mapping away. Returns 0 or a negative errno. */
   remove(iova: number, pages: number): number {
     const answer = this.hostSpace.unmap(iova, pages);
@@ -97,7 +113,7 @@ export class HeldSpace {
 
   #map(iova: number, gpa: number, pages: number, permission: number): number {
     const answer = this.hostSpace.map(iova, this.#memory.hostPfn(gpa), pages, permission);
-    if (answer < 0) return answer;
+    if (answer < 0) return this.#leftOut.takes(gpa, answer) ? 0 : answer;
     this.held.insert(iova, pages, gpa, permission);
     if (this.#seams === null) return 0;
     this.#splittable += splits(pages);

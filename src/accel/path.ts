@@ -47,6 +47,8 @@ export interface Path {
   readonly pending: boolean;
   /** The last flush did a part as large as one may be; the next one goes on behind it, and nothing but being called is missing. */
   readonly unfinished: boolean;
+  /** Of registers of devices that the host does not map: which, and why. Devices do not reach them. */
+  readonly leftOut: readonly string[];
   /** Of the last call that failed. */
   readonly error: HostError | null;
   readonly counters: PathCounters;

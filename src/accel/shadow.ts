@@ -6,6 +6,7 @@ import type { AddressSpace } from '../target/target.ts';
 import { Attachments } from './attachments.ts';
 import { DirtyRanges } from './dirty-ranges.ts';
 import { HeldSpace } from './held-space.ts';
+import { LeftOut } from './left-out.ts';
 import { NOWHERE, type Path, type PathCounters, type PathKind } from './path.ts';
 import type { RunList } from './run-list.ts';
 import { closeSpace, copySpace } from './space-copy.ts';
@@ -39,6 +40,7 @@ class ShadowPath implements Path {
   readonly counters: PathCounters = { flushes: 0, splits: 0, splitsWithoutGap: 0, merges: 0 };
   readonly #space: AddressSpace;
   readonly #memory: GuestMemory;
+  readonly #leftOut: LeftOut;
   readonly #host: Host;
   readonly #requirements: SpaceRequirements;
   readonly #devices: Attachments;
@@ -68,6 +70,7 @@ class ShadowPath implements Path {
   constructor(space: AddressSpace, memory: GuestMemory, host: Host, pageRequests?: PageRequestQueue) {
     this.#space = space;
     this.#memory = memory;
+    this.#leftOut = new LeftOut(memory);
     this.#host = host;
     this.#requirements = { granuleLg2: space.granuleLg2, ...(pageRequests && { pageRequests }) };
     this.#survey = new Survey(space, memory);
@@ -77,6 +80,10 @@ class ShadowPath implements Path {
 
   get error(): HostError | null {
     return this.#error;
+  }
+
+  get leftOut(): readonly string[] {
+    return this.#leftOut.reasons;
   }
 
   get pending(): boolean {
@@ -97,6 +104,7 @@ class ShadowPath implements Path {
       return 0;
     }
     result = this.#devices.admit(device);
+    if (result < 0 && this.#now.leaveOutRegisters(result)) result = this.#devices.admit(device);
     if (result < 0) return this.#hostFailed(result);
     this.#covered = null;
     result = this.#coverApertures();
@@ -161,7 +169,7 @@ class ShadowPath implements Path {
   }
 
   #hold(hostSpace: HostSpace, held: IntervalMap): HeldSpace {
-    return new HeldSpace(hostSpace, held, this.#memory, (first, last) => this.#owed.add(first, last));
+    return new HeldSpace(hostSpace, held, { memory: this.#memory, leftOut: this.#leftOut }, (first, last) => this.#owed.add(first, last));
   }
 
   #failed(answer: number, error: HostError | null): number {

@@ -16,6 +16,11 @@ export interface GuestRegion {
   readonly hostAddress?: bigint;
   /** ROM: stores of devices fault, and hosts map it for reading only. Default false. */
   readonly readOnly?: boolean;
+  /**
+   * Registers of a device, by whose name refusals call them (a BAR of `0000:01:00.0`): other devices reach them as they reach RAM, passed-through ones
+   * where the host can map them, by address (type1) or by file (a dma-buf, iommufd). Default: RAM or ROM.
+   */
+  readonly registersOf?: string;
   /** The file that backs the region, for hosts that map files (iommufd IOAS_MAP_FILE), and the region's first byte in it. */
   readonly file?: { readonly fd: number; readonly offset: bigint };
 }
@@ -72,7 +77,9 @@ const LIMIT_64 = 1n << 64n;
 /** @throws TypeError when a field is not of its type; RangeError when it is not possible. */
 function checkRegion(region: GuestRegion): void {
   requireObject('GuestMemory', 'region', region);
-  const { gpa, buffer, offset = 0, bytes, hostAddress, readOnly = false, file } = region;
+  const { gpa, buffer, offset = 0, bytes, hostAddress, readOnly = false, file, registersOf } = region;
+  if (registersOf !== undefined && typeof registersOf !== 'string')
+    throw new TypeError(`GuestMemory: registersOf ${String(registersOf)} is no string`);
   if (file !== undefined) {
     requireObject('GuestMemory', 'file', file);
     requireInteger('GuestMemory', 'file.fd', file.fd, 0, 0x7fff_ffff);
@@ -245,12 +252,12 @@ export class GuestMemory {
       const start = hi * 0x100000 + lo / PAGE_BYTES;
       const from = Math.max(first, start);
       const end = Math.min(first + pages, start + bytes / PAGE_BYTES);
-      if (from < end && !region.readOnly) this.#log.note(from, end - from);
+      if (from < end && !region.readOnly && region.registersOf === undefined) this.#log.note(from, end - from);
     }
   }
 
   #note(hi: number, lo: number, bytes: number): void {
-    if (bytes === 0) return;
+    if (bytes === 0 || this.#chunk.region.registersOf !== undefined) return;
     const first = pfnOfHiLo(hi, lo);
     this.#log?.note(first, Math.floor(((lo & (PAGE_BYTES - 1)) + bytes - 1) / PAGE_BYTES) + 1);
   }
@@ -517,22 +524,29 @@ export class GuestMemory {
     return this.#find(Math.floor(pfn / 0x100000) | 0, (pfn % 0x100000) << PAGE_LG2, PAGE_BYTES) >= 0;
   }
 
+  /** The region that holds a page and is registers of a device; null: there is none, or it is not. */
+  registersAt(pfn: number): GuestRegion | null {
+    return this.holds(pfn) && this.#chunk.region.registersOf !== undefined ? this.#chunk.region : null;
+  }
+
   /** Whether the page is ROM. */
   isReadOnly(pfn: number): boolean {
     return this.holds(pfn) && this.#readOnly;
   }
 
   /**
-   * How many pages from `pfn` on, `limit` at most, are contiguous in host memory too, and all ROM or all not; 0 when `pfn` has no host
-   * address.
+   * How many pages from `pfn` on, `limit` at most, are contiguous in host memory too, and all ROM or all not, and no other device's registers; 0 when
+   * `pfn` has no host address.
    */
   hostRun(pfn: number, limit: number): number {
     const host = this.hostPfn(pfn);
     if (host < 0) return 0;
     const readOnly = this.#readOnly;
+    const { registersOf } = this.#chunk.region;
     let pages = 0;
     while (pages < limit && this.hostPfn(pfn + pages) === host + pages && this.#readOnly === readOnly) {
       const chunk = this.#chunk;
+      if (chunk.region.registersOf !== registersOf) break;
       const first = chunk.hi * 0x100000 + chunk.lo / PAGE_BYTES;
       pages += first + chunk.bytes / PAGE_BYTES - (pfn + pages);
     }

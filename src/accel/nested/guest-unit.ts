@@ -214,6 +214,10 @@ export class GuestUnit implements GuestHardware {
     return this.#parent.eventDescriptors;
   }
 
+  get leftOut(): readonly string[] {
+    return this.#second.leftOut;
+  }
+
   noteWrites(): void {
     this.#second.noteWrites();
   }

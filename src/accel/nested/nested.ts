@@ -56,6 +56,10 @@ class NestedPath implements Path {
     return this.#error;
   }
 
+  get leftOut(): readonly string[] {
+    return this.#unit.leftOut;
+  }
+
   get pending(): boolean {
     return this.#unit.pending;
   }

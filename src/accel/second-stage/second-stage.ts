@@ -3,6 +3,7 @@ import type { Host, HostDevice, NestingHardware, NestingParent } from '../../hos
 import { READ, READ_WRITE } from '../../memory/access.ts';
 import { pfnOf } from '../../memory/address.ts';
 import type { GuestMemory, GuestRegion } from '../../memory/guest-memory.ts';
+import { LeftOut } from '../left-out.ts';
 import type { PathContext } from '../path.ts';
 import { TableArena } from './table-arena.ts';
 
@@ -24,6 +25,7 @@ export class SecondStage {
   /** All of this host and guest, with this one. */
   readonly #siblings: Map<string, SecondStage>;
   readonly #key: string;
+  readonly #leftOut: LeftOut;
   #followed: readonly GuestRegion[] = [];
   #users = 1;
   #nextAsid = 1;
@@ -31,6 +33,7 @@ export class SecondStage {
   private constructor(parent: NestingParent, memory: GuestMemory, siblings: Map<string, SecondStage>, key: string) {
     this.parent = parent;
     this.#memory = memory;
+    this.#leftOut = new LeftOut(memory);
     this.#siblings = siblings;
     this.#key = key;
     const top = Math.max(...parent.space.apertures().map(({ last }) => last));
@@ -97,7 +100,12 @@ export class SecondStage {
       if (sibling === this || !sibling.#followed.includes(region)) continue;
       if (space.copy(sibling.parent.space, first, pages, permission) === 0) return 0;
     }
-    return space.map(first, pfnOf(hostAddress), pages, permission);
+    const answer = space.map(first, pfnOf(hostAddress), pages, permission);
+    return answer < 0 && this.#leftOut.takes(first, answer) ? 0 : answer;
+  }
+
+  get leftOut(): readonly string[] {
+    return this.#leftOut.reasons;
   }
 
   /** Devices can write all of it: what first stages allow is not looked at. */

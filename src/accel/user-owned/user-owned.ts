@@ -105,6 +105,10 @@ class UserOwnedPath implements Path {
     return this.#error;
   }
 
+  get leftOut(): readonly string[] {
+    return this.#second.leftOut;
+  }
+
   get pending(): boolean {
     return this.#changed.count > 0 || this.#owed.count > 0 || this.#rest.count > 0 || this.#stale || this.#devices.behind;
   }

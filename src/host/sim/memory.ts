@@ -54,6 +54,8 @@ export interface Vma extends Span<number> {
   /** First byte of it within the frames. */
   readonly offset: number;
   readonly writable: boolean;
+  /** Registers of a device (VM_PFNMAP): there are no pages to pin. */
+  readonly registers?: boolean;
   /** Whoever must know when the mapping goes. */
   readonly onUnmap?: () => void;
 }
@@ -73,7 +75,7 @@ export class ProcessMemory {
     this.#physical = physical;
   }
 
-  map(frames: Frames, offset: number, bytes: number, options: { readonly writable?: boolean; readonly onUnmap?: () => void } = {}): Vma {
+  map(frames: Frames, offset: number, bytes: number, options: Partial<Pick<Vma, 'writable' | 'registers' | 'onUnmap'>> = {}): Vma {
     const first = alignLike(this.#next, bytes);
     const vma = { first, last: first + bytes - 1, frames, offset, writable: true, ...options };
     this.#next = first + Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES + PAGE_BYTES;

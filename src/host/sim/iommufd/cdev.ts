@@ -104,7 +104,7 @@ export class CdevFile implements SimFile {
       this.#mappings--;
       if (this.#closed) this.close();
     };
-    const vma = this.#kernel.process.map(frames, 0, bytes, { onUnmap });
+    const vma = this.#kernel.process.map(frames, 0, bytes, { registers: true, onUnmap });
     this.#kernel.physical.drop(frames);
     return vma;
   }

@@ -65,6 +65,7 @@ export function processSource(context: IommufdContext): Source {
     resolve(start, bytes, write) {
       const vma = context.kernel.process.find(Number(start));
       if (vma === undefined || Number(start + bytes) - 1 > vma.last || (write && !vma.writable)) return -errno.EFAULT;
+      if (vma.registers) return -errno.EFAULT;
       return { frames: vma.frames, offset: vma.offset + (Number(start) - vma.first) };
     },
   };

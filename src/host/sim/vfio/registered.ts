@@ -36,7 +36,7 @@ export class Registrations {
     const vma = this.#kernel.process.find(Number(vaddr));
     const refused = this.#kernel.pin(Number(size));
     if (refused < 0) return refused;
-    if (vma === undefined || Number(last) > vma.last || there !== undefined) {
+    if (vma === undefined || vma.registers || Number(last) > vma.last || there !== undefined) {
       this.#kernel.unpin(Number(size));
       return there === undefined ? -errno.EFAULT : -errno.EINVAL;
     }

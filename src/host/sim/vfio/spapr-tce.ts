@@ -227,7 +227,7 @@ export class TceDriver implements ContainerDriver {
 
   #pinnedEntry(vaddr: bigint, pageLg2: number, permission: number): TceEntry | number {
     const vma = this.#kernel.process.find(Number(vaddr));
-    if (vma === undefined) return -errno.EFAULT;
+    if (vma === undefined || vma.registers) return -errno.EFAULT;
     if (pageLg2 > this.#config.memoryPageLg2) return -errno.EPERM;
     this.#kernel.physical.hold(vma.frames);
     const physical = (vma.frames.first + vma.offset + (Number(vaddr) - vma.first)) / PAGE_BYTES;
