@@ -1,0 +1,116 @@
+import { describe, expect, test } from 'vitest';
+import { READ_WRITE, WRITE } from '../../../src/memory/access.ts';
+import { GuestMemory } from '../../../src/memory/guest-memory.ts';
+import { NO_PASID } from '../../../src/target/target.ts';
+import type { VtdIommuOptions } from '../../../src/target/vtd/index.ts';
+import { Cmd, contextGlobal, EVERYTHING, Guest, iotlbGlobal, Reg, STATUS, wait } from './guest.ts';
+
+/* What one operation of the guest reads at most (docs/targets/vtd.md, "Bounds"), by counting. */
+
+class CountedRam extends GuestMemory {
+  loads = 0;
+  override load64(hi: number, lo: number): number {
+    this.loads++;
+    return super.load64(hi, lo);
+  }
+}
+
+const PAGES = 1024;
+const DEVICE = 0x28;
+const BUDGET = 1 << 21;
+
+function machine(options: VtdIommuOptions = {}) {
+  const memory = new CountedRam([{ gpa: 0n, buffer: new SharedArrayBuffer(PAGES * 4096) }]);
+  const guest = new Guest(options, PAGES, {}, memory);
+  const loadsOf = (operation: () => unknown) => {
+    const before = memory.loads;
+    operation();
+    return memory.loads - before;
+  };
+  return { guest, memory, loadsOf };
+}
+
+describe('translations', () => {
+  test('legacy mode: root and context in pieces of 128 bits, 4 levels; then nothing', () => {
+    const { guest, loadsOf } = machine();
+    const { root, table } = guest.secondStage();
+    table.map(5, 600, 1, READ_WRITE);
+    guest.setContext(DEVICE, { root, did: 1 });
+    guest.start();
+    const translate = () => expect(guest.iommu.translate(DEVICE, NO_PASID, 0, 0x5000, WRITE)).toBe(12);
+    expect(loadsOf(translate)).toBe(2 * 3 + 4);
+    expect(loadsOf(translate)).toBe(0);
+  });
+
+  test('nested, 5 levels over 5: 5 × 6 + 5 entries, and those of the structures', () => {
+    const { guest, loadsOf } = machine(EVERYTHING);
+    const second = guest.secondStage(5);
+    for (let page = 0; page < PAGES; page++) second.table.map(page, page, 1, READ_WRITE);
+    const first = guest.firstStage(5);
+    first.table.map(5, 600, 1, READ_WRITE);
+    guest.setScalableContext(DEVICE);
+    guest.setPasid(3, { pgtt: 3, did: 1, first: first.root, second: second.root, levels: 5, flags: 4n });
+    guest.start();
+    // Half a root entry, a context entry of 32 bytes, a directory entry, a PASID entry of 64 bytes.
+    const structures = 1 + 2 * 3 + 1 + 4 * 3;
+    const loads = loadsOf(() => expect(guest.iommu.translate(DEVICE, 3, 0, 0x5000, WRITE)).toBe(12));
+    // The straight line of a walk is begun, and the loop after it where an accessed bit is to be set.
+    expect(loads).toBeLessThanOrEqual(structures + 2 * (5 * 6 + 5) + 5 * 5);
+    expect(loads).toBeGreaterThan(structures + 5 * 6);
+  });
+});
+
+describe('invalidations', () => {
+  test('a descriptor is fetched once, or twice where it is none of the usual ones; a full queue is bounded', () => {
+    const { guest, loadsOf } = machine();
+    const base = 512;
+    const count = 128 * 256 - 1;
+    for (let i = 0; i < count; i++) guest.store(base * 4096 + i * 16, ...(i % 2 === 0 ? [0x32n, 0x5000n] : [0x11n, 0n]));
+    guest.iommu.write(Reg.iqa, 8, (BigInt(base) << 12n) | 7n);
+    guest.global(Cmd.qie);
+    const loads = loadsOf(() => guest.iommu.write(Reg.iqt, 8, BigInt(count) * 16n));
+    expect(guest.iommu.read(Reg.iqh, 8)).toBe(BigInt(count) * 16n);
+    expect(loads).toBeGreaterThanOrEqual(2 * count);
+    expect(loads).toBeLessThanOrEqual(4 * count);
+  });
+
+  test('tables that lead to themselves, and global invalidations of them: an access ends, and the next goes on', () => {
+    const { guest, loadsOf } = machine();
+    const { root } = guest.secondStage();
+    // 512 entries, each of which is the same table again: 512^4 pages.
+    for (let i = 0; i < 512; i++) guest.store(root * 4096 + i * 8, (BigInt(root) << 12n) | 3n);
+    guest.setContext(DEVICE, { root, did: 1 });
+    guest.start();
+    guest.iommu.addEndpoint(DEVICE);
+    let changes: (() => void)[] = [];
+    let reads = true;
+    guest.iommu.observe({
+      attach: () => 0,
+      changed: (space, first, last) => void changes.push(() => void space.enumerate(first, last, () => true)),
+      flush: () => {
+        if (reads) for (const change of changes) change();
+        changes = [];
+        return 0;
+      },
+    });
+    const descriptors = Array.from({ length: 100 }, () => [iotlbGlobal, contextGlobal]).flat();
+    const loads = loadsOf(() => guest.submit(...descriptors, wait(7)));
+    expect(guest.load(STATUS * 4096)).toBe(0n);
+    // What was announced before the bound was reached is read to its end.
+    expect(loads).toBeGreaterThan(BUDGET);
+    expect(loads).toBeLessThanOrEqual(3 * BUDGET + 1000);
+    reads = false;
+    expect(guest.iommu.read(Reg.iqh, 8)).toBe(BigInt(guest.tail));
+    expect(guest.load(STATUS * 4096)).toBe(7n);
+  });
+});
+
+test('an interrupt: an entry of 128 bits, and nothing of it is kept', () => {
+  const { guest, loadsOf } = machine();
+  guest.store(8 * 4096, 1n | (0x41n << 16n), 0n);
+  guest.iommu.write(Reg.irta, 8, 8n << 12n);
+  guest.global(Cmd.sirtp);
+  guest.global(Cmd.ire);
+  const remap = () => expect(guest.iommu.remap(DEVICE, 0xfee0_0010, 0)).toBe(0);
+  expect([loadsOf(remap), loadsOf(remap)]).toEqual([3, 3]);
+});
