@@ -6,6 +6,7 @@ import { eduOracle } from '../foreign/edu-oracle.ts';
 import { runCases } from '../foreign/vitest-shim.ts';
 import { bindToVfio, Testdev } from '../vm/pci.ts';
 import { smmuOperations } from './operations.ts';
+import { changeCases } from './path-changes.ts';
 import { pathCases } from './paths.ts';
 
 /*
@@ -37,7 +38,11 @@ function contract(): void {
 }
 
 if (parts.includes('contract')) contract();
-if (parts.includes('paths')) pathCases({ port, path: testdev, device: (fd) => new Testdev(fd) });
+if (parts.includes('paths')) {
+  const machine = { port, path: testdev, device: (fd: number) => new Testdev(fd) };
+  pathCases(machine);
+  changeCases(machine);
+}
 if (parts.includes('objects')) await import('../vm/iommufd-objects.vm.ts');
 await runCases((result) => console.log(`CASE ${JSON.stringify(result)}`));
 if (parts.includes('operations')) {

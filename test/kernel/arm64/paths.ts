@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import type { StoreWatch } from '../../../src/accel/store-watch.ts';
 import { type IommufdDevice, IommufdHost } from '../../../src/host/iommufd/index.ts';
 import type { Port } from '../../../src/host/port.ts';
 import { READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
@@ -23,8 +24,8 @@ import { PATTERN } from './smmu-guest.ts';
 
 const RAM_PAGES = 512;
 /** Guest pages that guests map, behind all that they keep. */
-const DATA = 300;
-const DATA_PAGES = 150;
+export const DATA = 300;
+export const DATA_PAGES = 150;
 
 export interface PathsMachine {
   readonly port: Port;
@@ -34,7 +35,7 @@ export interface PathsMachine {
 }
 
 /** The same numbers each time. */
-class Dice {
+export class Dice {
   #state = 0x2545_f491;
 
   /** 0 to n - 1. */
@@ -45,7 +46,7 @@ class Dice {
 }
 
 /** A guest with one device, passed through. */
-class Subject {
+export class Subject {
   readonly memory: GuestMemory;
   readonly host: IommufdHost;
   readonly machine: Machine;
@@ -54,14 +55,15 @@ class Subject {
   readonly #words: Uint32Array;
   readonly #testdev: Testdev;
 
-  constructor(parts: PathsMachine, path: string, endpoint: number, make: (memory: GuestMemory) => Target) {
+  /** `watch`: stores to the guest's tables are said to it. */
+  constructor(parts: PathsMachine, path: string, endpoint: number, make: (memory: GuestMemory) => Target, watch?: StoreWatch) {
     const ram = parts.port.allocate(RAM_PAGES * 4096);
     this.#words = new Uint32Array(ram.buffer);
     this.memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
     this.host = new IommufdHost(parts.port);
     this.#target = make(this.memory);
     this.#endpoint = endpoint;
-    this.machine = new Machine({ memory: this.memory, target: this.#target, host: this.host, path });
+    this.machine = new Machine({ memory: this.memory, target: this.#target, host: this.host, path, ...(watch && { watch }) });
     const device = this.machine.passThrough(endpoint, parts.path) as IommufdDevice;
     this.#testdev = parts.device(device.fd);
   }
@@ -94,20 +96,26 @@ class Subject {
   }
 }
 
-const STREAM = 0x20;
-const BASE = 0x1_2340;
-const PAGES = 10;
-const ASIDS = [7, 8];
+export const STREAM = 0x20;
+export const BASE = 0x1_2340;
+export const PAGES = 10;
+export const ASIDS = [7, 8];
 const [ABORT, BYPASS, STAGE_1] = [0, 4, 5];
 
 /** Guest of an SMMUv3 whose tables the hardware walks. */
-function nestedGuest(parts: PathsMachine) {
+export function nestedGuest(parts: PathsMachine, watch?: StoreWatch) {
   let driver: SmmuDriver | null = null;
-  const subject = new Subject(parts, 'nested', STREAM, (memory) => {
-    driver = new SmmuDriver({}, memory);
-    driver.smmu.addEndpoint(STREAM);
-    return driver.smmu;
-  });
+  const subject = new Subject(
+    parts,
+    'nested',
+    STREAM,
+    (memory) => {
+      driver = new SmmuDriver({}, memory);
+      driver.smmu.addEndpoint(STREAM);
+      return driver.smmu;
+    },
+    watch,
+  );
   const guest = driver as unknown as SmmuDriver;
   guest.start();
   const tables = ASIDS.map(() => guest.table({ inputBits: 48, outputBits: 44 }));
