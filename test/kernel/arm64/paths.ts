@@ -96,7 +96,7 @@ export class Subject {
   }
 }
 
-export const STREAM = 0x20;
+const STREAM = 0x20;
 export const BASE = 0x1_2340;
 export const PAGES = 10;
 export const ASIDS = [7, 8];
