@@ -3,17 +3,20 @@ import type { Host, HostDevice } from '../host/host.ts';
 import { requireInteger, requireObject } from '../memory/arguments.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
 import { type AddressSpace, type FirstStage, type PageAnswer, sameStage, type Target, type TargetObserver } from '../target/target.ts';
-import { type Candidate, type Choice, checkWish, choose, type PathWish } from './choose.ts';
+import { AskedSpaces } from './asked-spaces.ts';
+import { Backings } from './backings.ts';
+import { type Choice, checkWish, type PathWish } from './choose.ts';
+import { Chooser } from './chooser.ts';
 import { confine } from './confinement.ts';
 import { type Backing, type Binding, DeviceGroup } from './device-group.ts';
-import { exchange } from './exchange.ts';
-import { BLOCK_LIMIT, BLOCK_PAGES, DemandSpace } from './on-demand/demand-space.ts';
-import { type DemandPlace, PageService } from './on-demand/page-service.ts';
-import { type GuestHardware, NOWHERE, type PathContext, type PathCounters, type SpaceFollower, type StagedTarget } from './path.ts';
-import { seal, sealAll } from './seal.ts';
+import { changePathOf } from './exchange.ts';
+import { BLOCK_LIMIT, BLOCK_PAGES } from './on-demand/demand-space.ts';
+import type { DemandPlace } from './on-demand/page-service.ts';
+import { NOWHERE, type PathCounters, type StagedTarget } from './path.ts';
+import { blindRefusal, Placement } from './placement.ts';
+import { seal } from './seal.ts';
 import { SharedRam } from './shared-ram.ts';
 import type { TableWatch } from './table-watch.ts';
-import { WatchedSpace, WatchedTables } from './watched-tables.ts';
 
 export interface BinderOptions {
   /** `auto` (default), or the only path that may serve. */
@@ -32,8 +35,6 @@ export interface BinderOptions {
   /** Whose endpoints they are: for paths on which hardware walks the guest's own tables. Left out: there are none. */
   readonly target?: Pick<Target, 'stageOf' | 'offered' | 'confine'> & StagedTarget;
 }
-
-const BLOCKED: FirstStage = { kind: 'abort' };
 
 /**
  * Binds the passed-through endpoints of one target to one host: endpoints that share an address space share one path, made
@@ -55,25 +56,15 @@ const BLOCKED: FirstStage = { kind: 'abort' };
  */
 export class Binder implements TargetObserver {
   readonly #host: Host;
-  readonly #memory: GuestMemory;
   readonly #sharedRam: SharedRam;
-  #wish: PathWish;
   readonly #target: BinderOptions['target'];
-  readonly #tables: WatchedTables | null;
-  readonly #residentBlocks: number;
-  /** Made for the first space that is filled on demand. */
-  #pages: PageService | null = null;
   readonly #moved: (endpoint: number) => void;
-  readonly #schedule: (slice: () => void) => void;
-  #scheduled = false;
+  readonly #chooser: Chooser;
+  readonly #asked: AskedSpaces;
+  readonly #backings: Backings;
+  readonly #placement: Placement;
   readonly #bindings = new Map<number, Binding>();
   readonly #groups = new Map<string, DeviceGroup>();
-  readonly #backings = new Map<AddressSpace, Backing>();
-  /** What changed since the last flush, and what that could not finish. */
-  readonly #pending = new Set<Backing>();
-  /** Hardware that walks the guest's tables, each with one of its backings. */
-  readonly #hardware = new Map<GuestHardware, Backing>();
-  #error: HostError | null = null;
 
   /** @throws RangeError for a wish that names no path. */
   constructor(host: Host, memory: GuestMemory, options: BinderOptions = {}) {
@@ -82,20 +73,24 @@ export class Binder implements TargetObserver {
     if (!(memory instanceof GuestMemory)) throw new TypeError('Binder: memory is no GuestMemory');
     checkWish(path);
     requireInteger('Binder', 'residentPages', residentPages, BLOCK_PAGES, 2 ** 32);
-    this.#residentBlocks = Math.floor(residentPages / BLOCK_PAGES);
     this.#host = host;
-    this.#memory = memory;
     this.#sharedRam = new SharedRam(host, memory);
-    this.#wish = path;
     this.#target = target;
-    this.#tables = watch === undefined ? null : new WatchedTables(watch);
     this.#moved = moved;
-    this.#schedule = (slice) => schedule(slice);
+    const tell = (group: DeviceGroup) => this.#tell(group);
+    this.#chooser = new Chooser(path, { host, memory, target, isWatched: watch !== undefined });
+    const residentBlocks = Math.floor(residentPages / BLOCK_PAGES);
+    this.#asked = new AskedSpaces({ host, memory, target, watch, residentBlocks }, (device) => this.#demandOf(device));
+    this.#backings = new Backings(this.#chooser, this.#asked, (slice) => schedule(slice), {
+      tell,
+      blind: (backing) => this.#leaveBlind(backing),
+    });
+    this.#placement = new Placement(this.#backings, this.#chooser, host.capabilities.replace, tell);
   }
 
   /** Of the last attach or flush that failed, when a host call was the reason. */
   get error(): HostError | null {
-    return this.#error;
+    return this.#backings.error;
   }
 
   /**
@@ -114,7 +109,7 @@ export class Binder implements TargetObserver {
     const binding = { endpoint, device, group, release, wanted: space, stage, reached: null };
     group.members.add(binding);
     this.#bindings.set(endpoint, binding);
-    const result = this.#settle(group);
+    const result = this.#placement.settle(group);
     if (result < 0) this.#forget(binding);
     return result;
   }
@@ -126,7 +121,7 @@ export class Binder implements TargetObserver {
     const path = binding.group.backing?.path;
     const result = path?.detach(binding.device) ?? 0;
     if (result < 0) {
-      this.#error = path!.error;
+      this.#backings.error = path!.error;
       return result;
     }
     this.#forget(binding);
@@ -137,7 +132,7 @@ export class Binder implements TargetObserver {
   expel(endpoint: number): HostError | null {
     const binding = this.#bindings.get(endpoint);
     if (binding === undefined || this.remove(endpoint) === 0) return null;
-    const error = this.#error ?? new HostError('detach', errno.EIO, undefined, binding.device.name);
+    const error = this.#backings.error ?? new HostError('detach', errno.EIO, undefined, binding.device.name);
     const closing = binding.device.close();
     this.#forget(binding);
     return closing ?? error;
@@ -148,7 +143,7 @@ export class Binder implements TargetObserver {
     const binding = this.#bindings.get(endpoint);
     if (binding === undefined) return null;
     const reason = binding.group.refusal(binding);
-    if (reason !== null) return { path: 'blocked', refused: [{ path: this.#wish, reason }] };
+    if (reason !== null) return { path: 'blocked', refused: [{ path: this.#chooser.wish, reason }] };
     const { backing, refused } = binding.group;
     if (refused !== null) return { path: 'blocked', refused };
     if (backing === null) return null;
@@ -160,7 +155,7 @@ export class Binder implements TargetObserver {
 
   /** Counters of all paths that live now, with the names of their spaces. */
   counters(): { readonly space: string; readonly path: string; readonly counters: PathCounters }[] {
-    return [...this.#backings.values()].map(({ space, path }) => ({
+    return this.#backings.all.map(({ space, path }) => ({
       space: space.name,
       path: path.name,
       counters: { ...path.counters },
@@ -175,96 +170,44 @@ export class Binder implements TargetObserver {
     if (before === space && sameStage(stageBefore, stage)) return 0;
     binding.wanted = space;
     binding.stage = stage;
-    this.#pages?.forget(endpoint);
-    const result = this.#settle(binding.group);
+    this.#asked.pages?.forget(endpoint);
+    const result = this.#placement.settle(binding.group);
     if (result === 0) return 0;
     if (stage !== null || space?.owner === 'guest' || (space === null && before?.owner === 'guest')) {
-      // A guest that changed its own tables has left the old space for good: better no translation than a stale one.
-      binding.wanted = null;
-      binding.stage = stage && BLOCKED;
-      if (stage === null || this.#settle(binding.group) < 0) this.#block(binding.group, true);
+      // A guest that changed its own tables has left the old space for good.
+      this.#placement.abandon(binding);
     } else binding.wanted = before;
     this.#tell(binding.group);
     return result;
   }
 
   changed(space: AddressSpace, first: number, last: number): void {
-    const backing = this.#backings.get(space);
-    if (backing === undefined) return;
-    backing.path.changed(first, last);
-    this.#pending.add(backing);
+    this.#backings.changed(space, first, last);
   }
 
   invalidated(words: Int32Array): void {
-    for (const [hardware, backing] of this.#hardware) {
-      hardware.invalidated(words);
-      this.#pending.add(backing);
-    }
+    this.#backings.invalidated(words);
   }
 
   answered(endpoint: number, pasid: number, group: number, answer: PageAnswer): void {
-    for (const hardware of this.#hardware.keys()) hardware.answered(endpoint, pasid, group, answer);
-    this.#pages?.answered(endpoint, pasid, group, answer);
+    this.#backings.hardware.answered(endpoint, pasid, group, answer);
+    this.#asked.pages?.answered(endpoint, pasid, group, answer);
   }
 
   /** Tells the target what hardware that walks its guest's tables has said since, and fills what devices have asked for. */
   poll(): void {
-    for (const hardware of [...this.#hardware.keys()]) hardware.poll();
-    this.#pages?.poll();
+    this.#backings.hardware.poll();
+    this.#asked.pages?.poll();
   }
 
   /** File descriptors that are readable when `poll` has something to do; others when paths change. */
   get eventDescriptors(): readonly number[] {
-    const own = this.#pages === null ? [] : [this.#pages.queue.descriptor];
-    return [...[...this.#hardware.keys()].flatMap(({ eventDescriptors }) => eventDescriptors), ...own];
+    const { pages } = this.#asked;
+    return [...this.#backings.hardware.eventDescriptors, ...(pages === null ? [] : [pages.queue.descriptor])];
   }
 
   flush(): number {
-    let result = 0;
-    for (const backing of this.#pending) {
-      const answer = this.#flushOne(backing);
-      if (result === 0) result = answer;
-    }
-    return result;
-  }
-
-  #flushOne(backing: Backing): number {
-    const { path } = backing;
-    const wasBehind = path.pending;
-    const leftOut = path.leftOut.length;
-    const answer = path.flush();
-    if (!path.pending) this.#pending.delete(backing);
-    if (answer < 0) this.#error = path.error;
-    if (path.unfinished) this.#goOn();
-    if (answer < 0 || wasBehind || path.pending || path.leftOut.length !== leftOut) for (const group of backing.groups) this.#tell(group);
-    if (this.#sees(backing)) return answer;
-    for (const group of [...backing.groups]) this.#giveUp(group, this.#refusal(backing));
-    return answer;
-  }
-
-  /** Whether all tables that the path's space was read from are watched; where they are not, those that are tables no more are left. */
-  #sees({ watched, path }: Backing): boolean {
-    if (watched === null || !watched.isBlind) return true;
-    this.#tables?.drop(watched);
-    for (const { first, last } of watched.apertures) path.changed(first, last);
-    path.flush();
-    if (watched.isBlind) this.#error = watched.blindness;
-    return !watched.isBlind;
-  }
-
-  #refusal({ choice, watched }: Backing): Choice['refused'] {
-    return [...choice.refused, { path: choice.path, reason: watched?.blindness.message ?? '' }];
-  }
-
-  /** Where no path can take devices any more, they reach nothing. */
-  #giveUp(group: DeviceGroup, refused: Choice['refused'] | null): void {
-    for (const binding of group.members) {
-      binding.wanted = null;
-      binding.stage = binding.stage && BLOCKED;
-    }
-    this.#block(group, true);
-    group.refused = refused;
-    this.#tell(group);
+    return this.#backings.flush();
   }
 
   /**
@@ -274,45 +217,20 @@ export class Binder implements TargetObserver {
    */
   changePath(wish: PathWish): number {
     checkWish(wish);
-    this.#wish = wish;
+    this.#chooser.wish = wish;
+    const lost = (group: DeviceGroup) => this.#placement.giveUp(group, null);
+    const parts = { backings: this.#backings, chooser: this.#chooser, lost };
     let result = 0;
-    for (const backing of [...this.#backings.values()]) {
-      const answer = this.#exchange(backing);
+    for (const backing of this.#backings.all) {
+      const answer = changePathOf(backing, parts);
       if (result === 0 && backing.space !== NOWHERE) result = answer;
     }
     // Those that reach nothing are kept attached on some paths, and are not on others.
     for (const group of new Set([...this.#bindings.values()].map((binding) => binding.group))) {
       if (group.backing !== null && group.backing.space !== NOWHERE) continue;
-      const answer = this.#settle(group);
+      const answer = this.#placement.settle(group);
       if (result === 0) result = answer;
     }
-    return result;
-  }
-
-  #exchange(before: Backing): number {
-    const [group] = before.groups;
-    const [member] = group.members;
-    const { served, choice } = choose(this.#context(before.space, group, member.stage), this.#wish);
-    if (served === null) return this.#unserved(choice);
-    if (choice.path === before.choice.path) return 0;
-    const after = this.#make(before.space, group, member.stage, served, choice);
-    if (typeof after === 'number') return after;
-    const lost: DeviceGroup[] = [];
-    let result = exchange(before, after, lost);
-    if (result < 0) this.#error = after.path.error;
-    // What cannot see goes back as it came.
-    else if (!this.#sees(after)) {
-      const blindness = this.#error;
-      result = exchange(after, before, lost) || -errno.ENOSPC;
-      this.#error = blindness;
-    }
-    const [stays, goes] = result === 0 ? [after, before] : [before, after];
-    this.#backings.set(stays.space, stays);
-    this.#drop(goes);
-    for (const other of lost) this.#giveUp(other, null);
-    if (stays.path.pending) this.#pending.add(stays);
-    if (stays.path.unfinished) this.#goOn();
-    for (const other of stays.groups) this.#tell(other);
     return result;
   }
 
@@ -324,41 +242,42 @@ export class Binder implements TargetObserver {
   }
 
   #remap(): void {
-    for (const backing of [...this.#backings.values()]) {
+    for (const backing of this.#backings.all) {
       const result = backing.path.remap();
-      if (backing.path.pending) this.#pending.add(backing);
-      if (backing.path.unfinished) this.#goOn();
+      this.#backings.took(backing);
       if (result >= 0) {
         for (const group of backing.groups) this.#tell(group);
         continue;
       }
-      this.#error = backing.path.error;
-      for (const group of [...backing.groups]) this.#giveUp(group, null);
+      this.#backings.error = backing.path.error;
+      for (const group of [...backing.groups]) this.#placement.giveUp(group, null);
     }
   }
 
   /** Says to guest memory what passed-through devices may have written since the last time. */
   noteWrites(): void {
-    for (const { path } of this.#backings.values()) path.noteWrites();
+    for (const { path } of this.#backings.all) path.noteWrites();
   }
 
   /** Blocks every endpoint and frees what the paths hold on the host. Returns what could not be done as it should. */
   close(): HostError[] {
     const errors = [...this.#bindings.keys()].map((endpoint) => this.expel(endpoint)).filter((error) => error !== null);
     this.#sharedRam.close();
-    this.#tables?.close();
-    this.#pages?.close();
+    this.#asked.close();
     return errors;
   }
 
-  /** What a path could not finish in one slice follows by itself. */
-  #goOn(): void {
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    this.#schedule(() => {
-      this.#scheduled = false;
-      this.flush();
-    });
+  #leaveBlind(backing: Backing): void {
+    for (const group of [...backing.groups]) this.#placement.giveUp(group, blindRefusal(backing));
+  }
+
+  #demandOf(device: HostDevice): DemandPlace | null {
+    for (const binding of this.#bindings.values()) {
+      if (binding.device !== device) continue;
+      const space = binding.group.backing?.demand ?? null;
+      return space && { endpoint: binding.endpoint, space };
+    }
+    return null;
   }
 
   #stageOf(endpoint: number): FirstStage | null {
@@ -378,201 +297,8 @@ export class Binder implements TargetObserver {
       return confine(this.#host, device, { target: this.#target, endpoint, group });
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
-      this.#error = error;
+      this.#backings.error = error;
       return -error.errno;
-    }
-  }
-
-  /** Brings a group to where all of it is wanted, and blocks it where there is no such place. Returns 0 or a negative errno. */
-  #settle(group: DeviceGroup): number {
-    const { wanted, stage } = group.agreed ?? { wanted: null, stage: BLOCKED };
-    const space = wanted ?? (stage !== null && this.#keepsAttached(group, stage) ? NOWHERE : null);
-    const result = space === null ? this.#block(group) : this.#move(group, space, stage);
-    if (result === 0) this.#tell(group);
-    return result;
-  }
-
-  /** Whether the fastest path takes a device that reaches no space, or has tables of the guest's for PASIDs only. */
-  #keepsAttached(group: DeviceGroup, stage: FirstStage): boolean {
-    if (this.#target?.stageOf === undefined || group.members.size === 0) return false;
-    return choose(this.#context(NOWHERE, group, stage), this.#wish).served !== null;
-  }
-
-  #context(space: AddressSpace, group: DeviceGroup, stage: FirstStage | null): PathContext {
-    const [{ device }] = group.members;
-    const staged = this.#target === undefined ? {} : { target: this.#target };
-    return { space, memory: this.#memory, host: this.#host, device, stage, isWatched: this.#tables !== null, ...staged };
-  }
-
-  /** `anyhow`: there is no staying, so what cannot be detached is closed. */
-  #block(group: DeviceGroup, anyhow = false): number {
-    const { backing } = group;
-    for (const { device } of group.members) {
-      const result = backing?.path.detach(device) ?? 0;
-      if (result === 0) continue;
-      this.#error = backing!.path.error;
-      if (anyhow || result === -errno.ENODEV) {
-        seal(device);
-        backing!.path.moved(device);
-      } else {
-        this.#return(group, backing);
-        return result;
-      }
-    }
-    sealAll([...group.members].map(({ device }) => device));
-    this.#leave(group);
-    return 0;
-  }
-
-  #move(group: DeviceGroup, space: AddressSpace, stage: FirstStage | null): number {
-    const after = this.#backings.get(space) ?? this.#back(space, group, stage);
-    if (typeof after === 'number') return after;
-    const before = group.backing;
-    // A container lets a group in once all of it has left the one before.
-    const together = before !== null && before !== after && group.members.size > 1 && !this.#host.capabilities.replace;
-    let result = 0;
-    let failed = after.path;
-    for (const { device } of together ? group.members : []) {
-      if (result === 0) result = before!.path.detach(device);
-      if (result < 0) failed = before!.path;
-    }
-    for (const { device, endpoint } of group.members) {
-      if (result === 0) result = after.path.attach(device, { endpoint, stage });
-    }
-    const isBlind = result === 0 && !this.#sees(after);
-    if (isBlind) result = -errno.ENOSPC;
-    if (result < 0) {
-      this.#error = isBlind ? this.#error : failed.error;
-      if (isBlind) group.refused = this.#refusal(after);
-      if (before !== after) {
-        for (const { device } of group.members) after.path.moved(device);
-        this.#return(group, before);
-      }
-      this.#releaseUnused(after);
-      return result;
-    }
-    // Blocked in the place of what was refused, it is still that.
-    if (space !== NOWHERE) group.refused = null;
-    for (const member of group.members) member.reached = stage;
-    if (before !== after) {
-      for (const { device } of group.members) before?.path.moved(device);
-      this.#leave(group);
-      group.backing = after;
-      after.groups.add(group);
-    }
-    if (after.path.pending) this.#pending.add(after);
-    if (after.path.unfinished) this.#goOn();
-    return 0;
-  }
-
-  /** Devices may have left for a moment: they go back, or, when the host does not let them, are blocked. */
-  #return(group: DeviceGroup, to: Backing | null): void {
-    let result = 0;
-    for (const { device, endpoint, reached } of group.members) {
-      to?.path.moved(device);
-      if (to !== null && result === 0) result = to.path.attach(device, { endpoint, stage: reached });
-      else result = -errno.ENODEV;
-    }
-    if (result === 0) return;
-    const devices = [...group.members].map(({ device }) => device);
-    for (const device of devices) to?.path.moved(device);
-    sealAll(devices);
-    this.#leave(group);
-  }
-
-  #back(space: AddressSpace, group: DeviceGroup, stage: FirstStage | null): Backing | number {
-    const { served, choice } = choose(this.#context(space, group, stage), this.#wish);
-    if (served === null) {
-      group.refused = choice.refused;
-      return this.#unserved(choice);
-    }
-    const backing = this.#make(space, group, stage, served, choice);
-    if (typeof backing !== 'number') this.#backings.set(space, backing);
-    return backing;
-  }
-
-  #unserved({ refused }: Choice): number {
-    const reasons = refused.map(({ path, reason }) => `${path}: ${reason}`).join('; ');
-    this.#error = new HostError('attach', errno.EOPNOTSUPP, undefined, reasons);
-    return -errno.EOPNOTSUPP;
-  }
-
-  #make(space: AddressSpace, group: DeviceGroup, stage: FirstStage | null, served: Candidate, choice: Choice): Backing | number {
-    const context = this.#context(space, group, stage);
-    try {
-      const watched = served.hearing === 'watched' && this.#tables !== null ? new WatchedSpace(space, this.#tables) : null;
-      const demand = served.hearing === 'on demand' ? new DemandSpace(space, this.#memory, this.#residentBlocks) : null;
-      const requests = demand === null ? {} : { pageRequests: this.#pageService().queue };
-      const path = served.kind.create({ ...context, ...requests, space: watched ?? demand ?? space });
-      const backing: Backing = { space, path, choice, watched, demand, groups: new Set<DeviceGroup>() };
-      const follower = watched ?? demand;
-      if (follower !== null) follower.path = this.#following(backing);
-      const { guestHardware } = backing.path;
-      if (guestHardware !== undefined && !this.#hardware.has(guestHardware)) this.#hardware.set(guestHardware, backing);
-      return backing;
-    } catch (error) {
-      if (!(error instanceof HostError)) throw error;
-      this.#error = error;
-      return -error.errno;
-    }
-  }
-
-  /** @throws HostError */
-  #pageService(): PageService {
-    this.#pages ??= new PageService(this.#host.pageRequests!.createQueue(), this.#target ?? {}, (device) => this.#demandOf(device));
-    return this.#pages;
-  }
-
-  #demandOf(device: HostDevice): DemandPlace | null {
-    for (const binding of this.#bindings.values()) {
-      if (binding.device !== device) continue;
-      const space = binding.group.backing?.demand ?? null;
-      return space && { endpoint: binding.endpoint, space };
-    }
-    return null;
-  }
-
-  /** What was told is carried out at once: whoever made the store, or waits for the page, goes on when the hardware agrees. */
-  #following(backing: Backing): SpaceFollower {
-    return {
-      changed: (first, last) => {
-        backing.path.changed(first, last);
-        this.#pending.add(backing);
-      },
-      settle: () => this.#flushOne(backing) === 0 && !backing.path.pending,
-    };
-  }
-
-  #leave(group: DeviceGroup): void {
-    const { backing } = group;
-    group.backing = null;
-    if (backing === null) return;
-    backing.groups.delete(group);
-    this.#releaseUnused(backing);
-  }
-
-  #releaseUnused(backing: Backing): void {
-    if (backing.groups.size > 0) return;
-    this.#backings.delete(backing.space);
-    this.#drop(backing);
-  }
-
-  #drop(backing: Backing): void {
-    this.#pending.delete(backing);
-    this.#unlist(backing);
-    if (backing.watched !== null) this.#tables?.drop(backing.watched);
-    backing.path.close();
-  }
-
-  #unlist(backing: Backing): void {
-    const { guestHardware } = backing.path;
-    if (guestHardware === undefined || this.#hardware.get(guestHardware) !== backing) return;
-    this.#hardware.delete(guestHardware);
-    for (const other of this.#backings.values()) {
-      if (other.path.guestHardware !== guestHardware) continue;
-      this.#hardware.set(guestHardware, other);
-      if (other.path.pending) this.#pending.add(other);
-      return;
     }
   }
 
@@ -580,14 +306,14 @@ export class Binder implements TargetObserver {
   #forget(binding: Binding): void {
     const { group, device } = binding;
     this.#bindings.delete(binding.endpoint);
-    this.#pages?.forget(binding.endpoint);
+    this.#asked.pages?.forget(binding.endpoint);
     group.members.delete(binding);
     group.backing?.path.moved(device);
     seal(device);
     binding.release();
-    if (group.members.size > 0) this.#settle(group);
+    if (group.members.size > 0) this.#placement.settle(group);
     else {
-      this.#leave(group);
+      this.#placement.leave(group);
       this.#groupLeft(group);
     }
   }

@@ -1,11 +1,47 @@
+import { errno } from '../host/errno.ts';
+import type { Backings } from './backings.ts';
+import type { Chooser } from './chooser.ts';
 import type { Backing, DeviceGroup } from './device-group.ts';
+
+/** What changing a path takes; `lost` hears of groups that the host let neither on nor back. */
+export interface ExchangeParts {
+  readonly backings: Backings;
+  readonly chooser: Chooser;
+  readonly lost: (group: DeviceGroup) => void;
+}
+
+/**
+ * Moves the devices of a backing to the path that its space has by the wish of now. Returns 0, or a negative errno: then it stays where it was.
+ */
+export function changePathOf(before: Backing, { backings, chooser, lost }: ExchangeParts): number {
+  const [group] = before.groups;
+  const [{ stage }] = group.members;
+  const { served, choice } = chooser.choose(before.space, group, stage);
+  if (served === null) return backings.unserved(choice);
+  if (choice.path === before.choice.path) return 0;
+  const after = backings.make(before.space, group, stage, served, choice);
+  if (typeof after === 'number') return after;
+  const losses: DeviceGroup[] = [];
+  let result = exchange(before, after, losses);
+  if (result < 0) backings.error = after.path.error;
+  // What cannot see goes back as it came.
+  else if (!backings.sees(after)) {
+    const blindness = backings.error;
+    result = exchange(after, before, losses) || -errno.ENOSPC;
+    backings.error = blindness;
+  }
+  if (result === 0) backings.decide(after, before);
+  else backings.decide(before, after);
+  for (const other of losses) lost(other);
+  return result;
+}
 
 /**
  * Moves the devices of one backing to another of the same space, which has all mappings already: each is attached to the new one in the place of the old
  * (capability `replace`), so none is ever without a translation, or with a stale one. Returns 0 or a negative errno: then all are back where
  * they were, but for the groups in `lost`, which the host let neither on nor back.
  */
-export function exchange(before: Backing, after: Backing, lost: DeviceGroup[]): number {
+function exchange(before: Backing, after: Backing, lost: DeviceGroup[]): number {
   for (const group of before.groups) {
     for (const { device, endpoint, stage } of group.members) {
       const result = after.path.attach(device, { endpoint, stage });
