@@ -34,7 +34,8 @@ class RecordedRegisterUnit implements RecordedTarget {
   readonly peerHostCalls = 0;
   readonly #memory: GuestMemory;
   readonly #message: Message;
-  readonly #passedThrough: readonly number[];
+  readonly #endpoints: readonly number[];
+  readonly #announced: boolean;
   readonly #sent: bigint[] = [];
 
   constructor(machine: RecordedLine, memory: GuestMemory, make: (send: Send) => MadeUnit) {
@@ -44,11 +45,13 @@ class RecordedRegisterUnit implements RecordedTarget {
     this.#memory = memory;
     const endpoints = machine.u64List('endpoints').map(Number);
     for (const endpoint of endpoints) guarded(machine, () => unit.addEndpoint(endpoint));
-    this.#passedThrough = announced ? endpoints : [];
+    this.#endpoints = endpoints;
+    this.#announced = announced;
   }
 
   start(context: ReplayContext): void {
-    for (const endpoint of this.#passedThrough) context.passThrough(endpoint);
+    // Hardware that walks the guest's tables itself needs no announcements.
+    if (this.#announced || context.path.startsWith('nested')) for (const endpoint of this.#endpoints) context.passThrough(endpoint);
   }
 
   replay(line: RecordedLine, context: ReplayContext): void {

@@ -26,6 +26,8 @@ export function guarded<T>(line: RecordedLine, make: () => T): T {
 /** What a target's replayer is given once the machine stands. */
 export interface ReplayContext {
   readonly machine: Machine;
+  /** The path that was asked for; `auto`: none by name. */
+  readonly path: string;
   readonly answers: Tally;
   readonly dma: DmaCheck;
   /** Passes the next of the rig's devices through as an endpoint that the target knows; without one left, its DMA is software only. */

@@ -86,6 +86,7 @@ class Run {
     const engines = new Map<number, DmaEngine>();
     this.#context = {
       machine: this.#machine,
+      path: wish.path,
       answers: new Tally(),
       dma: new DmaCheck(this.#recorded.target, memory, engines, rig.stride),
       passThrough: (endpoint) => {
