@@ -1,5 +1,6 @@
 import { RAM_BYTES } from './table-programs.ts';
 import type { Side } from './vtd-machine.ts';
+import type { Found } from './vtd-pointers.ts';
 
 /** One step on both sides, and what led to it. */
 export interface Observation {
@@ -10,6 +11,10 @@ export interface Observation {
   readonly words: readonly bigint[];
   /** Legacy: the context entry; else context entry, directory entry, and the first three words of the PASID entry. */
   readonly entries: readonly bigint[];
+  /** What the unit finds, before the step. */
+  readonly found: Found;
+  /** The address, of steps that access one. */
+  readonly iova: bigint | null;
   /** The data is where ours says; true where ours says nothing. */
   readonly landed: boolean;
   readonly mode: string;
@@ -40,6 +45,15 @@ const LEGACY_REASONS: Readonly<Record<number, readonly number[]>> = {
   14: [0x87],
 };
 
+/** Types of PASID table entries (9.6) that QEMU has not, by what its options give it. */
+const LACKED: Readonly<Record<string, readonly bigint[]>> = { 'second stage': [1n, 3n], 'first stage': [2n, 3n] };
+
+/** Bits of table entries (9.7, 9.8). */
+const SNP = 1n << 11n;
+const TM = 1n << 62n;
+const W = 2n;
+const USER_AND_WRITABLE = 6n;
+
 const DIFFERENCES: readonly Difference[] = [
   {
     section: 'Table 30, SRT, SCT, SSS, SGN.5 to SGN.8',
@@ -50,13 +64,18 @@ const DIFFERENCES: readonly Difference[] = [
   {
     section: 'Table 30, SPT.2',
     what: 'QEMU looks at the type of a PASID table entry that is not present',
-    explains: ({ ours, theirs, mode }) => mode !== 'legacy' && reasonOf(ours) === 0x59 && reasonOf(theirs) === 0x5b,
+    explains: ({ ours, theirs, found, mode }) =>
+      mode !== 'legacy' && (found.pasidEntry & 1n) === 0n && reasonOf(ours) === 0x59 && reasonOf(theirs) === 0x5b,
   },
   {
     section: '7.1.1',
     what: 'QEMU does not see FPD of a PASID table entry that it refuses',
-    explains: ({ ours, theirs, mode }) =>
-      mode !== 'legacy' && !ours.done && ours.fault === null && [0x59, 0x5a, 0x5b].includes(reasonOf(theirs)),
+    explains: ({ ours, theirs, found, mode }) =>
+      mode !== 'legacy' &&
+      (found.pasidEntry & 2n) !== 0n &&
+      !ours.done &&
+      ours.fault === null &&
+      [0x59, 0x5a, 0x5b].includes(reasonOf(theirs)),
   },
   {
     section: '6.5.2.9',
@@ -79,38 +98,66 @@ const DIFFERENCES: readonly Difference[] = [
   {
     section: '9.6, PGTT',
     what: 'QEMU has no nested translation, and one stage only',
-    explains: ({ theirs, entries, mode }) =>
-      mode !== 'legacy' && [1n, 2n, 3n].includes((entries[2] >> 6n) & 7n) && reasonOf(theirs) === 0x5b,
+    explains: ({ theirs, found, mode }) => LACKED[mode]?.includes((found.pasidEntry >> 6n) & 7n) === true && reasonOf(theirs) === 0x5b,
   },
   {
-    section: '9.8, SNP and order of checks',
-    what: 'QEMU has no snoop control, so SNP is reserved; an entry with a reserved bit that grants too little gets the other reason',
-    explains: ({ ours, theirs, mode }) =>
-      mode === 'second stage' &&
-      ((reasonOf(theirs) === 0xc && [0, 0x78, 0x79, 0x85].includes(reasonOf(ours))) || (reasonOf(theirs) === 5 && reasonOf(ours) === 0x7a)),
+    section: '9.8, SNP',
+    what: 'QEMU has no snoop control, so SNP is reserved, and takes bit 62 for TM of earlier revisions, reserved without device-TLBs',
+    explains: ({ theirs, found, mode }) =>
+      mode !== 'first stage' && reasonOf(theirs) === 0xc && found.walked.some((entry) => (entry & (SNP | TM)) !== 0n),
+  },
+  {
+    section: '9.8, order of checks',
+    what: 'an entry with a reserved bit that grants no writing: QEMU gives the lack of permission, ours the bit',
+    explains: ({ ours, theirs, found, mode }) =>
+      mode !== 'first stage' &&
+      reasonOf(theirs) === 5 &&
+      reasonOf(ours) === (mode === 'legacy' ? 0xc : 0x7a) &&
+      found.walked.some((entry) => (entry & W) === 0n),
+  },
+  {
+    section: 'Table 30, SCT.3, and 9.4',
+    what: 'QEMU does not look at PRE of context entries, which is reserved without page requests',
+    explains: ({ ours, theirs, found, mode }) =>
+      mode !== 'legacy' && (found.context & 0x10n) !== 0n && reasonOf(ours) === 0x42 && reasonOf(theirs) !== 0x42,
   },
   {
     section: '3.6.1',
     what: 'QEMU checks rights at each first-stage entry, before those below are looked at',
-    explains: ({ ours, theirs, mode }) =>
-      mode === 'first stage' && [0x81, 0x85].includes(reasonOf(theirs)) && [0x70, 0x71, 0x72, 0x81].includes(reasonOf(ours)),
+    explains: ({ ours, theirs, found, mode }) =>
+      mode === 'first stage' &&
+      found.walked.some((entry) => (entry & 1n) !== 0n && (entry & USER_AND_WRITABLE) !== USER_AND_WRITABLE) &&
+      [0x81, 0x85].includes(reasonOf(theirs)) &&
+      [0x70, 0x71, 0x72, 0x81].includes(reasonOf(ours)),
   },
   {
     section: 'Table 30, LGN.1.3, SGN.4.2',
     what: 'QEMU passes an address above HAW through',
-    explains: ({ ours, theirs }) => (reasonOf(ours) === 4 || reasonOf(ours) === 0x83) && theirs.fault === null,
+    explains: ({ ours, theirs, iova, found, mode }) =>
+      iova !== null &&
+      iova >> 48n !== 0n &&
+      passesThrough(mode, found) &&
+      reasonOf(ours) === (mode === 'legacy' ? 4 : 0x83) &&
+      theirs.fault === null,
   },
   {
     section: 'Table 30, SPD.3',
     what: 'QEMU looks at no reserved bits of PASID directory entries',
-    explains: ({ ours, theirs, mode }) => mode !== 'legacy' && reasonOf(ours) === 0x52 && reasonOf(theirs) !== 0x52,
+    explains: ({ ours, theirs, found, mode }) =>
+      mode !== 'legacy' && (found.directory & 0xffff_0000_0000_0ffcn) !== 0n && reasonOf(ours) === 0x52 && reasonOf(theirs) !== 0x52,
   },
   {
     section: 'Table 30, SPT.3, and 9.6',
     what: 'QEMU looks at few reserved bits of PASID table entries',
-    explains: ({ ours, theirs, mode }) => mode !== 'legacy' && reasonOf(ours) === 0x5a && reasonOf(theirs) !== 0x5a,
+    explains: ({ ours, theirs, found, mode }) =>
+      mode !== 'legacy' && (found.pasidEntry & 0xffff_0000_0000_0c20n) !== 0n && reasonOf(ours) === 0x5a && reasonOf(theirs) !== 0x5a,
   },
 ];
+
+/** TT 10b (9.3), PGTT 100b (9.6). */
+function passesThrough(mode: string, { context, pasidEntry }: Found): boolean {
+  return mode === 'legacy' ? ((context >> 2n) & 3n) === 2n : ((pasidEntry >> 6n) & 7n) === 4n;
+}
 
 /** An address of 32 bits in the RAM of the machine. */
 function inRam(address: bigint): boolean {

@@ -5,6 +5,7 @@ import { Random } from './random.ts';
 import { DATA } from './table-programs.ts';
 import { type Observation, vtdDifference } from './vtd-device-differences.ts';
 import { Page, VtdPeers } from './vtd-machine.ts';
+import { found } from './vtd-pointers.ts';
 
 /*
  * VT-d against QEMU's intel-iommu: random context and PASID entries, tables, invalidation descriptors, and writes of a device, each
@@ -132,7 +133,9 @@ test.each<[Mode, string, VtdIommuOptions]>([
       let what = 'entries';
       let words: bigint[] = [];
       let landed = true;
+      let iova: bigint | null = null;
       let sides: Pick<Observation, 'ours' | 'theirs'>;
+      let before = found(peers.memory, mode, null);
       if (random.chance(15)) {
         entries = setEntries(peers, random, mode);
         peers.forget();
@@ -146,12 +149,13 @@ test.each<[Mode, string, VtdIommuOptions]>([
         peers.forget();
         descriptors++;
       } else {
-        const iova = random.pick(iovas);
+        iova = random.pick(iovas);
+        before = found(peers.memory, mode, iova);
         ({ landed, ...sides } = await peers.dma(iova));
         what = `write to 0x${iova.toString(16)}`;
         accesses++;
       }
-      const observation: Observation = { ...sides, what, words, entries, landed, mode };
+      const observation: Observation = { ...sides, what, words, entries, found: before, iova, landed, mode };
       const known = vtdDifference(observation);
       if (known === null)
         wrong.push(
