@@ -38,6 +38,8 @@ export class CommandQueue {
   readonly #checks: CommandChecks;
   readonly #words = new Int32Array(COMMAND_BYTES / 4);
   #isRunning = false;
+  /** The command that was carried out last asks for an interrupt. */
+  #isSynchronized = false;
 
   constructor(parts: Parts, options: Smmuv3Options) {
     this.#parts = parts;
@@ -69,6 +71,7 @@ export class CommandQueue {
       }
       read = (read + 1) & mask;
       words[CONS] = read;
+      if (this.#isSynchronized) this.#signal();
     }
     // The index is where the guest sees how far its commands are.
     spaces.flush();
@@ -130,7 +133,13 @@ export class CommandQueue {
   /** 4.7.3: what came before is done, on the hardware too. */
   #synchronize(words: Int32Array): void {
     this.#parts.spaces.flush();
-    if (get(words, SYNC.CS) !== SIGNAL.irq) return;
+    this.#isSynchronized = get(words, SYNC.CS) === SIGNAL.irq;
+  }
+
+  /** 3.18: whoever hears the interrupt sees that the command has been consumed. */
+  #signal(): void {
+    const words = this.#words;
+    this.#isSynchronized = false;
     this.#parts.interrupts.synchronized(getWide(words, SYNC.MSI_ADDRESS) * 4, get(words, SYNC.MSI_DATA));
   }
 
