@@ -9,9 +9,19 @@ export {
   type RemappingUnit,
   type ReservedMemory,
 } from './firmware/acpi/dmar.ts';
+export {
+  type IdRange,
+  type IortDescription,
+  type ItsGroup,
+  iortTable,
+  type ReservedMemory as IortReservedMemory,
+  type RootComplex,
+  type Smmuv3Node,
+} from './firmware/acpi/iort.ts';
 export type { TableMaker } from './firmware/acpi/table.ts';
 export { type ViotDescription, type ViotEndpoints, type ViotIommu, viotTable } from './firmware/acpi/viot.ts';
 export { DeviceNode, type PropertyValue, readDeviceTree, writeDeviceTree } from './firmware/device-tree/device-tree.ts';
+export { mapStreams, type Smmuv3Description, type StreamRange, smmuv3Node } from './firmware/device-tree/smmuv3.ts';
 export { HypercallDispatcher, type HypercallHandler } from './hypercalls.ts';
 export { type DirtyPages, Machine, type MachineParts, type MachineTotals, type SavedMachine } from './machine.ts';
 export type { EndpointState, MachineState, StateListener } from './machine-state.ts';

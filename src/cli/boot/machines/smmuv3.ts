@@ -3,8 +3,9 @@ import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Smmuv3 } from '../../../target/smmuv3/index.ts';
-import { DeviceNode, readDeviceTree, writeDeviceTree } from '../../../vmm/firmware/device-tree/device-tree.ts';
-import { type RegisterCounts, SMMU_REGISTER_BYTES, smmuFunction, smmuRegisters } from '../../../vmm/units/index.ts';
+import { type DeviceNode, readDeviceTree, writeDeviceTree } from '../../../vmm/firmware/device-tree/device-tree.ts';
+import { mapStreams, smmuv3Node } from '../../../vmm/firmware/device-tree/smmuv3.ts';
+import { type RegisterCounts, smmuFunction, smmuRegisters } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
 import { DISK, ENGINE, GUEST_MODULES, type GuestChoices, type GuestRecipe, RAM_BYTES, type RunFiles, ramArguments } from '../recipe.ts';
 
@@ -135,18 +136,9 @@ function describe(tree: DeviceNode, choices: GuestChoices, initrdBytes: number):
   const phandles = [...tree.all()].filter((node) => node.properties.has('phandle')).map((node) => node.cells('phandle')[0]!);
   const phandle = Math.max(...phandles) + 1;
   const its = [...tree.all()].find((node) => node.name.startsWith('its@') || node.name.startsWith('msi-controller@'))!;
-  tree.add(
-    new DeviceNode(`iommu@${REGISTERS.toString(16)}`)
-      .set('compatible', 'arm,smmu-v3')
-      .set('reg', [0, REGISTERS, 0, SMMU_REGISTER_BYTES])
-      .set('interrupts', EVENT_WIRE)
-      .set('interrupt-names', 'eventq')
-      .set('dma-coherent', [])
-      .set('#iommu-cells', [1])
-      .set('phandle', [phandle]),
-  );
+  tree.add(smmuv3Node({ registers: BigInt(REGISTERS), phandle, event: EVENT_WIRE }));
   const bus = tree.find('pcie');
-  bus.set('iommu-map', [DISK, phandle, DISK, ENGINE - DISK + 1]);
+  mapStreams(bus, phandle, [{ first: DISK, count: ENGINE - DISK + 1, output: DISK }]);
   // Writes of a vfio-user device reach the ITS as those of device 0.
   bus.set('msi-map', [DISK, its.cells('phandle')[0]!, 0, 1]);
   // An entry: PCI address in three cells, the processor's in two, size in two. The second byte of the first cell says which space.

@@ -1,0 +1,51 @@
+import { expect, test } from 'vitest';
+import { DeviceNode, readDeviceTree, writeDeviceTree } from '../../../../src/vmm/firmware/device-tree/device-tree.ts';
+import { mapStreams, type Smmuv3Description, smmuv3Node } from '../../../../src/vmm/firmware/device-tree/smmuv3.ts';
+
+/* Linux's binding arm,smmu-v3, and iommu-map of pci-iommu. */
+
+const registers = 0x9_0905_0000n;
+const texts = (node: DeviceNode, name: string) => new TextDecoder().decode(node.properties.get(name)).split('\0').slice(0, -1);
+
+test('registers, wires by name, messages; read back from a blob', () => {
+  const wires = { event: [0, 74, 1], pri: [0, 75, 1], sync: [0, 76, 1], gerror: [0, 77, 1] };
+  const tree = new DeviceNode('').add(smmuv3Node({ registers, phandle: 7, ...wires, messages: { its: 3, device: 0x1_0000 } }));
+  const node = readDeviceTree(writeDeviceTree(tree)).find('iommu@909050000');
+  expect(texts(node, 'compatible')).toEqual(['arm,smmu-v3']);
+  expect(['reg', '#iommu-cells', 'phandle', 'msi-parent'].map((name) => node.cells(name))).toEqual([
+    [9, 0x905_0000, 0, 0x2_0000],
+    [1],
+    [7],
+    [3, 0x1_0000],
+  ]);
+  expect(texts(node, 'interrupt-names')).toEqual(['eventq', 'gerror', 'priq', 'cmdq-sync']);
+  expect(node.cells('interrupts')).toEqual([0, 74, 1, 0, 77, 1, 0, 75, 1, 0, 76, 1]);
+  expect(node.properties.get('dma-coherent')).toHaveLength(0);
+});
+
+test('what it has not is not there', () => {
+  const node = smmuv3Node({ registers, phandle: 7, event: [0, 74, 1], coherent: false });
+  expect(texts(node, 'interrupt-names')).toEqual(['eventq']);
+  expect([...node.properties.keys()]).toEqual(['compatible', 'reg', '#iommu-cells', 'phandle', 'interrupts', 'interrupt-names']);
+  expect(smmuv3Node({ registers, phandle: 7 }).properties.has('interrupts')).toBe(false);
+});
+
+test('a bus says which of its requester IDs are which streams', () => {
+  const ranges = [
+    { first: 0, count: 0x100, output: 0x1000 },
+    { first: 0x200, count: 8, output: 0 },
+  ];
+  expect(mapStreams(new DeviceNode('pcie'), 7, ranges).cells('iommu-map')).toEqual([0, 7, 0x1000, 0x100, 0x200, 7, 0, 8]);
+});
+
+test.each<[string, Partial<Smmuv3Description>, ErrorConstructor]>([
+  ['not aligned to 64 KiB', { registers: 0x1000n }, RangeError],
+  ['registers', { registers: 5 as unknown as bigint }, TypeError],
+  ['phandle', { phandle: 2 ** 32 }, RangeError],
+  ['eventq', { event: [-1] }, RangeError],
+  ['messages.device', { messages: { its: 1, device: 0.5 } }, RangeError],
+])('refused: %s', (what, change, error) => {
+  const make = () => smmuv3Node({ registers, phandle: 7, ...change });
+  expect(make).toThrow(error);
+  expect(make).toThrow(what);
+});
