@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { EXECUTE, READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
+import { EXECUTE, PRIVILEGED, READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
 import { targetFault } from '../../../src/target/fault-codes.ts';
 import { get, getWide, put } from '../../../src/target/fields.ts';
 import { EVENT, FAULT_ABORT, type PageRequest, PRG_RESPONSE } from '../../../src/target/smmuv3/index.ts';
@@ -50,6 +50,41 @@ describe('ATS translation requests, 3.9.1.2', () => {
     const { guest } = nested({ EATS: 2 });
     expect(ask(guest, READ)).toEqual({ status: 'unsupported-request' });
     expect(guest.numbers()).toEqual([EVENT.F_BAD_ATS_TREQ]);
+  });
+
+  test('reading is implied, and without a PASID a request is for data, unprivileged (13.7)', () => {
+    const { guest, first, second } = nested({ S1CDMAX: 2, S1DSS: 2 });
+    guest.setContext(1, contextOf(9, first));
+    second.table.unmap(0x1000, 1);
+    second.table.map(0x1000, 0x90, 1, READ_WRITE | EXECUTE);
+    const permission = (access: number, pasid = -1) => {
+      const answer = ask(guest, access, IOVA, pasid);
+      return answer.status === 'success' ? answer.permission : -1;
+    };
+    expect([permission(WRITE), permission(EXECUTE), permission(0)]).toEqual([READ_WRITE, READ, READ]);
+    expect([permission(WRITE, 1), permission(EXECUTE, 1)]).toEqual([READ_WRITE, READ | EXECUTE]);
+  });
+
+  test('where stage 1 grants nothing, no fault of stage 2 is seen', () => {
+    const { guest, first } = nested();
+    // Behind stage 1 there is an address whose stage 2 table is not in memory.
+    const { root, table } = guest.table({ stage: 2, inputBits: 32 });
+    table.map(0, 0, 512, 7);
+    guest.store(root * 4096 + 8, (1n << 40n) | 3n);
+    guest.setStream(STREAM, {
+      ...STAGE_1,
+      ...stage2Of(3, { root, table, config: { ...first.config, stage: 2, inputBits: 32, root: 0n } }),
+      CONFIG: CONFIG.nested,
+      EATS: 1,
+    });
+    guest.command(cfgiSte(STREAM));
+    first.table.map(6, 0x4_1000, 1, READ_WRITE);
+    expect(ask(guest, READ, 0x6000n)).toEqual({ status: 'completer-abort' });
+    // AP[1] 0: the privileged alone.
+    const pages = Array.from({ length: 64 * 512 }, (_, i) => 0x1_0000 + 8 * i);
+    const at = pages.find((entry) => (guest.load(entry) & 0xffff_f003n) === 0x4100_0003n) as number;
+    guest.store(at, guest.load(at) & ~(1n << 6n));
+    expect(ask(guest, READ, 0x6000n)).toMatchObject({ status: 'success', permission: 0 });
   });
 
   test('a request that is to write marks the page dirty', () => {
@@ -116,8 +151,11 @@ describe('translated requests, 3.9.1.3', () => {
   test('split-stage ATS: stage 2 translates, and its faults are recorded', () => {
     const { guest } = nested({ EATS: 2 }, CHECKED);
     expect([use(guest, 0x100_0008), guest.smmu.translated[0]]).toEqual([12, 0x9_0008]);
-    expect(use(guest, 0x2000_0000)).toBe(targetFault('smmuv3', EVENT.F_TRANSLATION));
-    expect(guest.events().map((words) => [get(words, RECORD.NUMBER), get(words, RECORD.S2)])).toEqual([[EVENT.F_TRANSLATION, 1]]);
+    // PASIDTT 0: whatever it says, it is for data, unprivileged.
+    expect(use(guest, 0x100_0008, EXECUTE | PRIVILEGED)).toBe(12);
+    expect(use(guest, 0x2000_0000, EXECUTE | PRIVILEGED)).toBe(targetFault('smmuv3', EVENT.F_TRANSLATION));
+    const fields = [RECORD.NUMBER, RECORD.S2, RECORD.IND, RECORD.PNU, RECORD.RNW];
+    expect(guest.events().map((words) => fields.map((field) => get(words, field)))).toEqual([[EVENT.F_TRANSLATION, 1, 0, 0, 1]]);
   });
 });
 
@@ -196,6 +234,14 @@ describe('page requests, chapter 8', () => {
     guest.write(PAGE_1 + REG.PRIQ_CONS, prod);
     guest.smmu.pageRequest(request);
     expect(taken(guest)).toHaveLength(1);
+  });
+
+  test('overflow without substreams: no answer has a PASID', () => {
+    const guest = new Guest({ features: { SSIDSIZE: 0 } }).start(ON);
+    guest.setStream(STREAM, { CONFIG: CONFIG.bypass, PPAR: 1 });
+    for (let i = 0; i < 256; i++) guest.smmu.pageRequest({ ...request, last: false });
+    guest.smmu.pageRequest({ ...request, pasid: 5 });
+    expect(guest.responses).toEqual([{ stream: STREAM, pasid: null, group: 0x155, response: PRG_RESPONSE.success }]);
   });
 
   test('PRIQ_IRQ_CFG2.LO: an interrupt at the last of a group alone; a queue outside memory is PRIQ_ABT_ERR', () => {

@@ -75,8 +75,9 @@ export class PageRequests {
   /** 8.1: success, with the PASID if IDR3.PPS or STE.PPAR says so; failure where the entry cannot be asked. */
   #respondToLost(request: PageRequest): void {
     const { registers, configurations, refusals } = this.#parts;
-    if (request.pasid === null || registers.features.PPS === 1) {
-      this.#respond(request, request.pasid, PRG_RESPONSE.success);
+    const { PPS, SSIDSIZE } = registers.features;
+    if (request.pasid === null || PPS === 1 || SSIDSIZE === 0) {
+      this.#respond(request, SSIDSIZE === 0 ? null : request.pasid, PRG_RESPONSE.success);
       return;
     }
     const entry = configurations.entry(request.stream);

@@ -34,8 +34,11 @@ export class Ats {
   }
 
   /** 3.9.1.2. `access`: READ, WRITE unless the device wants to read alone (NW), EXECUTE, PRIVILEGED. */
-  request(request: Request): TranslationCompletion {
-    const { stream, substream, access } = request;
+  request(asked: Request): TranslationCompletion {
+    const { stream, substream } = asked;
+    // 13.7: reading is implied, and without a PASID a request is unprivileged, for data.
+    const access = READ | (substream < 0 ? asked.access & WRITE : asked.access);
+    const request = { ...asked, access };
     const { configurations } = this.#translator;
     if (this.#registers.features.ATS === 0) return UNSUPPORTED;
     if (!this.#registers.isOn) return this.#forbid(request);
@@ -56,12 +59,15 @@ export class Ats {
   #walk(route: Route, request: Request, wish: number, answered: number): TranslationCompletion {
     const { hi, lo } = request;
     const { walks } = this.#translator;
+    // What stage 1 grants nothing of is not translated at stage 2, whose faults nobody sees.
+    if (route.context !== null) {
+      if (walks.walk(route, hi, lo, wish & PRIVILEGED, STAGE_1) < 0) return this.#refuse(walks.fault, request);
+      if (grantedOf(walks.out[OUT_PERMISSION], wish) === 0) return NO_ACCESS;
+    }
     // What is granted, not whether all that was asked for is (3.9.1.2, F_PERMISSION).
     let lg2 = walks.walk(route, hi, lo, wish & PRIVILEGED);
     if (lg2 < 0) return this.#refuse(walks.fault, request);
-    const granted = walks.out[OUT_PERMISSION] & wish & RWX;
-    // Execution goes with reading, which PCIe has no way to leave out (13.7).
-    const permission = (granted & READ) !== 0 ? granted : granted & WRITE;
+    const permission = grantedOf(walks.out[OUT_PERMISSION], wish);
     if (permission === 0) return NO_ACCESS;
     // The request is the only time to mark the page dirty (3.13.7).
     if ((permission & WRITE) !== 0) lg2 = walks.walk(route, hi, lo, (wish & PRIVILEGED) | WRITE);
@@ -99,10 +105,10 @@ export class Ats {
     const eats = entry.eats(true);
     if (eats === EATS.off) return this.#forbidTranslated(request);
     if (eats === EATS.full) return this.#pass(hi, lo);
-    // 13.6.3: an IPA, which stage 2 translates.
+    // 13.6.3: an IPA, which stage 2 translates; without IDR3.PASIDTT for data, unprivileged (3.9.1.3).
     const route = this.#translator.configurations.stage2Route(entry);
     const { walks, translated } = this.#translator;
-    const wish = entry.wishes[access & 15];
+    const wish = entry.wishes[access & READ_WRITE || READ];
     const lg2 = walks.walk(route, hi, lo, wish, STAGE_2);
     if (lg2 < 0) return this.#refusals.refuse(walks.fault, route, { ...request, access: wish });
     translated[0] = walks.out[OUT_LO];
@@ -123,6 +129,12 @@ export class Ats {
     this.#events.record({ number: EVENT.F_TRANSL_FORBIDDEN }, request);
     return targetFault('smmuv3', EVENT.F_TRANSL_FORBIDDEN);
   }
+}
+
+/** Execution goes with reading, which PCIe has no way to leave out (13.7). */
+function grantedOf(permission: number, wish: number): number {
+  const granted = permission & wish & RWX;
+  return (granted & READ) !== 0 ? granted : granted & WRITE;
 }
 
 function addressOf(hi: number, lo: number): bigint {
