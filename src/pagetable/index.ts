@@ -3,6 +3,7 @@ export { ArmTable, type ArmTableConfig } from './arm.ts';
 export * from './page-table.ts';
 export { createTable, type TableConfigs, type TableFormat, tableFormats } from './registry.ts';
 export { RiscvTable, type RiscvTableConfig } from './riscv.ts';
+export type { RiscvMode } from './riscv-format.ts';
 export { S390Table, type S390TableConfig } from './s390.ts';
 export { TceTable, type TceTableConfig } from './tce.ts';
 export * from './two-stage.ts';

@@ -28,15 +28,15 @@ import { Viommu } from './viommu.ts';
 
 export type { Handle } from './context.ts';
 export type { IommufdDevice } from './device.ts';
-export type { DirtyVisitor } from './dirty.ts';
+export type { DirtyOptions, DirtyVisitor } from './dirty.ts';
 export type { FaultQueue, PageFault } from './fault-queue.ts';
-export type { HwInfo } from './hw-info.ts';
+export type { HwData, HwInfo } from './hw-info.ts';
 export type { Invalidations, SmmuInvalidations, VtdInvalidations } from './invalidate.ts';
 export type { KernelPageTable, NestedOptions, PageTableOptions, StageOne } from './page-table.ts';
 export type { IommufdSpace } from './space.ts';
-export { amdGuest, type StageOneData, smmuv3Stage1, vtdStage1 } from './stage-one.ts';
+export { amdGuest, type StageOneData, smmuv3Stage1, type VtdStage1, vtdStage1 } from './stage-one.ts';
 export { CommandQueue, type Vintf } from './tegra241.ts';
-export type { EventQueue, HardwareQueue, Vdevice, Viommu, VirtualEvent } from './viommu.ts';
+export type { BoundDevice, EventQueue, HardwareQueue, Vdevice, Viommu, VirtualEvent } from './viommu.ts';
 
 export interface IommufdOptions {
   /** Default /dev/iommu. */

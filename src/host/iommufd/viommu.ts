@@ -79,7 +79,7 @@ function allocViommu(context: IommufdContext, device: Handle, parent: Handle, ty
 }
 
 /** A device of the kernel's table that may be closed before what stands for it. */
-interface BoundDevice extends Handle {
+export interface BoundDevice extends Handle {
   readonly closed?: boolean;
 }
 

@@ -1,4 +1,4 @@
-export { PciBus } from './bus.ts';
+export { type BarHit, PciBus } from './bus.ts';
 export {
   ats,
   type Capability,
