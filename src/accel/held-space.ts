@@ -1,4 +1,4 @@
-import { errno } from '../host/errno.ts';
+import { errno, HostError } from '../host/errno.ts';
 import type { HostSpace } from '../host/host.ts';
 import { WRITE } from '../memory/access.ts';
 import { PFN_LIMIT } from '../memory/address.ts';
@@ -34,6 +34,8 @@ export class HeldSpace {
   /** Mappings more that the guest could make of what is held by unmapping single pages of it. */
   #splittable = 0;
   #merges = 0;
+  /** Where it was none of the host's calls. */
+  #error: HostError | null = null;
 
   /** `lost` hears of pages whose mapping went for a larger one, and neither could be made. */
   constructor(hostSpace: HostSpace, held: IntervalMap, { memory, leftOut }: HeldMemory, lost: (first: number, last: number) => void) {
@@ -42,7 +44,13 @@ export class HeldSpace {
     this.#memory = memory;
     this.#leftOut = leftOut;
     this.#lost = lost;
+    held.intervals(0, PFN_LIMIT - 1, (_first, gpa, pages) => memory.reached(gpa, pages) || true);
     this.#seams = Number.isFinite(hostSpace.mappingLimit) ? new Seams(held, memory) : null;
+  }
+
+  /** Of the last call that failed. */
+  get error(): HostError | null {
+    return this.#error ?? this.hostSpace.error;
   }
 
   /** Mappings that can stand at one time. */
@@ -112,8 +120,21 @@ export class HeldSpace {
   }
 
   #map(iova: number, gpa: number, pages: number, permission: number): number {
+    this.#error = null;
+    if (!this.#memory.reached(gpa, pages)) {
+      this.#error = new HostError(
+        'populate',
+        errno.ENOMEM,
+        { first: gpa, last: gpa + pages - 1 },
+        'discarded guest RAM cannot be populated',
+      );
+      return -errno.ENOMEM;
+    }
     const answer = this.hostSpace.map(iova, this.#memory.hostPfn(gpa), pages, permission);
-    if (answer < 0) return this.#leftOut.takes(gpa, answer) ? 0 : answer;
+    if (answer < 0) {
+      this.#memory.unreached(gpa, pages);
+      return this.#leftOut.takes(gpa, answer) ? 0 : answer;
+    }
     this.held.insert(iova, pages, gpa, permission);
     if (this.#seams === null) return 0;
     this.#splittable += splits(pages);
@@ -131,9 +152,23 @@ export class HeldSpace {
     return true;
   };
 
+  readonly #leave = (_first: number, gpa: number, pages: number): boolean => {
+    this.#memory.unreached(gpa, pages);
+    return true;
+  };
+
+  /** Closes the host space. Returns why it could not, and then devices may reach what it maps for ever. */
+  close(): HostError | null {
+    this.noteWrites();
+    const error = closeSpace(this.hostSpace);
+    if (error === null) this.held.intervals(0, PFN_LIMIT - 1, this.#leave);
+    return error;
+  }
+
   /** What goes was written until now: nobody can be asked later. */
   #forget(first: number, pages: number): void {
     if (this.#memory.isLogged) this.held.intervals(first, first + pages - 1, this.#note);
+    this.held.intervals(first, first + pages - 1, this.#leave);
     if (this.#seams !== null) {
       this.#seams.removing(first, pages);
       this.held.intervals(first, first + pages - 1, this.#uncount);
@@ -161,6 +196,17 @@ export class HeldSpace {
     if (gone.length === parts.length && this.#map(first, gpa, end - first, permission) === 0) return true;
     for (const [at, pages] of gone) if (this.#map(at, gpa + (at - first), pages, permission) < 0) this.#lost(at, at + pages - 1);
     return false;
+  }
+}
+
+/** Closes a space within a guest operation, which nothing may throw out of. The error, when the kernel kept the space. */
+export function closeSpace(hostSpace: HostSpace): HostError | null {
+  try {
+    hostSpace.close();
+    return null;
+  } catch (error) {
+    if (error instanceof HostError) return error;
+    throw error;
   }
 }
 

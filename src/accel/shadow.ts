@@ -9,7 +9,7 @@ import { HeldSpace } from './held-space.ts';
 import { LeftOut } from './left-out.ts';
 import { NOWHERE, type Path, type PathCounters, type PathKind } from './path.ts';
 import type { RunList } from './run-list.ts';
-import { closeSpace, copySpace } from './space-copy.ts';
+import { copySpace } from './space-copy.ts';
 import { Survey } from './survey.ts';
 
 /** Host mappings of one address space: as many as IntervalMap can hold. */
@@ -164,8 +164,7 @@ class ShadowPath implements Path {
   }
 
   close(): void {
-    this.noteWrites();
-    this.#error = closeSpace(this.#now.hostSpace) ?? this.#error;
+    this.#error = this.#now.close() ?? this.#error;
   }
 
   #hold(hostSpace: HostSpace, held: IntervalMap): HeldSpace {
@@ -179,7 +178,7 @@ class ShadowPath implements Path {
   }
 
   #hostFailed(answer: number): number {
-    return this.#failed(answer, this.#now.hostSpace.error);
+    return this.#failed(answer, this.#now.error);
   }
 
   /** Whether a failure ends the reconciliation: a target takes its change back, once; a guest cannot. */
@@ -323,7 +322,7 @@ class ShadowPath implements Path {
         const pages = Math.min(runs.pages[i] - done, piece - (iova % piece));
         const [gpa, permission] = [runs.gpa[i] + done, runs.permission[i]];
         const answer = this.#returning ? to.restore(iova, gpa, pages, permission) : to.add(iova, gpa, pages, permission);
-        if (answer < 0) this.#failed(answer, answer === -errno.ENOSPC ? this.#noRoom(iova, pages) : to.hostSpace.error);
+        if (answer < 0) this.#failed(answer, answer === -errno.ENOSPC ? this.#noRoom(iova, pages) : to.error);
         if (this.#givenUp()) return;
         done += pages;
       }
@@ -339,14 +338,13 @@ class ShadowPath implements Path {
     const after = this.#hold(copy.hostSpace, copy.held);
     this.#mapAll(additions, after, this.#grain);
     if (this.#result < 0 || !this.#devices.moveTo(after.hostSpace)) {
-      this.#error = closeSpace(after.hostSpace) ?? this.#error;
+      this.#error = after.close() ?? this.#error;
       this.#result = 0;
       return false;
     }
-    before.noteWrites();
     this.#now = after;
     this.counters.splitsWithoutGap += this.#survey.splits.count;
-    this.#error = closeSpace(before.hostSpace) ?? this.#error;
+    this.#error = before.close() ?? this.#error;
     return true;
   }
 }

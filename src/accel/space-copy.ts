@@ -2,7 +2,7 @@ import { HostError } from '../host/errno.ts';
 import type { Host, HostSpace, SpaceRequirements } from '../host/host.ts';
 import { PFN_LIMIT } from '../memory/address.ts';
 import { IntervalMap } from '../memory/interval-map.ts';
-import type { HeldSpace } from './held-space.ts';
+import { closeSpace, type HeldSpace } from './held-space.ts';
 import type { RunList } from './run-list.ts';
 
 /** Mappings above which a copy costs the guest more time than the gap costs the device. */
@@ -31,17 +31,6 @@ export function copySpace(
   }
   if (hostSpace !== null) closeSpace(hostSpace);
   return null;
-}
-
-/** Closes a space within a guest operation, which nothing may throw out of. The error, when the kernel kept the space. */
-export function closeSpace(hostSpace: HostSpace): HostError | null {
-  try {
-    hostSpace.close();
-    return null;
-  } catch (error) {
-    if (error instanceof HostError) return error;
-    throw error;
-  }
 }
 
 function heldAfter(before: IntervalMap, removals: RunList, remnants: RunList): IntervalMap {

@@ -1,5 +1,6 @@
 import { joinHiLo, PAGE_BYTES, PAGE_LG2, pfnOf, pfnOfHiLo } from './address.ts';
 import { require64, requireFunction, requireInteger, requireObject } from './arguments.ts';
+import { ReachedPages } from './reached-pages.ts';
 import { WriteLog } from './write-log.ts';
 
 /** A contiguous piece of guest RAM and the buffer of the VMM that holds it. */
@@ -21,6 +22,11 @@ export interface GuestRegion {
    * where the host can map them, by address (type1) or by file (a dma-buf, iommufd). Default: RAM or ROM.
    */
   readonly registersOf?: string;
+  /**
+   * Pages of it are discarded now and then (a balloon, virtio-mem), those of which `GuestMemory.mayDiscard` says so. Before hardware can reach pages
+   * they are populated: when it answers true all of them have memory; false: there is none, and what wanted to reach them is refused (ENOMEM).
+   */
+  readonly populate?: (gpa: bigint, bytes: number) => boolean;
   /** The file that backs the region, for hosts that map files (iommufd IOAS_MAP_FILE), and the region's first byte in it. */
   readonly file?: { readonly fd: number; readonly offset: bigint };
 }
@@ -77,7 +83,8 @@ const LIMIT_64 = 1n << 64n;
 /** @throws TypeError when a field is not of its type; RangeError when it is not possible. */
 function checkRegion(region: GuestRegion): void {
   requireObject('GuestMemory', 'region', region);
-  const { gpa, buffer, offset = 0, bytes, hostAddress, readOnly = false, file, registersOf } = region;
+  const { gpa, buffer, offset = 0, bytes, hostAddress, readOnly = false, file, registersOf, populate } = region;
+  requireFunction('GuestMemory', 'populate', populate);
   if (registersOf !== undefined && typeof registersOf !== 'string')
     throw new TypeError(`GuestMemory: registersOf ${String(registersOf)} is no string`);
   if (file !== undefined) {
@@ -162,6 +169,8 @@ export class GuestMemory {
   #u64: BigUint64Array = NO_CHUNK.u64;
   #i32: Int32Array = NO_CHUNK.i32;
   #readOnly = false;
+  /** Of regions whose pages are discarded. */
+  readonly #reached = new ReachedPages();
   /** null: nobody asks what is written. */
   #log: WriteLog | null = null;
 
@@ -256,6 +265,29 @@ export class GuestMemory {
     }
   }
 
+  /**
+   * Hardware will be able to reach pages [first, first + pages): those that are discarded are populated, and none is from now on. False: they cannot
+   * be, and nothing has changed. As often as it is said, `unreached` takes it back.
+   */
+  reached(first: number, pages: number): boolean {
+    return this.#reached.add(first, pages);
+  }
+
+  unreached(first: number, pages: number): void {
+    this.#reached.remove(first, pages);
+  }
+
+  /**
+   * Whether pages of a region with `populate` may be discarded now: no passed-through device can reach any of them. What a device has mapped is its
+   * own memory for as long; discarded, the guest would get other memory there than the device has. @throws RangeError for what is not whole pages
+   */
+  mayDiscard(gpa: bigint, bytes: number): boolean {
+    require64('GuestMemory', 'gpa', gpa);
+    if (gpa % BigInt(PAGE_BYTES) !== 0n || !(bytes > 0 && bytes % PAGE_BYTES === 0))
+      throw new RangeError(`GuestMemory: ${bytes} bytes at 0x${gpa.toString(16)} are not whole pages`);
+    return this.#reached.isFree(pfnOf(gpa), bytes / PAGE_BYTES);
+  }
+
   #note(hi: number, lo: number, bytes: number): void {
     if (bytes === 0 || this.#chunk.region.registersOf !== undefined) return;
     const first = pfnOfHiLo(hi, lo);
@@ -269,6 +301,7 @@ export class GuestMemory {
   #take(regions: readonly GuestRegion[]): void {
     const chunks = chunksOfAll(regions);
     this.#regions = regions;
+    this.#reached.follow(regions);
     this.#chunks = chunks;
     this.#enter(chunks[0] ?? NO_CHUNK);
   }

@@ -81,11 +81,17 @@ export class SecondStage {
       const answer = space.unmap(pfnOf(region.gpa), pagesOf(region));
       if (answer < 0 && answer !== -errno.ENOENT) return answer;
       this.#followed = this.#followed.filter((other) => other !== region);
+      this.#memory.unreached(pfnOf(region.gpa), pagesOf(region));
     }
     for (const region of regions) {
       if (region.hostAddress === undefined || this.#followed.includes(region)) continue;
+      const [first, pages] = [pfnOf(region.gpa), pagesOf(region)];
+      if (!this.#memory.reached(first, pages)) return -errno.ENOMEM;
       const answer = this.#map(region, region.hostAddress);
-      if (answer < 0) return answer;
+      if (answer < 0) {
+        this.#memory.unreached(first, pages);
+        return answer;
+      }
       this.#followed = [...this.#followed, region];
     }
     return 0;
@@ -120,6 +126,7 @@ export class SecondStage {
     if (this.#siblings.get(this.#key) === this) this.#siblings.delete(this.#key);
     try {
       this.parent.close();
+      for (const region of this.#followed) this.#memory.unreached(pfnOf(region.gpa), pagesOf(region));
       this.arena.release();
       return null;
     } catch (error) {
