@@ -36,8 +36,13 @@ export function capabilities(choices: VtdChoices): readonly RegisterCapability[]
   return [
     cap('ND', 0, 6, '16-bit domain identifiers, all that the field can say'),
     cap('RWBF', 4, false, 'memory is coherent'),
-    cap('PLMR', 5, false, 'before translation is on, the machine decides what devices reach'),
-    cap('PHMR', 6, false, 'as PLMR'),
+    cap(
+      'PLMR',
+      5,
+      choices.protectedMemory,
+      'option protectedMemory: without it the machine decides what devices reach before translation is on',
+    ),
+    cap('PHMR', 6, choices.protectedMemory, 'as PLMR'),
     cap('CM', 7, cachingMode, 'option cachingMode: shadowed devices need to hear of mappings that become valid (6.1)'),
     cap('SAGAW', 8, sagaw, 'option secondStageLevels'),
     cap('MGAW', 16, widest - 1, 'what the widest second-stage table translates'),

@@ -22,6 +22,8 @@ export interface VtdIommuOptions {
   readonly extendedInterruptMode?: boolean;
   /** CAP.PI. Default: with `interruptRemapping`. */
   readonly postedInterrupts?: boolean;
+  /** CAP.PLMR and PHMR: protected low and high memory. Default false. */
+  readonly protectedMemory?: boolean;
   /** CAP.NFR: fault recording registers, 1 to 256; from 15 on the registers take two pages. Default 8. */
   readonly faultRecords?: number;
   /** Translations cached at most: a power of two from 16 on. Default 65536. */
@@ -48,6 +50,7 @@ export function checkedOptions(options: VtdIommuOptions): VtdChoices {
     interruptRemapping,
     extendedInterruptMode: options.extendedInterruptMode ?? interruptRemapping,
     postedInterrupts: options.postedInterrupts ?? interruptRemapping,
+    protectedMemory: options.protectedMemory ?? false,
     faultRecords: options.faultRecords ?? 8,
     iotlbEntries: options.iotlbEntries ?? 65536,
     contextEntries: options.contextEntries ?? 4096,

@@ -4,7 +4,8 @@ import { IdentitySpace } from '../identity-space.ts';
 import { KnownSpaces } from '../known-spaces.ts';
 import { Observed } from '../observed.ts';
 import { NO_PROCESS, TaggedSpaces } from '../tagged-spaces.ts';
-import { type AddressSpace, type FirstStage, NO_PASID, type TargetObserver } from '../target.ts';
+import { type AddressSpace, type FirstStage, NO_PASID, type PfnRange, type TargetObserver } from '../target.ts';
+import { UnprotectedRam } from './control/protected-memory.ts';
 import type { Registers } from './control/registers.ts';
 import { ResponseCode } from './spec/page-requests.ts';
 import type { PageGroupResponse, VtdSurroundings } from './surroundings.ts';
@@ -26,7 +27,8 @@ export interface SpaceParts {
 /** Address spaces of the endpoints that somebody backs with hardware. */
 export class Spaces {
   readonly #parts: SpaceParts;
-  readonly #identity: AddressSpace;
+  readonly #unprotected: AddressSpace;
+  #identity: AddressSpace;
   readonly #observed: Observed;
   /** By the tags that invalidations name. */
   readonly #tagged = new TaggedSpaces<TableSpace>((space) => space instanceof TableSpace);
@@ -40,7 +42,8 @@ export class Spaces {
   constructor(parts: SpaceParts) {
     this.#parts = parts;
     this.#tables = new CountedMemory(parts.memory);
-    this.#identity = new IdentitySpace({ regions: parts.memory.regions ?? [] });
+    this.#unprotected = new IdentitySpace(new UnprotectedRam(parts.memory, []));
+    this.#identity = this.#unprotected;
     this.#observed = new Observed('VtdIommu', this, this.#tagged);
     this.#known = new KnownSpaces(this.#observed);
   }
@@ -75,6 +78,12 @@ export class Spaces {
     return this.#observed.observe(observer, () => this.#known.clear());
   }
 
+  /** What no table decides about reaches all of guest RAM but these ranges. */
+  protect(ranges: readonly PfnRange[]): void {
+    this.#identity = ranges.length === 0 ? this.#unprotected : new IdentitySpace(new UnprotectedRam(this.#parts.memory, ranges));
+    this.refreshAll();
+  }
+
   /** What the requests of an endpoint reach; null: they are blocked. */
   spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
     const { registers, contexts } = this.#parts;
@@ -95,12 +104,13 @@ export class Spaces {
   stageOf(endpoint: number, pasid = NO_PASID): FirstStage | null {
     const { registers, contexts } = this.#parts;
     if (!this.knows(endpoint)) return { kind: 'abort' };
-    if (!registers.translating) return { kind: 'bypass' };
+    const pass: FirstStage | null = this.#identity === this.#unprotected ? { kind: 'bypass' } : null;
+    if (!registers.translating) return pass;
     const stages = contexts.find(endpoint, pasid);
     if (stages === null) return { kind: 'abort' };
     const { first, second, supervisor } = stages;
     if (second !== null) return null;
-    if (first === null) return { kind: 'bypass' };
+    if (first === null) return pass;
     return {
       kind: 'vtd',
       root: BigInt(first.root) << 12n,

@@ -8,6 +8,7 @@ import { capabilities, registerOf } from './capabilities.ts';
 import { DeviceInvalidations } from './control/device-invalidations.ts';
 import { InvalidationQueue } from './control/invalidation-queue.ts';
 import { Invalidations } from './control/invalidations.ts';
+import { ProtectedMemory } from './control/protected-memory.ts';
 import { RegisterWrites } from './control/register-writes.ts';
 import { Registers } from './control/registers.ts';
 import { checkedOptions, type VtdChoices, type VtdIommuOptions } from './options.ts';
@@ -60,6 +61,7 @@ export class VtdIommu implements Target {
   readonly #queue: InvalidationQueue;
   readonly #pages: PageRequestQueue;
   readonly #writes: RegisterWrites;
+  readonly #protected: ProtectedMemory;
 
   /** @throws TypeError for an option of the wrong type; RangeError for one that is not possible. */
   constructor(options: VtdIommuOptions, surroundings: VtdSurroundings) {
@@ -81,7 +83,10 @@ export class VtdIommu implements Target {
     const structures = new Structures(memory);
     const builder = new StageBuilder(memory, choices.hostAddressWidth);
     const contexts = new Contexts(registers, structures, builder, choices);
-    const translator = new Translator(registers, contexts, faults, choices.hostAddressWidth, choices.iotlbEntries);
+    const protectedMemory = new ProtectedMemory(registers);
+    const { hostAddressWidth: addressWidth, iotlbEntries } = choices;
+    const translatorParts = { registers, contexts, faults, protectedMemory, addressWidth, iotlbEntries };
+    const translator = new Translator(translatorParts);
     const spaces = new Spaces({ memory, registers, contexts, builder, cachingMode: choices.cachingMode, respond });
     const inputBits = 12 + 9 * Math.max(...choices.secondStageLevels);
     const invalidations = new Invalidations(registers, contexts, translator, spaces, inputBits);
@@ -93,11 +98,19 @@ export class VtdIommu implements Target {
     this.#spaces = spaces;
     this.#invalidations = invalidations;
     this.#devices = devices;
-    this.#deviceTlb = new DeviceTlb(registers, contexts, translator, faults, choices.hostAddressWidth);
+    this.#deviceTlb = new DeviceTlb(translatorParts, translator);
     this.#interrupts = new InterruptRemapping(registers, structures, faults, choices);
     this.#queue = new InvalidationQueue({ ...shared, devices, spaces, completed: completionEvent });
     this.#pages = new PageRequestQueue({ ...shared, contexts, spaces, event: pageRequestEvent });
-    this.#writes = new RegisterWrites({ ...shared, faultEvent, completionEvent, pageRequestEvent, records });
+    this.#protected = protectedMemory;
+    this.#writes = new RegisterWrites({
+      ...shared,
+      protect: () => this.#protect(),
+      faultEvent,
+      completionEvent,
+      pageRequestEvent,
+      records,
+    });
     this.translated = translator.translated;
   }
 
@@ -233,7 +246,12 @@ export class VtdIommu implements Target {
     this.#forgetAll();
   }
 
+  #protect(): void {
+    if (this.#protected.update()) this.#spaces.protect(this.#protected.ranges);
+  }
+
   #forgetAll(): void {
+    this.#protect();
     this.#invalidations.everyContext();
     this.#invalidations.everyTranslation();
     this.#spaces.flush();

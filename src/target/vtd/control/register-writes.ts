@@ -29,11 +29,17 @@ import {
   IVA,
   PageRequestStatus,
   PECTL,
+  PHMBASE,
+  PHMLIMIT,
+  PLMBASE,
+  PLMLIMIT,
+  PMEN,
   PQA,
   PQA_PQS,
   PQH,
   PQT,
   PRS,
+  ProtectedMemoryEnable,
   QUEUE_OFFSET,
   RootTable,
   RTADDR,
@@ -43,6 +49,8 @@ import type { Invalidations } from './invalidations.ts';
 import type { Registers } from './registers.ts';
 
 const PAGE = ~0xfff;
+/** Protected regions are aligned to 2 MiB. */
+const PROTECTED = ~0x1f_ffff;
 
 export interface WriteParts {
   readonly registers: Registers;
@@ -51,6 +59,8 @@ export interface WriteParts {
   readonly faultEvent: Event;
   readonly completionEvent: Event;
   readonly pageRequestEvent: Event;
+  /** Follows the registers of protected memory. */
+  readonly protect: () => void;
   readonly surroundings: VtdSurroundings;
   readonly choices: VtdChoices;
   /** Offset of the first fault record. */
@@ -73,6 +83,9 @@ export class RegisterWrites {
     const kept = this.#kept.get(offset);
     if (kept !== undefined) registers.change(offset, kept, value & kept);
     switch (offset) {
+      case PMEN:
+        if (choices.protectedMemory) this.#parts.protect();
+        return;
       case GCMD:
         this.#globalCommand(value);
         return;
@@ -215,6 +228,10 @@ function keptBits(choices: VtdChoices): ReadonlyMap<number, number> {
   ];
   if (choices.interruptRemapping)
     kept.push([IRTA, PAGE | InterruptTable.S | (choices.extendedInterruptMode ? InterruptTable.EIME : 0)], [IRTA + 4, upper]);
+  if (choices.protectedMemory) {
+    kept.push([PMEN, ProtectedMemoryEnable.EPM], [PLMBASE, PROTECTED], [PLMLIMIT, PROTECTED]);
+    for (const register of [PHMBASE, PHMLIMIT]) kept.push([register, PROTECTED], [register + 4, upper]);
+  }
   if (choices.pageRequests)
     kept.push([PQH, QUEUE_OFFSET & ~16], [PQT, QUEUE_OFFSET & ~16], [PQA, PAGE | PQA_PQS], [PQA + 4, upper], ...event(PECTL));
   return new Map(kept);

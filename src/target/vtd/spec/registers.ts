@@ -102,6 +102,19 @@ export const EventControl = {
   IP: 1 << 30,
 } as const;
 
+/** Protected memory (11.4.8): enable; base and limit of the low region, 32 bits each, and of the high one, 64 bits each. */
+export const PMEN = 0x064;
+export const ProtectedMemoryEnable = {
+  /** Enable protected memory. */
+  EPM: 1 << 31,
+  /** Protected region status. */
+  PRS: 1 << 0,
+} as const;
+export const PLMBASE = 0x068;
+export const PLMLIMIT = 0x06c;
+export const PHMBASE = 0x070;
+export const PHMLIMIT = 0x078;
+
 /** Invalidation queue: head, tail, address (11.4.9.1 to 11.4.9.3). */
 export const IQH = 0x080;
 export const IQT = 0x088;

@@ -1,13 +1,14 @@
 import { PRIVILEGED, READ, READ_WRITE, WRITE } from '../../../memory/access.ts';
-import { hiOf, joinHiLo, loOf } from '../../../memory/address.ts';
+import { hiOf, joinHiLo, loOf, pfnOfHiLo } from '../../../memory/address.ts';
 import { OUT_HI, OUT_LO } from '../../../pagetable/page-table.ts';
 import { NO_PASID } from '../../target.ts';
+import type { ProtectedMemory } from '../control/protected-memory.ts';
 import type { Registers } from '../control/registers.ts';
 import { type FaultedRequest, type FaultLog, RequestType } from '../reporting/fault-log.ts';
 import { ATS_EMPTY, ATS_UNSUPPORTED, Fault } from '../spec/faults.ts';
 import type { Contexts } from './contexts.ts';
 import type { Stages } from './stages.ts';
-import { isInterrupt, type Translator, typeOf } from './translator.ts';
+import { isInterrupt, PROTECTED, type Translator, type TranslatorParts, typeOf } from './translator.ts';
 
 /** A translation request of a device (PCIe ATS). */
 export interface TranslationRequest {
@@ -46,8 +47,10 @@ export class DeviceTlb {
   readonly #translator: Translator;
   readonly #faults: FaultLog;
   readonly #addressWidth: number;
+  readonly #protected: ProtectedMemory;
 
-  constructor(registers: Registers, contexts: Contexts, translator: Translator, faults: FaultLog, addressWidth: number) {
+  constructor({ registers, contexts, faults, addressWidth, protectedMemory }: TranslatorParts, translator: Translator) {
+    this.#protected = protectedMemory;
     this.#registers = registers;
     this.#contexts = contexts;
     this.#translator = translator;
@@ -121,7 +124,8 @@ export class DeviceTlb {
     else if (withPasid) reason = Fault['SCT.10'];
     else if (hi >>> (this.#addressWidth - 32) !== 0) reason = stages.legacy ? Fault['LGN.1'] : Fault['SGN.4'];
     else if (isInterrupt(hi, lo)) reason = stages.legacy ? Fault['LGN.4'] : Fault['SGN.8'];
-    if (reason === 0) return 0;
+    // 11.4.8.1: translated requests do not reach protected memory either.
+    if (reason === 0) return this.#protected.holds(pfnOfHiLo(hi, lo)) ? -PROTECTED : 0;
     const asked = { device, pasid, hi, lo, type: typeOf(access), privileged: false, execute: false, addressType: TRANSLATED };
     this.#faults.record(reason, stages?.suppressed ?? this.#contexts.suppressed, asked);
     return -reason;
@@ -129,7 +133,7 @@ export class DeviceTlb {
 
   #refuse(reason: number, suppressed: boolean, asked: FaultedRequest): TranslationCompletion {
     const { hi, lo } = asked;
-    if (ATS_EMPTY.has(reason))
+    if (ATS_EMPTY.has(reason) || reason === PROTECTED)
       return { status: 'success', address: joinHiLo(hi, lo), lg2: 12, read: false, write: false, untranslated: false };
     this.#faults.record(reason, suppressed, asked);
     return { status: ATS_UNSUPPORTED.has(reason) ? 'unsupported' : 'abort' };

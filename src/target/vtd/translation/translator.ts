@@ -1,7 +1,9 @@
 import { EXECUTE, PRIVILEGED, READ, READ_WRITE, WRITE } from '../../../memory/access.ts';
+import { pfnOfHiLo } from '../../../memory/address.ts';
 import { Iotlb } from '../../../memory/iotlb.ts';
 import { OUT_HI, OUT_LENGTH, OUT_LO, OUT_PERMISSION, OUT_TYPE } from '../../../pagetable/page-table.ts';
 import { NO_PASID } from '../../target.ts';
+import type { ProtectedMemory } from '../control/protected-memory.ts';
 import type { Registers } from '../control/registers.ts';
 import { type FaultLog, RequestType } from '../reporting/fault-log.ts';
 import { Fault } from '../spec/faults.ts';
@@ -21,6 +23,19 @@ const INTERRUPT_RANGE_LG2 = 20;
 const INTERRUPT_RANGE = 0xfee;
 const SMALL_LG2 = 12;
 
+export interface TranslatorParts {
+  readonly registers: Registers;
+  readonly contexts: Contexts;
+  readonly faults: FaultLog;
+  readonly protectedMemory: ProtectedMemory;
+  /** Bits of a physical address. */
+  readonly addressWidth: number;
+  readonly iotlbEntries: number;
+}
+
+/** Blocked by protected memory (11.4.8.1), which is no remapping fault and is not recorded: a number that no reason has. */
+export const PROTECTED = 0xfe;
+
 /** Untranslated requests (3.14, 7.1.3): contexts, stages, and the IOTLB in front of them. */
 export class Translator {
   /** What the IOTLB answers with: [lo, hi], then more. */
@@ -30,6 +45,7 @@ export class Translator {
   readonly #contexts: Contexts;
   readonly #faults: FaultLog;
   readonly #addressWidth: number;
+  readonly #protected: ProtectedMemory;
   readonly #fill = new Int32Array(OUT_LENGTH);
   /** Whose request was translated last, and how: most come in a row. Without `#stages` nobody's. */
   #device = NOBODY;
@@ -38,11 +54,13 @@ export class Translator {
   #context = 0;
   #stages: Stages | null = null;
 
-  constructor(registers: Registers, contexts: Contexts, faults: FaultLog, addressWidth: number, iotlbEntries: number) {
+  constructor(parts: TranslatorParts) {
+    const { registers, contexts, faults, addressWidth, iotlbEntries } = parts;
     this.#registers = registers;
     this.#contexts = contexts;
     this.#faults = faults;
     this.#addressWidth = addressWidth;
+    this.#protected = parts.protectedMemory;
     this.iotlb = new Iotlb(iotlbEntries);
     this.translated = this.iotlb.out;
   }
@@ -65,7 +83,7 @@ export class Translator {
 
   #translateSlowly(device: number, pasid: number, hi: number, lo: number, access: number): number {
     if (pasid === NO_PASID && isInterrupt(hi, lo)) return this.#interrupt(device, hi, lo, access);
-    if (!this.#registers.translating) return this.#pass(hi, lo);
+    if (!this.#registers.translating) return this.#passUnprotected(hi, lo);
     let stages = device === this.#device && pasid === this.#pasid ? this.#stages : null;
     if (stages === null) {
       stages = this.#contexts.find(device, pasid);
@@ -95,6 +113,11 @@ export class Translator {
   #interrupt(device: number, hi: number, lo: number, access: number): number {
     if ((access & RW) !== WRITE) return this.#blocked(device, NO_PASID, hi, lo, access, Fault['IR.29'], false);
     return this.#pass(hi, lo);
+  }
+
+  /** What no table decides about: where it says, but for protected memory. */
+  #passUnprotected(hi: number, lo: number): number {
+    return this.#protected.holds(pfnOfHiLo(hi, lo)) ? -PROTECTED : this.#pass(hi, lo);
   }
 
   #pass(hi: number, lo: number): number {
@@ -152,10 +175,11 @@ export class Translator {
   #passThrough(stages: Stages, hi: number, lo: number): number {
     if (hi >>> (this.#addressWidth - 32) !== 0) return stages.legacy ? -Fault['LGN.1'] : -Fault['SGN.4'];
     if (isInterrupt(hi, lo)) return -Fault['SGN.8'];
-    return this.#pass(hi, lo);
+    return this.#passUnprotected(hi, lo);
   }
 
   #blocked(device: number, pasid: number, hi: number, lo: number, access: number, reason: number, suppressed: boolean): number {
+    if (reason === PROTECTED) return -PROTECTED;
     const privileged = (access & PRIVILEGED) !== 0;
     const execute = (access & EXECUTE) !== 0;
     this.#faults.record(reason, suppressed, { device, pasid, hi, lo, type: typeOf(access), privileged, execute, addressType: 0 });
