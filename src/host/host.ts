@@ -138,6 +138,10 @@ export interface NestingHardware {
   readonly gigabytePages: boolean;
   /** A large page can become a table while it is in use (SMMUv3: IDR3.BBML 2). Without it only the smallest pages can be mapped. */
   readonly liveSplit: boolean;
+  /** Width of the ASIDs by which it tells cached entries apart (SMMUv3: IDR0.ASID16); 0: the kernel gives each first stage a number of its own. */
+  readonly asidBits: 0 | 8 | 16;
+  /** Guest-physical pages can be for reading only (VT-d with erratum 772415: they cannot). */
+  readonly readOnlyPages: boolean;
   /** A guest can have a queue of commands that the hardware reads by itself (NVIDIA's CMDQV). */
   readonly commandQueue: boolean;
 }

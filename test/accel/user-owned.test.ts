@@ -1,5 +1,6 @@
 import { fc, test } from '@fast-check/vitest';
 import { describe, expect } from 'vitest';
+import { nested } from '../../src/accel/nested/nested.ts';
 import { userOwned } from '../../src/accel/user-owned/user-owned.ts';
 import { errno } from '../../src/host/errno.ts';
 import { openHost } from '../../src/host/registry.ts';
@@ -199,5 +200,17 @@ describe('path user-owned is refused', () => {
     ['VT-d without nesting', context(vtd({ ecap: 0n })), /ECAP.NEST/],
   ])('%s', (_, made, reason) => {
     expect(userOwned.refuse(made)).toMatch(reason);
+  });
+
+  test('VT-d with erratum 772415 as long as guest RAM has ROM, and not without; so is the nested path', () => {
+    const made = context(vtd({ erratum772415: true }));
+    expect(userOwned.refuse(made)).toBeNull();
+    const rom = new GuestMemory([{ gpa: 0x10_0000n, buffer: new ArrayBuffer(4096), hostAddress: 0x7000_0000n, readOnly: true }]);
+    const reason = /erratum 772415.*ROM at 0x100000/;
+    expect(userOwned.refuse({ ...made, memory: rom })).toMatch(reason);
+    const target = { name: 'vtd', stageFormat: 'vtd' } as const;
+    expect(nested.refuse({ ...made, memory: rom, target, stage: { kind: 'abort' } })).toMatch(reason);
+    expect(nested.refuse({ ...made, target, stage: { kind: 'abort' } })).toBeNull();
+    expect(userOwned.refuse({ ...context(vtd()), memory: rom })).toBeNull();
   });
 });

@@ -1,7 +1,7 @@
 import type { HostError } from '../../host/errno.ts';
 import type { HostDevice } from '../../host/host.ts';
 import type { GuestHardware, Path, PathContext, PathCounters, PathKind, Requester } from '../path.ts';
-import { refuseQueue } from '../second-stage/second-stage.ts';
+import { refuseMemory, refuseQueue } from '../second-stage/second-stage.ts';
 import { GuestUnit } from './guest-unit.ts';
 
 /** The hardware walks the guest's own tables: a map costs nothing, any number of invalidations one call. */
@@ -19,7 +19,8 @@ function kindOf(name: string, queue: boolean): PathKind {
   };
 }
 
-function refuse({ space, host, device, target, stage = null }: PathContext): string | null {
+function refuse(context: PathContext): string | null {
+  const { space, host, device, target, stage = null } = context;
   if (host === null) return 'the endpoint has no host device';
   if (target?.stageFormat === undefined) return `${target?.name ?? 'the target'}: its guest has no first stage that hardware could walk`;
   if (stage === null) return `${space.name}: more than a first stage of the guest's own`;
@@ -28,7 +29,8 @@ function refuse({ space, host, device, target, stage = null }: PathContext): str
   if (typeof hardware === 'string') return hardware;
   if (hardware.kind !== target.stageFormat)
     return `the guest's first stage is ${target.stageFormat}'s, the hardware walks ${hardware.kind}'s`;
-  if (stage.kind === 'abort' || stage.kind === 'bypass') return null;
+  const rom = refuseMemory(context, hardware);
+  if (rom !== null || stage.kind === 'abort' || stage.kind === 'bypass') return rom;
   return stage.kind === 'amd' ? 'no hardware takes it' : host.nesting.refuses(device, stage);
 }
 

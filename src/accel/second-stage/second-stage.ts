@@ -5,6 +5,7 @@ import { pfnOf } from '../../memory/address.ts';
 import type { GuestMemory, GuestRegion } from '../../memory/guest-memory.ts';
 import { LeftOut } from '../left-out.ts';
 import type { PathContext } from '../path.ts';
+import { Asids } from './asids.ts';
 import { TableArena } from './table-arena.ts';
 
 /** Who writes the first stages on it, and whether invalidations go through a queue that the hardware reads. */
@@ -21,6 +22,7 @@ const known = new WeakMap<Host, Map<GuestMemory, Map<string, SecondStage>>>();
 export class SecondStage {
   readonly parent: NestingParent;
   readonly arena: TableArena;
+  readonly asids: Asids;
   readonly #memory: GuestMemory;
   /** All of this host and guest, with this one. */
   readonly #siblings: Map<string, SecondStage>;
@@ -28,7 +30,6 @@ export class SecondStage {
   readonly #leftOut: LeftOut;
   #followed: readonly GuestRegion[] = [];
   #users = 1;
-  #nextAsid = 1;
 
   private constructor(parent: NestingParent, memory: GuestMemory, siblings: Map<string, SecondStage>, key: string) {
     this.parent = parent;
@@ -36,6 +37,7 @@ export class SecondStage {
     this.#leftOut = new LeftOut(memory);
     this.#siblings = siblings;
     this.#key = key;
+    this.asids = new Asids(parent.hardware.asidBits);
     const top = Math.max(...parent.space.apertures().map(({ last }) => last));
     this.arena = new TableArena(parent, Math.min(top + 1, 2 ** (parent.hardware.outputBits - 12)) - 1);
   }
@@ -63,13 +65,6 @@ export class SecondStage {
     }
     siblings.set(key, made);
     return made;
-  }
-
-  /** Tells the caches' entries of this guest's first stages apart (SMMUv3: 16 bits). */
-  takeAsid(): number {
-    const asid = this.#nextAsid;
-    this.#nextAsid = (this.#nextAsid % 0xffff) + 1;
-    return asid;
   }
 
   /** Guest RAM is other than it was: what is gone is unmapped, what is new is mapped. Returns 0 or a negative errno. */
@@ -145,4 +140,12 @@ export function refuseQueue({ host, device }: PathContext): string | null {
   const hardware = device === undefined ? undefined : host?.nesting?.hardwareOf(device);
   if (typeof hardware === 'object' && hardware.commandQueue) return null;
   return "the hardware has no command queue for guests (NVIDIA's CMDQV)";
+}
+
+/** Why the hardware cannot have the guest's memory under a first stage; null: it can. */
+export function refuseMemory({ memory }: PathContext, { readOnlyPages }: NestingHardware): string | null {
+  const rom = readOnlyPages ? undefined : memory.regions.find(({ readOnly, hostAddress }) => readOnly && hostAddress !== undefined);
+  return rom === undefined
+    ? null
+    : `VT-d with erratum 772415 has no pages for reading only under a first stage: ROM at 0x${rom.gpa.toString(16)}`;
 }

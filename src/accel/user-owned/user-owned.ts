@@ -6,7 +6,7 @@ import { Attachments } from '../attachments.ts';
 import { DirtyRanges } from '../dirty-ranges.ts';
 import { NOWHERE, type Path, type PathContext, type PathCounters, type PathKind } from '../path.ts';
 import { RunList } from '../run-list.ts';
-import { refuseQueue, SecondStage } from '../second-stage/second-stage.ts';
+import { refuseMemory, refuseQueue, SecondStage } from '../second-stage/second-stage.ts';
 import { StagePages } from '../second-stage/table-arena.ts';
 import { WantedRuns } from '../wanted-runs.ts';
 import { type WrittenStage, writeStage } from './stage-format.ts';
@@ -30,12 +30,15 @@ function kindOf(name: string, queue: boolean): PathKind {
   };
 }
 
-function refuse({ space, host, device }: PathContext): string | null {
+function refuse(context: PathContext): string | null {
+  const { space, host, device } = context;
   if (space === NOWHERE) return 'nothing is reached';
   if (host === null) return 'the endpoint has no host device';
   if (host.nesting === undefined || device === undefined) return `${host.kind} takes no first stages`;
   const hardware = host.nesting.hardwareOf(device);
   if (typeof hardware === 'string') return hardware;
+  const rom = refuseMemory(context, hardware);
+  if (rom !== null) return rom;
   const beyond = space.owner === 'target' && space.apertures.some(({ last }) => last >= inputPages(hardware));
   return beyond ? `${space.name} reaches beyond the ${hardware.inputBits} bits of the hardware's first stage` : null;
 }
@@ -76,6 +79,7 @@ class UserOwnedPath implements Path {
   #populated = false;
   /** The hardware may remember what is no longer in the tables; a guest that owns its mappings has no device on it meanwhile. */
   #stale = false;
+  #asid = 0;
   #error: HostError | null = null;
 
   constructor(name: string, { space, memory, host, device, pageRequests }: PathContext, queue: boolean) {
@@ -89,16 +93,28 @@ class UserOwnedPath implements Path {
     this.#second = SecondStage.join(host!, memory, device!, hardware, { tables: 'ours', queue });
     this.#pages = new StagePages(this.#second.arena);
     try {
-      const written = writeStage(hardware, this.#second.arena.memory, this.#pages, this.#second.takeAsid());
+      this.#asid = this.#takeAsid(hardware);
+      const written = writeStage(hardware, this.#second.arena.memory, this.#pages, this.#asid);
       if (written === null) throw new HostError(space.name, errno.ENOMEM, undefined, 'no memory for tables');
       this.#written = written;
       this.#installed = this.#second.parent.install(device!, written.stage, pageRequests && { pageRequests });
     } catch (error) {
       this.#pages.release();
+      this.#second.asids.free(this.#asid);
       this.#second.leave();
       throw error;
     }
     this.#devices = new Attachments(this.#installed);
+  }
+
+  /** What the hardware remembers of a stage that had the ASID before is forgotten by the first flush. @throws HostError */
+  #takeAsid({ asidBits }: NestingHardware): number {
+    if (asidBits === 0) return 0;
+    const taken = this.#second.asids.take();
+    if (taken === null)
+      throw new HostError(this.#space.name, errno.ENOSPC, undefined, `the hardware has no more than ${2 ** asidBits - 1} ASIDs`);
+    this.#stale = taken.isUsed;
+    return taken.asid;
   }
 
   get error(): HostError | null {
@@ -186,6 +202,7 @@ class UserOwnedPath implements Path {
     try {
       this.#installed.close();
       this.#pages.release();
+      this.#second.asids.free(this.#asid);
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
       this.#error = error;

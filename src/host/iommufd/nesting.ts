@@ -12,12 +12,15 @@ const CAP_FS1GP = 1n << 56n;
 const CAP_FS5LP = 1n << 60n;
 const ECAP_SRS = 1n << 31n;
 const ECAP_EAFS = 1n << 34n;
+/** enum iommu_hw_info_vtd_flags: IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17 */
+const ERRATUM_772415 = 1;
 /** The hardware page tables of second stages have 48 bits and more. */
 const VTD_OUTPUT_BITS = 48;
 
 /** IHI 0070, 6.3.1 to 6.3.6. */
 const IDR0_S1P = 1 << 1;
 const IDR0_S2P = 1 << 0;
+const IDR0_ASID16 = 1 << 12;
 const IDR5_GRAN4K = 1 << 4;
 const OUTPUT_BITS = [32, 36, 40, 42, 44, 48, 52] as const;
 
@@ -98,7 +101,9 @@ function hardwareFrom(data: HwData): NestingHardware | string {
     const needed = ECAP_NEST | ECAP_FSTS;
     if ((data.ecap & needed) !== needed) return 'VT-d without nested translation (ECAP.NEST, ECAP.FSTS)';
     const gigabytePages = (data.cap & CAP_FS1GP) !== 0n;
-    return { kind: 'vtd', inputBits: 48, outputBits: VTD_OUTPUT_BITS, gigabytePages, liveSplit: true, commandQueue: false };
+    const readOnlyPages = (data.flags & ERRATUM_772415) === 0;
+    const bits = { inputBits: 48, outputBits: VTD_OUTPUT_BITS, asidBits: 0 } as const;
+    return { kind: 'vtd', ...bits, gigabytePages, liveSplit: true, readOnlyPages, commandQueue: false };
   }
   if (data.kind === 'smmuv3') {
     const [idr0, , , idr3, , idr5] = data.idr;
@@ -106,7 +111,17 @@ function hardwareFrom(data: HwData): NestingHardware | string {
     if ((idr5 & IDR5_GRAN4K) === 0) return 'SMMUv3 without the 4 KiB granule (IDR5.GRAN4K)';
     const outputBits = Math.min(OUTPUT_BITS[idr5 & 7] ?? 48, 48);
     const liveSplit = ((idr3 >>> 11) & 3) === 2;
-    return { kind: 'smmuv3', inputBits: 48, outputBits, gigabytePages: true, liveSplit, commandQueue: false };
+    const asidBits = (idr0 & IDR0_ASID16) === 0 ? 8 : 16;
+    return {
+      kind: 'smmuv3',
+      inputBits: 48,
+      outputBits,
+      asidBits,
+      gigabytePages: true,
+      liveSplit,
+      readOnlyPages: true,
+      commandQueue: false,
+    };
   }
   return 'the kernel names no IOMMU that takes first stages of a user (IOMMU_GET_HW_INFO)';
 }

@@ -23,6 +23,8 @@ const EAFE = 2n;
 const WPE = 4n;
 const INVALIDATE_LEAF = 1;
 
+/** enum iommu_hw_info_vtd_flags */
+const ERRATUM_772415 = 1;
 /** struct iommu_hw_info_vtd */
 const hwInfoVtd = new Struct({ flags: 'u32', reserved: 'u32', cap_reg: 'u64', ecap_reg: 'u64' });
 /** struct iommu_hwpt_vtd_s1 */
@@ -47,6 +49,8 @@ export interface VtdConfig {
   /** Default: 5 levels and 1 GiB pages. */
   readonly cap?: bigint;
   readonly ecap?: bigint;
+  /** It says that it has erratum 772415: no pages for reading only under a first stage. Default false. */
+  readonly erratum772415?: boolean;
 }
 
 export function vtd(config: VtdConfig = {}): NestingModel {
@@ -57,7 +61,7 @@ export function vtd(config: VtdConfig = {}): NestingModel {
     info(type) {
       if (type !== 0 && type !== INFO_VTD) return null;
       const data = new Uint8Array(hwInfoVtd.bytes);
-      hwInfoVtd.encode(data, { cap_reg: cap, ecap_reg: ecap });
+      hwInfoVtd.encode(data, { flags: config.erratum772415 === true ? ERRATUM_772415 : 0, cap_reg: cap, ecap_reg: ecap });
       return data;
     },
     ...((ecap & ECAP_NEST) !== 0n && {
