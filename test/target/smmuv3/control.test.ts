@@ -363,6 +363,10 @@ describe('TLB invalidation, 4.4', () => {
     expect(landings()).toEqual([0x80, 0x81]);
     guest.command(tlbiIpa(9, 0));
     expect(landings()).toEqual([0xa0, 0x81]);
+    // Bits above the widest IPA are reserved, and ignored.
+    const [low, high] = tlbiIpa(9, 1);
+    guest.command([low, high | (0xfffn << 52n)]);
+    expect(landings()).toEqual([0xa0, 0xa1]);
   });
 
   test('both stages: an address takes with it every piece that was made of its large page', () => {

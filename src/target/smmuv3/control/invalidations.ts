@@ -17,7 +17,9 @@ const STAGE_2_TAG = -2;
 const { CFGI_STE, CFGI_STE_RANGE, CFGI_CD, CFGI_CD_ALL } = OPCODE;
 const { TLBI_NH_ALL, TLBI_NH_ASID, TLBI_NH_VA, TLBI_NH_VAA, TLBI_S12_VMALL, TLBI_S2_IPA, TLBI_NSNH_ALL } = OPCODE;
 const { TLBI_EL2_ALL, TLBI_EL2_ASID, TLBI_EL2_VA, TLBI_EL2_VAA } = OPCODE;
-const { VMID, ASID, ADDRESS, TG, NUM, SCALE } = TLBI;
+const { VMID, ASID, ADDRESS, IPA, TG, NUM, SCALE } = TLBI;
+/** TLBI.IPA in the high word. */
+const IPA_HI = 0xf_ffff;
 const LAST_PAGE = PFN_LIMIT - 1;
 
 /** CFGI_* and TLBI_*, 4.3 and 4.4: what they take out of the caches, and who is told. */
@@ -174,15 +176,16 @@ export class Invalidations {
     if (asid === ANY_ASID) iotlb.invalidateSpace(world);
     else if (asid !== STAGE_2_ONLY && this.#translator.hasPieces(world)) this.#forgetPieces(world, asid);
     else if (isPage) {
-      iotlb.invalidateBlock(world, tag, words[3], words[2], PAGE_LG2);
-      iotlb.invalidateBlock(world, tag + 1, words[3], words[2], PAGE_LG2);
+      const hi = asid === STAGE_2_ONLY ? words[3] & IPA_HI : words[3];
+      iotlb.invalidateBlock(world, tag, hi, words[2], PAGE_LG2);
+      iotlb.invalidateBlock(world, tag + 1, hi, words[2], PAGE_LG2);
     } else {
-      const first = getWide(words, ADDRESS);
+      const first = getWide(words, asid === STAGE_2_ONLY ? IPA : ADDRESS);
       iotlb.invalidateRange(world, tag, first, lastOf(words, first));
       iotlb.invalidateRange(world, tag + 1, first, lastOf(words, first));
     }
     if (!this.#spaces.areObserved) return;
-    const first = getWide(words, ADDRESS);
+    const first = getWide(words, asid === STAGE_2_ONLY ? IPA : ADDRESS);
     this.#spaces.invalidated(world, asid, first, isPage ? first : lastOf(words, first));
   }
 

@@ -54,6 +54,8 @@ export const TLBI = {
   /** 0: no range; 1: 4K, 2: 16K, 3: 64K. */
   TG: bits(11, 10, 1),
   ADDRESS: wide(63, 12, 1),
+  /** Of TLBI_S2_IPA; what is above is reserved, and taken as 0 (4.1.6). */
+  IPA: wide(51, 12, 1),
 } as const;
 
 /** 4.5.1; stream and substream are those of STREAM. */
