@@ -7,7 +7,7 @@ import { PRI, RECORD } from '../../../src/target/smmuv3/spec/events.ts';
 import { GATOS_PAR, REG } from '../../../src/target/smmuv3/spec/registers.ts';
 import { CONFIG } from '../../../src/target/smmuv3/spec/ste.ts';
 import type { TargetObserver } from '../../../src/target/target.ts';
-import { CONTEXTS, cfgiSte, contextOf, Guest, PAGE_1, PRIS, stage2Of } from './guest.ts';
+import { CONTEXTS, cfgiSte, contextOf, Guest, PAGE_1, PRIS, stage2Of, type Table } from './guest.ts';
 
 const STREAM = 8;
 const STAGE_1 = { CONFIG: CONFIG.stage1, S1CONTEXT_PTR: CONTEXTS / 64 };
@@ -286,6 +286,24 @@ describe('address translation operations, chapter 9', () => {
     expect(guest.numbers()).toEqual([]);
   });
 
+  test('what stage 2 refuses of a descriptor or a table: told by stage and address to both stages, an abort to stage 1 alone (9.1.4)', () => {
+    const refusedPage = (guest: Guest) => Number((guest.smmu.read(REG.GATOS_PAR, 8) >> 12n) & 0xfff_ffff_ffffn);
+    const without = (page: (first: Table) => number) => {
+      const { guest, first, second } = nested();
+      second.table.unmap(page(first), 1);
+      const both = [look(guest, IOVA, RNW | TYPE(3)), refusedPage(guest)];
+      return [both, [look(guest, IOVA, RNW | TYPE(1)), refusedPage(guest)]];
+    };
+    expect(without(({ root }) => root)[1]).toEqual([[EVENT.F_WALK_EABT, 0], 0]);
+    expect(without(({ root }) => root)[0][0]).toEqual([EVENT.F_TRANSLATION, 2]);
+    expect(without(() => CONTEXTS / 4096)).toEqual([
+      [[EVENT.F_TRANSLATION, 1], CONTEXTS / 4096],
+      [[EVENT.F_CD_FETCH, 0], 0],
+    ]);
+    const { guest } = nested();
+    expect([look(guest, 0x2000_0000n, TYPE(2)), refusedPage(guest)]).toEqual([[EVENT.F_TRANSLATION, 3], 0]);
+  });
+
   test('a page larger than 4 KiB: the lowest bit of the address that is set', () => {
     const { guest } = nested();
     expect(look(guest, 0n, RNW | TYPE(2))).toBe(0x10_0000);
@@ -294,6 +312,7 @@ describe('address translation operations, chapter 9', () => {
   test('INV_REQ, INV_STAGE, and what is wrong with the configuration', () => {
     const { guest } = nested();
     expect(look(guest, IOVA, RNW)).toEqual([0xff, 0]);
+    expect(look(guest, IOVA, RNW | TYPE(2), BigInt(STREAM) | (1n << 52n))).toEqual([0xff, 0]);
     expect(look(guest, IOVA, RNW | TYPE(3), 300n)).toEqual([EVENT.C_BAD_STREAMID, 0]);
     expect(look(guest, IOVA, RNW | TYPE(3), 9n)).toEqual([EVENT.C_BAD_STE, 0]);
     expect(look(guest, IOVA, RNW | TYPE(1), BigInt(STREAM) | (1n << 52n))).toEqual([EVENT.C_BAD_SUBSTREAMID, 0]);

@@ -2,13 +2,13 @@ import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../../memory/access.ts';
 import { pfnOfHiLo } from '../../../memory/address.ts';
 import { OUT_HI, OUT_LO } from '../../../pagetable/page-table.ts';
 import { get, isSet, put, putWide } from '../../fields.ts';
-import type { Fault } from '../reporting/events.ts';
+import { type Fault, isTranslationFault } from '../reporting/events.ts';
 import { CLASS, EVENT } from '../spec/events.ts';
 import { GATOS_ADDR, GATOS_CTRL, GATOS_PAR, GATOS_SID, REG } from '../spec/registers.ts';
 import { type Route, VERDICT } from '../translation/route.ts';
 import { StreamEntry } from '../translation/stream-entry.ts';
 import type { Translator } from '../translation/translator.ts';
-import { STAGE_1, STAGE_2 } from '../translation/walks.ts';
+import { BOTH, STAGE_1, STAGE_2 } from '../translation/walks.ts';
 import type { Registers } from './registers.ts';
 
 /** 9.1.5. */
@@ -43,7 +43,9 @@ export class Atos {
     const type = get(address, GATOS_ADDR.TYPE);
     const wantsS1 = (type & STAGE_1) !== 0;
     const wantsS2 = (type & STAGE_2) !== 0;
-    if (type === 0 || (wantsS1 && S1P === 0) || (wantsS2 && S2P === 0)) {
+    // 9.1.3: stage 2 alone knows no substreams.
+    const isLost = type === STAGE_2 && isSet(sid, GATOS_SID.SSID_VALID);
+    if (type === 0 || isLost || (wantsS1 && S1P === 0) || (wantsS2 && S2P === 0)) {
       refuse(par, INV_REQ);
       return;
     }
@@ -62,13 +64,13 @@ export class Atos {
     const lo = address[0] & ~0xfff;
     const route = wantsS1 ? this.#route(stream, sid) : configurations.stage2Route(entry);
     if (route.fault !== null) {
-      refuseFault(par, route.fault);
+      refuseFault(par, route.fault, type);
       return;
     }
     const wish = wishOf(address);
     // S1DSS may skip stage 1 (9.1.3).
     const lg2 = route.verdict === VERDICT.translate ? walks.walk(route, hi, lo, wish, type) : 12;
-    if (lg2 < 0) refuseFault(par, walks.fault);
+    if (lg2 < 0) refuseFault(par, walks.fault, type);
     else if (route.verdict === VERDICT.translate) answer(par, lg2, walks.out[OUT_HI], walks.out[OUT_LO]);
     else if ((hi & route.beyond) !== 0) refuse(par, EVENT.F_ADDR_SIZE);
     else answer(par, lg2, hi, lo);
@@ -102,9 +104,17 @@ function refuse(par: Int32Array, code: number): void {
   put(par, GATOS_PAR.FAULTCODE, code);
 }
 
-function refuseFault(par: Int32Array, { number, s2 = false, on = CLASS.IN, address = 0 }: Fault): void {
+/**
+ * 9.1.4. Behind a request for stage 1 alone, what stage 2 refuses is an abort of the fetch; an address is told where both stages were asked for,
+ * and a translation was refused.
+ */
+function refuseFault(par: Int32Array, { number, s2 = false, on = CLASS.IN, address = 0 }: Fault, type: number): void {
+  if (s2 && type === STAGE_1) {
+    refuse(par, on === CLASS.CD ? EVENT.F_CD_FETCH : EVENT.F_WALK_EABT);
+    return;
+  }
   refuse(par, number);
   if (!s2) return;
   put(par, GATOS_PAR.REASON, on + 1);
-  putWide(par, { low: GATOS_PAR.ADDR.low, width: 44 }, Math.floor(address / 4096));
+  if (type === BOTH && isTranslationFault(number)) putWide(par, { low: GATOS_PAR.ADDR.low, width: 44 }, Math.floor(address / 4096));
 }
