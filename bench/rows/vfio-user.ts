@@ -45,12 +45,21 @@ class Client {
   }
 }
 
-function roundTrip(transport: 'native' | 'net'): Work {
+/** Transport, and where the server is and what else its process does (vfio-user-server.ts). */
+const servers = {
+  native: ['native', 'main', 'idle'],
+  net: ['net', 'main', 'idle'],
+  'native in a worker': ['native', 'worker', 'idle'],
+  'native, main loop busy': ['native', 'main', 'busy'],
+  'native in a worker, main loop busy': ['native', 'worker', 'busy'],
+} as const;
+
+function roundTrip(server: readonly string[]): Work {
   const path = join(mkdtempSync(join(tmpdir(), 'viommu-bench-')), 'socket');
   const script = fileURLToPath(new URL('../vfio-user-server.ts', import.meta.url));
-  const server = spawn(process.execPath, [...process.execArgv, script, path, transport], { stdio: 'ignore' });
-  server.unref();
-  process.once('exit', () => server.kill());
+  const child = spawn(process.execPath, [...process.execArgv, script, path, ...server], { stdio: 'ignore' });
+  child.unref();
+  process.once('exit', () => child.kill());
   const client = new Client(path);
   const read = new Uint8Array(REGION_ACCESS.BYTES);
   new DataView(read.buffer).setUint32(REGION_ACCESS.COUNT, 4, true);
@@ -66,10 +75,10 @@ function roundTrip(transport: 'native' | 'net'): Work {
 export const row: Row = {
   name: 'vfio-user-read',
   baseline: null,
-  variants: (['native', 'net'] as const).map((transport) => ({
-    name: `register read, ${transport}`,
+  variants: Object.entries(servers).map(([name, server]) => ({
+    name: `register read, ${name}`,
     goal: null,
     baseline: null,
-    setup: () => roundTrip(transport),
+    setup: () => roundTrip(server),
   })),
 };

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { recipes } from '../../src/cli/boot/machines/registry.ts';
-import type { GuestChoices } from '../../src/cli/boot/recipe.ts';
+import type { GuestChoices, GuestTask } from '../../src/cli/boot/recipe.ts';
 import { boot } from '../../src/cli/boot/run.ts';
 import { useLabQemu } from './lab.ts';
 import { riscvModule } from './riscv/module.ts';
@@ -31,7 +31,7 @@ const guests: readonly Guest[] = [
     tasks: ['rebind', 'reboot'],
     append: ['iommu.strict=1'],
   },
-  { name: 'VT-d, scalable mode', iommu: 'vtd', variant: 'scalable' },
+  { name: 'VT-d, scalable mode, network and entropy', iommu: 'vtd', variant: 'scalable', tasks: ['network'] },
   { name: 'virtio-iommu', iommu: 'virtio', tasks: ['rebind'] },
   { name: 'AMD-Vi, host tables, strict invalidation', iommu: 'amd', append: ['iommu.strict=1'] },
   { name: 'AMD-Vi, guest tables, interrupts remapped, two processors', iommu: 'amd', variant: 'v2', remap: true, cpus: 2 },
@@ -78,14 +78,16 @@ describe('stock Linux', () => {
         'forbidden-dma',
         'driver',
         'fault seen',
-        ...(wanted.tasks ?? []).map(checkOf),
+        ...(wanted.tasks ?? []).flatMap(checksOf),
       ]),
     );
     expect(report.endpoints.disk.bytes).toBeGreaterThan(3 << 20);
+    if (wanted.tasks?.includes('network'))
+      expect(report.endpoints.network).toMatchObject({ echoes: 3, entropyBytes: expect.toSatisfy((bytes: number) => bytes >= 4096) });
   });
 });
 
 /** What a task of the guest's is checked by. */
-function checkOf(task: string): string {
-  return task === 'reboot' ? 'persist' : task;
+function checksOf(task: GuestTask): readonly string[] {
+  return { reboot: ['persist'], rebind: ['rebind'], network: ['network', 'entropy'] }[task];
 }

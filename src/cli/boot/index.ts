@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, EXIT_OK, EXIT_WRONG, type Output, UsageError } from '../command.ts';
 import { recipes } from './machines/registry.ts';
+import type { GuestTask } from './recipe.ts';
 import { type BootReport, boot } from './run.ts';
 
 interface Options {
@@ -35,7 +36,7 @@ export const bootCommand: Command = {
       .option('--timeout <seconds>', 'ends the guest after that', '120')
       .option('--remap', "has the devices' interrupts remapped by the IOMMU", false)
       .option('--variant <name>', "a variant of the IOMMU's own")
-      .option('--task <name>', 'something more that the guest does: reboot, rebind', collect, [])
+      .option('--task <name>', 'something more that the guest does: reboot, rebind, network', collect, [])
       .option('--append <text>', "more for the kernel's command line", collect, [])
       .option('--record <file>', 'writes what the guest did to its IOMMU, for `viommu replay`')
       .option('--console', "shows the guest's console on standard error", false)
@@ -53,8 +54,9 @@ async function run(options: Options, output: Output): Promise<number> {
     throw new UsageError(
       `--iommu ${recipe.iommu} needs a --module that puts the devices into domains: Linux has no DMA API on this IOMMU (docs/guests.md)`,
     );
-  const unknown = options.task.find((task) => task !== 'reboot' && task !== 'rebind');
-  if (unknown !== undefined) throw new UsageError(`--task ${unknown} is neither reboot nor rebind`);
+  const isKnown = (task: string): task is GuestTask => (recipe.tasks as readonly string[]).includes(task);
+  const unknown = options.task.find((task) => !isKnown(task));
+  if (unknown !== undefined) throw new UsageError(`--task ${unknown}: ${recipe.iommu} has ${recipe.tasks.join(', ')}`);
   if (options.variant !== undefined && !recipe.variants.includes(options.variant))
     throw new UsageError(`--variant ${options.variant}: ${recipe.iommu} has ${recipe.variants.join(', ') || 'none'}`);
   if (options.remap && recipe.remapping === null) throw new UsageError(`--remap: ${recipe.iommu} remaps no interrupts`);
@@ -64,7 +66,7 @@ async function run(options: Options, output: Output): Promise<number> {
     choices: {
       cpus: positive('--cpus', options.cpus, 8),
       remap: options.remap,
-      tasks: options.task,
+      tasks: options.task.filter(isKnown),
       append: options.append,
       variant: options.variant ?? null,
     },

@@ -4,13 +4,16 @@ import type { RegisterCounts } from '../../vmm/units/index.ts';
 import type { PciVfioDevice } from '../../vmm/vfio-user/index.ts';
 import type { Deliver, Witness } from './record/witness.ts';
 
+/** What a guest's script does besides: boots again, binds the disk's driver again, uses a network and an entropy device. */
+export type GuestTask = 'reboot' | 'rebind' | 'network';
+
 /** How a guest is to be run; each IOMMU takes what applies to it. */
 export interface GuestChoices {
   readonly cpus: number;
   /** Interrupts of the devices through the IOMMU's remapping, where the guest must be told to use it. */
   readonly remap: boolean;
-  /** What else the guest's script does: `reboot`, `rebind`. */
-  readonly tasks: readonly string[];
+  /** What else the guest does. */
+  readonly tasks: readonly GuestTask[];
   /** More for the kernel's command line. */
   readonly append: readonly string[];
   /** A variant of the IOMMU's own: `caching-mode`, `v2`, `stage2`. */
@@ -67,6 +70,8 @@ export interface GuestRecipe {
   readonly remapping: RegExp | null;
   /** What --variant may name. */
   readonly variants: readonly string[];
+  /** What --task may name. */
+  readonly tasks: readonly GuestTask[];
   /** Whether Linux translates nothing of its own accord, so that a module must put the devices into domains. */
   readonly needsModule: boolean;
   /** Whether all that the guest does goes by the witness. */
@@ -80,11 +85,21 @@ export interface GuestRecipe {
 /** Requester IDs of the devices behind the IOMMU. */
 export const DISK_SLOT = 5;
 export const ENGINE_SLOT = 6;
+export const ENTROPY_SLOT = 7;
+export const NETWORK_SLOT = 8;
 export const DISK = DISK_SLOT << 3;
 export const ENGINE = ENGINE_SLOT << 3;
 
+/** Device numbers of those that a guest with these choices has. */
+export function endpointSlots({ tasks }: GuestChoices): readonly number[] {
+  return [DISK_SLOT, ENGINE_SLOT, ...(tasks.includes('network') ? [ENTROPY_SLOT, NETWORK_SLOT] : [])];
+}
+
 /** Modules for a disk with a file system, and a driver that does nothing for the DMA engine. */
 export const GUEST_MODULES = ['pci-stub', 'crc16', 'crc32c_generic', 'mbcache', 'jbd2', 'ext4', 'virtio_blk'] as const;
+
+/** More modules for the task `network`. */
+export const NETWORK_MODULES = ['failover', 'net_failover', 'virtio_net', 'virtio-rng'] as const;
 
 /** A vfio-user function for QEMU. */
 export function functionArgument(fn: GuestFunction, socket: string, more: object = {}): readonly string[] {

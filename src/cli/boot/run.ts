@@ -8,7 +8,7 @@ import { debianGuest } from './debian.ts';
 import { type EndpointReport, Endpoints } from './endpoints.ts';
 import { type ExtraModule, initramfs } from './initramfs.ts';
 import { Qemu } from './qemu.ts';
-import { functionArgument, type GuestChoices, type GuestFunction, type GuestRecipe, type GuestUnit } from './recipe.ts';
+import { functionArgument, type GuestChoices, type GuestFunction, type GuestRecipe, type GuestUnit, NETWORK_MODULES } from './recipe.ts';
 import { Recorder } from './record/recorder.ts';
 import { bystander, type Deliver, type Witness } from './record/witness.ts';
 import { findQemu } from './tools.ts';
@@ -73,7 +73,10 @@ export async function boot(options: BootOptions): Promise<BootReport> {
   try {
     options.progress('making the initramfs');
     const initrd = join(folder, 'initrd');
-    writeFileSync(initrd, await initramfs(guest, recipe.modules, options.modules));
+    writeFileSync(
+      initrd,
+      await initramfs(guest, [...recipe.modules, ...(choices.tasks.includes('network') ? NETWORK_MODULES : [])], options.modules),
+    );
     const disk = join(folder, 'disk');
     writeFileSync(disk, '');
     truncateSync(disk, DISK_BYTES);
@@ -117,7 +120,7 @@ class GuestMachine {
     this.#choices = choices;
     const deliver: Deliver = (address, data) => this.#endpoints.deliver(address, data);
     this.#unit = recipe.build(choices, deliver, witness);
-    this.#endpoints = new Endpoints(this.#unit, backend);
+    this.#endpoints = new Endpoints(this.#unit, backend, choices.tasks.includes('network'));
   }
 
   get #functions(): readonly GuestFunction[] {

@@ -35,7 +35,9 @@ export class VirtioNetwork implements VirtioModel {
   readonly #memory: QueueMemory;
   readonly #backend: NetworkBackend;
   readonly #mac: Uint8Array;
-  readonly #chain = new Chain();
+  /** One for each queue: a back end may answer while a packet is being sent. */
+  readonly #sent = new Chain();
+  readonly #received = new Chain();
   readonly #packet = new Uint8Array(HEADER.BYTES + FRAME_BYTES);
   readonly #waiting: Uint8Array[] = [];
   /** Packets to and from the driver, and those for which it had no room; for reports. */
@@ -78,12 +80,12 @@ export class VirtioNetwork implements VirtioModel {
     const queue = this.device.queue(index);
     if (queue === null) return false;
     for (let done = 0; done < PACKETS_A_TURN; done++) {
-      const taken = queue.take(this.#chain);
+      const taken = queue.take(this.#sent);
       if (taken === EMPTY) {
         if (queue.publish()) this.device.interrupt(index);
         // One that came between the last look and now would not notify.
         if (!queue.rearm()) return false;
-      } else if (taken === BROKEN || !this.#transmit() || queue.give(this.#chain, 0) < 0) {
+      } else if (taken === BROKEN || !this.#transmit() || queue.give(this.#sent, 0) < 0) {
         this.device.breakDown();
         return false;
       }
@@ -94,12 +96,12 @@ export class VirtioNetwork implements VirtioModel {
 
   /** One that is no packet, or too long for Ethernet, goes nowhere. False: its buffer is no memory. */
   #transmit(): boolean {
-    const bytes = this.#chain.readable;
+    const bytes = this.#sent.readable;
     if (bytes <= HEADER.BYTES || bytes > this.#packet.length) {
       this.counts.dropped++;
       return true;
     }
-    if (this.#chain.read(this.#memory, this.#packet, 0, bytes) < 0) return false;
+    if (this.#sent.read(this.#memory, this.#packet, 0, bytes) < 0) return false;
     this.counts.sent++;
     this.#backend.send(this.#packet.slice(HEADER.BYTES, bytes));
     return true;
@@ -123,7 +125,7 @@ export class VirtioNetwork implements VirtioModel {
   #deliver(): void {
     const queue = this.device.queue(Queue.RECEIVE);
     if (queue === null) return;
-    const chain = this.#chain;
+    const chain = this.#received;
     while (this.#waiting.length > 0) {
       const taken = queue.take(chain);
       if (taken === EMPTY) {
@@ -142,7 +144,7 @@ export class VirtioNetwork implements VirtioModel {
   /** Header and frame into the buffer; one that is too small stays empty. Negative: it is no memory. */
   #put(frame: Uint8Array): number {
     const bytes = HEADER.BYTES + frame.length;
-    if (this.#chain.writable < bytes) {
+    if (this.#received.writable < bytes) {
       this.counts.dropped++;
       return 0;
     }
@@ -151,6 +153,6 @@ export class VirtioNetwork implements VirtioModel {
     packet[HEADER.NUM_BUFFERS] = 1;
     packet.set(frame, HEADER.BYTES);
     this.counts.received++;
-    return this.#chain.write(this.#memory, 0, packet, 0, bytes) < 0 ? -1 : bytes;
+    return this.#received.write(this.#memory, 0, packet, 0, bytes) < 0 ? -1 : bytes;
   }
 }

@@ -120,6 +120,22 @@ describe.each([false, true])('network (5.1), packed rings %s', (packed) => {
     expect(interrupts).toEqual([0]);
   });
 
+  test('a wire that answers at once: each queue keeps its own buffers', () => {
+    const { network, rx, tx, sent, receive } = rig();
+    for (let i = 0; i < 3; i++) rx.add({ readable: empty, writable: 1530 });
+    // Buffers of the two queues have different numbers.
+    for (let i = 0; i < 5; i++) tx.add({ readable: packet(60 + i), writable: 0, cut: 30 });
+    const { push } = sent;
+    sent.push = (...frames) => {
+      for (const each of frames) receive(each);
+      return push.apply(sent, frames);
+    };
+    network.notify(1);
+    expect(sent.map((each) => each.length)).toEqual([60, 61, 62, 63, 64]);
+    expect(tx.collect().length).toBe(5);
+    expect(rx.collect().map(({ written }) => written)).toEqual([72, 73, 74]);
+  });
+
   test('what arrives before there is a buffer waits for one, 256 packets at most', () => {
     const { network, rx, receive } = rig();
     for (let i = 0; i < 300; i++) receive(frame(60 + (i % 3)));

@@ -41,6 +41,7 @@ export const amd: GuestRecipe = {
   remapping: /AMD-Vi: Interrupt remapping enabled/,
   guess: 0xfebf_0000n,
 
+  tasks: ['reboot', 'rebind'],
   needsModule: false,
   recordable: true,
   build: (choices, deliver, witness) => {

@@ -40,6 +40,7 @@ export const riscv: GuestRecipe = {
   remapping: null,
   guess: 0n,
 
+  tasks: ['reboot', 'rebind'],
   needsModule: true,
   recordable: true,
   build: (choices, _deliver, witness) => {

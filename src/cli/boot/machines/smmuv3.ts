@@ -70,6 +70,7 @@ export const smmuv3: GuestRecipe = {
   remapping: null,
   guess: BigInt(REGISTERS),
 
+  tasks: ['reboot', 'rebind'],
   needsModule: false,
   recordable: true,
   build: (choices, _deliver, witness) => {

@@ -30,6 +30,7 @@ export const virtio: GuestRecipe = {
   remapping: null,
   guess: 0n,
 
+  tasks: ['reboot', 'rebind'],
   needsModule: false,
   recordable: false,
   build: (choices) => {

@@ -4,7 +4,7 @@ import { VtdIommu } from '../../../target/vtd/index.ts';
 import { type DeviceScope, dmarTable } from '../../../vmm/firmware/acpi/dmar.ts';
 import { type RegisterCounts, vtdFunction, vtdMessage, vtdRegisters } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
-import { DISK, DISK_SLOT, ENGINE, ENGINE_SLOT, GUEST_MODULES, type GuestRecipe } from '../recipe.ts';
+import { endpointSlots, GUEST_MODULES, type GuestRecipe } from '../recipe.ts';
 import { HiddenAfterUse } from './hidden.ts';
 import { x86Arguments } from './x86.ts';
 
@@ -29,6 +29,7 @@ export const vtd: GuestRecipe = {
   variants: ['caching-mode', 'scalable'],
   guess: 0xfebf_c000n,
 
+  tasks: ['reboot', 'rebind', 'network'],
   needsModule: false,
   recordable: true,
   build: (choices, deliver, witness) => {
@@ -42,7 +43,8 @@ export const vtd: GuestRecipe = {
       postedInterrupts: false,
     };
     const iommu = new VtdIommu(options, { memory, sendInterrupt: witness.sending(deliver) });
-    for (const device of [DISK, ENGINE]) iommu.addEndpoint(device);
+    const endpoints = endpointSlots(choices).map((slot) => slot << 3);
+    for (const requester of endpoints) iommu.addEndpoint(requester);
     const registers: RegisterCounts = { reads: 0, writes: 0 };
     const fn = vtdFunction(iommu, witness.registers(vtdRegisters(iommu, registers)));
     const hidden = new HiddenAfterUse(registers);
@@ -58,7 +60,7 @@ export const vtd: GuestRecipe = {
       scalableMode: Number(options.scalableMode),
       interruptRemapping: Number(options.interruptRemapping),
     };
-    witness.machine('vtd', 0n, [DISK, ENGINE], recorded);
+    witness.machine('vtd', 0n, endpoints, recorded);
     return {
       target: witness.target(iommu),
       functions: [{ name: 'registers', slot: UNIT_SLOT, device, memory }],
@@ -68,7 +70,7 @@ export const vtd: GuestRecipe = {
       base: () => fn.addressOf(0),
       arguments: (files, base) => {
         const table = join(files.folder, 'dmar.bin');
-        const scope = [endpoint(DISK_SLOT), endpoint(ENGINE_SLOT), ...(choices.remap ? [IOAPIC] : [])];
+        const scope = [...endpointSlots(choices).map(endpoint), ...(choices.remap ? [IOAPIC] : [])];
         writeFileSync(table, dmarTable({ hostAddressWidth: 48, interruptRemapping: choices.remap, units: [{ registers: base, scope }] }));
         const mode = `intel_iommu=on${choices.variant === 'scalable' ? ',sm_on' : ''}`;
         return [...x86Arguments(choices, files, [mode, ...(choices.remap ? [] : ['intremap=off'])]), '-acpitable', `file=${table}`];
