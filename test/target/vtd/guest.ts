@@ -10,6 +10,7 @@ export const EVERYTHING: VtdIommuOptions = {
   scalableMode: true,
   deviceTlb: true,
   pageRequests: true,
+  protectedMemory: true,
   firstStage5Level: true,
   secondStageLevels: [3, 4, 5],
   faultRecords: 2,
