@@ -1,18 +1,18 @@
 import { fc, test } from '@fast-check/vitest';
 import { describe, expect } from 'vitest';
-import { BLOCK_PAGES } from '../../src/accel/on-demand/demand-space.ts';
-import { StoreWatch } from '../../src/accel/store-watch.ts';
-import { errno, HostError } from '../../src/host/errno.ts';
-import { openHost } from '../../src/host/registry.ts';
-import { DMA_PENDING, type SimDevice, type SimKernel, simKernel } from '../../src/host/sim/index.ts';
-import { READ, READ_WRITE, WRITE } from '../../src/memory/access.ts';
-import { hiOfPfn, loOfPfn, pfnOf, pfnOfHiLo } from '../../src/memory/address.ts';
-import { GuestMemory } from '../../src/memory/guest-memory.ts';
-import { NO_PASID } from '../../src/target/target.ts';
-import { Machine } from '../../src/vmm/machine.ts';
-import { hardwares } from './equivalence.ts';
-import { GuestStores } from './guest-stores.ts';
-import { DATA, DEVICE, guests, type Make, POOL, POOL_PAGES, RAM_PAGES, type SilentGuest } from './silent-guests.ts';
+import { BLOCK_PAGES } from '../../../src/accel/on-demand/demand-space.ts';
+import { StoreWatch } from '../../../src/accel/store-watch.ts';
+import { errno, HostError } from '../../../src/host/errno.ts';
+import { openHost } from '../../../src/host/registry.ts';
+import { DMA_PENDING, type SimDevice, type SimKernel, simKernel } from '../../../src/host/sim/index.ts';
+import { READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
+import { hiOfPfn, loOfPfn, pfnOf, pfnOfHiLo } from '../../../src/memory/address.ts';
+import { GuestMemory } from '../../../src/memory/guest-memory.ts';
+import { NO_PASID } from '../../../src/target/target.ts';
+import { Machine } from '../../../src/vmm/machine.ts';
+import { hardwares } from '../equivalence.ts';
+import { GuestStores } from '../guest-stores.ts';
+import { DATA, DEVICE, guests, type Make, POOL, POOL_PAGES, RAM_PAGES, type SilentGuest } from '../silent-guests.ts';
 
 /* Spaces that nobody announces nor watches: devices ask for their pages (PCIe 10.4; iommufd's fault queue). */
 
