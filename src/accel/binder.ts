@@ -173,7 +173,7 @@ export class Binder implements TargetObserver {
     this.#asked.pages?.forget(endpoint);
     const result = this.#placement.settle(binding.group);
     if (result === 0) return 0;
-    if (stage !== null || space?.owner === 'guest' || (space === null && before?.owner === 'guest')) {
+    if (stage !== null || isOfGuest(space) || (space === null && isOfGuest(before))) {
       // A guest that changed its own tables has left the old space for good.
       this.#placement.abandon(binding);
     } else binding.wanted = before;
@@ -325,4 +325,9 @@ export class Binder implements TargetObserver {
   #tell(group: DeviceGroup): void {
     for (const { endpoint } of group.members) this.#moved(endpoint);
   }
+}
+
+/** Whether tables of the guest's lead its endpoints to the space. */
+function isOfGuest(space: AddressSpace | null): boolean {
+  return space !== null && (space.attachedBy ?? space.owner) === 'guest';
 }

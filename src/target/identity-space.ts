@@ -8,12 +8,15 @@ export class IdentitySpace implements AddressSpace {
   readonly name = 'identity';
   readonly owner = 'target';
   readonly announced = true;
+  readonly attachedBy?: 'guest';
   readonly #memory: Pick<GuestMemory, 'regions'>;
   #regions: GuestMemory['regions'] | null = null;
   #apertures: readonly PfnRange[] = [];
 
-  constructor(memory: Pick<GuestMemory, 'regions'>) {
+  /** `attachedBy`: see AddressSpace. */
+  constructor(memory: Pick<GuestMemory, 'regions'>, attachedBy?: 'guest') {
     this.#memory = memory;
+    if (attachedBy !== undefined) this.attachedBy = attachedBy;
   }
 
   /** What every region begins at and is a multiple of, in the guest and in the host: a host with larger pages can map just that. */

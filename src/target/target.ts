@@ -29,6 +29,11 @@ export interface AddressSpace {
    */
   readonly owner: 'target' | 'guest';
   /**
+   * Who says which endpoints reach it, where that is not the owner of its mappings: guest RAM as it is, where tables of the guest's lead to it.
+   * `guest`: an endpoint that cannot leave it for what the guest wants reaches nothing, since nobody can tell the guest that it stayed.
+   */
+  readonly attachedBy?: 'guest';
+  /**
    * Whether the guest announces a mapping that becomes valid (sPAPR, virtio-iommu, zPCI; VT-d with caching mode, AMD-Vi with NpCache).
    * Where it does not (RISC-V, SMMUv3, every first stage: their architectures need no invalidation then, and stock Linux sends none), what
    * follows `changed` alone is short of mappings: such a space needs the nested path, watched tables, or filling on demand.

@@ -7,6 +7,7 @@ import { openHost } from '../../src/host/registry.ts';
 import { type SimDevice, type SimKernel, simKernel } from '../../src/host/sim/index.ts';
 import { WRITE } from '../../src/memory/access.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { IdentitySpace } from '../../src/target/identity-space.ts';
 import { ToySpace } from './toy-space.ts';
 
 const ATTACH = 'VFIO_DEVICE_ATTACH_IOMMUFD_PT';
@@ -180,7 +181,7 @@ describe('Binder: what fails twice', () => {
     const device = host.openDevice(kernel.device().path);
     const space = spaceAt(0, owner);
     expect(binder.add(1, device, space)).toBe(0);
-    return { kernel, host, binder, device, space };
+    return { kernel, host, binder, device, space, memory };
   }
 
   test('a device that can neither be detached from where the guest took it away nor moved is closed', () => {
@@ -190,6 +191,20 @@ describe('Binder: what fails twice', () => {
     expect(device.closed).toBe(true);
     expect(kernel.device().hostPfn(0x1000, WRITE)).toBeLessThan(0);
   });
+
+  test.each(['guest', 'target'] as const)(
+    'guest RAM as it is, where a device stands by the word of the %s, and cannot be detached from',
+    (whose) => {
+      const { kernel, binder, device, memory } = iommufd('target');
+      const reaches = () => kernel.device().hostPfn(1, WRITE) >= 0;
+      expect(binder.attach(1, new IdentitySpace(memory, whose === 'guest' ? whose : undefined))).toBe(0);
+      expect(reaches()).toBe(true);
+      for (let nth = 1; nth <= 3; nth++) kernel.hooks.fail({ kind: DETACH, nth, errno: errno.ENOMEM });
+      expect(binder.attach(1, null)).toBe(-errno.ENOMEM);
+      // A target can say to its guest that it stayed; tables of a guest's cannot be told.
+      expect([device.closed, reaches()]).toEqual(whose === 'guest' ? [true, false] : [false, true]);
+    },
+  );
 
   test('a device that is gone (ENODEV) is blocked, and nothing is left of it', () => {
     const { kernel, host, binder, device } = iommufd('target');

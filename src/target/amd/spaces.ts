@@ -30,7 +30,7 @@ export class Spaces {
   constructor(translator: Translator, memory: GuestMemory, announced: boolean) {
     this.#translator = translator;
     this.#announced = announced;
-    this.#identity = new IdentitySpace(memory);
+    this.#identity = new IdentitySpace(memory, 'guest');
     this.#tables = new CountedMemory(memory);
     const says: Says = {
       spaceOf: (endpoint, pasid) => this.#noted(endpoint, pasid),

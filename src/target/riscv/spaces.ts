@@ -56,11 +56,14 @@ export class Spaces {
     this.#observed = new Observed('RiscvIommu', this, this.#tagged);
     this.#known = new KnownSpaces(this.#observed, (space) => this.#large.delete(space));
     const { memory } = parts;
-    this.#identity = new IdentitySpace({
-      get regions() {
-        return memory.regions ?? NO_REGIONS;
+    this.#identity = new IdentitySpace(
+      {
+        get regions() {
+          return memory.regions ?? NO_REGIONS;
+        },
       },
-    });
+      'guest',
+    );
   }
 
   /** Somebody wants to hear of changes. */

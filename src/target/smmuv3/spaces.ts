@@ -35,7 +35,7 @@ export class Spaces {
   constructor(translator: Translator, memory: GuestMemory, features: Features) {
     this.#translator = translator;
     this.#features = features;
-    this.#identity = new IdentitySpace(memory);
+    this.#identity = new IdentitySpace(memory, 'guest');
     this.#tables = new CountedMemory(memory);
     this.#observed = new Observed('Smmuv3', this, this.#tagged);
     this.#known = new KnownSpaces(this.#observed, (space) => this.#global.left(space));

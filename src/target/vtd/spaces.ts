@@ -42,7 +42,7 @@ export class Spaces {
   constructor(parts: SpaceParts) {
     this.#parts = parts;
     this.#tables = new CountedMemory(parts.memory);
-    this.#unprotected = new IdentitySpace(new UnprotectedRam(parts.memory, []));
+    this.#unprotected = new IdentitySpace(new UnprotectedRam(parts.memory, []), 'guest');
     this.#identity = this.#unprotected;
     this.#observed = new Observed('VtdIommu', this, this.#tagged);
     this.#known = new KnownSpaces(this.#observed);
@@ -80,7 +80,7 @@ export class Spaces {
 
   /** What no table decides about reaches all of guest RAM but these ranges. */
   protect(ranges: readonly PfnRange[]): void {
-    this.#identity = ranges.length === 0 ? this.#unprotected : new IdentitySpace(new UnprotectedRam(this.#parts.memory, ranges));
+    this.#identity = ranges.length === 0 ? this.#unprotected : new IdentitySpace(new UnprotectedRam(this.#parts.memory, ranges), 'guest');
     this.refreshAll();
   }
 
