@@ -20,7 +20,7 @@ function makeStage(): Stage {
 
 /** One a level, for all tables: a level is left before another table is written, but for those above it. */
 const stages: readonly Stage[] = Array.from({ length: 8 }, makeStage);
-const ZEROS = makeStage();
+const ABSENTS = makeStage();
 
 /** A `map` under way. */
 interface Fill {
@@ -72,6 +72,11 @@ export abstract class RadixTable extends RadixReader implements PageTable {
   }
 
   abstract walk(hi: number, lo: number, access: number): number;
+
+  /** Low half of an entry that maps nothing, as `unmap` and new tables have it; its high half is 0. */
+  protected absentLo(_level: number): number {
+    return 0;
+  }
 
   /** Whether an entry whose other half is the same is a leaf as `lo`'s is: a cheap yes for entries that differ in the address; `decode` decides the rest. */
   protected sameLeaf(_level: number, lo: number, other: number): boolean {
@@ -195,6 +200,12 @@ export abstract class RadixTable extends RadixReader implements PageTable {
     for (let i = 0; i < count; i++) this.storeEntry(table, index + i, words[2 * i + 1], words[2 * i]);
   }
 
+  #storeAbsent(table: number, index: number, count: number, level: number): void {
+    const lo = this.absentLo(level);
+    if (ABSENTS.words[0] !== lo) ABSENTS.entries.fill(BigInt(lo));
+    for (let done = 0; done < count; done += STAGED) this.#store(table, index + done, Math.min(STAGED, count - done), ABSENTS);
+  }
+
   /** Makes a table for an absent entry and maps on in it. An allocated table in which nothing could be mapped is given back. */
   #putTable(fill: Fill, table: number, index: number, level: number, start: number): boolean {
     const child = level === 0 ? -1 : this.#allocateTable(level - 1);
@@ -295,7 +306,7 @@ export abstract class RadixTable extends RadixReader implements PageTable {
         const kind = this.decode(level, hi, lo, this.found);
         if (kind === LEAF) {
           const run = this.#leafRun(i, count, level, from);
-          this.#store(table, from + i, run, ZEROS);
+          this.#storeAbsent(table, from + i, run, level);
           cleared += run * pages;
           i += run - 1;
         } else if (kind === TABLE) {
@@ -342,9 +353,11 @@ export abstract class RadixTable extends RadixReader implements PageTable {
   /** Looks first beside the entry that was cleared last: when pages go one by one, a neighbour still stands. */
   #isEmpty(table: number, level: number, near: number): boolean {
     const entries = this.entries[level];
+    const absent = this.absentLo(level);
     for (let i = -1; i < entries - 1; i++) {
       this.loadEntry(table, (near + i + entries) % entries);
-      if ((this.memory.word[0] | this.memory.word[1]) !== 0) return false;
+      const [lo, hi] = this.memory.word;
+      if (hi !== 0 || (lo !== 0 && lo !== absent)) return false;
     }
     return true;
   }
@@ -402,15 +415,18 @@ export abstract class RadixTable extends RadixReader implements PageTable {
     return Math.max(1, (this.entries[level] * this.entryBytes) / 4096);
   }
 
-  /** Byte address of a zeroed table, or -1. */
+  /** Byte address of a table that maps nothing, or -1. */
   #allocateTable(level: number): number {
     if (this.#allocator === undefined) throw new TypeError(`${this.description.format}: writing tables needs an allocator`);
     const pfn = this.#allocator.allocate(this.#tablePages(level));
-    return pfn < 0 ? -1 : pfn * 4096;
+    if (pfn < 0) return -1;
+    // The allocator's pages are zeroed.
+    if (this.absentLo(level) !== 0) this.#storeAbsent(pfn * 4096, 0, this.entries[level], level);
+    return pfn * 4096;
   }
 
   #dropTable(parent: number, index: number, table: number, level: number): void {
-    this.storeEntry(parent, index, 0, 0);
+    this.storeEntry(parent, index, 0, this.absentLo(level + 1));
     this.#allocator?.free(table / 4096, this.#tablePages(level));
   }
 }

@@ -169,6 +169,11 @@ export class S390Table extends RadixTable {
     return isLeaf ? LEAF : TABLE;
   }
 
+  /** An entry of zeros would be malformed, not invalid. */
+  protected override absentLo(level: number): number {
+    return level === 0 ? PAGE_INVALID : INVALID;
+  }
+
   protected override encodeTable(level: number, address: number): void {
     this.#encode(address, level === 1 ? 0 : ((level - 1) << 2) | FULL_TABLE);
   }

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { READ, WRITE } from '../../src/memory/index.ts';
-import { FAULT_INPUT_SIZE, FAULT_NOT_PRESENT, FAULT_RESERVED } from '../../src/pagetable/page-table.ts';
+import { FAULT_INPUT_SIZE, FAULT_NOT_PRESENT, FAULT_RESERVED, faultCode } from '../../src/pagetable/page-table.ts';
 import { S390Table, type S390TableConfig } from '../../src/pagetable/s390.ts';
 import { field, type Rules } from './oracle.ts';
 import { TableRam } from './ram.ts';
@@ -82,4 +82,20 @@ for (const variant of variants) {
 it('s390: an anchor designates 2 to 5 levels of tables', () => {
   for (const levels of [0, 1, 6, Number.NaN])
     expect(() => new S390Table(new TableRam(1, 1).memory, { levels, root: 0 })).toThrow(RangeError);
+});
+
+it.each([2, 3, 4, 5] as const)('%i levels: what was unmapped, and what new tables do not map, is invalid, not malformed', (levels) => {
+  const ram = new TableRam(64, 16);
+  const table = new S390Table(ram.memory, { root: 8, levels, allocator: ram });
+  expect(table.map(0x40, 0x99, 2, READ | WRITE)).toBe(2);
+  expect(table.walk(0, 0x42000, READ)).toBe(faultCode(FAULT_NOT_PRESENT, 0));
+  expect(table.unmap(0x40, 1)).toBe(1);
+  expect(table.walk(0, 0x40000, READ)).toBe(faultCode(FAULT_NOT_PRESENT, 0));
+  expect(table.walk(0, 0x41000, READ)).toBe(12);
+  expect(table.unmap(0x41, 1)).toBe(1);
+  expect(ram.inUse).toBe(0);
+  expect(table.walk(0, 0x41000, READ)).toBe(faultCode(FAULT_NOT_PRESENT, levels - 1));
+  expect(table.map(0x100, 0x200, 256, READ)).toBe(256);
+  expect(table.unmap(0x100, 1)).toBe(1);
+  expect(table.walk(0, 0x100000, READ)).toBe(faultCode(FAULT_NOT_PRESENT, 0));
 });

@@ -28,7 +28,7 @@ export const EFR: readonly AmdCapability[] = [
   feature('GAMSup', 21, 3, 0, 'posting interrupts to a nested guest is not modelled'),
   feature('DualPprLogSup', 24, 2, 0, 'one log is enough: a guest reads as fast as it is run'),
   feature('DualEventLogSup', 28, 2, 0, 'the same'),
-  feature('PASMax', 32, 5, 19, '20-bit PASIDs'),
+  feature('PASMax', 32, 5, 15, '16-bit PASIDs: Linux 6.12 stops with a BUG at more'),
   feature('USSup', 37, 1, 1, 'privilege of requests with PASID'),
   feature('DevTblSegSup', 38, 2, 3, 'device tables of 8 segments'),
   feature('PprOvrflwEarlySup', 40, 1, 0, 'no early warning'),

@@ -21,8 +21,8 @@ const REGISTERS_SLOT = 4;
 /** Offset of the extended feature register, which IVHD repeats. */
 const EFR = 0x30;
 const EFR2 = 0x1a0;
-/** x2APIC destinations cannot be told to QEMU's APICs; Linux 6.12 stops with a BUG at more than 16 bits of PASID. */
-const WITHOUT = ['XTSup', 'GASup', 'PASMax'];
+/** x2APIC destinations cannot be told to QEMU's APICs. */
+const WITHOUT = ['XTSup', 'GASup'];
 /** QEMU's I/O APIC as a source of interrupts; it does not ask the unit, so nothing ever comes from it. */
 const IOAPIC: IvhdDevice = { kind: 'ioapic', handle: 0, device: 0xa0 };
 
