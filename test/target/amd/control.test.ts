@@ -106,8 +106,8 @@ describe('commands, 2.4', () => {
   test('every other command; what is for the device is handed on', () => {
     const guest = started();
     const wait = completionWait(1n, 5n);
-    guest.command([(4n << 60n) | (0x12n << 48n) | (0x34n << 16n) | BigInt(DEVICE), 0x7_f000n | 5n | (2n << 4n)], wait);
-    expect(guest.invalidations).toEqual([{ device: DEVICE, pasid: 0x1234, firstPage: 0, pages: 256, type: 2 }]);
+    guest.command([(4n << 60n) | (0x5n << 56n) | (0x34n << 48n) | (0x12n << 16n) | BigInt(DEVICE), 0x7_f000n | 5n | (2n << 4n)], wait);
+    expect(guest.invalidations).toEqual([{ device: DEVICE, pasid: 0x5_1234, firstPage: 0, pages: 256, type: 2 }]);
     guest.command([(7n << 60n) | (0x5_4321n << 32n) | BigInt(DEVICE), (0x1007n << 32n) | 4n], [5n << 60n, 0n], [6n << 60n, 0n], wait);
     expect(guest.responses).toEqual([{ device: DEVICE, pasid: 0x5_4321, tag: 0x1007 }]);
     expect(guest.load(DONE)).toBe(5n);

@@ -179,7 +179,8 @@ export class CommandBuffer {
 
   #invalidateIotlb(words: Int32Array): void {
     const device = get(words, INVALIDATE_IOTLB.DEVICE);
-    const pasid = get(words, INVALIDATE_IOTLB.PASID_LOW) | (get(words, INVALIDATE_IOTLB.PASID_HIGH) << 8);
+    const { PASID_LOW, PASID_MIDDLE, PASID_HIGH } = INVALIDATE_IOTLB;
+    const pasid = get(words, PASID_LOW) | (get(words, PASID_MIDDLE) << 8) | (get(words, PASID_HIGH) << 16);
     const { start, pages } = rangeOf(getWide(words, INVALIDATE_IOTLB.ADDRESS), isSet(words, INVALIDATE_IOTLB.S));
     this.#parts.spaces.command(words, device);
     this.#options.invalidateDevice?.({

@@ -49,13 +49,14 @@ export const INVALIDATE_PAGES = {
   ADDRESS: wide(63, 12, 1),
 } as const;
 
-/** 2.4.4. */
+/** 2.4.4; the places of the PASID are those where Linux's `build_inv_iotlb_pages` puts its two bytes. */
 export const INVALIDATE_IOTLB = {
   DEVICE: bits(15, 0),
-  PASID_LOW: bits(23, 16),
+  PASID_MIDDLE: bits(23, 16),
   MAX_PENDING: bits(31, 24),
   QUEUE: bits(47, 32),
-  PASID_HIGH: bits(59, 48),
+  PASID_LOW: bits(55, 48),
+  PASID_HIGH: bits(59, 56),
   OP,
   S: bit(0, 1),
   GN: bit(2, 1),
@@ -66,10 +67,11 @@ export const INVALIDATE_IOTLB = {
 /** 2.4.6. */
 export const PREFETCH = {
   DEVICE: bits(15, 0),
-  PASID_LOW: bits(23, 16),
+  PASID_MIDDLE: bits(23, 16),
   COUNT: bits(31, 24),
   QUEUE: bits(47, 32),
-  PASID_HIGH: bits(59, 48),
+  PASID_LOW: bits(55, 48),
+  PASID_HIGH: bits(59, 56),
   OP,
   S: bit(0, 1),
   GN: bit(2, 1),
