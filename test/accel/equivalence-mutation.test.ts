@@ -1,5 +1,6 @@
 import { fc } from '@fast-check/vitest';
 import { afterEach, describe, expect, test, vi } from 'vitest';
+import { CommandQueue } from '../../src/host/iommufd/tegra241.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { smmuSubject } from '../target/smmuv3/subject.ts';
 import { spaprSubject } from '../target/spapr/subject.ts';
@@ -10,6 +11,10 @@ import { EquivalentGuest, type Following, hardwares } from './equivalence.ts';
 
 /** Stores into tables of ours, beside the calls of the simulated kernel. */
 const TABLE_STORE = 'table store';
+/** Invalidations by stores into the ring that the hardware reads. */
+const QUEUED = 'queued command';
+/** Arm IHI 0070, 4.1.1. */
+const CMD_SYNC = 0x46;
 /** Programs that are tried for each kind, and how many of its calls are left out in them, one at a time. */
 const PROGRAMS = 12;
 const OCCURRENCES = 6;
@@ -28,6 +33,17 @@ function omitStore(nth: number, guestMemory: () => GuestMemory | null): () => bo
   return () => left <= 0;
 }
 
+/** The same of the nth command that is to be put into a ring; what only waits for the others is not counted. */
+function omitQueued(nth: number): () => boolean {
+  const { add } = CommandQueue.prototype;
+  let left = nth;
+  vi.spyOn(CommandQueue.prototype, 'add').mockImplementation(function (this: CommandQueue, word0, word1, word2, word3) {
+    if ((word0 & 0xff) !== CMD_SYNC && --left === 0) return true;
+    return add.call(this, word0, word1, word2, word3);
+  });
+  return () => left <= 0;
+}
+
 /** Runs a program; whether the suite's body fails, and whether the omission came to pass. */
 function outcome<Step>(
   subject: TargetSubject<Step>,
@@ -37,7 +53,11 @@ function outcome<Step>(
   nth: number,
 ) {
   let guest: EquivalentGuest<Step> | null = null;
-  const storeOmitted = kind === TABLE_STORE ? omitStore(nth, () => guest?.fixture.memory ?? null) : null;
+  const stores: Readonly<Record<string, () => () => boolean>> = {
+    [TABLE_STORE]: () => omitStore(nth, () => guest?.fixture.memory ?? null),
+    [QUEUED]: () => omitQueued(nth),
+  };
+  const storeOmitted = stores[kind]?.() ?? null;
   try {
     guest = new EquivalentGuest(subject, hardwares[where[1]], where[0], where[2]);
     const callOmitted = storeOmitted ?? guest.kernel.hooks.omit(kind, nth);
@@ -91,11 +111,14 @@ function mutations<Step>(
 const ATTACH = 'VFIO_DEVICE_ATTACH_IOMMUFD_PT';
 const DETACH = 'VFIO_DEVICE_DETACH_IOMMUFD_PT';
 const INVALIDATE = 'IOMMU_HWPT_INVALIDATE';
+const QUEUE = 'iommufd, SMMUv3 with a command queue';
 
 mutations(spaprSubject, 'shadow', 'type1, plain hardware', ['VFIO_IOMMU_MAP_DMA', 'VFIO_IOMMU_UNMAP_DMA']);
 mutations(legacySubject, 'shadow', 'iommufd, plain hardware', ['IOMMU_IOAS_MAP', 'IOMMU_IOAS_UNMAP', 'IOMMU_IOAS_COPY', ATTACH]);
 mutations(virtioSubjects[0], 'user-owned', 'iommufd, VT-d', [TABLE_STORE, INVALIDATE, ATTACH]);
 mutations(smmuSubject, 'user-owned', 'iommufd, SMMUv3', [TABLE_STORE, INVALIDATE, ATTACH, DETACH]);
 mutations(scalableSubject, 'auto', 'iommufd, VT-d', [INVALIDATE, ATTACH]);
+mutations(smmuSubject, 'user-owned-queue', QUEUE, [QUEUED]);
+mutations(smmuSubject, 'nested', 'iommufd, SMMUv3', [INVALIDATE, ATTACH]);
 mutations(smmuSubject, 'user-owned', 'iommufd, SMMUv3', [TABLE_STORE, INVALIDATE, ATTACH], 'on demand');
 mutations(smmuSubject, 'shadow', 'iommufd, VT-d', ['IOMMU_IOAS_MAP', 'IOMMU_IOAS_UNMAP', 'read', 'write'], 'on demand');
