@@ -187,6 +187,8 @@ export class AmdPeers {
     config.write(bdf, this.#msi + 12, data);
     const header = await config.read(bdf, this.#msi);
     if ((header & 0x1_0000) === 0) await config.write(bdf, this.#msi, header | 0x1_0000);
+    // What others sent before, as the I/O APIC does at the start.
+    this.#trace.more();
     await this.qemu.writel(EDU_BAR + EDU_RAISE, 1);
     const line = TRACED.exec(this.#trace.more());
     const message = line === null ? null : { address: BigInt(`0x${line[1]}`), data: Number(`0x${line[2]}`) };
