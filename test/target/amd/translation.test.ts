@@ -47,6 +47,10 @@ describe('device table entries, 2.2.2.1', () => {
   test.each<[string, Dte, number]>([
     ['reserved bits: RZ', { bits: [4n, 0n, 0n, 0n] }, 0x80],
     ['reserved bit 106', { bits: [0n, 1n << 42n, 0n, 0n] }, 0x80],
+    ['reserved bit 187', { bits: [0n, 0n, 1n << 59n, 0n] }, 0x80],
+    ['reserved bit 192', { bits: [0n, 0n, 0n, 1n] }, 0x80],
+    ['reserved bit 245', { bits: [0n, 0n, 0n, 1n << 53n] }, 0x80],
+    ['a domain, of which the event has no field', { mode: 7, bits: [0n, 5n, 0n, 0n] }, 0],
     ['Mode 7', { mode: 7 }, 0],
     ['GLX 3', { gcr3: 9, glx: 3 }, 0],
   ])('ILLEGAL_DEV_TABLE_ENTRY: %s', (_, dte, flags) => {

@@ -15,6 +15,8 @@ export interface Blamed {
   readonly pasid: number;
 }
 
+/** Events that name the domain of a request without PASID; in the others the field is the PASID's alone. */
+const WITH_DOMAIN: ReadonlySet<number> = new Set([EVENT.pageFault, EVENT.pageTableHardware]);
 const HARDWARE: ReadonlySet<number> = new Set([EVENT.deviceTableHardware, EVENT.pageTableHardware, EVENT.commandHardware]);
 
 /** Events (2.5): the log, and for what hardware could not read the hardware event registers. */
@@ -32,9 +34,10 @@ export class Events {
   request(code: number, { device, domain, pasid }: Blamed, flags: readonly Flag[], hi: number, lo: number, type = 0): void {
     const words = this.#words.fill(0);
     put(words, RECORD.DEVICE, device);
-    put(words, RECORD.DOMAIN, pasid < 0 ? domain : pasid & 0xffff);
-    if (pasid >= 0) {
+    if (pasid < 0) put(words, RECORD.DOMAIN, WITH_DOMAIN.has(code) ? domain : 0);
+    else {
       put(words, RECORD.GN, 1);
+      put(words, RECORD.DOMAIN, pasid & 0xffff);
       put(words, RECORD.PASID_HIGH, pasid >>> 16);
     }
     for (const flag of flags) put(words, RECORD[flag], 1);

@@ -58,9 +58,13 @@ export const DTE = {
   INTERRUPT_CONTROL: bits(61, 60, 2),
   LINT0_PASS: bit(62, 2),
   LINT1_PASS: bit(63, 2),
-  /** Attributes of forwarded requests; guest identifiers of vIOMMUs and the rest of the fourth doubleword are not looked at. */
-  REST_LOW: bits(31, 0, 3),
-  REST_HIGH: bits(63, 32, 3),
+  /** Of vIOMMUs, which are not there: not looked at, and so are the attributes of forwarded requests. */
+  VIOMMU_EN: bit(15, 3),
+  GUEST_DEVICE: bits(31, 16, 3),
+  GUEST: bits(47, 32, 3),
+  ATTRIBUTE_VALID: bit(54, 3),
+  MODE_0FC: bit(55, 3),
+  SNOOP_ATTRIBUTE: bits(63, 56, 3),
 } as const;
 
 /** DTE.INTERRUPT_CONTROL. */
