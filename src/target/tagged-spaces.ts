@@ -16,9 +16,10 @@ export interface Tagged extends AddressSpace {
  * The spaces that are reached, by the tags of the guest's invalidations: those that one names are found without a look at the others.
  *
  * @example
- * const tagged = new TaggedSpaces((space): space is TableSpace => space instanceof TableSpace);
- * const observed = new Observed('AnIommu', says, tagged);
- * for (const space of tagged.of(7, NO_PROCESS)) observed.changed(space, 0, 99);
+ * const tagged = new TaggedSpaces((space) => 'domain' in space);
+ * tagged.entered({ name: 'one of domain 7', domain: 7, process: NO_PROCESS });
+ * [...tagged.of(7, NO_PROCESS)].length; // 1
+ * [...tagged.of(8, NO_PROCESS)].length; // 0
  */
 export class TaggedSpaces<T extends Tagged> implements ReachedSpaces {
   readonly #isTagged: (space: AddressSpace) => space is T;

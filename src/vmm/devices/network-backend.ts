@@ -1,4 +1,3 @@
-import type { Duplex } from 'node:stream';
 import { requireObject } from '../../memory/arguments.ts';
 
 /** Bytes of the longest Ethernet frame without its check sequence: 1,500 of payload, a header, a VLAN tag. */
@@ -13,22 +12,35 @@ export interface NetworkBackend {
   send(frame: Uint8Array): void;
 }
 
+/** What a wire needs of a stream: a socket, or any other Duplex of Node's. */
+export interface ByteStream {
+  readonly destroyed: boolean;
+  /** More was written than the other end has taken. */
+  readonly writableNeedDrain: boolean;
+  write(bytes: Uint8Array): boolean;
+  on(event: 'data', listener: (bytes: Uint8Array) => void): unknown;
+  on(event: 'error', listener: (error: Error) => void): unknown;
+  destroy(): unknown;
+}
+
 /**
  * A stream as a wire, each frame behind its length: what `-netdev stream` of QEMU speaks, and so what joins two machines, or a machine and a
  * gateway. A peer that sends a longer frame than Ethernet's speaks something else: the stream is destroyed. What it does not read is not
  * kept beyond the stream's own buffer.
  *
  * @example
- * const backend = new StreamBackend(new PassThrough());
- * backend.connect((frame) => frame.length); // 3: a PassThrough gives back what it gets
- * backend.send(Uint8Array.of(1, 2, 3));
+ * const written = [];
+ * const stream = { destroyed: false, writableNeedDrain: false, on: () => {}, destroy: () => {}, write: (bytes) => written.push(...bytes) };
+ * const backend = new StreamBackend(stream); // a socket, as a rule
+ * backend.send(Uint8Array.of(7, 8));
+ * written; // [0, 0, 0, 2, 7, 8]
  */
 export class StreamBackend implements NetworkBackend {
-  readonly #stream: Duplex;
+  readonly #stream: ByteStream;
   /** Frames that the peer did not take in time, as on a wire. */
   dropped = 0;
 
-  constructor(stream: Duplex) {
+  constructor(stream: ByteStream) {
     requireObject('StreamBackend', 'stream', stream, 'Duplex', ['write', 'on']);
     this.#stream = stream;
     stream.on('error', () => {});
@@ -36,8 +48,8 @@ export class StreamBackend implements NetworkBackend {
 
   connect(receive: (frame: Uint8Array) => void): void {
     let rest: Buffer = Buffer.alloc(0);
-    this.#stream.on('data', (piece: Buffer) => {
-      rest = rest.length === 0 ? piece : Buffer.concat([rest, piece]);
+    this.#stream.on('data', (piece) => {
+      rest = Buffer.concat([rest, piece]);
       let at = 0;
       while (rest.length - at >= LENGTH_BYTES) {
         const bytes = rest.readUInt32BE(at);
