@@ -125,6 +125,8 @@ export class Iotlb extends Sized {
   #sizeCount = 0;
   #firstSize = PAGE_LG2;
   #victim = 0;
+  /** Accesses whose translation was not here, as the translators say when they walk tables: a lookup counts nothing, for its hits are the hottest path of all. */
+  misses = 0;
 
   /** `lastTag`: the tag after which they begin anew; a test need not fill 2^31 contexts to see it. */
   constructor(capacity: number, lastTag = LAST_TAG) {

@@ -196,6 +196,8 @@ export interface Target {
    */
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number;
   readonly translated: Int32Array;
+  /** Accesses so far that the IOTLB did not have, so that tables were walked. Left out: there is no IOTLB. */
+  readonly iotlbMisses?: number;
   /** Back to power-on. Endpoints stay known. */
   reset(): void;
   /** Everything that the guest could observe, as plain data that `structuredClone` and JSON both keep. */

@@ -18,6 +18,8 @@ export interface MachineTotals extends PathCounters {
   /** Pages that emulated devices had translated, and those that were refused. */
   readonly accesses: number;
   readonly faults: number;
+  /** Accesses, of whomever, that the target's IOTLB did not have, so that tables were walked; the rest were hits, or need none. null: it has no IOTLB. */
+  readonly iotlbMisses: number | null;
   /** null: there is no host. */
   readonly hostCalls: HostCalls | null;
 }
@@ -169,7 +171,7 @@ export class Machine {
     }
     for (const { counters } of this.#binder?.counters() ?? [])
       for (const name of ['flushes', 'splits', 'splitsWithoutGap', 'merges'] as const) totals[name] += counters[name];
-    return { ...totals, hostCalls: this.#host === null ? null : { ...this.#host.calls } };
+    return { ...totals, iotlbMisses: this.target.iotlbMisses ?? null, hostCalls: this.#host === null ? null : { ...this.#host.calls } };
   }
 
   /** The guest's side of it, as plain data that `structuredClone` and JSON both keep: the target's state, and which endpoints there are. */

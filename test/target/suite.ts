@@ -130,6 +130,17 @@ export function targetSuite<Step>(subject: TargetSubject<Step>): void {
       expectTranslateAgrees(fixture);
     });
 
+    test('the first access of a page is a miss of the IOTLB, the second is none', () => {
+      const fixture = subject.make();
+      const { target, endpoints } = fixture;
+      for (const step of subject.mapping) fixture.run(step);
+      const [{ iova }] = runsOf(target.spaceOf(endpoints[0])!);
+      const counts = [target.iotlbMisses, ...[1, 2].map(() => (translate(fixture, endpoints[0], iova, READ), target.iotlbMisses))];
+      // sPAPR has none: its tables are the hypervisor's own, and one look at them answers.
+      const has = subject.name !== 'sPAPR';
+      expect(counts).toEqual(has ? [counts[0], counts[0]! + 1, counts[0]! + 1] : [undefined, undefined, undefined]);
+    });
+
     const agreed = reaching(`${subject.name}: agreement`, 'a program of more than twenty operations', 'a mapped space');
     property.prop([program], { numRuns })(
       'after every operation translation agrees with the space, and the observer was told of every difference',

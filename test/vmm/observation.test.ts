@@ -98,7 +98,7 @@ test('totals are plain data: accesses and faults, those of removed devices too, 
   nic.read(0x2000n, new Uint8Array(8));
   machine.remove(8);
   const totals = machine.totals();
-  expect(totals).toMatchObject({ accesses: 3, faults: 1, flushes: 3, splits: 0, hostCalls: { map: 2, unmap: 0 } });
+  expect(totals).toMatchObject({ accesses: 3, faults: 1, iotlbMisses: null, flushes: 3, splits: 0, hostCalls: { map: 2, unmap: 0 } });
   expect(JSON.parse(JSON.stringify(totals))).toEqual(totals);
   put(0, 0n);
   expect(totals.hostCalls?.unmap).toBe(0);

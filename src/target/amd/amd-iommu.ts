@@ -88,6 +88,10 @@ export class AmdIommu implements Target {
     return this.#spaces.observe(observer);
   }
 
+  get iotlbMisses(): number {
+    return this.#translator.iotlb.misses;
+  }
+
   knows(endpoint: number): boolean {
     return this.#spaces.knows(endpoint);
   }

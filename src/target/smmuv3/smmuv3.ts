@@ -115,6 +115,10 @@ export class Smmuv3 implements Target {
     return this.#spaces.observe(observer);
   }
 
+  get iotlbMisses(): number {
+    return this.#translator.iotlb.misses;
+  }
+
   knows(endpoint: number): boolean {
     return this.#spaces.knows(endpoint);
   }

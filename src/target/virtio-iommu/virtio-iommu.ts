@@ -208,6 +208,10 @@ export class VirtioIommu implements Target {
     };
   }
 
+  get iotlbMisses(): number {
+    return this.#iotlb.misses;
+  }
+
   knows(endpoint: number): boolean {
     return this.#domains.endpoints.has(endpoint);
   }
@@ -332,6 +336,7 @@ export class VirtioIommu implements Target {
 
   /** What the IOTLB does not hold. */
   #lookup(endpoint: Endpoint, domain: Domain, wish: number, hi: number, lo: number): number {
+    this.#iotlb.misses++;
     const pfn = pfnOfHiLo(hi, lo);
     const mappings = domain.mappings;
     const slot = mappings.lookup(pfn);

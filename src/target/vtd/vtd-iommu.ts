@@ -151,6 +151,10 @@ export class VtdIommu implements Target {
     return this.#spaces.observe(observer);
   }
 
+  get iotlbMisses(): number {
+    return this.#translator.iotlb.misses;
+  }
+
   knows(endpoint: number): boolean {
     return this.#spaces.knows(endpoint);
   }

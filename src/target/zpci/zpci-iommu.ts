@@ -87,6 +87,10 @@ export class ZpciIommu implements Target {
     };
   }
 
+  get iotlbMisses(): number {
+    return this.#functions.iotlb.misses;
+  }
+
   knows(endpoint: number): boolean {
     return this.#functions.byFid(endpoint) !== null;
   }
@@ -186,6 +190,7 @@ export class ZpciIommu implements Target {
     let lg2 = iotlb.lookup(one.index, NO_CONTEXT, hi, lo, wish);
     let out: Int32Array = iotlb.out;
     if (lg2 < 0) {
+      iotlb.misses++;
       lg2 = space.table.walk(hi, lo, wish);
       if (lg2 < 0) return this.#fault(one, this.#codeOf(space, pfn), hi, lo);
       out = space.table.out;

@@ -40,6 +40,9 @@ class Recovering implements Target {
   get translated(): Int32Array {
     return this.iommu.translated;
   }
+  get iotlbMisses(): number {
+    return this.iommu.iotlbMisses;
+  }
   observe(observer: TargetObserver): () => void {
     return this.iommu.observe(observer);
   }

@@ -174,6 +174,7 @@ export class Translator {
   }
 
   #miss(entry: DeviceEntry, context: number, hi: number, lo: number, wish: number): number {
+    this.iotlb.misses++;
     const stage = context < 0 ? entry.host! : this.#stage(entry, context);
     if (context >= 0) (entry.host === null ? this.#guestDomains : this.#nestedDomains).add(entry.domain);
     if (typeof stage === 'number') {

@@ -126,6 +126,7 @@ export class Translator {
   #walkAgain(stages: Stages, device: number, process: number, hi: number, lo: number, access: number): number {
     this.#iotval2Hi = 0;
     this.#iotval2Lo = 0;
+    this.iotlb.misses++;
     const result = this.#walk(Kind.untranslated, stages, hi, lo, access);
     if (result >= 0) return result;
     this.#parts.contexts.quiet = stages.device.quiet;
@@ -195,6 +196,7 @@ export class Translator {
     if (kind !== Kind.ats) {
       const lg2 = this.#cached(stages, process, hi, lo, access);
       if (lg2 >= 0) return lg2;
+      this.iotlb.misses++;
     }
     hpm.count(Event.tlbMiss);
     return this.#walk(kind, stages, hi, lo, access);

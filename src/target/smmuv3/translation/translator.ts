@@ -89,6 +89,7 @@ export class Translator {
   }
 
   #miss(route: Route, stream: number, substream: number, hi: number, lo: number, wish: number): number {
+    this.iotlb.misses++;
     const { walks } = this;
     const lg2 = walks.walk(route, hi, lo, wish);
     if (lg2 < 0) return this.#refusals.refuse(walks.fault, route, { stream, substream, hi, lo, access: wish });

@@ -94,6 +94,7 @@ export class Translator {
         if (lg2 >= 0) return lg2;
       }
     }
+    this.iotlb.misses++;
     const result = this.walk(stages, pasid, hi, lo, access);
     return result >= 0 ? result : this.#blocked(device, pasid, hi, lo, access, -result, stages.suppressed);
   }
