@@ -3,6 +3,7 @@ import { readFileSync, realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { CommanderError, Command as Definition } from 'commander';
 import { HostError } from '../host/errno.ts';
+import { benchCommand } from './bench.ts';
 import { bootCommand } from './boot/index.ts';
 import { type Command, ConditionError, EXIT_MISUSE, EXIT_OK, EXIT_WRONG, type Output, UsageError } from './command.ts';
 import { conformanceCommand } from './conformance/riscv.ts';
@@ -20,6 +21,7 @@ const commands: readonly Command[] = [
   matrixCommand,
   explainCommand,
   conformanceCommand,
+  benchCommand,
   bootCommand,
   qtestCommand,
 ];

@@ -16,6 +16,7 @@ const session: readonly string[] = [
   'explain --help',
   'conformance --help',
   'boot --help',
+  'bench --help',
   'qtest --help',
   'help explain',
   'matrx',

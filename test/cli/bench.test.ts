@@ -1,0 +1,25 @@
+import { expect, test } from 'vitest';
+import { runCli } from './run-cli.ts';
+
+test('--list says the rows and measures nothing', async () => {
+  const { status, out, err } = await runCli('bench', '--list', 'put-tce', 'walk4');
+  expect({ status, err }).toEqual({ status: 0, err: '' });
+  expect(out.split('\n').map((line) => line.split(':')[0])).toEqual(['walk4', 'put-tce']);
+});
+
+test('a row that there is not is misuse, in one line', async () => {
+  const { status, out, err } = await runCli('bench', 'nosuch');
+  expect({ status, out }).toEqual({ status: 2, out: '' });
+  expect(err).toMatch(/^bench: no row is named nosuch; there are: [^\n]*put-tce[^\n]*$/);
+});
+
+test('--json is one object: rows, or where there are none the status', async () => {
+  const { status, out } = await runCli('bench', 'nosuch', '--json');
+  expect(status).toBe(2);
+  expect(JSON.parse(out)).toEqual({ status: 2 });
+  const measured = await runCli('bench', 'mmio-dispatch', '--quick', '--json');
+  expect(measured.status).toBe(0);
+  const { machine, rows } = JSON.parse(measured.out);
+  expect(machine.node).toBe(process.versions.node);
+  expect(rows.map(({ name }: { name: string }) => name)).toEqual(['mmio-dispatch']);
+});
