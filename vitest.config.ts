@@ -7,6 +7,8 @@ const slow = (name: string, seconds: number) => ({
 
 export default defineConfig({
   test: {
+    // By default one core is left free, which on two cores is half of the machine.
+    maxWorkers: '100%',
     projects: [
       {
         test: {
