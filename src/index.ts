@@ -6,10 +6,13 @@ export type {
   HostCapabilities,
   HostDevice,
   HostNesting,
+  HostPageRequests,
   HostSpace,
   IovaRange,
   NestingHardware,
   NestingParent,
+  PageRequest,
+  PageRequestQueue,
   SpaceRequirements,
   UserStage,
 } from './host/host.ts';

@@ -6,8 +6,10 @@ export {
   type DmarDescription,
   dmarTable,
   type IntegratedDevices,
+  type NamespaceDevice,
   type RemappingUnit,
   type ReservedMemory,
+  type UnitAffinity,
 } from './firmware/acpi/dmar.ts';
 export {
   type IdRange,
