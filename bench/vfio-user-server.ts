@@ -3,7 +3,7 @@ import { dirname } from 'node:path';
 import { isMainThread, Worker } from 'node:worker_threads';
 import { GuestMemory } from '../src/memory/guest-memory.ts';
 import { VtdIommu } from '../src/target/vtd/index.ts';
-import { vtdFunction, vtdRegisters } from '../src/vmm/units/index.ts';
+import { countedRegisters, vtdFunction } from '../src/vmm/units/index.ts';
 import { PciVfioDevice, VfioUserServer } from '../src/vmm/vfio-user/index.ts';
 
 /*
@@ -20,7 +20,7 @@ const inWorker = `import('tsx/esm/api').then(({ register }) => { register(); ret
 async function serve(): Promise<void> {
   const memory = new GuestMemory([]);
   const iommu = new VtdIommu({}, { memory });
-  const device = new PciVfioDevice(vtdFunction(iommu, vtdRegisters(iommu, { reads: 0, writes: 0 })), { disconnected: end });
+  const device = new PciVfioDevice(vtdFunction(iommu, countedRegisters(iommu, { reads: 0, writes: 0 })), { disconnected: end });
   await VfioUserServer.listen({ path, device, memory, transport: transport === 'net' ? 'net' : 'native' });
 }
 

@@ -5,7 +5,7 @@ import { F_VERSION_1 } from '../../src/virtqueue/spec.ts';
 import { MemoryBackend, VirtioBlock } from '../../src/vmm/devices/index.ts';
 import { PciHost, requesterId } from '../../src/vmm/pci/index.ts';
 import { TranslatedMemory } from '../../src/vmm/translated-memory.ts';
-import { vtdFunction, vtdRegisters } from '../../src/vmm/units/index.ts';
+import { countedRegisters, vtdFunction } from '../../src/vmm/units/index.ts';
 import { F_ACCESS_PLATFORM } from '../../src/vmm/virtio/index.ts';
 import { contextDevice, Guest, iotlbGlobal, wait } from '../../test/target/vtd/guest.ts';
 import { SplitDriver } from '../../test/virtqueue/driver.ts';
@@ -17,7 +17,7 @@ const DEVICE = 0x28;
 function mmio(): Work {
   const iommu = new VtdIommu({}, { memory: GuestMemory.ofBytes(1 << 16) });
   const host = new PciHost();
-  const fn = vtdFunction(iommu, vtdRegisters(iommu, { reads: 0, writes: 0 }));
+  const fn = vtdFunction(iommu, countedRegisters(iommu, { reads: 0, writes: 0 }));
   host.add(requesterId(0, 4), fn);
   fn.writeConfig(0x10, 4, 0xfebf_c000);
   fn.writeConfig(4, 2, 2);

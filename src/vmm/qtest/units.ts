@@ -5,16 +5,7 @@ import { Smmuv3 } from '../../target/smmuv3/index.ts';
 import type { Target } from '../../target/target.ts';
 import { VtdIommu } from '../../target/vtd/index.ts';
 import type { PciFunction } from '../pci/function.ts';
-import {
-  AMD_REGISTER_BYTES,
-  amdFunction,
-  amdRegisters,
-  RISCV_VECTOR_BITS,
-  riscvFunction,
-  SMMU_REGISTER_BYTES,
-  smmuRegisters,
-  vtdRegisters,
-} from '../units/index.ts';
+import { AMD_REGISTER_BYTES, amdFunction, RISCV_VECTOR_BITS, riscvFunction, SMMU_REGISTER_BYTES } from '../units/index.ts';
 import type { MappedBlock } from './physical-space.ts';
 
 /** IOMMUs of test machines. */
@@ -34,7 +25,6 @@ const AT = { vtd: 0xfed9_0000n, amd: 0xfed8_0000n, smmuv3: 0x0905_0000n } as con
 
 /** `endpoint`: the requester ID that the unit translates for. */
 export function testUnit(name: UnitName, memory: GuestMemory, endpoint: number): TestUnit {
-  const counts = { reads: 0, writes: 0 };
   switch (name) {
     case 'riscv': {
       const target = new RiscvIommu({ vectorBits: RISCV_VECTOR_BITS }, { memory });
@@ -45,18 +35,18 @@ export function testUnit(name: UnitName, memory: GuestMemory, endpoint: number):
     case 'vtd-scalable': {
       const target = new VtdIommu({ scalableMode: name === 'vtd-scalable' }, { memory });
       target.addEndpoint(endpoint);
-      return { target, block: { at: AT.vtd, bytes: target.registerBytes, registers: vtdRegisters(target, counts) }, fn: null };
+      return { target, block: { at: AT.vtd, bytes: target.registerBytes, registers: target }, fn: null };
     }
     case 'amd': {
       const target = new AmdIommu({ memory }, {});
       target.addEndpoint(endpoint);
       const fn = amdFunction(target, () => {});
-      return { target, block: { at: AT.amd, bytes: AMD_REGISTER_BYTES, registers: amdRegisters(target, counts) }, fn };
+      return { target, block: { at: AT.amd, bytes: AMD_REGISTER_BYTES, registers: target }, fn };
     }
     case 'smmuv3': {
       const target = new Smmuv3({ memory });
       target.addEndpoint(endpoint);
-      return { target, block: { at: AT.smmuv3, bytes: SMMU_REGISTER_BYTES, registers: smmuRegisters(target, counts) }, fn: null };
+      return { target, block: { at: AT.smmuv3, bytes: SMMU_REGISTER_BYTES, registers: target }, fn: null };
     }
   }
 }

@@ -3,27 +3,13 @@ import { type Capability, msi } from '../pci/capabilities.ts';
 import type { ConfigField } from '../pci/config-space.ts';
 import { PciFunction } from '../pci/function.ts';
 import type { RegisterBlock } from '../pci/registers.ts';
-import { IOMMU_CLASS, type RegisterCounts } from './vtd.ts';
+import { IOMMU_CLASS } from './registers.ts';
 import { isX86Message, x86Message } from './x86-message.ts';
 
 /** Where the capability block is in configuration space: what IVHD says of it. */
 export const AMD_CAPABILITY = 0x40;
 /** Bytes of registers, without performance counters (48882, 3.4). */
 export const AMD_REGISTER_BYTES = 0x4000;
-
-/** The unit's registers, wherever a machine puts them. */
-export function amdRegisters(iommu: AmdIommu, counts: RegisterCounts): RegisterBlock {
-  return {
-    read: (offset, bytes) => {
-      counts.reads++;
-      return iommu.read(offset, bytes);
-    },
-    write: (offset, bytes, value) => {
-      counts.writes++;
-      iommu.write(offset, bytes, value);
-    },
-  };
-}
 
 /**
  * The unit's PCI function (3.2), which IVHD names: its capability block, and MSI for its own interrupts. Software never lets it be a bus

@@ -2,7 +2,7 @@ import { MSI_CFG_TBL } from '../../target/riscv/index.ts';
 import { msix } from '../pci/capabilities.ts';
 import { PciFunction } from '../pci/function.ts';
 import type { RegisterBlock } from '../pci/registers.ts';
-import { IOMMU_CLASS, type RegisterCounts } from './vtd.ts';
+import { IOMMU_CLASS } from './registers.ts';
 
 /** Bytes of registers ("Memory-mapped register interface"). */
 const REGISTER_BYTES = 0x1000;
@@ -12,20 +12,6 @@ const PENDING = 0x400;
 
 /** What RiscvIommuConfig.vectorBits is for the function's vectors. */
 export const RISCV_VECTOR_BITS = 2;
-
-/** The unit's registers, counted. */
-export function riscvRegisters(iommu: RegisterBlock, counts: RegisterCounts): RegisterBlock {
-  return {
-    read: (offset, bytes) => {
-      counts.reads++;
-      return iommu.read(offset, bytes);
-    },
-    write: (offset, bytes, value) => {
-      counts.writes++;
-      iommu.write(offset, bytes, value);
-    },
-  };
-}
 
 /** The unit as a PCI function, as QEMU has it; its MSI-X table is msi_cfg_tbl, so that the messages are the unit's own. */
 export function riscvFunction(registers: RegisterBlock): PciFunction {

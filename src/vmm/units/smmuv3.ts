@@ -1,24 +1,9 @@
-import type { Smmuv3 } from '../../target/smmuv3/index.ts';
 import { PciFunction } from '../pci/function.ts';
 import type { RegisterBlock } from '../pci/registers.ts';
-import { IOMMU_CLASS, type RegisterCounts } from './vtd.ts';
+import { IOMMU_CLASS } from './registers.ts';
 
 /** Bytes of registers: pages 0 and 1 of 64 KiB (Arm IHI 0070, 6.1). */
 export const SMMU_REGISTER_BYTES = 0x2_0000;
-
-/** The SMMU's registers, wherever a machine puts them. */
-export function smmuRegisters(smmu: Smmuv3, counts: RegisterCounts): RegisterBlock {
-  return {
-    read: (offset, bytes) => {
-      counts.reads++;
-      return smmu.read(offset, bytes);
-    },
-    write: (offset, bytes, value) => {
-      counts.writes++;
-      smmu.write(offset, bytes, value);
-    },
-  };
-}
 
 /** The registers behind BAR 0 of a function, for machines that have no other place for them; its pin is the event queue's wire. */
 export function smmuFunction(registers: RegisterBlock): PciFunction {

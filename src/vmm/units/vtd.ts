@@ -1,30 +1,8 @@
 import { DELIVER, type VtdIommu } from '../../target/vtd/index.ts';
 import { PciFunction } from '../pci/function.ts';
 import type { RegisterBlock } from '../pci/registers.ts';
+import { IOMMU_CLASS } from './registers.ts';
 import { isX86Message, x86Message } from './x86-message.ts';
-
-/** Counts what a guest does to a unit's registers. */
-export interface RegisterCounts {
-  reads: number;
-  writes: number;
-}
-
-/** Class of a function that is an IOMMU (PCI Code and ID Assignment 1.11, base class 08h). */
-export const IOMMU_CLASS = 0x080600;
-
-/** The unit's registers, wherever a machine puts them. */
-export function vtdRegisters(iommu: VtdIommu, counts: RegisterCounts): RegisterBlock {
-  return {
-    read: (offset, bytes) => {
-      counts.reads++;
-      return iommu.read(offset, bytes);
-    },
-    write: (offset, bytes, value) => {
-      counts.writes++;
-      iommu.write(offset, bytes, value);
-    },
-  };
-}
 
 /** The registers behind BAR 0 of a function: for machines that have no other place for them. */
 export function vtdFunction(iommu: VtdIommu, registers: RegisterBlock): PciFunction {

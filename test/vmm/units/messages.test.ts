@@ -7,11 +7,10 @@ import {
   amdFunction,
   amdMessage,
   amdRegisterFunction,
-  amdRegisters,
+  countedRegisters,
   isX86Message,
   vtdFunction,
   vtdMessage,
-  vtdRegisters,
   x86Message,
 } from '../../../src/vmm/units/index.ts';
 
@@ -47,7 +46,7 @@ test('VT-d: a message goes as it is while nothing is remapped; another address i
   expect(vtdMessage(iommu, 0x28, 0x1000n, 0x45, () => delivered.push([0n, 0]))).toBe(false);
   expect(delivered).toEqual([[0xfee0_1004n, 0x45]]);
   const counts = { reads: 0, writes: 0 };
-  const fn = vtdFunction(iommu, vtdRegisters(iommu, counts));
+  const fn = vtdFunction(iommu, countedRegisters(iommu, counts));
   expect(fn.readBar(0, 0, 4)).toBe(0x10n);
   fn.writeBar(0, 0x18, 4, 0n);
   expect(counts).toEqual({ reads: 1, writes: 1 });
@@ -69,7 +68,7 @@ test('AMD-Vi: the capability block is where IVHD says, and the own message goes 
   expect(fn.signal(0)).toBe(true);
   expect(sent).toEqual([[0xfee0_0000n, 0x21]]);
   const counts = { reads: 0, writes: 0 };
-  expect(amdRegisterFunction(amdRegisters(iommu, counts)).readBar(0, 0x30, 8)).toBe(iommu.read(0x30, 8));
+  expect(amdRegisterFunction(countedRegisters(iommu, counts)).readBar(0, 0x30, 8)).toBe(iommu.read(0x30, 8));
 });
 
 test('AMD-Vi: a message goes as it is while the unit is off', () => {

@@ -8,7 +8,7 @@ import {
   amdFunction,
   amdMessage,
   amdRegisterFunction,
-  amdRegisters,
+  countedRegisters,
   type RegisterCounts,
 } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
@@ -56,7 +56,7 @@ export const amd: GuestRecipe = {
     for (const device of [DISK, ENGINE]) iommu.addEndpoint(device);
     const registers: RegisterCounts = { reads: 0, writes: 0 };
     const unit = amdFunction(iommu, deliver);
-    const fn = amdRegisterFunction(witness.registers(amdRegisters(iommu, registers)));
+    const fn = amdRegisterFunction(witness.registers(countedRegisters(iommu, registers)));
     const hidden = new HiddenAfterUse(registers);
     const device = new PciVfioDevice(fn, {
       absent: hidden.absent,

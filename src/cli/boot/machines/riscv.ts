@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { RiscvIommu, riscvCapabilities } from '../../../target/riscv/index.ts';
 import { DeviceNode, readDeviceTree, writeDeviceTree } from '../../../vmm/firmware/device-tree/device-tree.ts';
-import { type RegisterCounts, RISCV_VECTOR_BITS, riscvFunction, riscvRegisters } from '../../../vmm/units/index.ts';
+import { countedRegisters, type RegisterCounts, RISCV_VECTOR_BITS, riscvFunction } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
 import { DISK, ENGINE, GUEST_MODULES, type GuestChoices, type GuestRecipe, RAM_BYTES, type RunFiles, ramArguments } from '../recipe.ts';
 
@@ -59,7 +59,7 @@ export const riscv: GuestRecipe = {
     );
     for (const endpoint of [DISK, ENGINE]) iommu.addEndpoint(endpoint);
     const registers: RegisterCounts = { reads: 0, writes: 0 };
-    const device: PciVfioDevice = new PciVfioDevice(riscvFunction(witness.registers(riscvRegisters(iommu, registers))), {
+    const device: PciVfioDevice = new PciVfioDevice(riscvFunction(witness.registers(countedRegisters(iommu, registers))), {
       hideMsix: true,
       reset: () => witness.reset(() => iommu.reset()),
     });

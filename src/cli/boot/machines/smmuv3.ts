@@ -5,7 +5,7 @@ import { promisify } from 'node:util';
 import { Smmuv3 } from '../../../target/smmuv3/index.ts';
 import { type DeviceNode, readDeviceTree, writeDeviceTree } from '../../../vmm/firmware/device-tree/device-tree.ts';
 import { mapStreams, smmuv3Node } from '../../../vmm/firmware/device-tree/smmuv3.ts';
-import { type RegisterCounts, smmuFunction, smmuRegisters } from '../../../vmm/units/index.ts';
+import { countedRegisters, type RegisterCounts, smmuFunction } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
 import { DISK, ENGINE, GUEST_MODULES, type GuestChoices, type GuestRecipe, RAM_BYTES, type RunFiles, ramArguments } from '../recipe.ts';
 
@@ -86,7 +86,7 @@ export const smmuv3: GuestRecipe = {
     });
     for (const stream of [DISK, ENGINE]) smmu.addEndpoint(stream);
     const registers: RegisterCounts = { reads: 0, writes: 0 };
-    const fn = smmuFunction(witness.registers(smmuRegisters(smmu, registers)));
+    const fn = smmuFunction(witness.registers(countedRegisters(smmu, registers)));
     // Linux must not place the BAR anew: for it there is no such function, from the stub's writes on.
     const device: PciVfioDevice = new PciVfioDevice(fn, {
       absent: () => fn.addressOf(0) !== null,

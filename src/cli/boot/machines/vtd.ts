@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { VtdIommu } from '../../../target/vtd/index.ts';
 import { type DeviceScope, dmarTable } from '../../../vmm/firmware/acpi/dmar.ts';
-import { type RegisterCounts, vtdFunction, vtdMessage, vtdRegisters } from '../../../vmm/units/index.ts';
+import { countedRegisters, type RegisterCounts, vtdFunction, vtdMessage } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
 import { endpointSlots, GUEST_MODULES, type GuestRecipe } from '../recipe.ts';
 import { HiddenAfterUse } from './hidden.ts';
@@ -46,7 +46,7 @@ export const vtd: GuestRecipe = {
     const endpoints = endpointSlots(choices).map((slot) => slot << 3);
     for (const requester of endpoints) iommu.addEndpoint(requester);
     const registers: RegisterCounts = { reads: 0, writes: 0 };
-    const fn = vtdFunction(iommu, witness.registers(vtdRegisters(iommu, registers)));
+    const fn = vtdFunction(iommu, witness.registers(countedRegisters(iommu, registers)));
     const hidden = new HiddenAfterUse(registers);
     const device = new PciVfioDevice(fn, {
       absent: hidden.absent,
