@@ -102,10 +102,10 @@ export class ArmTable extends RadixTable {
   readonly #spilled: number;
   readonly #spill: number;
   /** Bits of an address's high half that are beyond the output size. */
-  /** Told of each leaf of stage 1 that is met while enumerating and is every ASID's (nG 0, D8.16.3). */
-  globalLeaf: (() => void) | null = null;
   readonly #beyond: number;
   readonly #topBlock: number;
+  /** Told of each leaf of stage 1 that is met while enumerating and is every ASID's (nG 0, D8.16.3). */
+  globalLeaf: (() => void) | null = null;
   /** lg2 of the entries that Contiguous joins, by level. */
   readonly #joined: readonly number[];
   readonly #hierarchy: number;

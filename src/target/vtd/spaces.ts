@@ -15,6 +15,7 @@ import type { StageBuilder, Stages } from './translation/stages.ts';
 
 /** Announced pages, each range counted up to ENTRY_BUDGET, after which a flush does not wait for the end of the descriptors. */
 const PENDING_LIMIT = 2 * ENTRY_BUDGET;
+
 export interface SpaceParts {
   readonly memory: VtdSurroundings['memory'];
   readonly registers: Registers;

@@ -18,8 +18,8 @@ const { CFGI_STE, CFGI_STE_RANGE, CFGI_CD, CFGI_CD_ALL } = OPCODE;
 const { TLBI_NH_ALL, TLBI_NH_ASID, TLBI_NH_VA, TLBI_NH_VAA, TLBI_S12_VMALL, TLBI_S2_IPA, TLBI_NSNH_ALL } = OPCODE;
 const { TLBI_EL2_ALL, TLBI_EL2_ASID, TLBI_EL2_VA, TLBI_EL2_VAA } = OPCODE;
 const { VMID, ASID, ADDRESS, IPA, TG, NUM, SCALE } = TLBI;
-/** TLBI.IPA in the high word. */
-const IPA_HI = 0xf_ffff;
+/** IPA in the last of the four words. */
+const IPA_HI = 2 ** (IPA.low + IPA.width - 96) - 1;
 const LAST_PAGE = PFN_LIMIT - 1;
 
 /** CFGI_* and TLBI_*, 4.3 and 4.4: what they take out of the caches, and who is told. */

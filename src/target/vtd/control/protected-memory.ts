@@ -1,4 +1,4 @@
-import { PFN_LIMIT } from '../../../memory/address.ts';
+import { PAGE_BYTES } from '../../../memory/address.ts';
 import type { GuestMemory, GuestRegion } from '../../../memory/guest-memory.ts';
 import type { PfnRange } from '../../target.ts';
 import { PHMBASE, PHMLIMIT, PLMBASE, PLMLIMIT, PMEN, ProtectedMemoryEnable } from '../spec/registers.ts';
@@ -6,6 +6,8 @@ import type { Registers } from './registers.ts';
 
 /** Pages of a protected region's alignment: bits below are not implemented, 0 in a base and 1 in a limit (11.4.8.2). */
 const ALIGNMENT = 512;
+
+const NO_REGIONS: GuestMemory['regions'] = [];
 
 /**
  * Protected low and high memory (11.4.8): while it is enabled, what no table decides about does not reach it. Requests that are
@@ -33,9 +35,11 @@ export class ProtectedMemory {
   update(): boolean {
     const before = this.#ranges;
     const enabled = (this.#registers.get(PMEN) & ProtectedMemoryEnable.EPM) !== 0;
-    this.#ranges = enabled ? [this.#range(PLMBASE, PLMLIMIT, false), this.#range(PHMBASE, PHMLIMIT, true)].filter(isRange) : [];
+    const now = enabled
+      ? [this.#range(PLMBASE, PLMLIMIT, false), this.#range(PHMBASE, PHMLIMIT, true)].filter((range) => range !== null)
+      : [];
+    this.#ranges = now;
     this.#registers.change(PMEN, ProtectedMemoryEnable.PRS, enabled ? ProtectedMemoryEnable.PRS : 0);
-    const [now] = [this.#ranges];
     return now.length !== before.length || now.some(({ first, last }, i) => first !== before[i].first || last !== before[i].last);
   }
 
@@ -52,10 +56,6 @@ export class ProtectedMemory {
   }
 }
 
-function isRange(range: PfnRange | null): range is PfnRange {
-  return range !== null;
-}
-
 /** Guest RAM without protected ranges. The same array for the same RAM, so that whoever keeps it sees when it is another. */
 export class UnprotectedRam {
   readonly #memory: { readonly regions?: GuestMemory['regions'] };
@@ -69,15 +69,13 @@ export class UnprotectedRam {
   }
 
   get regions(): GuestMemory['regions'] {
-    const { regions = NONE } = this.#memory;
+    const { regions = NO_REGIONS } = this.#memory;
     if (regions === this.#whole) return this.#regions;
     this.#whole = regions;
     this.#regions = this.#ranges.reduce<GuestMemory['regions']>((left, range) => left.flatMap((region) => outside(region, range)), regions);
     return this.#regions;
   }
 }
-
-const NONE: GuestMemory['regions'] = [];
 
 /** The pieces of a region below and above a range. */
 function outside(region: GuestRegion, { first, last }: PfnRange): GuestRegion[] {
@@ -87,17 +85,19 @@ function outside(region: GuestRegion, { first, last }: PfnRange): GuestRegion[] 
   const piece = (from: number, to: number): GuestRegion[] => {
     if (from >= to) return [];
     const skip = from - start;
-    const at = { gpa: BigInt(from), buffer, offset: offset + skip, bytes: to - from };
     const { hostAddress, file } = region;
     return [
       {
         ...region,
-        ...at,
+        gpa: BigInt(from),
+        offset: offset + skip,
+        bytes: to - from,
         ...(hostAddress !== undefined && { hostAddress: hostAddress + BigInt(skip) }),
         ...(file !== undefined && { file: { fd: file.fd, offset: file.offset + BigInt(skip) } }),
       },
     ];
   };
-  const [low, high] = [first * 4096, Math.min(last + 1, PFN_LIMIT) * 4096];
-  return [...piece(start, Math.min(end, low)), ...piece(Math.max(start, high), end)];
+  const below = first * PAGE_BYTES;
+  const above = (last + 1) * PAGE_BYTES;
+  return [...piece(start, Math.min(end, below)), ...piece(Math.max(start, above), end)];
 }
