@@ -1,17 +1,9 @@
 import { addressOfPfn, PAGE_BYTES, pfnOf } from './address.ts';
-
-/** Of a GuestRegion, what is needed here. */
-interface Region {
-  readonly gpa: bigint;
-  readonly buffer: ArrayBufferLike;
-  readonly offset?: number;
-  readonly bytes?: number;
-  readonly populate?: (gpa: bigint, bytes: number) => boolean;
-}
+import type { GuestRegion } from './guest-region.ts';
 
 /** A region whose pages may be discarded, and how many mappings of hardware reach each of them. */
 interface Discardable {
-  readonly region: Region;
+  readonly region: GuestRegion;
   readonly first: number;
   readonly counts: Uint32Array;
 }
@@ -21,7 +13,7 @@ export class ReachedPages {
   #regions: readonly Discardable[] = [];
 
   /** These are the regions from now on; of those that stay nothing is forgotten. */
-  follow(regions: readonly Region[]): void {
+  follow(regions: readonly GuestRegion[]): void {
     this.#regions = regions
       .filter(({ populate }) => populate !== undefined)
       .map((region) => this.#regions.find((known) => known.region === region) ?? discardable(region));
@@ -61,7 +53,7 @@ export class ReachedPages {
   }
 }
 
-function discardable(region: Region): Discardable {
+function discardable(region: GuestRegion): Discardable {
   const { gpa, buffer, offset = 0, bytes = buffer.byteLength - offset } = region;
   return { region, first: pfnOf(gpa), counts: new Uint32Array(bytes / PAGE_BYTES) };
 }
