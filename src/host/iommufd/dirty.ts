@@ -14,8 +14,10 @@ export interface DirtyOptions {
 
 /**
  * IOMMU_HWPT_GET_DIRTY_BITMAP at 4 KiB a bit. What is not mapped, what lies behind a hole, and everything while tracking is off,
- * counts as clean (Linux 7.3). A range that cuts a large entry (2 MiB, 1 GiB) tells its own part and clears the whole entry: read what
- * was mapped together in one call, or with `keep`. @throws HostError EOPNOTSUPP for a page table without dirty tracking.
+ * counts as clean (Linux 7.3). Hardware knows entries only: a write to one page of a large one is told as writes to all of it, and the kernel makes them
+ * of what happens to be contiguous in physical memory (2 MiB, 1 GiB; AMD: any power of two), unless `IommufdSpace.setLargePages` says otherwise. A range
+ * that cuts one tells its own part and clears the whole: read what was mapped together in one call, or with `keep`.
+ * @throws HostError EOPNOTSUPP for a page table without dirty tracking.
  */
 export function readDirty(
   context: IommufdContext,
