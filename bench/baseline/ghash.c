@@ -3,7 +3,7 @@
  * modulus, hashes, keys and values in arrays of their own; a 16-byte key and an entry from malloc for each page; hash and
  * equality called through pointers.
  */
-#include "bench.h"
+#include "order.h"
 
 struct key {
 	uint64_t page;
@@ -77,7 +77,6 @@ static int is_prime(uint32_t n)
 }
 
 static struct table table;
-static uint32_t *order, order_length, at;
 
 static void setup(int argc, char **argv)
 {
@@ -102,10 +101,7 @@ static void setup(int argc, char **argv)
 		*value = (struct translation){ iova, (uint64_t)(page >> 8) << 32 | (page * 0x9e3779b1u & ~0xfffu), 0xfff, 3, 12 };
 		table_insert(&table, key, value);
 	}
-	order_length = pages > operations ? pages : operations;
-	order = allocate(order_length * sizeof(*order));
-	for (uint32_t i = 0; i < order_length; i++)
-		order[i] = (is_random ? random32() : i) & (pages - 1);
+	make_order(pages, is_random);
 }
 
 static void before(void)
@@ -124,6 +120,6 @@ static uint32_t batch(void)
 		uint64_t out = found->out | (iova & found->mask);
 		sum += found->lg2 + (uint32_t)out + (uint32_t)(out >> 32);
 	}
-	at = at + operations == order_length ? 0 : at + operations;
+	next_batch();
 	return sum;
 }

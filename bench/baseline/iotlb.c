@@ -1,7 +1,6 @@
 /* The cache of src/memory/iotlb.ts, filled and looked up in. */
 #include "iotlb.h"
-
-static uint32_t *order, order_length, at;
+#include "order.h"
 
 static void setup(int argc, char **argv)
 {
@@ -15,10 +14,7 @@ static void setup(int argc, char **argv)
 		uint64_t out = (uint64_t)(page >> 8) << 32 | (page * 0x9e3779b1u & ~0xfffu);
 		fill(7, 2, 5ull << 32 | (uint64_t)page << 12, 12, out, 3);
 	}
-	order_length = pages > operations ? pages : operations;
-	order = allocate(order_length * sizeof(*order));
-	for (uint32_t i = 0; i < order_length; i++)
-		order[i] = (is_random ? random32() : i) & (pages - 1);
+	make_order(pages, is_random);
 }
 
 static void before(void)
@@ -32,6 +28,6 @@ static uint32_t batch(void)
 		int lg2 = lookup(7, 2, 5ull << 32 | (uint64_t)order[i] << 12, 1);
 		sum += lg2 + (uint32_t)tlb.out + (uint32_t)(tlb.out >> 32);
 	}
-	at = at + operations == order_length ? 0 : at + operations;
+	next_batch();
 	return sum;
 }

@@ -4,6 +4,7 @@
  * Arguments: hit, miss or commands; for the first two the pages that are mapped.
  */
 #include "memory.h"
+#include "order.h"
 
 #define READ 1
 #define BY_USER 8
@@ -23,7 +24,6 @@
 #define WAYS 4
 #define BASE 0x3412ull /* upper half of the addresses */
 #define TABLE_PAGES 4096
-#define FIRST_PAGE 0x200000ull
 
 /* The cache. */
 struct entry {
@@ -164,16 +164,10 @@ static inline int translate(uint32_t device, uint32_t process, uint64_t address,
 }
 
 static int is_commands;
-static uint32_t *order, order_length, at;
-
-static uint64_t output_of(uint32_t page)
-{
-	return FIRST_PAGE + (page ^ 0x155);
-}
 
 static void map(uint64_t address, uint64_t page)
 {
-	uint64_t table = current.root, pte;
+	uint64_t table = current.root, pte = 0;
 	for (int level = 3; level; level--) {
 		uint64_t slot = table + (address >> (12 + 9 * level) & 511) * 8;
 		load64(slot, &pte);
@@ -255,10 +249,7 @@ static void setup(int argc, char **argv)
 	mask = (is_hit ? 2 * pages : 16) - 1;
 	for (uint32_t page = 0; page < pages; page++)
 		map(BASE << 32 | (uint64_t)page << 12, output_of(page));
-	order_length = pages > operations ? pages : operations;
-	order = allocate(order_length * sizeof(*order));
-	for (uint32_t i = 0; i < order_length; i++)
-		order[i] = random32() & (pages - 1);
+	make_order(pages, 1);
 }
 
 static void before(void)
@@ -274,6 +265,6 @@ static uint32_t batch(void)
 		int lg2 = translate(8, -1, BASE << 32 | (uint64_t)order[i] << 12, READ);
 		sum += lg2 + (uint32_t)out.address + (uint32_t)(out.address >> 32);
 	}
-	at = at + operations == order_length ? 0 : at + operations;
+	next_batch();
 	return sum;
 }

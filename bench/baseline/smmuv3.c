@@ -5,6 +5,7 @@
  */
 #include "memory.h"
 #include "iotlb.h"
+#include "order.h"
 
 #define READ 1
 #define WRITE 2
@@ -166,7 +167,6 @@ static inline int translate(uint32_t stream, uint32_t substream, uint64_t addres
 
 #define TABLE_PAGES 4096
 #define PAGES 16384
-#define FIRST_PAGE 0x200000ull
 #define BASE 0x12ull /* upper half of the addresses */
 #define ASID 5
 
@@ -208,12 +208,6 @@ static void map(const struct table *t, uint64_t address, uint64_t page, uint64_t
 	store64(table + (address >> 12 & 511) * 8, page << 12 | leaf);
 }
 
-static uint64_t output_of(uint32_t page)
-{
-	return FIRST_PAGE + (page ^ 0x155);
-}
-
-static uint32_t *order, at;
 static int is_commands;
 
 #define QUEUE 0x800000ull
@@ -330,9 +324,7 @@ static void setup(int argc, char **argv)
 		store64(QUEUE + i * 16, TLBI_NH_VA | (i & 15) << 48);
 		store64(QUEUE + i * 16 + 8, (i * 7) << 12 | 1);
 	}
-	order = allocate(PAGES * sizeof(*order));
-	for (uint32_t i = 0; i < PAGES; i++)
-		order[i] = random32() & (PAGES - 1);
+	make_order(PAGES, 1);
 }
 
 static void before(void)
@@ -348,6 +340,6 @@ static uint32_t batch(void)
 		int lg2 = translate(8, -1, BASE << 32 | (uint64_t)order[i] << 12, READ);
 		sum += lg2 + (uint32_t)tlb.out + (uint32_t)(tlb.out >> 32);
 	}
-	at = at + operations == PAGES ? 0 : at + operations;
+	next_batch();
 	return sum;
 }

@@ -5,6 +5,7 @@
  */
 #include "memory.h"
 #include "iotlb.h"
+#include "order.h"
 
 #define READ 1u
 #define WRITE 2u
@@ -15,7 +16,6 @@
 #define WIDTH 48 /* bits of an address */
 #define BASE 0x12ull /* upper half of the addresses */
 #define TABLE_PAGES 4096
-#define FIRST_PAGE 0x200000ull
 #define DEVICE 8
 #define DOMAIN 5
 #define IOTLB_ENTRIES 65536
@@ -120,8 +120,6 @@ static void map(uint64_t address, uint64_t page)
 	store64(table + (address >> 12 & 511) * 8, page << 12 | 3);
 }
 
-static uint32_t *order, order_length, at;
-
 static void setup_translations(uint32_t pages, int is_hit)
 {
 	operations = 1 << 13;
@@ -135,11 +133,8 @@ static void setup_translations(uint32_t pages, int is_hit)
 	*reg(GSTS) = TE;
 	make_iotlb(is_hit ? 2 * pages : 16);
 	for (uint32_t page = 0; page < pages; page++)
-		map(BASE << 32 | (uint64_t)page << 12, FIRST_PAGE + (page ^ 0x155));
-	order_length = pages > operations ? pages : operations;
-	order = allocate(order_length * sizeof(*order));
-	for (uint32_t i = 0; i < order_length; i++)
-		order[i] = random32() & (pages - 1);
+		map(BASE << 32 | (uint64_t)page << 12, output_of(page));
+	make_order(pages, 1);
 }
 
 static uint32_t run_translations(void)
@@ -149,7 +144,7 @@ static uint32_t run_translations(void)
 		int lg2 = translate(DEVICE, NO_CONTEXT, BASE << 32 | (uint64_t)order[i] << 12, READ);
 		sum += lg2 + (uint32_t)tlb.out + (uint32_t)(tlb.out >> 32);
 	}
-	at = at + operations == order_length ? 0 : at + operations;
+	next_batch();
 	return sum;
 }
 

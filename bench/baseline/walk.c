@@ -4,6 +4,7 @@
  * Arguments: 4, 5 or nested; the pages that are mapped.
  */
 #include "memory.h"
+#include "order.h"
 
 #define READ 1
 #define WRITE 2
@@ -151,14 +152,8 @@ static inline int walk_nested(uint64_t address, uint32_t access, struct result *
 /* Where the benchmark's addresses begin; the same in bench/rows/walk.ts. */
 #define BASE 0x0000341200000000ull
 #define BASE5 0x0034561200000000ull
-#define FIRST_GPA_PAGE 0x200000ull
 /* Nested: first-stage tables lie in guest pages 0 to TABLE_PAGES - 1, and those TABLE_PAGES further up in memory. */
 #define TABLE_PAGES 4096ull
-
-static uint64_t output_of(uint64_t page)
-{
-	return FIRST_GPA_PAGE + (page ^ 0x155);
-}
 
 static void set_second(uint64_t gpa_page, uint64_t page)
 {
@@ -192,7 +187,7 @@ static void set_first(int nested, int levels, uint64_t address, uint64_t page)
 	store64(shift + table + index_of(0, address), page * 4096 | P | RW | US | XD);
 }
 
-static uint32_t *order, order_length, at, mode;
+static uint32_t mode;
 
 static void setup(int argc, char **argv)
 {
@@ -219,10 +214,7 @@ static void setup(int argc, char **argv)
 	}
 	for (uint64_t page = 0; page < pages; page++)
 		set_first(nested, levels, (levels == 5 ? BASE5 : BASE) + page * 4096, output_of(page));
-	order_length = pages > operations ? pages : operations;
-	order = allocate(order_length * sizeof(*order));
-	for (uint32_t i = 0; i < order_length; i++)
-		order[i] = random32() & (pages - 1);
+	make_order(pages, 1);
 }
 
 static void before(void)
@@ -240,6 +232,6 @@ static uint32_t batch(void)
 				      : walk_nested(BASE + offset, READ, &out);
 		sum += lg2 + (uint32_t)out.address + (uint32_t)(out.address >> 32) + out.permission;
 	}
-	at = at + operations == order_length ? 0 : at + operations;
+	next_batch();
 	return sum;
 }

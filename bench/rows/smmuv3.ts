@@ -1,19 +1,16 @@
 import { READ, READ_WRITE } from '../../src/memory/access.ts';
-import { hiOf, loOf } from '../../src/memory/address.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { ArmTable } from '../../src/pagetable/arm.ts';
 import { Smmuv3 } from '../../src/target/smmuv3/index.ts';
 import { NO_PASID } from '../../src/target/target.ts';
-import { Random } from '../random.ts';
 import type { Row, Work } from '../row.ts';
+import { putWords } from '../structures.ts';
 import { TablePages } from '../table-pages.ts';
+import { FIRST_PAGE, mapPages, PAGES, Translations } from '../translations.ts';
 
 const TABLE_PAGES = 4096;
-/** What stage 1 leads to; stage 2 has it at its own place. */
-const FIRST_PAGE = 0x20_0000;
 const BASE = 0x12;
 const STREAM = 8;
-const PAGES = 1 << 14;
 const ASIDS = 16;
 /** Offsets of registers (IHI 0070, 6.2). */
 const CR0 = 0x20;
@@ -35,59 +32,28 @@ function smmuWith(iotlbEntries: number, nested: boolean): Smmuv3 {
     return { root: BigInt(root) << 12n, table: new ArmTable(memory, { ...config, allocator }) };
   };
   const first = table(1);
-  for (let page = 0; page < PAGES; page++) first.table.map(BASE * 2 ** 20 + page, FIRST_PAGE + (page ^ 0x155), 1, READ_WRITE);
-  const put = (at: number, words: readonly bigint[]) => {
-    for (const [i, word] of words.entries()) memory.store64(0, at + 8 * i, hiOf(word), loOf(word));
-  };
+  mapPages(first.table, BASE);
   // T0SZ 16, EPD1, V; IPS 48, AA64, R, A. Streams from 16 on have an ASID each.
   const context = (asid: number) => [(BigInt(asid) << 48n) | (0x6205n << 32n) | (1n << 31n) | (1n << 30n) | 16n, first.root];
-  put(CONTEXT, context(5));
+  putWords(memory, CONTEXT, context(5));
   for (let asid = 0; asid < ASIDS; asid++) {
-    put(CONTEXT + 64 * (1 + asid), context(asid));
-    put(STREAM_TABLE + 64 * (ASIDS + asid), [BigInt(CONTEXT + 64 * (1 + asid)) | (5n << 1n) | 1n, 0n]);
+    putWords(memory, CONTEXT + 64 * (1 + asid), context(asid));
+    putWords(memory, STREAM_TABLE + 64 * (ASIDS + asid), [BigInt(CONTEXT + 64 * (1 + asid)) | (5n << 1n) | 1n, 0n]);
   }
   const stage1 = [BigInt(CONTEXT) | (5n << 1n) | 1n, 0n];
   if (nested) {
     const second = table(2);
+    // What stage 1 leads to has its own place in stage 2.
     for (let page = 0; page < TABLE_PAGES; page++) second.table.map(page, page, 1, READ_WRITE);
     for (let page = 0; page < PAGES; page++) second.table.map(FIRST_PAGE + page, FIRST_PAGE + page, 1, READ_WRITE);
     // T0SZ 16, SL0 2, PS 48, AA64.
-    put(STREAM_TABLE + 64 * STREAM, [stage1[0] | (7n << 1n), 0n, (0xd_0090n << 32n) | 3n, second.root]);
-  } else put(STREAM_TABLE + 64 * STREAM, stage1);
+    putWords(memory, STREAM_TABLE + 64 * STREAM, [stage1[0] | (7n << 1n), 0n, (0xd_0090n << 32n) | 3n, second.root]);
+  } else putWords(memory, STREAM_TABLE + 64 * STREAM, stage1);
   const smmu = new Smmuv3({ memory, iotlbEntries });
   smmu.write(STRTAB_BASE, 8, BigInt(STREAM_TABLE));
   smmu.write(STRTAB_BASE_CFG, 4, 6n);
   smmu.write(CR0, 4, 1n);
   return smmu;
-}
-
-class Translations implements Work {
-  readonly operations: number;
-  readonly #smmu: Smmuv3;
-  readonly #order: Int32Array;
-  #at = 0;
-
-  constructor(smmu: Smmuv3, operations: number) {
-    this.operations = operations;
-    const random = new Random();
-    this.#smmu = smmu;
-    this.#order = Int32Array.from({ length: PAGES }, () => random.next() & (PAGES - 1));
-    if (smmu.translate(STREAM, NO_PASID, BASE, 0, READ) < 0) throw new Error('SMMUv3 bench: the stream is not translated');
-  }
-
-  batch(): number {
-    const smmu = this.#smmu;
-    const { translated } = smmu;
-    const order = this.#order;
-    const end = this.#at + this.operations;
-    let sum = 0;
-    for (let i = this.#at; i < end; i++) {
-      const lg2 = smmu.translate(STREAM, NO_PASID, BASE, order[i] << 12, READ);
-      sum = (sum + lg2 + translated[0] + translated[1]) | 0;
-    }
-    this.#at = end === order.length ? 0 : end;
-    return sum;
-  }
 }
 
 /** Above all tables. */
@@ -104,12 +70,8 @@ class Commands implements Work {
     const smmu = smmuWith(65536, false);
     this.#smmu = smmu;
     for (let asid = 0; asid < ASIDS; asid++) smmu.translate(ASIDS + asid, NO_PASID, BASE, 0, READ);
-    for (let i = 0; i < this.operations; i++) {
-      const low = 0x12n | (BigInt(i % ASIDS) << 48n);
-      const high = (BigInt(i * 7) << 12n) | 1n;
-      smmu.memory.store64(0, QUEUE + i * 16, hiOf(low), loOf(low));
-      smmu.memory.store64(0, QUEUE + i * 16 + 8, hiOf(high), loOf(high));
-    }
+    for (let i = 0; i < this.operations; i++)
+      putWords(smmu.memory, QUEUE + i * 16, [0x12n | (BigInt(i % ASIDS) << 48n), (BigInt(i * 7) << 12n) | 1n]);
     smmu.write(CMDQ_BASE, 8, BigInt(QUEUE | QUEUE_LG2));
     smmu.write(CR0, 4, 9n);
   }
@@ -136,19 +98,19 @@ export const translateHit = row(
   'smmuv3-translate-hit',
   'the same lookup in C',
   { name: '16K pages', goal: 1.9, argument: 'hit' },
-  () => new Translations(smmuWith(2 * PAGES, false), 1 << 13),
+  () => new Translations(smmuWith(2 * PAGES, false), STREAM, BASE),
 );
 export const translateMiss = row(
   'smmuv3-translate-miss',
   'the same lookup, walk of stage 1 and fill in C',
   { name: '16K pages', goal: null, argument: 'miss' },
-  () => new Translations(smmuWith(16, false), 1 << 11),
+  () => new Translations(smmuWith(16, false), STREAM, BASE, 1 << 11),
 );
 export const nestedMiss = row(
   'smmuv3-nested-miss',
   'the same lookup, walk of both stages and fill in C',
   { name: '16K pages', goal: null, argument: 'nested' },
-  () => new Translations(smmuWith(16, true), 1 << 10),
+  () => new Translations(smmuWith(16, true), STREAM, BASE, 1 << 10),
 );
 export const commands = row(
   'smmuv3-commands',

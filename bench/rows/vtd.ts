@@ -1,20 +1,18 @@
-import { READ, READ_WRITE } from '../../src/memory/access.ts';
-import { hiOf, loOf } from '../../src/memory/address.ts';
+import { READ } from '../../src/memory/access.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { VtdSecondStageTable } from '../../src/pagetable/vtd-second-stage.ts';
 import { NO_PASID } from '../../src/target/target.ts';
 import { VtdIommu } from '../../src/target/vtd/index.ts';
-import { Random } from '../random.ts';
 import type { Row, Variant, Work } from '../row.ts';
+import { putWords } from '../structures.ts';
 import { TablePages } from '../table-pages.ts';
+import { mapPages, PAGES, Translations } from '../translations.ts';
 
 /** bench/baseline/vtd.c has the same layouts and numbers. */
 const TABLE_PAGES = 4096;
-const FIRST_PAGE = 0x20_0000;
 const BASE = 0x12;
 const DEVICE = 8;
 const DOMAIN = 5;
-const PAGES = 1 << 14;
 const OPERATIONS = 1 << 13;
 /** Offsets of registers (D51397, 11.4), and bits of GCMD. */
 const GCMD = 0x18;
@@ -32,52 +30,21 @@ const QIE = 1n << 26n;
 const IRE = 1n << 25n;
 const SIRTP = 1n << 24n;
 
-function put(memory: GuestMemory, address: number, words: readonly bigint[]): void {
-  for (const [i, word] of words.entries()) memory.store64(0, address + 8 * i, hiOf(word), loOf(word));
-}
-
 /** A device behind a second stage of 4 levels in legacy mode, each page with an entry of its own. */
 function translating(iotlbEntries: number): VtdIommu {
   const memory = GuestMemory.ofBytes((TABLE_PAGES + 2) * 4096);
   const allocator = new TablePages(new Uint8Array(memory.regions[0].buffer), 2, TABLE_PAGES);
   const root = allocator.allocate(1);
   const table = new VtdSecondStageTable(memory, { levels: 4, root, allocator });
-  for (let page = 0; page < PAGES; page++) table.map(BASE * 2 ** 20 + page, FIRST_PAGE + (page ^ 0x155), 1, READ_WRITE);
+  mapPages(table, BASE);
   const [roots, contexts] = [TABLE_PAGES * 4096, (TABLE_PAGES + 1) * 4096];
-  put(memory, roots, [BigInt(contexts) | 1n, 0n]);
-  put(memory, contexts + DEVICE * 16, [(BigInt(root) << 12n) | 1n, (BigInt(DOMAIN) << 8n) | 2n]);
+  putWords(memory, roots, [BigInt(contexts) | 1n, 0n]);
+  putWords(memory, contexts + DEVICE * 16, [(BigInt(root) << 12n) | 1n, (BigInt(DOMAIN) << 8n) | 2n]);
   const iommu = new VtdIommu({ iotlbEntries }, { memory });
   iommu.write(RTADDR, 8, BigInt(roots));
   iommu.write(GCMD, 4, SRTP);
   iommu.write(GCMD, 4, TE);
   return iommu;
-}
-
-class Translations implements Work {
-  readonly operations = OPERATIONS;
-  readonly #iommu: VtdIommu;
-  readonly #order: Int32Array;
-  #at = 0;
-
-  constructor(iommu: VtdIommu) {
-    const random = new Random();
-    this.#iommu = iommu;
-    this.#order = Int32Array.from({ length: PAGES }, () => random.next() & (PAGES - 1));
-  }
-
-  batch(): number {
-    const iommu = this.#iommu;
-    const { translated } = iommu;
-    const order = this.#order;
-    const end = this.#at + this.operations;
-    let sum = 0;
-    for (let i = this.#at; i < end; i++) {
-      const lg2 = iommu.translate(DEVICE, NO_PASID, BASE, order[i] << 12, READ);
-      sum = (sum + lg2 + translated[0] + translated[1]) | 0;
-    }
-    this.#at = end === order.length ? 0 : end;
-    return sum;
-  }
 }
 
 const QUEUE = 0x10_0000;
@@ -99,7 +66,7 @@ class Commands implements Work {
     cacheOne(iommu, memory, wide);
     const type = wide ? 6n | (3n << 4n) | (9n << 32n) : 2n | (3n << 4n);
     for (let i = 0; i < COMMANDS; i++)
-      put(memory, QUEUE + i * this.#bytes, [type | (BigInt(i & 15) << 16n), BigInt(i * 7) << 12n, ...(wide ? [0n, 0n] : [])]);
+      putWords(memory, QUEUE + i * this.#bytes, [type | (BigInt(i & 15) << 16n), BigInt(i * 7) << 12n, ...(wide ? [0n, 0n] : [])]);
     iommu.write(IQA, 8, BigInt(QUEUE) | (wide ? (1n << 11n) | 4n : 3n));
     iommu.write(GCMD, 4, QIE | TE);
   }
@@ -114,14 +81,14 @@ class Commands implements Work {
 /** Translates address 0 through tables of pages 1 to 6, in scalable mode by RID_PASID 0. */
 function cacheOne(iommu: VtdIommu, memory: GuestMemory, scalable: boolean): void {
   const page = (number: number) => number * 4096;
-  for (let level = 3; level < 6; level++) put(memory, page(level), [BigInt(page(level + 1)) | 3n]);
-  put(memory, page(6), [3n]);
-  put(memory, page(1), [BigInt(page(2)) | 1n]);
+  for (let level = 3; level < 6; level++) putWords(memory, page(level), [BigInt(page(level + 1)) | 3n]);
+  putWords(memory, page(6), [3n]);
+  putWords(memory, page(1), [BigInt(page(2)) | 1n]);
   if (scalable) {
-    put(memory, page(2), [BigInt(page(7)) | 1n, 0n, 0n, 0n]);
-    put(memory, page(7), [BigInt(page(8)) | 1n]);
-    put(memory, page(8), [(2n << 6n) | (2n << 2n) | 1n | BigInt(page(3)), BigInt(DOMAIN)]);
-  } else put(memory, page(2), [BigInt(page(3)) | 1n, (BigInt(DOMAIN) << 8n) | 2n]);
+    putWords(memory, page(2), [BigInt(page(7)) | 1n, 0n, 0n, 0n]);
+    putWords(memory, page(7), [BigInt(page(8)) | 1n]);
+    putWords(memory, page(8), [(2n << 6n) | (2n << 2n) | 1n | BigInt(page(3)), BigInt(DOMAIN)]);
+  } else putWords(memory, page(2), [BigInt(page(3)) | 1n, (BigInt(DOMAIN) << 8n) | 2n]);
   iommu.write(RTADDR, 8, BigInt(page(1)) | (scalable ? 1n << 10n : 0n));
   iommu.write(GCMD, 4, SRTP);
   iommu.write(GCMD, 4, TE);
@@ -141,7 +108,7 @@ class Interrupts implements Work {
     const memory = GuestMemory.ofBytes(INTERRUPT_TABLE + INTERRUPTS * 16);
     for (let i = 0; i < INTERRUPTS; i++) {
       const low = 1n | (BigInt(i & 255) << 16n) | (BigInt((i * 5) & 255) << 40n);
-      put(memory, INTERRUPT_TABLE + i * 16, [low, (1n << 18n) | BigInt(DEVICE)]);
+      putWords(memory, INTERRUPT_TABLE + i * 16, [low, (1n << 18n) | BigInt(DEVICE)]);
     }
     this.#iommu = new VtdIommu({ extendedInterruptMode: false }, { memory });
     this.#iommu.write(IRTA, 8, BigInt(INTERRUPT_TABLE) | 7n);
@@ -189,13 +156,13 @@ function variant(name: string, goal: number | null, args: readonly (string | num
 export const translateHit: Row = {
   name: 'vtd-translate-hit',
   baseline: 'the same lookup in C',
-  variants: [variant('16K pages', 1.9, ['hit', PAGES], () => new Translations(translating(2 * PAGES)))],
+  variants: [variant('16K pages', 1.9, ['hit', PAGES], () => new Translations(translating(2 * PAGES), DEVICE, BASE))],
 };
 
 export const translateMiss: Row = {
   name: 'vtd-translate-miss',
   baseline: 'the same lookup, walk of 4 levels and fill in C',
-  variants: [variant('16K pages', null, ['miss', PAGES], () => new Translations(translating(16)))],
+  variants: [variant('16K pages', null, ['miss', PAGES], () => new Translations(translating(16), DEVICE, BASE))],
 };
 
 export const commands: Row = {

@@ -7,15 +7,12 @@ import { X86Table } from '../../src/pagetable/x86.ts';
 import { Random } from '../random.ts';
 import type { Row, Variant, Work } from '../row.ts';
 import { TablePages } from '../table-pages.ts';
+import { outputOf } from '../translations.ts';
 
 /** The addresses walked are those of `pages` pages from here on; bench/baseline/walk.c has the same layout. */
 const BASE = 0x0000_3412;
 const BASE5 = 0x0034_5612;
-const FIRST_GPA_PAGE = 0x20_0000;
 const TABLE_PAGES = 4096;
-
-/** Pages in a row go to pages that are not: every one has an entry of its own. */
-const outputOf = (page: number) => FIRST_GPA_PAGE + (page ^ 0x155);
 
 /** What a target has of a table when it translates. */
 type Walked = Pick<PageTable, 'walk' | 'out'>;

@@ -1,12 +1,9 @@
-import { READ } from '../../src/memory/access.ts';
 import { hiOf, loOf } from '../../src/memory/address.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
-import { NO_PASID } from '../../src/target/target.ts';
 import { GeneralRegisters, MPCIFC, ZpciIommu } from '../../src/target/zpci/index.ts';
-import { Random } from '../random.ts';
 import type { Row, Work } from '../row.ts';
+import { outputOf, PAGES, Translations } from '../translations.ts';
 
-const PAGES = 1 << 14;
 const BASE = 1;
 const REGION = 0x4000;
 const SEGMENT = 0x8000;
@@ -25,7 +22,7 @@ class Guest {
     const store = (at: number, value: bigint) => memory.store64BE(0, at, hiOf(value), loOf(value));
     store(REGION + 16, BigInt(SEGMENT) | 7n);
     for (let i = 0; i < PAGES / 256; i++) store(SEGMENT + 8 * i, BigInt(PAGE_TABLES + 2048 * i));
-    for (let page = 0; page < PAGES; page++) store(PAGE_TABLES + 8 * page, BigInt(0x20_0000 + (page ^ 0x155)) << 12n);
+    for (let page = 0; page < PAGES; page++) store(PAGE_TABLES + 8 * page, BigInt(outputOf(page)) << 12n);
     this.iommu = new ZpciIommu({ memory, functions: [{ fid: 1 }], iotlbEntries });
     const block = new Uint8Array(64);
     block.set([0, 32, 0, 5], 0);
@@ -37,33 +34,6 @@ class Guest {
     store(FIB + 0x20, BigInt(REGION) | 0x804n);
     this.registers.u64[1] = (HANDLE << 32n) | BigInt(MPCIFC.registerTranslation);
     if (this.iommu.mpcifc(this.registers, 1, BigInt(FIB)) !== 0) throw new Error('the function was not registered');
-  }
-}
-
-class Translations implements Work {
-  readonly operations = 1 << 13;
-  readonly #guest: Guest;
-  readonly #order: Int32Array;
-  #at = 0;
-
-  constructor(guest: Guest) {
-    const random = new Random();
-    this.#guest = guest;
-    this.#order = Int32Array.from({ length: PAGES }, () => random.next() & (PAGES - 1));
-  }
-
-  batch(): number {
-    const { iommu } = this.#guest;
-    const { translated } = iommu;
-    const order = this.#order;
-    const end = this.#at + this.operations;
-    let sum = 0;
-    for (let i = this.#at; i < end; i++) {
-      const lg2 = iommu.translate(1, NO_PASID, BASE, order[i] << 12, READ);
-      sum = (sum + lg2 + translated[0] + translated[1]) | 0;
-    }
-    this.#at = end === order.length ? 0 : end;
-    return sum;
   }
 }
 
@@ -90,6 +60,6 @@ function row(name: string, variant: string, setup: () => Work): Row {
   return { name, baseline: null, variants: [{ name: variant, goal: null, baseline: null, setup }] };
 }
 
-export const translateHit = row('zpci-translate-hit', '16K pages', () => new Translations(new Guest(2 * PAGES)));
-export const translateMiss = row('zpci-translate-miss', '16K pages', () => new Translations(new Guest(16)));
+export const translateHit = row('zpci-translate-hit', '16K pages', () => new Translations(new Guest(2 * PAGES).iommu, 1, BASE));
+export const translateMiss = row('zpci-translate-miss', '16K pages', () => new Translations(new Guest(16).iommu, 1, BASE));
 export const refresh = row('zpci-rpcit', 'one page', () => new Refreshes());

@@ -1,5 +1,4 @@
 import { READ_WRITE } from '../../src/memory/access.ts';
-import { hiOf, loOf } from '../../src/memory/address.ts';
 import type { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { AmdV1Table } from '../../src/pagetable/amd-v1.ts';
 import { ArmTable } from '../../src/pagetable/arm.ts';
@@ -8,6 +7,7 @@ import { VtdSecondStageTable } from '../../src/pagetable/vtd-second-stage.ts';
 import { AmdIommu } from '../../src/target/amd/index.ts';
 import { Smmuv3 } from '../../src/target/smmuv3/index.ts';
 import { VtdIommu } from '../../src/target/vtd/index.ts';
+import { putWords } from '../structures.ts';
 import { TablePages } from '../table-pages.ts';
 import { endpointOf, type Guest, RAM_PAGES } from './guest.ts';
 
@@ -26,10 +26,6 @@ function allocatorIn(memory: GuestMemory): TablePages {
   return new TablePages(ram, FIRST_TABLE, ram.length / 4096);
 }
 
-function put(memory: GuestMemory, at: number, words: readonly bigint[]): void {
-  for (const [i, word] of words.entries()) memory.store64(0, at + 8 * i, hiOf(word), loOf(word));
-}
-
 /** A ring of 16-byte commands; `tell` is how the unit hears of the next one's place. */
 class Commands {
   readonly #memory: GuestMemory;
@@ -43,7 +39,7 @@ class Commands {
 
   give(...commands: readonly (readonly [bigint, bigint])[]): void {
     for (const command of commands) {
-      put(this.#memory, QUEUE + this.#tail, command);
+      putWords(this.#memory, QUEUE + this.#tail, command);
       this.#tail = (this.#tail + 16) % QUEUE_BYTES;
     }
     this.#tell(this.#tail);
@@ -75,8 +71,8 @@ function spacesOf(memory: GuestMemory, count: number, make: (root: number, alloc
 export function vtd(memory: GuestMemory, spaces: number): Guest {
   const tables = spacesOf(memory, spaces, (root, allocator) => new VtdSecondStageTable(memory, { levels: 3, root, allocator }));
   const contextOf = (space: number) => STRUCTURES + 4096 + endpointOf(space) * 16;
-  for (let bus = 0; bus < 256; bus++) put(memory, STRUCTURES + bus * 16, [BigInt(STRUCTURES + 4096 + bus * 4096) | 1n, 0n]);
-  const program = (space: number) => put(memory, contextOf(space), [tables[space].root | 1n, (BigInt(space + 1) << 8n) | 1n]);
+  for (let bus = 0; bus < 256; bus++) putWords(memory, STRUCTURES + bus * 16, [BigInt(STRUCTURES + 4096 + bus * 4096) | 1n, 0n]);
+  const program = (space: number) => putWords(memory, contextOf(space), [tables[space].root | 1n, (BigInt(space + 1) << 8n) | 1n]);
   const target = new VtdIommu({}, { memory });
   for (let space = 0; space < spaces; space++) {
     program(space);
@@ -93,7 +89,7 @@ export function vtd(memory: GuestMemory, spaces: number): Guest {
   };
   // Context-cache: device; IOTLB: domain; wait.
   const move = (space: number, away: boolean) => {
-    if (away) put(memory, contextOf(space), [0n, 0n]);
+    if (away) putWords(memory, contextOf(space), [0n, 0n]);
     else program(space);
     const [source, domain] = [BigInt(endpointOf(space)), BigInt(space + 1)];
     queue.give([1n | (3n << 4n) | (domain << 16n) | (source << 32n), 0n], [2n | (2n << 4n) | (domain << 16n), 0n], [5n | (1n << 6n), 0n]);
@@ -106,7 +102,7 @@ export function amd(memory: GuestMemory, spaces: number): Guest {
   const tables = spacesOf(memory, spaces, (root, allocator) => new AmdV1Table(memory, { levels: 3, root, allocator }));
   const entryOf = (space: number) => STRUCTURES + endpointOf(space) * 32;
   const program = (space: number) =>
-    put(memory, entryOf(space), [(3n << 61n) | (3n << 9n) | tables[space].root | 3n, BigInt(space + 1), 0n, 0n]);
+    putWords(memory, entryOf(space), [(3n << 61n) | (3n << 9n) | tables[space].root | 3n, BigInt(space + 1), 0n, 0n]);
   const target = new AmdIommu({ memory });
   for (let space = 0; space < spaces; space++) {
     program(space);
@@ -123,7 +119,7 @@ export function amd(memory: GuestMemory, spaces: number): Guest {
   };
   // INVALIDATE_DEVTAB_ENTRY; INVALIDATE_IOMMU_PAGES of all; COMPLETION_WAIT.
   const move = (space: number, away: boolean) => {
-    if (away) put(memory, entryOf(space), [3n, 0n, 0n, 0n]);
+    if (away) putWords(memory, entryOf(space), [3n, 0n, 0n, 0n]);
     else program(space);
     const all: [bigint, bigint] = [(3n << 60n) | (BigInt(space + 1) << 32n), 0x7fff_ffff_ffff_f003n];
     queue.give([(2n << 60n) | BigInt(endpointOf(space)), 0n], all, [1n << 60n, 0n]);
@@ -139,9 +135,9 @@ export function smmuv3(memory: GuestMemory, spaces: number): Guest {
   const entryOf = (space: number) => STRUCTURES + endpointOf(space) * 64;
   for (const [space, { root }] of tables.entries()) {
     // T0SZ 25, EPD1, V; IPS 48, AA64, R, A; the ASID.
-    put(memory, contexts + 64 * space, [(BigInt(space + 1) << 48n) | (0x6205n << 32n) | (1n << 31n) | (1n << 30n) | 25n, root]);
+    putWords(memory, contexts + 64 * space, [(BigInt(space + 1) << 48n) | (0x6205n << 32n) | (1n << 31n) | (1n << 30n) | 25n, root]);
   }
-  const program = (space: number) => put(memory, entryOf(space), [BigInt(contexts + 64 * space) | (5n << 1n) | 1n, 0n]);
+  const program = (space: number) => putWords(memory, entryOf(space), [BigInt(contexts + 64 * space) | (5n << 1n) | 1n, 0n]);
   const target = new Smmuv3({ memory });
   for (let space = 0; space < spaces; space++) {
     program(space);
@@ -166,7 +162,7 @@ export function smmuv3(memory: GuestMemory, spaces: number): Guest {
   };
   // CFGI_STE; TLBI_NH_ASID; SYNC.
   const move = (space: number, away: boolean) => {
-    if (away) put(memory, entryOf(space), [1n, 0n]);
+    if (away) putWords(memory, entryOf(space), [1n, 0n]);
     else program(space);
     queue.give([3n | (BigInt(endpointOf(space)) << 32n), 1n], [0x11n | (BigInt(space + 1) << 48n), 0n], [0x46n, 0n]);
   };
