@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { type Command, ConditionError, type Output } from './command.ts';
 
 interface BenchOptions {
@@ -49,7 +50,9 @@ async function bench(rows: readonly string[], { list, quick, html, json }: Bench
 /** The harness in a process of its own, its lines as they come. Resolves to its exit status. */
 function run(args: readonly string[], out: (line: string) => void, err: (line: string) => void): Promise<number> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', HARNESS, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    // A name alone would be looked for from where the user stands.
+    const tsx = pathToFileURL(createRequire(HARNESS).resolve('tsx')).href;
+    const child = spawn(process.execPath, ['--import', tsx, HARNESS, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
     createInterface(child.stdout).on('line', out);
     createInterface(child.stderr).on('line', err);
     child.once('error', reject);

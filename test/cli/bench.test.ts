@@ -1,3 +1,4 @@
+import { tmpdir } from 'node:os';
 import { expect, test } from 'vitest';
 import { runCli } from './run-cli.ts';
 
@@ -5,6 +6,16 @@ test('--list says the rows and measures nothing', async () => {
   const { status, out, err } = await runCli('bench', '--list', 'put-tce', 'walk4');
   expect({ status, err }).toEqual({ status: 0, err: '' });
   expect(out.split('\n').map((line) => line.split(':')[0])).toEqual(['walk4', 'put-tce']);
+});
+
+test('it runs wherever the user stands', async () => {
+  const before = process.cwd();
+  process.chdir(tmpdir());
+  try {
+    expect(await runCli('bench', '--list', 'walk4')).toMatchObject({ status: 0, err: '' });
+  } finally {
+    process.chdir(before);
+  }
 });
 
 test('a row that there is not is misuse, in one line', async () => {
