@@ -1,8 +1,8 @@
-import { BROKEN, Chain, EMPTY, type QueueMemory, VirtioDevice, type Virtqueue } from '../../virtqueue/index.ts';
-import { F_EVENT_IDX, F_INDIRECT_DESC, F_RING_PACKED, F_VERSION_1 } from '../../virtqueue/spec.ts';
+import { Chain, type QueueMemory, VirtioDevice } from '../../virtqueue/index.ts';
 import type { VirtioDescription, VirtioModel } from '../virtio/model.ts';
-import { F_ACCESS_PLATFORM, VirtioType } from '../virtio/spec.ts';
+import { VirtioType } from '../virtio/spec.ts';
 import type { BlockBackend } from './block-backend.ts';
+import { SHARED_FEATURES, serveQueue } from './serve.ts';
 
 /** Block device: Virtual I/O Device (VIRTIO) 1.3, 5.2. Features (5.2.3): */
 const F_SIZE_MAX = 1n << 1n;
@@ -50,8 +50,7 @@ export class VirtioBlock implements VirtioModel {
     this.#memory = memory;
     this.#backend = backend;
     this.#serial = serial;
-    const offered =
-      F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_INDIRECT_DESC | F_EVENT_IDX | F_VERSION_1 | F_ACCESS_PLATFORM | F_RING_PACKED;
+    const offered = F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | SHARED_FEATURES;
     this.device = new VirtioDevice(memory, offered, 1, 256, { interrupt, negotiated: () => {}, reset: () => {} });
     this.#config.setBigUint64(CONFIG.CAPACITY, BigInt(backend.bytes / SECTOR), true);
     this.#config.setUint32(CONFIG.SIZE_MAX, SEGMENT_BYTES, true);
@@ -72,36 +71,19 @@ export class VirtioBlock implements VirtioModel {
   writeConfig(): void {}
 
   notify(index: number): boolean {
-    const queue = this.device.queue(index);
-    if (queue === null) return false;
-    for (let done = 0; done < REQUESTS_A_TURN; done++) {
-      const taken = queue.take(this.#chain);
-      if (taken === EMPTY) {
-        if (queue.publish()) this.device.interrupt(index);
-        // One that came between the last look and now would not notify.
-        if (!queue.rearm()) return false;
-      } else if (taken === BROKEN || !this.#serve(queue)) {
-        this.device.breakDown();
-        return false;
-      }
-    }
-    if (queue.publish()) this.device.interrupt(index);
-    return true;
+    return serveQueue(this.device, index, this.#chain, REQUESTS_A_TURN, this.#serve);
   }
 
-  /** False: the driver's buffer has no room for a status, or the ring is no memory. */
-  #serve(queue: Virtqueue): boolean {
+  /** Negative: the driver's buffer has no room for a status, or is no memory. */
+  readonly #serve = (): number => {
     const chain = this.#chain;
-    if (chain.writable < 1) return false;
+    if (chain.writable < 1) return -1;
     const data = chain.writable - 1;
-    const status = this.#perform(data);
-    const written = status.written;
-    const byte = Uint8Array.of(status.code);
-    if (status.code !== Status.OK) this.counts.errors++;
+    const { code, written } = this.#perform(data);
+    if (code !== Status.OK) this.counts.errors++;
     // The status is the last byte, wherever the data ended (5.2.6).
-    if (chain.write(this.#memory, data, byte, 0, 1) < 0) return false;
-    return queue.give(chain, written + 1) >= 0;
-  }
+    return chain.write(this.#memory, data, Uint8Array.of(code), 0, 1) < 0 ? -1 : written + 1;
+  };
 
   #perform(room: number): { readonly code: number; readonly written: number } {
     const chain = this.#chain;

@@ -1,8 +1,8 @@
 import { randomFillSync } from 'node:crypto';
-import { BROKEN, Chain, EMPTY, type QueueMemory, VirtioDevice } from '../../virtqueue/index.ts';
-import { F_EVENT_IDX, F_INDIRECT_DESC, F_RING_PACKED, F_VERSION_1 } from '../../virtqueue/spec.ts';
+import { Chain, type QueueMemory, VirtioDevice } from '../../virtqueue/index.ts';
 import type { VirtioDescription, VirtioModel } from '../virtio/model.ts';
-import { F_ACCESS_PLATFORM, VirtioType } from '../virtio/spec.ts';
+import { VirtioType } from '../virtio/spec.ts';
+import { SHARED_FEATURES, serveQueue } from './serve.ts';
 
 /** Bytes of entropy in one buffer; of a longer one the rest is not used, which a device may do (5.4.6.2). */
 const BYTES_LIMIT = 1 << 12;
@@ -35,8 +35,7 @@ export class VirtioEntropy implements VirtioModel {
   ) {
     this.#memory = memory;
     this.#fill = fill;
-    const offered = F_INDIRECT_DESC | F_EVENT_IDX | F_VERSION_1 | F_ACCESS_PLATFORM | F_RING_PACKED;
-    this.device = new VirtioDevice(memory, offered, 1, 64, { interrupt, negotiated: () => {}, reset: () => {} });
+    this.device = new VirtioDevice(memory, SHARED_FEATURES, 1, 64, { interrupt, negotiated: () => {}, reset: () => {} });
   }
 
   /** What VirtioPci needs. */
@@ -52,35 +51,17 @@ export class VirtioEntropy implements VirtioModel {
   writeConfig(): void {}
 
   notify(index: number): boolean {
-    const queue = this.device.queue(index);
-    if (queue === null) return false;
-    const chain = this.#chain;
-    for (let done = 0; done < BUFFERS_A_TURN; done++) {
-      const taken = queue.take(chain);
-      if (taken === EMPTY) {
-        if (queue.publish()) this.device.interrupt(index);
-        // One that came between the last look and now would not notify.
-        if (!queue.rearm()) return false;
-        continue;
-      }
-      const bytes = taken === BROKEN ? 0 : this.#serve();
-      if (bytes === 0 || queue.give(chain, bytes) < 0) {
-        this.device.breakDown();
-        return false;
-      }
-    }
-    if (queue.publish()) this.device.interrupt(index);
-    return true;
+    return serveQueue(this.device, index, this.#chain, BUFFERS_A_TURN, this.#serve);
   }
 
-  /** How much went into the buffer: at least a byte (5.4.6.2). 0: it has no room, or is no memory. */
-  #serve(): number {
+  /** How much went into the buffer: at least a byte (5.4.6.2). Negative: it has no room, or is no memory. */
+  readonly #serve = (): number => {
     const bytes = Math.min(this.#chain.writable, BYTES_LIMIT);
-    if (bytes === 0) return 0;
+    if (bytes === 0) return -1;
     this.#fill(this.#buffer.subarray(0, bytes));
-    if (this.#chain.write(this.#memory, 0, this.#buffer, 0, bytes) < 0) return 0;
+    if (this.#chain.write(this.#memory, 0, this.#buffer, 0, bytes) < 0) return -1;
     this.counts.buffers++;
     this.counts.bytes += bytes;
     return bytes;
-  }
+  };
 }

@@ -1,8 +1,8 @@
 import { BROKEN, Chain, EMPTY, type QueueMemory, VirtioDevice } from '../../virtqueue/index.ts';
-import { F_EVENT_IDX, F_INDIRECT_DESC, F_RING_PACKED, F_VERSION_1 } from '../../virtqueue/spec.ts';
 import type { VirtioDescription, VirtioModel } from '../virtio/model.ts';
-import { F_ACCESS_PLATFORM, VirtioType } from '../virtio/spec.ts';
+import { VirtioType } from '../virtio/spec.ts';
 import { FRAME_BYTES, type NetworkBackend } from './network-backend.ts';
+import { SHARED_FEATURES, serveQueue } from './serve.ts';
 
 /** Network device: Virtual I/O Device (VIRTIO) 1.3, 5.1. Feature (5.1.3): the device says its MAC address. */
 const F_MAC = 1n << 5n;
@@ -54,9 +54,8 @@ export class VirtioNetwork implements VirtioModel {
     this.#memory = memory;
     this.#backend = backend;
     this.#mac = Uint8Array.from(mac);
-    const offered = F_MAC | F_INDIRECT_DESC | F_EVENT_IDX | F_VERSION_1 | F_ACCESS_PLATFORM | F_RING_PACKED;
     const reset = () => void this.#waiting.splice(0);
-    this.device = new VirtioDevice(memory, offered, Queue.COUNT, 256, { interrupt, negotiated: () => {}, reset });
+    this.device = new VirtioDevice(memory, F_MAC | SHARED_FEATURES, Queue.COUNT, 256, { interrupt, negotiated: () => {}, reset });
     backend.connect((frame) => this.#receive(frame));
   }
 
@@ -77,35 +76,21 @@ export class VirtioNetwork implements VirtioModel {
       this.#deliver();
       return false;
     }
-    const queue = this.device.queue(index);
-    if (queue === null) return false;
-    for (let done = 0; done < PACKETS_A_TURN; done++) {
-      const taken = queue.take(this.#sent);
-      if (taken === EMPTY) {
-        if (queue.publish()) this.device.interrupt(index);
-        // One that came between the last look and now would not notify.
-        if (!queue.rearm()) return false;
-      } else if (taken === BROKEN || !this.#transmit() || queue.give(this.#sent, 0) < 0) {
-        this.device.breakDown();
-        return false;
-      }
-    }
-    if (queue.publish()) this.device.interrupt(index);
-    return true;
+    return serveQueue(this.device, index, this.#sent, PACKETS_A_TURN, this.#transmit);
   }
 
-  /** One that is no packet, or too long for Ethernet, goes nowhere. False: its buffer is no memory. */
-  #transmit(): boolean {
+  /** One that is no packet, or too long for Ethernet, goes nowhere. Negative: its buffer is no memory. */
+  readonly #transmit = (): number => {
     const bytes = this.#sent.readable;
     if (bytes <= HEADER.BYTES || bytes > this.#packet.length) {
       this.counts.dropped++;
-      return true;
+      return 0;
     }
-    if (this.#sent.read(this.#memory, this.#packet, 0, bytes) < 0) return false;
+    if (this.#sent.read(this.#memory, this.#packet, 0, bytes) < 0) return -1;
     this.counts.sent++;
     this.#backend.send(this.#packet.slice(HEADER.BYTES, bytes));
-    return true;
-  }
+    return 0;
+  };
 
   #receive(frame: Uint8Array): void {
     if (
