@@ -15,6 +15,7 @@ export type {
   PageRequestQueue,
   SpaceRequirements,
   UserStage,
+  WantedPage,
 } from './host/host.ts';
 export type { Port, PortMemory } from './host/port.ts';
 export { hostKinds, openHost } from './host/registry.ts';

@@ -21,8 +21,7 @@ export interface SpaceRequirements {
 }
 
 /** A page that a device wants, and waits for (PCIe 10.4, PRI). */
-export interface PageRequest {
-  readonly device: HostDevice;
+export interface WantedPage {
   /** -1: none. */
   readonly pasid: number;
   readonly group: number;
@@ -32,6 +31,11 @@ export interface PageRequest {
   readonly access: number;
   readonly address: bigint;
   readonly cookie: number;
+}
+
+/** The same, with the device that wants it. */
+export interface PageRequest extends WantedPage {
+  readonly device: HostDevice;
 }
 
 /** Recoverable faults of devices, as they wait for an answer. */
@@ -198,19 +202,7 @@ export type StageEvent =
   /** A record in the hardware's own format, 32-bit words; the device is named by its ID. */
   | { readonly kind: 'record'; readonly words: Int32Array }
   | { readonly kind: 'lost' }
-  | {
-      readonly kind: 'page-request';
-      readonly id: number;
-      /** -1: none. */
-      readonly pasid: number;
-      readonly group: number;
-      readonly last: boolean;
-      /** READ, WRITE, EXECUTE, PRIVILEGED of src/memory/access.ts. */
-      readonly access: number;
-      readonly address: bigint;
-      /** For the answer to the group, where it is the last. */
-      readonly cookie: number;
-    };
+  | ({ readonly kind: 'page-request'; readonly id: number } & WantedPage);
 
 /** Memory of this process for tables, page-aligned and zeroed. */
 export interface TablePages {

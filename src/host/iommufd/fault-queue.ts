@@ -1,4 +1,5 @@
 import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../memory/access.ts';
+import type { WantedPage } from '../host.ts';
 import type { IommufdContext } from './context.ts';
 import { DescriptorQueue } from './event-queue.ts';
 
@@ -13,18 +14,9 @@ const permissionBits = [READ, WRITE, EXECUTE, PRIVILEGED];
 const RESPONSE_BYTES = 8;
 
 /** A page that a device asks for. */
-export interface PageFault {
+export interface PageFault extends WantedPage {
   /** The kernel's handle of the device. */
   readonly device: number;
-  /** -1: none. */
-  readonly pasid: number;
-  readonly group: number;
-  /** The last of its group: its cookie answers for all of them. */
-  readonly last: boolean;
-  /** READ, WRITE, EXECUTE, PRIVILEGED of src/memory/access.ts. */
-  readonly access: number;
-  readonly address: bigint;
-  readonly cookie: number;
 }
 
 /** Page requests of the devices behind page tables that name this queue. */
