@@ -6,7 +6,7 @@ import { outOfReach } from '../reach.ts';
 import { sharedMemoryOf } from '../shared-memory.ts';
 import { Command } from './command.ts';
 import { type Handle, type IommufdContext, KernelObject } from './context.ts';
-import { IommufdDevice } from './device.ts';
+import { type IommufdDevice, own } from './device.ts';
 import { type IoctlName, MAP_FIXED_IOVA, MAP_READABLE, MAP_WRITEABLE } from './uapi.ts';
 
 /** struct iommu_ioas_map; its last three fields are 64 bits wide. */
@@ -163,17 +163,17 @@ export class IommufdSpace extends KernelObject implements HostSpace {
   }
 
   attach(device: HostDevice): number {
-    const own = this.#own(device);
-    const before = own.attachment;
+    const bound = own(device);
+    const before = bound.attachment;
     this.context.calls.attach++;
-    const result = this.enter(own);
+    const result = this.enter(bound);
     if (result < 0) {
       const hint = result === -errno.EADDRINUSE ? `${device.name} cannot reach what the space maps or must be able to map` : undefined;
       return this.#fail('VFIO_DEVICE_ATTACH_IOMMUFD_PT', result, 0, 0, hint);
     }
     const refusal = this.#granuleRefusal();
     if (refusal === null) return 0;
-    const undone = this.#undoAttach(own, before);
+    const undone = this.#undoAttach(bound, before);
     const stays = undone < 0 ? ', and the kernel does not take it out of the space again' : '';
     return this.#fail(refusal.operation, refusal.errno, 0, 0, `${device.name}: ${refusal.hint}${stays}`);
   }
@@ -206,17 +206,12 @@ export class IommufdSpace extends KernelObject implements HostSpace {
   }
 
   detach(device: HostDevice): number {
-    const own = this.#own(device);
-    if (own.attachment !== this)
+    const bound = own(device);
+    if (bound.attachment !== this)
       return this.#fail('VFIO_DEVICE_DETACH_IOMMUFD_PT', -errno.EINVAL, 0, 0, `${device.name} is not attached to it`);
     this.context.calls.attach++;
-    const result = own.detach();
+    const result = bound.detach();
     return result < 0 ? this.#fail('VFIO_DEVICE_DETACH_IOMMUFD_PT', result, 0, 0) : 0;
-  }
-
-  #own(device: HostDevice): IommufdDevice {
-    if (device instanceof IommufdDevice) return device;
-    throw new TypeError(`${device.name} was not opened through this host`);
   }
 
   /** Whether the kernel joins contiguous pages to large ones for the hardware (it does unless told not to). @throws HostError */

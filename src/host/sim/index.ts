@@ -12,12 +12,7 @@ export { type SmmuConfig, smmuv3 } from './nesting/smmuv3.ts';
 export type { TegraConfig } from './nesting/tegra241.ts';
 export { type VtdConfig, vtd } from './nesting/vtd.ts';
 export type { Span } from './spans.ts';
-export {
-  DMA_BLOCKED,
-  DMA_FORBIDDEN,
-  DMA_PENDING,
-  DMA_UNMAPPED,
-} from './translation.ts';
+export { DMA_BLOCKED, DMA_FORBIDDEN, DMA_PENDING, DMA_UNMAPPED } from './translation.ts';
 export type { TceConfig } from './vfio/tce-tables.ts';
 
 /** One line a kernel interface. */
