@@ -4,7 +4,7 @@ import { MEM_FAULT } from '../memory/guest-memory.ts';
 import { type AddressSpace, NO_PASID } from '../target/target.ts';
 import { Machine } from './machine.ts';
 import type { DeviceAccess, DeviceFault, GuestOperation, PathChange } from './observation.ts';
-import { dmaLine, type RecordingStream, ramLine, writeLine } from './recording-lines.ts';
+import { dmaLine, pasidField, type RecordingStream, ramLine, writeLine } from './recording-lines.ts';
 
 /** Runs in one line. */
 const LINE_RUNS = 1024;
@@ -60,7 +60,7 @@ class MachineRecorder {
   constructor(machine: Machine, stream: RecordingStream) {
     this.#machine = machine;
     this.#stream = stream;
-    this.#hasHost = machine.totals().hostCalls !== null;
+    this.#hasHost = machine.state.host !== null;
   }
 
   start(): void {
@@ -73,7 +73,7 @@ class MachineRecorder {
   pathChange({ endpoint, from, to }: PathChange): void {
     if (from === null) this.#endpoint(endpoint);
     else if (to === null) {
-      for (const pasid of this.#reached.get(endpoint)?.keys() ?? []) this.#line({ op: 'attach', endpoint, ...pasidOf(pasid) });
+      for (const pasid of this.#reached.get(endpoint)?.keys() ?? []) this.#line({ op: 'attach', endpoint, ...pasidField(pasid) });
       this.#reached.delete(endpoint);
     }
   }
@@ -114,7 +114,7 @@ class MachineRecorder {
     // A target that keeps the mappings has taken the operation back.
     if (result === 0 || space?.owner !== 'target') reached.set(pasid, space);
     const id = space === null ? {} : { space: this.#written.get(space)!.id };
-    this.#line({ op: 'attach', endpoint, ...pasidOf(pasid), ...id, ...this.#resultOf(result) });
+    this.#line({ op: 'attach', endpoint, ...pasidField(pasid), ...id, ...this.#resultOf(result) });
   }
 
   /** Says all of a space that nothing reached before: of what nobody reaches, nothing is told. */
@@ -129,12 +129,13 @@ class MachineRecorder {
     const { name, granuleLg2, apertures } = space;
     // Without a host nothing was refused to the guest; what a replay's hardware cannot have is left out then, as if it stood in tables.
     const owner = this.#hasHost ? space.owner : 'guest';
-    const description = JSON.stringify({ name, owner, granuleLg2, apertures: apertures.flatMap(({ first, last }) => [first, last]) });
+    const said = { name, owner, granuleLg2, apertures: apertures.flatMap(({ first, last }) => [first, last]) };
+    const description = JSON.stringify(said);
     let written = this.#written.get(space);
     if (written?.description !== description) {
       written = { id: written?.id ?? this.#spaces++, description };
       this.#written.set(space, written);
-      this.#line({ op: 'space', space: written.id, ...JSON.parse(description) });
+      this.#line({ op: 'space', space: written.id, ...said });
     }
     return written;
   }
@@ -176,8 +177,4 @@ class MachineRecorder {
   #line(line: object): void {
     writeLine(this.#stream, line);
   }
-}
-
-function pasidOf(pasid: number): object {
-  return pasid === NO_PASID ? {} : { pasid };
 }

@@ -9,8 +9,13 @@ export interface RecordingStream {
   write(text: string): unknown;
 }
 
-export function hex(value: bigint): string {
+export function hex(value: number | bigint): string {
   return `0x${value.toString(16)}`;
+}
+
+/** The process that a line is about; nothing: none. */
+export function pasidField(pasid: number): { readonly pasid?: number } {
+  return pasid === NO_PASID ? {} : { pasid };
 }
 
 /** Guest RAM, as the first line has it. */
@@ -21,7 +26,7 @@ export function ramLine(regions: readonly { readonly gpa: bigint; readonly bytes
 /** One access: where it went, or the fault code with which it ended. */
 export function dmaLine(endpoint: number, pasid: number, iova: bigint, access: number, answer: bigint | number): object {
   const end = typeof answer === 'bigint' ? { addr: hex(answer) } : { fault: answer };
-  return { op: 'dma', endpoint, ...(pasid !== NO_PASID && { pasid }), iova: hex(iova), access, ...end };
+  return { op: 'dma', endpoint, ...pasidField(pasid), iova: hex(iova), access, ...end };
 }
 
 export function writeLine(stream: RecordingStream, line: object): void {

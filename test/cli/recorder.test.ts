@@ -84,6 +84,7 @@ describe('a recorded run', () => {
     ['which fault it is', /("fault":-)(\d+)/, '$11'],
     ['a word that the unit wrote', /("stored":\["0x[0-9a-f]+","0x)[0-9a-f]+/, '$1abcdef'],
     ['an interrupt of its own', /("sent":\["0xfee00000","0x)31/, '$132'],
+    ['whose process an access is', /("op":"dma","endpoint":\d+)(?=.*"addr")/, '$1,"pasid":3'],
     ['where a message goes', /("delivered":\["0xfee01000","0x)41/, '$142'],
   ])('%s that is not as recorded is told', async (_what, pattern, text) => {
     const file = join(folder, 'altered.ndjson');

@@ -3,8 +3,9 @@ import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { NO_PASID, type Target } from '../../target/target.ts';
 import { faultName } from '../../vmm/fault-name.ts';
+import { hex } from '../../vmm/recording-lines.ts';
 import type { DmaEngine } from './rig.ts';
-import { hex, Tally } from './tally.ts';
+import { Tally } from './tally.ts';
 
 /** Bytes of one hardware DMA: a marker that no other access has. */
 const MARKER_BYTES = 8;

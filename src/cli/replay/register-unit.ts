@@ -5,10 +5,10 @@ import { RiscvIommu } from '../../target/riscv/index.ts';
 import { Smmuv3 } from '../../target/smmuv3/index.ts';
 import type { Target } from '../../target/target.ts';
 import { VtdIommu } from '../../target/vtd/index.ts';
+import { hex } from '../../vmm/recording-lines.ts';
 import { amdMessage, vtdMessage } from '../../vmm/units/index.ts';
 import type { RecordedLine } from '../recording.ts';
-import { guarded, type RecordedTarget, type RecordedTargetFactory, type ReplayContext, recordedAccess } from './replayer.ts';
-import { hex } from './tally.ts';
+import { guarded, type RecordedTarget, type RecordedTargetFactory, type ReplayContext, recordedDma } from './replayer.ts';
 
 /** A unit that is driven by registers. */
 interface RegisterUnit extends Target {
@@ -72,7 +72,7 @@ class RecordedRegisterUnit implements RecordedTarget {
         this.#deliver(line, context);
         break;
       case 'dma':
-        this.#dma(line, context);
+        context.dma.check(recordedDma(line));
         break;
       default:
         line.fail('is no operation of a unit with registers');
@@ -93,13 +93,6 @@ class RecordedRegisterUnit implements RecordedTarget {
     const found: bigint[] = [];
     this.#message(line.u32('source'), line.u64('address'), line.u32('data'), (address, data) => found.push(address, BigInt(data)));
     this.#list(line, context, 'delivers', found, line.u64List('delivered'));
-  }
-
-  #dma(line: RecordedLine, { dma }: ReplayContext): void {
-    const place = { endpoint: line.u32('endpoint'), iova: line.u64('iova'), line: line.number };
-    const access = recordedAccess(line, 'access');
-    if (line.has('fault')) dma.check({ ...place, gpa: 0n, allowed: 0, forbidden: access, fault: line.integer('fault') });
-    else dma.check({ ...place, gpa: line.u64('addr'), allowed: access, forbidden: 0 });
   }
 
   /** What the unit wrote to memory, and which interrupts it sent. */

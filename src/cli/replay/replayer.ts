@@ -1,16 +1,30 @@
 import { HostError } from '../../host/errno.ts';
 import { READ, READ_WRITE } from '../../memory/access.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
-import type { Target } from '../../target/target.ts';
+import { NO_PASID, type Target } from '../../target/target.ts';
 import type { Machine } from '../../vmm/machine.ts';
 import { type RecordedLine, RecordingError } from '../recording.ts';
-import type { DmaCheck } from './dma-check.ts';
+import type { DmaCheck, ExpectedDma } from './dma-check.ts';
 import type { Tally } from './tally.ts';
 
 /** READ, WRITE or both, as recordings write them too. */
 export function recordedAccess(line: RecordedLine, field: string): number {
   const access = line.integer(field);
   return access >= READ && access <= READ_WRITE ? access : line.fail(`'${field}' is ${access}: 1 reads, 2 writes, 3 does both`);
+}
+
+/** The process that a line is about. */
+export function recordedPasid(line: RecordedLine): number {
+  return line.has('pasid') ? line.u32('pasid') : NO_PASID;
+}
+
+/** An access as `dmaLine` writes it: where it went, or the fault code with which it ended. */
+export function recordedDma(line: RecordedLine): ExpectedDma {
+  const place = { endpoint: line.u32('endpoint'), pasid: recordedPasid(line), iova: line.u64('iova'), line: line.number };
+  const access = recordedAccess(line, 'access');
+  return line.has('fault')
+    ? { ...place, gpa: 0n, allowed: 0, forbidden: access, fault: line.integer('fault') }
+    : { ...place, gpa: line.u64('addr'), allowed: access, forbidden: 0 };
 }
 
 /** Makes what a line asks for, which can be more than there is, or contradict itself: then the line is to blame. */

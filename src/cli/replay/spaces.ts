@@ -1,7 +1,6 @@
 import type { GuestMemory } from '../../memory/guest-memory.ts';
-import { NO_PASID } from '../../target/target.ts';
 import type { RecordedLine } from '../recording.ts';
-import { guarded, type RecordedTarget, type ReplayContext, recordedAccess } from './replayer.ts';
+import { guarded, type RecordedTarget, type ReplayContext, recordedDma, recordedPasid } from './replayer.ts';
 import { RecordedSpace, SpacesTarget } from './spaces-target.ts';
 
 export function recordedSpaces(_machine: RecordedLine, memory: GuestMemory): RecordedTarget {
@@ -26,7 +25,11 @@ class RecordedSpaces implements RecordedTarget {
         this.#describe(line);
         break;
       case 'attach':
-        this.#result(line, context, this.target.attach(line.u32('endpoint'), pasidOf(line), line.has('space') ? this.#space(line) : null));
+        this.#result(
+          line,
+          context,
+          this.target.attach(line.u32('endpoint'), recordedPasid(line), line.has('space') ? this.#space(line) : null),
+        );
         break;
       case 'changed':
         this.#changed(line);
@@ -37,9 +40,12 @@ class RecordedSpaces implements RecordedTarget {
       case 'endpoint':
         this.#endpoint(line, context);
         break;
-      case 'dma':
-        this.#dma(line, context);
+      case 'dma': {
+        // Faults are those of the recorded target: which one it was, the runs do not tell.
+        const { fault: _, ...dma } = recordedDma(line);
+        context.dma.check(dma);
         break;
+      }
       default:
         line.fail('is no operation of a recorded machine');
     }
@@ -77,14 +83,6 @@ class RecordedSpaces implements RecordedTarget {
     passThrough(endpoint);
   }
 
-  /** Faults are those of the recorded target: which one it was, the runs do not tell. */
-  #dma(line: RecordedLine, { dma }: ReplayContext): void {
-    const place = { endpoint: line.u32('endpoint'), pasid: pasidOf(line), iova: line.u64('iova'), line: line.number };
-    const access = recordedAccess(line, 'access');
-    if (line.has('fault')) dma.check({ ...place, gpa: 0n, allowed: 0, forbidden: access });
-    else dma.check({ ...place, gpa: line.u64('addr'), allowed: access, forbidden: 0 });
-  }
-
   #space(line: RecordedLine): RecordedSpace {
     return this.#spaces.get(line.u32('space')) ?? line.fail(`no space ${line.u32('space')} was described`);
   }
@@ -95,8 +93,4 @@ class RecordedSpaces implements RecordedTarget {
     const expected = line.integer('ret');
     answers.check(result === expected, () => `line ${line.number}: ${line.op} ends with ${result}, not ${expected}`);
   }
-}
-
-function pasidOf(line: RecordedLine): number {
-  return line.has('pasid') ? line.u32('pasid') : NO_PASID;
 }

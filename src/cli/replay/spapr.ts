@@ -11,10 +11,10 @@ import {
   SpaprIommu,
 } from '../../target/spapr/index.ts';
 import { HypercallDispatcher } from '../../vmm/hypercalls.ts';
+import { hex } from '../../vmm/recording-lines.ts';
 import type { RecordedLine } from '../recording.ts';
 import { recordedRam } from './ram.ts';
 import { guarded, type RecordedTarget, type ReplayContext, recordedAccess } from './replayer.ts';
-import { hex } from './tally.ts';
 
 /** BUID of the first host bridge of QEMU's pseries machine; a machine line may name another as `buid`. */
 const DEFAULT_BUID = 0x800000020000000n;

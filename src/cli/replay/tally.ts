@@ -18,7 +18,3 @@ export class Tally {
     return { checked: this.checked, wrong: this.wrong };
   }
 }
-
-export function hex(value: number | bigint): string {
-  return `0x${value.toString(16)}`;
-}

@@ -1,10 +1,10 @@
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { targetFault } from '../../target/fault-codes.ts';
 import { type ReservedRegion, statusName, VirtioIommu } from '../../target/virtio-iommu/index.ts';
+import { hex } from '../../vmm/recording-lines.ts';
 import type { RecordedLine } from '../recording.ts';
 import type { ExpectedDma } from './dma-check.ts';
 import { guarded, type RecordedTarget, type ReplayContext, recordedAccess } from './replayer.ts';
-import { hex } from './tally.ts';
 
 /** VIRTIO_IOMMU_RESV_MEM_T_MSI (virtio 1.4, 5.13.6.8.1). */
 const SUBTYPE_MSI = 1;

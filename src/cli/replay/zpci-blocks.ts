@@ -1,6 +1,6 @@
 import type { ZpciIommu } from '../../target/zpci/index.ts';
+import { hex } from '../../vmm/recording-lines.ts';
 import type { RecordedLine } from '../recording.ts';
-import { hex } from './tally.ts';
 
 /** Bytes of every request, and of every response but the list's. */
 const REQUEST = 32;

@@ -2,10 +2,10 @@ import { READ_WRITE, WRITE } from '../../memory/access.ts';
 import { hiOf, loOf, PAGE_BYTES, pfnOf } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { type ErrorEvent, GeneralRegisters, PEC, ZpciIommu } from '../../target/zpci/index.ts';
+import { hex } from '../../vmm/recording-lines.ts';
 import type { RecordedLine } from '../recording.ts';
 import { recordedRam } from './ram.ts';
 import { guarded, type RecordedTarget, type ReplayContext, recordedAccess } from './replayer.ts';
-import { hex } from './tally.ts';
 import { ZpciBlocks } from './zpci-blocks.ts';
 import { ZpciPeer } from './zpci-peer.ts';
 

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { RiscvIommu, riscvCapabilities } from '../../../target/riscv/index.ts';
 import { DeviceNode, readDeviceTree, writeDeviceTree } from '../../../vmm/firmware/device-tree/device-tree.ts';
+import { hex } from '../../../vmm/recording-lines.ts';
 import { countedRegisters, type RegisterCounts, RISCV_VECTOR_BITS, riscvFunction } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
 import { DISK, ENGINE, GUEST_MODULES, type GuestChoices, type GuestRecipe, RAM_BYTES, type RunFiles, ramArguments } from '../recipe.ts';
@@ -63,7 +64,7 @@ export const riscv: GuestRecipe = {
       hideMsix: true,
       reset: () => witness.reset(() => iommu.reset()),
     });
-    witness.machine('riscv', RAM_AT, [DISK, ENGINE], { vectorBits: RISCV_VECTOR_BITS, capabilities: `0x${CAPABILITIES.toString(16)}` });
+    witness.machine('riscv', RAM_AT, [DISK, ENGINE], { vectorBits: RISCV_VECTOR_BITS, capabilities: hex(CAPABILITIES) });
     return {
       target: witness.target(iommu),
       functions: [{ name: 'unit', slot: UNIT_SLOT, device, memory }],
