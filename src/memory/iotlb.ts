@@ -27,7 +27,7 @@ const WAYS = 4;
 
 /** Ints of an entry; half a cache line. With ENTRY_MASK, `at + FIELD` is an int32: no overflow to check. */
 const ENTRY_LG2 = 3;
-const ENTRY_INTS = 8;
+const ENTRY_INTS = 1 << ENTRY_LG2;
 /** Says to the compiler that an entry's index is not negative, and below 2^31 - 8. */
 const ENTRY_MASK = 0x7fff_fff8;
 /** Low 32 bits of address >> lg2. */
@@ -210,13 +210,7 @@ export class Iotlb extends Sized {
    */
   invalidateRange(space: number, context: number, first: number, last: number): void {
     if (!(first >= 0 && first <= last && last < PFN_LIMIT)) throw new RangeError(`Iotlb: [${first}, ${last}] is no range of pages`);
-    if (this.#globals[space & (SPACES - 1)] !== 0) {
-      this.invalidateSpace(space);
-      return;
-    }
-    const known = this.#find(space, context);
-    if (known < 0) return;
-    this.#use(known);
+    if (!this.#dropsOf(space, context)) return;
     for (let i = 0; i < this.#sizeCount; i++) {
       const lg2 = this.#sizes[i];
       const from = Math.floor(first * ITS_PAGES[lg2]);
@@ -235,13 +229,7 @@ export class Iotlb extends Sized {
    */
   invalidateBlock(space: number, context: number, hi: number, lo: number, lg2: number): void {
     if (!(lg2 >= 12 && lg2 <= 64)) throw new RangeError(`Iotlb: lg2 ${lg2} is not in 12..64`);
-    if (this.#globals[space & (SPACES - 1)] !== 0) {
-      this.invalidateSpace(space);
-      return;
-    }
-    const known = this.#find(space, context);
-    if (known < 0) return;
-    this.#use(known);
+    if (!this.#dropsOf(space, context)) return;
     const sizes = this.#sizes;
     const count = this.#sizeCount;
     for (let i = 0; i < count; i++) {
@@ -260,6 +248,18 @@ export class Iotlb extends Sized {
         this.#drop(high, last);
       }
     }
+  }
+
+  /** Makes a context the current one, some of whose pages are to be dropped. False: it has none, or with global ones the whole space was forgotten. */
+  #dropsOf(space: number, context: number): boolean {
+    if (this.#globals[space & (SPACES - 1)] !== 0) {
+      this.invalidateSpace(space);
+      return false;
+    }
+    const known = this.#find(space, context);
+    if (known < 0) return false;
+    this.#use(known);
+    return true;
   }
 
   /** Every size, and every place. The size that is found is tried first from now on. */
@@ -307,7 +307,7 @@ export class Iotlb extends Sized {
     const end = ENTRY_MASK & this.#mask;
     let at = this.#home(high, low);
     for (let way = 0; way < WAYS; way++) {
-      if (entries[at] === low && entries[at + KEY_HI] === high && entries[at + TAG] === this.#tag) entries[at + TAG] = 0;
+      if (entries[at + KEY_LO] === low && entries[at + KEY_HI] === high && entries[at + TAG] === this.#tag) entries[at + TAG] = 0;
       at = (at + ENTRY_INTS) & end;
     }
   }
