@@ -1,3 +1,4 @@
+export type { DirtyPages } from './dirty-log.ts';
 export { EmulatedDevice } from './dma.ts';
 export { faultName, faultNumber, faultSource } from './fault-name.ts';
 export {
@@ -25,7 +26,7 @@ export { type ViotDescription, type ViotEndpoints, type ViotIommu, viotTable } f
 export { DeviceNode, type PropertyValue, readDeviceTree, writeDeviceTree } from './firmware/device-tree/device-tree.ts';
 export { mapStreams, type Smmuv3Description, type StreamRange, smmuv3Node } from './firmware/device-tree/smmuv3.ts';
 export { HypercallDispatcher, type HypercallHandler } from './hypercalls.ts';
-export { type DirtyPages, Machine, type MachineParts, type MachineTotals, type SavedMachine } from './machine.ts';
+export { Machine, type MachineParts, type MachineTotals, type SavedMachine } from './machine.ts';
 export type { EndpointState, MachineState, StateListener } from './machine-state.ts';
 export type { DeviceAccess, DeviceFault, GuestOperation, MachineHooks, PathChange } from './observation.ts';
 export { recordTo } from './recorder.ts';

@@ -5,12 +5,13 @@ import type { PathCounters } from '../accel/path.ts';
 import type { TableWatch } from '../accel/table-watch.ts';
 import { HostError } from '../host/errno.ts';
 import type { Host, HostCalls, HostDevice } from '../host/host.ts';
-import { requireFunction, requireInteger, requireObject, requireString } from '../memory/arguments.ts';
+import { requireFunction, requireObject, requireString } from '../memory/arguments.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
-import type { WriteLog, WrittenRange } from '../memory/write-log.ts';
-import type { AddressSpace, Target, TargetObserver } from '../target/target.ts';
-import { EmulatedDevice } from './dma.ts';
-import { type EndpointState, type MachineState, type StateListener, StateStore } from './machine-state.ts';
+import type { Target, TargetObserver } from '../target/target.ts';
+import { DirtyLog, type DirtyPages } from './dirty-log.ts';
+import type { EmulatedDevice } from './dma.ts';
+import { Endpoints } from './endpoints.ts';
+import type { EndpointState, MachineState, StateListener } from './machine-state.ts';
 import { type MachineHooks, Observation } from './observation.ts';
 
 /** What a machine did so far. */
@@ -22,14 +23,6 @@ export interface MachineTotals extends PathCounters {
   readonly iotlbMisses: number | null;
   /** null: there is no host. */
   readonly hostCalls: HostCalls | null;
-}
-
-/** Guest pages that devices may have written. */
-export interface DirtyPages {
-  /** For the next call. */
-  readonly round: number;
-  /** Ascending, neighbours joined. */
-  readonly pages: readonly WrittenRange[];
 }
 
 /** What `save` gives. */
@@ -82,18 +75,11 @@ export class Machine {
   readonly target: Target;
   readonly #host: Host | null;
   readonly #binder: Binder | null;
-  readonly #store: StateStore;
-  readonly #devices = new Map<number, HostDevice>();
-  readonly #emulated = new Map<number, EmulatedDevice>();
+  readonly #endpoints: Endpoints;
   readonly #observation: Observation;
+  readonly #dirty: DirtyLog;
   readonly #unobserve: () => void;
   readonly #unobserveMemory: () => void;
-
-  /** null: nobody asks. */
-  #log: WriteLog | null = null;
-  #endLog = () => {};
-  /** Of emulated devices that were removed. */
-  readonly #past = { accesses: 0, faults: 0 };
   #closed = false;
 
   /** @throws TypeError or RangeError that names the part which is missing or of the wrong kind. */
@@ -116,28 +102,29 @@ export class Machine {
           ...(path !== undefined && { path }),
           ...(schedule !== undefined && { schedule }),
           ...(residentPages !== undefined && { residentPages }),
-          moved: (endpoint) => this.#refresh(endpoint),
+          moved: (endpoint) => this.#endpoints.moved(endpoint),
           watch,
           target,
         })
       : null;
-    this.#store = new StateStore({ target: target.name, host: host?.kind ?? null });
-    this.#observation = new Observation(this.#host);
-    this.#unobserve = target.observe(this.#observation.around(this.#observer()));
     const binder = this.#binder;
+    this.#observation = new Observation(this.#host);
+    this.#dirty = new DirtyLog(memory);
+    this.#endpoints = new Endpoints(target, memory, host && binder ? { host, binder } : null, this.#observation);
+    this.#unobserve = target.observe(this.#observation.around(this.#observer()));
     this.#unobserveMemory = memory.observe(() => binder?.memoryChanged());
   }
 
   /** The control plane now: frozen, plain data. */
   get state(): MachineState {
-    return this.#store.state;
+    return this.#endpoints.state;
   }
 
   /** Whatever changes the control plane, as immer patches; the disposer ends it. */
   onChange(listener: StateListener): () => void {
     this.#checkOpen();
     if (typeof listener !== 'function') throw new TypeError('Machine: listener is no function');
-    return this.#store.listen(listener);
+    return this.#endpoints.listen(listener);
   }
 
   /**
@@ -164,11 +151,7 @@ export class Machine {
   /** What the machine did so far, as plain data: sums of what its paths count now, of emulated devices, of the host's driver. */
   totals(): MachineTotals {
     this.#checkOpen();
-    const totals = { accesses: this.#past.accesses, faults: this.#past.faults, flushes: 0, splits: 0, splitsWithoutGap: 0, merges: 0 };
-    for (const { accesses, faults } of this.#emulated.values()) {
-      totals.accesses += accesses;
-      totals.faults += faults;
-    }
+    const totals = { ...this.#endpoints.totals(), flushes: 0, splits: 0, splitsWithoutGap: 0, merges: 0 };
     for (const { counters } of this.#binder?.counters() ?? [])
       for (const name of ['flushes', 'splits', 'splitsWithoutGap', 'merges'] as const) totals[name] += counters[name];
     return { ...totals, iotlbMisses: this.target.iotlbMisses ?? null, hostCalls: this.#host === null ? null : { ...this.#host.calls } };
@@ -226,13 +209,7 @@ export class Machine {
    */
   logDirty(): () => void {
     this.#checkOpen();
-    const [log, end] = this.memory.logWrites();
-    this.#log = log;
-    this.#endLog = () => {
-      if (this.#log === log) this.#log = null;
-      end();
-    };
-    return this.#endLog;
+    return this.#dirty.start();
   }
 
   /**
@@ -243,11 +220,7 @@ export class Machine {
    */
   collectDirty(since: number): DirtyPages {
     this.#checkOpen();
-    if (this.#log === null) throw new TypeError('Machine: collectDirty without logDirty');
-    requireInteger('Machine', 'since', since, 0, this.#log.ended);
-    this.#binder?.noteWrites();
-    const round = this.#log.endRound();
-    return { round, pages: this.#log.since(since) };
+    return this.#dirty.collect(since, () => this.#binder?.noteWrites());
   }
 
   /** What each path did so far. */
@@ -273,11 +246,8 @@ export class Machine {
 
   /** Adds an emulated device. @throws RangeError when the endpoint is taken, unknown to the target or no 32-bit number. */
   emulate(endpoint: number): EmulatedDevice {
-    this.#checkFree(endpoint);
-    this.#put(endpoint, 'emulated', null, this.target.spaceOf(endpoint));
-    const device = new EmulatedDevice(endpoint, this.target, this.memory, this.#observation);
-    this.#emulated.set(endpoint, device);
-    return device;
+    this.#checkOpen();
+    return this.#endpoints.emulate(endpoint);
   }
 
   /**
@@ -286,18 +256,8 @@ export class Machine {
    * when the host refuses.
    */
   passThrough(endpoint: number, devicePath: string): HostDevice {
-    this.#checkFree(endpoint);
-    requireString('Machine', 'devicePath', devicePath);
-    if (this.#host === null || this.#binder === null) throw new TypeError('Machine: passThrough needs a host');
-    const device = this.#host.openDevice(devicePath);
-    const result = this.#binder.add(endpoint, device, this.target.spaceOf(endpoint));
-    if (result < 0) {
-      device.close();
-      throw this.#binder.error ?? new HostError('attach', -result);
-    }
-    this.#devices.set(endpoint, device);
-    this.#put(endpoint, 'pass-through', device.name, this.target.spaceOf(endpoint));
-    return device;
+    this.#checkOpen();
+    return this.#endpoints.passThrough(endpoint, devicePath);
   }
 
   /**
@@ -315,16 +275,7 @@ export class Machine {
   /** Takes a device out; a passed-through one goes back to the host. @throws RangeError when there is none; HostError when it cannot be detached. */
   remove(endpoint: number): void {
     this.#checkOpen();
-    if (this.#store.endpoint(endpoint) === undefined) throw new RangeError(`Machine: no endpoint ${shown(endpoint)}`);
-    this.#endEmulated(endpoint);
-    const device = this.#devices.get(endpoint);
-    if (device !== undefined) {
-      const result = this.#binder!.remove(endpoint);
-      if (result < 0) throw this.#binder!.error ?? new HostError('detach', -result);
-      device.close();
-      this.#devices.delete(endpoint);
-    }
-    this.#set(endpoint, null);
+    this.#endpoints.remove(endpoint);
   }
 
   /**
@@ -337,15 +288,9 @@ export class Machine {
     this.#closed = true;
     this.#unobserve();
     this.#unobserveMemory();
-    this.#endLog();
+    this.#dirty.end();
     const errors = this.#binder?.close() ?? [];
-    for (const device of this.#devices.values()) device.close();
-    this.#devices.clear();
-    for (const device of this.#emulated.values()) device.end();
-    this.#emulated.clear();
-    const endpoints = Object.entries(this.state.endpoints);
-    this.#store.clear();
-    for (const [endpoint, { path }] of endpoints) this.#observation.pathChange(Number(endpoint), path, null);
+    this.#endpoints.close();
     this.#observation.clear();
     if (errors.length === 1) throw errors[0];
     if (errors.length > 1) throw new AggregateError(errors, `Machine: ${errors.map(({ message }) => message).join('; ')}`);
@@ -359,7 +304,7 @@ export class Machine {
     const binder = this.#binder;
     return {
       // The binder keeps no PASIDs: on hardware, requests that carry one stay blocked.
-      attach: (endpoint, space, pasid) => (pasid === undefined ? this.#attach(endpoint, space) : 0),
+      attach: (endpoint, space, pasid) => (pasid === undefined ? this.#endpoints.attach(endpoint, space) : 0),
       changed: binder === null ? () => {} : (space, first, last) => binder.changed(space, first, last),
       flush: binder === null ? () => 0 : () => binder.flush(),
       ...(binder !== null && {
@@ -369,68 +314,7 @@ export class Machine {
     };
   }
 
-  #attach(endpoint: number, space: AddressSpace | null): number {
-    const known = this.#store.endpoint(endpoint);
-    if (known === undefined) return 0;
-    const result = this.#binder?.attach(endpoint, space) ?? 0;
-    if (result === 0) this.#put(endpoint, known.kind, known.device, space);
-    else if (space?.owner === 'guest' || this.target.stageOf !== undefined) this.#put(endpoint, known.kind, known.device, null);
-    return result;
-  }
-
-  /** An endpoint's path became another one without its guest having asked for it. */
-  #refresh(endpoint: number): void {
-    const known = this.#store.endpoint(endpoint);
-    if (known === undefined || known.kind === 'emulated') return;
-    const { path, refused } = this.#pathOf(endpoint, known.kind);
-    const same =
-      path === known.path &&
-      refused.length === known.refused.length &&
-      refused.every(({ reason }, i) => reason === known.refused[i]?.reason);
-    if (same) return;
-    this.#set(endpoint, { ...known, path, refused });
-  }
-
-  #set(endpoint: number, state: EndpointState | null): void {
-    const before = this.#store.endpoint(endpoint)?.path ?? null;
-    this.#store.put(endpoint, state);
-    this.#observation.pathChange(endpoint, before, state?.path ?? null);
-  }
-
-  #endEmulated(endpoint: number): void {
-    const device = this.#emulated.get(endpoint);
-    if (device === undefined) return;
-    device.end();
-    this.#past.accesses += device.accesses;
-    this.#past.faults += device.faults;
-    this.#emulated.delete(endpoint);
-  }
-
   #checkOpen(): void {
     if (this.#closed) throw new TypeError('Machine: it is closed');
   }
-
-  #checkFree(endpoint: number): void {
-    this.#checkOpen();
-    if (!Number.isInteger(endpoint) || endpoint < 0 || endpoint > 0xffff_ffff)
-      throw new RangeError(`Machine: endpoint ${String(endpoint)} is no 32-bit number`);
-    if (this.#store.endpoint(endpoint) !== undefined) throw new RangeError(`Machine: endpoint 0x${endpoint.toString(16)} is taken`);
-    if (this.target.knows?.(endpoint) === false)
-      throw new RangeError(`Machine: ${this.target.name} has no endpoint 0x${endpoint.toString(16)}`);
-  }
-
-  #pathOf(endpoint: number, kind: EndpointState['kind']): Pick<EndpointState, 'path' | 'refused'> {
-    if (kind === 'emulated') return { path: 'emulated', refused: [] };
-    const choice = this.#binder!.choiceOf(endpoint);
-    return { path: choice?.path ?? 'blocked', refused: choice?.refused.map((entry) => ({ ...entry })) ?? [] };
-  }
-
-  #put(endpoint: number, kind: EndpointState['kind'], device: string | null, space: AddressSpace | null): void {
-    const { path, refused } = this.#pathOf(endpoint, kind);
-    this.#set(endpoint, { kind, device, space: space?.name ?? null, path, refused });
-  }
-}
-
-function shown(endpoint: unknown): string {
-  return typeof endpoint === 'number' ? `0x${endpoint.toString(16)}` : String(endpoint);
 }

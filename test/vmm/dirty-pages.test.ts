@@ -5,7 +5,8 @@ import { simKernel, vtd } from '../../src/host/sim/index.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { WriteLog } from '../../src/memory/write-log.ts';
 import { VirtioIommu } from '../../src/target/virtio-iommu/index.ts';
-import { type DirtyPages, Machine } from '../../src/vmm/machine.ts';
+import type { DirtyPages } from '../../src/vmm/dirty-log.ts';
+import { Machine } from '../../src/vmm/machine.ts';
 import { reaching } from '../reaching.ts';
 
 const PAGES = 32;
