@@ -9,7 +9,7 @@ import { EVENT as SMMU_EVENT } from '../target/smmuv3/spec/events.ts';
 import * as smmuv3 from '../target/smmuv3/spec/faults.ts';
 import * as spapr from '../target/spapr/faults.ts';
 import { FAULT_R_DOMAIN, FAULT_R_MAPPING, FAULT_R_UNKNOWN } from '../target/virtio-iommu/spec/fault.ts';
-import { Fault } from '../target/vtd/spec/faults.ts';
+import { FAULT_PROTECTED, Fault } from '../target/vtd/spec/faults.ts';
 import { PEC } from '../target/zpci/spec/codes.ts';
 import * as zpci from '../target/zpci/spec/faults.ts';
 
@@ -21,7 +21,7 @@ const NAMES: ReadonlyMap<number, string> = new Map([
   ...named('zpci', PEC),
   ...named('riscv', Cause),
   ...named('smmuv3', SMMU_EVENT),
-  ...[spapr, amd, zpci, riscv, smmuv3].flatMap(codes),
+  ...[spapr, { FAULT_PROTECTED }, amd, zpci, riscv, smmuv3].flatMap(codes),
 ]);
 
 /** Numbers of a target's faults. */

@@ -8,7 +8,7 @@ import { Cause } from '../../src/target/riscv/index.ts';
 import * as smmuv3 from '../../src/target/smmuv3/index.ts';
 import * as spapr from '../../src/target/spapr/index.ts';
 import * as virtio from '../../src/target/virtio-iommu/index.ts';
-import { Fault } from '../../src/target/vtd/index.ts';
+import { FAULT_PROTECTED, Fault } from '../../src/target/vtd/index.ts';
 import * as zpci from '../../src/target/zpci/index.ts';
 import { faultName, faultNumber, faultSource } from '../../src/vmm/fault-name.ts';
 
@@ -20,7 +20,7 @@ const families: Readonly<Record<string, readonly number[]>> = {
   walk: [1, 2, 3, 4, 5, 6, 7].flatMap((kind) => Array.from({ length: 16 }, (_, level) => faultCode(kind as FaultKind, level))),
   spapr: [spapr.FAULT_ENDPOINT, spapr.FAULT_EXTENT, spapr.FAULT_PAGE, spapr.FAULT_PERMISSION],
   'virtio-iommu': all('virtio-iommu', [virtio.FAULT_R_UNKNOWN, virtio.FAULT_R_DOMAIN, virtio.FAULT_R_MAPPING]),
-  vtd: all('vtd', Object.values(Fault)),
+  vtd: [...all('vtd', Object.values(Fault)), FAULT_PROTECTED],
   amd: [...all('amd', Object.values(amd.EVENT)), amd.FAULT_ENDPOINT],
   zpci: [...all('zpci', Object.values(zpci.PEC)), zpci.FAULT_ENDPOINT, zpci.FAULT_BLOCKED],
   smmuv3: [...all('smmuv3', Object.values(smmuv3.EVENT)), smmuv3.FAULT_ABORT, smmuv3.FAULT_RAZ_WI, smmuv3.FAULT_STALLED],

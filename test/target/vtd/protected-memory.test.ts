@@ -3,6 +3,7 @@ import { READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
 import { hiOf, loOf } from '../../../src/memory/address.ts';
 import type { AddressSpace } from '../../../src/target/target.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
+import { FAULT_PROTECTED } from '../../../src/target/vtd/index.ts';
 import { Cmd, contextGlobal, Guest, Reg } from './guest.ts';
 
 /* Protected low and high memory (VT-d D51397-018, 11.4.8). */
@@ -52,6 +53,7 @@ describe('what does not reach protected memory (11.4.8.1)', () => {
     expect(reached()).toEqual(OPEN);
     guest.iommu.write(PMEN, 4, EPM);
     expect(reached()).toEqual(CLOSED);
+    expect(guest.iommu.translate(DEVICE, NO_PASID, 0, Number(MIB_2), WRITE)).toBe(FAULT_PROTECTED);
     expect(guest.faults()).toEqual([]);
     guest.iommu.write(PMEN, 4, 0n);
     expect(reached()).toEqual(OPEN);
@@ -75,7 +77,7 @@ describe('what does not reach protected memory (11.4.8.1)', () => {
     guest.setContext(DEVICE, { root, did: 1, tt: 1 });
     guest.submit(contextGlobal);
     expect(guest.iommu.translate(DEVICE, NO_PASID, 0, 0x20_0000, READ)).toBe(12);
-    expect(guest.iommu.translatedRequest(DEVICE, MIB_2, WRITE)).toBeLessThan(0);
+    expect(guest.iommu.translatedRequest(DEVICE, MIB_2, WRITE)).toBe(FAULT_PROTECTED);
     expect(guest.iommu.translatedRequest(DEVICE, 0n, WRITE)).toBe(0);
     expect(guest.faults()).toEqual([]);
   });

@@ -1,3 +1,5 @@
+import { targetFault } from '../../fault-codes.ts';
+
 /**
  * Fault reasons by their conditions' names: VT-d D51397-018 (revision 5.10), table 30 (7.1.3) and table 15 (5.1.4.1). Where several
  * conditions share a reason, the name is what they share: LCT.4 is LCT.4.1 to LCT.4.3.
@@ -166,3 +168,7 @@ export const ATS_EMPTY: ReadonlySet<number> = new Set([
   Fault['SGN.6'],
   Fault['SGN.7'],
 ]);
+
+/** What protected memory blocks (11.4.8.1), which is no remapping fault and is not recorded. Reasons have 8 bits: this is none. */
+export const PROTECTED = 0x100;
+export const FAULT_PROTECTED = targetFault('vtd', PROTECTED);

@@ -5,10 +5,10 @@ import { NO_PASID } from '../../target.ts';
 import type { ProtectedMemory } from '../control/protected-memory.ts';
 import type { Registers } from '../control/registers.ts';
 import { type FaultedRequest, type FaultLog, RequestType } from '../reporting/fault-log.ts';
-import { ATS_EMPTY, ATS_UNSUPPORTED, Fault } from '../spec/faults.ts';
+import { ATS_EMPTY, ATS_UNSUPPORTED, Fault, PROTECTED } from '../spec/faults.ts';
 import type { Contexts } from './contexts.ts';
 import type { Stages } from './stages.ts';
-import { isInterrupt, PROTECTED, type Translator, type TranslatorParts, typeOf } from './translator.ts';
+import { isInterrupt, type Translator, type TranslatorParts, typeOf } from './translator.ts';
 
 /** A translation request of a device (PCIe ATS). */
 export interface TranslationRequest {

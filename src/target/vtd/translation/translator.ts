@@ -6,7 +6,7 @@ import { NO_PASID } from '../../target.ts';
 import type { ProtectedMemory } from '../control/protected-memory.ts';
 import type { Registers } from '../control/registers.ts';
 import { type FaultLog, RequestType } from '../reporting/fault-log.ts';
-import { Fault } from '../spec/faults.ts';
+import { Fault, PROTECTED } from '../spec/faults.ts';
 import type { Contexts } from './contexts.ts';
 import { reasonOf } from './stage-faults.ts';
 import type { Stages } from './stages.ts';
@@ -32,9 +32,6 @@ export interface TranslatorParts {
   readonly addressWidth: number;
   readonly iotlbEntries: number;
 }
-
-/** Blocked by protected memory (11.4.8.1), which is no remapping fault and is not recorded: a number that no reason has. */
-export const PROTECTED = 0xfe;
 
 /** Untranslated requests (3.14, 7.1.3): contexts, stages, and the IOTLB in front of them. */
 export class Translator {
