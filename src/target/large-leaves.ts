@@ -1,4 +1,5 @@
 import { PAGE_LG2, PFN_LIMIT } from '../memory/address.ts';
+import type { PfnRange } from './target.ts';
 
 /** Leaves remembered one by one at most; of a size of which there are more, any place may have one. */
 const LEAVES = 1 << 14;
@@ -27,15 +28,22 @@ export class LargeLeaves {
     this.#sizes.set(lg2, null);
   }
 
+  /** All that was made of the leaves which may have covered the ends of [first, last]. Where that is everything, it is about to be told anew: nothing is remembered. */
+  widened(first: number, last: number): PfnRange {
+    const range = { first: this.#first(first), last: this.#last(last) };
+    if (range.first === 0 && range.last === PFN_LIMIT - 1) this.#clear();
+    return range;
+  }
+
   /** First page of the largest leaf that may have covered `page`. */
-  first(page: number): number {
+  #first(page: number): number {
     let first = page;
     for (const [lg2, leaves] of this.#sizes) if (has(leaves, lg2, page)) first = Math.min(first, startOf(page, lg2));
     return first;
   }
 
   /** Last page of it. */
-  last(page: number): number {
+  #last(page: number): number {
     let last = page;
     for (const [lg2, leaves] of this.#sizes) {
       if (has(leaves, lg2, page)) last = Math.max(last, Math.min(startOf(page, lg2) + 2 ** (lg2 - PAGE_LG2), PFN_LIMIT) - 1);
@@ -43,8 +51,7 @@ export class LargeLeaves {
     return last;
   }
 
-  /** Everything is about to be told anew. */
-  clear(): void {
+  #clear(): void {
     this.#sizes.clear();
     this.#count = 0;
   }

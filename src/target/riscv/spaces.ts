@@ -6,7 +6,7 @@ import { IdentitySpace } from '../identity-space.ts';
 import { KnownSpaces } from '../known-spaces.ts';
 import { Observed } from '../observed.ts';
 import { TaggedSpaces } from '../tagged-spaces.ts';
-import { type AddressSpace, NO_PASID, type TargetObserver } from '../target.ts';
+import { type AddressSpace, NO_PASID, type PfnRange, type TargetObserver } from '../target.ts';
 import type { Registers } from './control/registers.ts';
 import { DdtMode } from './spec/registers.ts';
 import { type TableParts, TableSpace } from './table-space.ts';
@@ -166,10 +166,10 @@ export class Spaces {
 
   #announce(spaces: Iterable<TableSpace>, first: number, last: number): void {
     for (const space of spaces) {
-      const from = space.leaves.first(first);
-      const to = space.leaves.last(last);
-      if (to - from >= LARGE) this.#postpone(space, from, to);
-      else this.#tell(space, from, to, space.costOf(to - from + 1));
+      const range = space.leaves.widened(first, last);
+      const pages = range.last - range.first + 1;
+      if (pages > LARGE) this.#postpone(space, range);
+      else this.#tell(space, range.first, range.last, space.costOf(pages));
     }
     if (this.#pending >= ENUMERATION) this.flush();
   }
@@ -180,7 +180,7 @@ export class Spaces {
   }
 
   /** One range a space: two become one with what lies between them. */
-  #postpone(space: TableSpace, first: number, last: number): void {
+  #postpone(space: TableSpace, { first, last }: PfnRange): void {
     const left = this.#large.get(space);
     if (left === undefined) this.#large.set(space, { first, last });
     else Object.assign(left, { first: Math.min(left.first, first), last: Math.max(left.last, last) });

@@ -127,10 +127,8 @@ export class Spaces {
 
   /** All that was made of the leaves that covered the range. */
   #say(space: TableSpace, first: number, last: number): void {
-    const from = space.leaves.first(first);
-    const to = space.leaves.last(last);
-    if (from === 0 && to === PFN_LIMIT - 1) space.leaves.clear();
-    this.#observed.changed(space, from, to);
+    const range = space.leaves.widened(first, last);
+    this.#observed.changed(space, range.first, range.last);
   }
 
   /** The guest's own command, for hardware that walks the guest's tables. */

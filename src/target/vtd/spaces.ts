@@ -160,7 +160,7 @@ export class Spaces {
 
   #announce(spaces: Iterable<TableSpace>, first: number, last: number): void {
     for (const space of spaces) {
-      const range = space.widened(first, last);
+      const range = space.leaves.widened(first, last);
       this.#observed.changed(space, range.first, range.last);
       this.#pending += Math.min(range.last - range.first + 1, ENTRY_BUDGET);
     }

@@ -26,9 +26,10 @@ export class TableSpace implements Tagged {
   readonly stages: Stages;
   readonly domain: number;
   readonly process: number;
+  /** Of the tables that input addresses go through. */
+  readonly leaves = new LargeLeaves();
   readonly #builder: StageBuilder;
   readonly #memory: TableMemory;
-  readonly #leaves = new LargeLeaves();
 
   /** `cachingMode`: mappings of the second stage are announced; of the first never (6.1). `withPasid`: its requests carry one. */
   constructor(stages: Stages, withPasid: boolean, cachingMode: boolean, builder: StageBuilder, memory: TableMemory) {
@@ -77,15 +78,8 @@ export class TableSpace implements Tagged {
   /** Remembers the large leaves of a table that input addresses go through. */
   #noting<Table extends X86Table | VtdSecondStageTable>(table: Table, told: TableReader | null): Table {
     table.tableRead = told;
-    table.largeLeaf = (page, lg2) => this.#leaves.add(page, lg2);
+    table.largeLeaf = (page, lg2) => this.leaves.add(page, lg2);
     return table;
-  }
-
-  /** A range with all of the leaves that had mapped its ends. */
-  widened(first: number, last: number): PfnRange {
-    const range = { first: this.#leaves.first(first), last: this.#leaves.last(last) };
-    if (range.first === 0 && range.last === PFN_LIMIT - 1) this.#leaves.clear();
-    return range;
   }
 }
 

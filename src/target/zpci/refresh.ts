@@ -56,7 +56,8 @@ export class Refresh {
     const lastTranslated = Math.min(last, space.lastTranslated);
     const code = this.#check.find(space, first, lastTranslated);
     const { observer } = this.#functions;
-    observer?.changed(space, Math.max(space.first, space.leaves.first(first)), Math.min(space.last, space.leaves.last(last)));
+    const range = space.leaves.widened(first, last);
+    observer?.changed(space, Math.max(space.first, range.first), Math.min(space.last, range.last));
     if (code !== 0) {
       // The space is left: nothing of it is reached, and the flush finds that so.
       const status = this.#fail(one, code, BigInt(this.#check.at) * BigInt(PAGE_BYTES));
