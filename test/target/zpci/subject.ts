@@ -203,5 +203,5 @@ export const zpciSubject: TargetSubject<Step> = {
     { do: 'map', table: 1, pfn: FIRST + 5, to: 32, pages: 4, flags: 0n },
   ],
   hostile,
-  numRuns: 40,
+  numRuns: 25,
 };
