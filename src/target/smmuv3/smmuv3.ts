@@ -190,7 +190,7 @@ export class Smmuv3 implements Target {
 
   #read32(offset: number): number {
     const place = this.#registers.place(offset);
-    return place < 0 ? 0 : this.#registers.get32(place);
+    return place < 0 ? 0 : this.#registers.read32(place);
   }
 
   /** A register write of 4 or 8 bytes; any other size, place or alignment is ignored. Of eight bytes the low half comes first. */

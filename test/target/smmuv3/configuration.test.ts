@@ -22,7 +22,6 @@ interface Case {
   readonly features?: Partial<Features>;
   /** The same where it is legal. */
   readonly legal: Values;
-  readonly legalFeatures?: Partial<Features>;
 }
 
 const STAGE_2 = { CONFIG: CONFIG.stage2, S2T0SZ: 25, S2SL0: 1, S2AA64: 1, S2PS: 5, S2TTB: 0x100 };
@@ -37,7 +36,8 @@ const STE_CASES: readonly Case[] = [
     rule: 'S1Fmt: two levels are not there',
     fields: { ...STAGE_1, S1CDMAX: 4, S1FMT: 2 },
     features: { CD2L: 0 },
-    legal: { ...STAGE_1, S1CDMAX: 0, S1FMT: 2 },
+    // 3 behaves as 0 (5.2.2).
+    legal: { ...STAGE_1, S1CDMAX: 4, S1FMT: 3 },
   },
   {
     rule: 'S1ContextPtr: beyond OAS (3.4.3)',

@@ -61,7 +61,9 @@ describe('registers, 6.3', () => {
     ['PRIQ_PROD', PAGE_1 + REG.PRIQ_PROD, 2],
   ])('%s is writable while what it configures is off, ignored otherwise', (_, offset, enable) => {
     const guest = new Guest();
-    guest.write(offset, 0x42 & (offset === REG.CR2 ? 2 : offset === REG.STRTAB_BASE ? 0x40 : 0x42));
+    // Of an index a queue of one entry has the wrap flag alone; there are no commands.
+    guest.write(REG.CMDQ_PROD, 1);
+    guest.write(offset, offset === REG.CR2 ? 2 : offset === REG.STRTAB_BASE ? 0x40 : 0x43);
     const before = guest.read(offset);
     expect(before).not.toBe(0);
     guest.write(REG.CR0, enable);
@@ -96,6 +98,21 @@ describe('registers, 6.3', () => {
       guest.smmu.write(offset, bytes, 0xffn);
       expect(guest.smmu.read(offset, bytes)).toBe(0n);
     }
+  });
+
+  test.each([
+    ['CMDQ_CONS', REG.CMDQ_CONS, REG.CMDQ_BASE, 0xf_ffff],
+    ['EVENTQ_PROD', PAGE_1 + REG.EVENTQ_PROD, REG.EVENTQ_BASE, -1],
+    ['PRIQ_PROD', PAGE_1 + REG.PRIQ_PROD, REG.PRIQ_BASE, -1],
+  ])('%s: no bits above the wrap flag (6.3.28, 6.3.95)', (_, index, base, written) => {
+    const guest = new Guest();
+    guest.write64(base, 4n);
+    guest.write(index, written);
+    const flag = written < 0 ? 0x8000_0000 : 0;
+    expect(guest.read(index)).toBe(flag + 0x1f);
+    // 31 is taken as the most that there is.
+    guest.write64(base, 31n);
+    expect(guest.read(index)).toBe(flag + 0x7fff);
   });
 
   test('addresses beyond OAS are not kept', () => {
@@ -186,6 +203,12 @@ describe('CMD_SYNC, 4.7.3', () => {
     guest.command(sync(irq(0x99n), 1n << 41n));
     expect(guest.read(REG.GERROR)).toBe(1 << GERROR.MSI_CMDQ_ABT_ERR.shift);
     expect(guest.error).toBe(0);
+  });
+
+  test('MSIAddress is truncated to OAS (3.4.3); whether there is one is asked of all of it', () => {
+    const guest = new Guest({ features: { OAS: 4 } }).start();
+    guest.command(sync((1n << 12n) | (0x55n << 32n), (1n << 46n) | BigInt(DONE)), sync((1n << 12n) | (0x66n << 32n), 1n << 46n));
+    expect([guest.load(DONE), guest.load(0), guest.messages]).toEqual([0x55n, 0x66n, []]);
   });
 
   test('SIG_NONE and SIG_SEV tell nobody', () => {

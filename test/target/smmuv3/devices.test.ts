@@ -65,6 +65,43 @@ describe('ATS translation requests, 3.9.1.2', () => {
     expect([permission(WRITE, 1), permission(EXECUTE, 1)]).toEqual([READ_WRITE, READ | EXECUTE]);
   });
 
+  test.each<[string, Record<string, number>, number, number[]]>([
+    // Of READ, READ | WRITE, READ | EXECUTE and all three.
+    ['as it comes, RWX', {}, 7, [1, 3, 5, 7]],
+    ['as it comes, RW', {}, 3, [1, 3, 1, 3]],
+    ['data, RW: what is readable is executable', { INSTCFG: 2 }, 3, [1, 3, 5, 7]],
+    ['instruction, RW: nothing is readable that is not executable', { INSTCFG: 3 }, 3, [0, 2, 0, 2]],
+    ['instruction, RX', { INSTCFG: 3 }, 5, [1, 1, 5, 5]],
+  ])('INSTCFG, 13.7.1: %s', (_, ste, granted, expected) => {
+    const { guest, first, second } = nested({ S1CDMAX: 2, S1DSS: 2, ...ste });
+    guest.setContext(1, contextOf(9, first));
+    for (const [{ table }, page, to] of [[second, 0x1000, 0x90] as const, [first, 5, 0x1000] as const]) {
+      table.unmap(page, 1);
+      table.map(page, to, 1, granted);
+    }
+    const asked = [READ, READ_WRITE, READ | EXECUTE, READ_WRITE | EXECUTE];
+    expect(asked.map((access) => ask(guest, access, IOVA, 1))).toMatchObject(expected.map((permission) => ({ permission })));
+  });
+
+  test('PRIVCFG and PAN: what the privileged are granted (5.4, PAN)', () => {
+    const { guest, first } = nested({ S1CDMAX: 2, S1DSS: 2 });
+    guest.setContext(1, contextOf(9, first));
+    guest.setContext(2, { ...contextOf(10, first), PAN: 1 });
+    expect(ask(guest, READ_WRITE | PRIVILEGED, IOVA, 1)).toMatchObject({ permission: READ_WRITE });
+    expect(ask(guest, READ_WRITE | PRIVILEGED, IOVA, 2)).toMatchObject({ status: 'success', permission: 0 });
+    expect(ask(guest, READ_WRITE, IOVA, 2)).toMatchObject({ permission: READ_WRITE });
+    const unprivileged = nested({ S1CDMAX: 2, S1DSS: 2, PRIVCFG: 2 });
+    unprivileged.guest.setContext(2, { ...contextOf(10, unprivileged.first), PAN: 1 });
+    expect(ask(unprivileged.guest, READ_WRITE | PRIVILEGED, IOVA, 2)).toMatchObject({ permission: READ_WRITE });
+  });
+
+  test('what is refused is as large as the smallest granule (3.9.1, STU)', () => {
+    const guest = new Guest({ features: { GRAN4K: 0 } });
+    guest.start(ON).setStream(STREAM, { ...STAGE_1, EATS: 1 });
+    guest.setContext(0, contextOf(7, guest.table({ granuleLg2: 14 })));
+    expect(ask(guest, READ)).toEqual({ status: 'success', lg2: 14, address: 0n, permission: 0 });
+  });
+
   test('where stage 1 grants nothing, no fault of stage 2 is seen', () => {
     const { guest, first } = nested();
     // Behind stage 1 there is an address whose stage 2 table is not in memory.
@@ -244,6 +281,13 @@ describe('page requests, chapter 8', () => {
     expect(guest.responses).toEqual([{ stream: STREAM, pasid: null, group: 0x155, response: PRG_RESPONSE.success }]);
   });
 
+  test('without substreams a request has no PASID (chapter 8, SSV)', () => {
+    const guest = new Guest({ features: { SSIDSIZE: 0 } }).start(ON);
+    guest.smmu.pageRequest({ ...request, pasid: 5, execute: true, privileged: true });
+    const [words] = taken(guest);
+    expect([PRI.SSV, PRI.SUBSTREAM, PRI.EXECUTE, PRI.PRIVILEGED].map((field) => get(words, field))).toEqual([0, 0, 0, 0]);
+  });
+
   test('PRIQ_IRQ_CFG2.LO: an interrupt at the last of a group alone; a queue outside memory is PRIQ_ABT_ERR', () => {
     const guest = new Guest();
     guest.write(REG.PRIQ_IRQ_CFG2, 1 << 31);
@@ -307,6 +351,46 @@ describe('address translation operations, chapter 9', () => {
   test('a page larger than 4 KiB: the lowest bit of the address that is set', () => {
     const { guest } = nested();
     expect(look(guest, 0n, RNW | TYPE(2))).toBe(0x10_0000);
+  });
+
+  test('HTTUI: access flag and dirty state count as updated, and are not', () => {
+    const guest = new Guest();
+    const { table, root, config } = guest.table();
+    table.map(5, 0x80, 1, READ);
+    const second = guest.table({ stage: 2, inputBits: 32 });
+    second.table.map(0, 0, 511, 7);
+    guest.setContext(0, { ...contextOf(7, { table, root, config }), HA: 1, HD: 1 });
+    guest.start(ON).setStream(STREAM, { ...STAGE_1, ...stage2Of(3, second), CONFIG: CONFIG.nested, S2HA: 1, S2HD: 1 });
+    const pages = Array.from({ length: 64 * 512 }, (_, i) => 0x1_0000 + 8 * i);
+    const leaf = (page: bigint, stage: bigint) =>
+      pages.filter((entry) => (guest.load(entry) & 0xf_f033n) === ((page << 12n) | 3n | stage))[0];
+    // DBM, no AF; of stage 2, behind which the page is, as well.
+    const first = leaf(0x80n, 0n);
+    const behind = leaf(0x80n, 0x30n);
+    guest.store(first, (guest.load(first) & ~(1n << 10n)) | (1n << 51n));
+    guest.store(behind, (guest.load(behind) & ~((1n << 10n) | (1n << 7n))) | (1n << 51n));
+    const state = () => [guest.load(first), guest.load(behind)];
+    const before = state();
+    const HTTUI = 1 << 6;
+    expect(look(guest, IOVA, HTTUI | TYPE(3))).toBe(0x8_0000);
+    expect(look(guest, IOVA, HTTUI | TYPE(1))).toBe(0x8_0000);
+    expect(state()).toEqual(before);
+    expect(look(guest, IOVA, TYPE(3))).toBe(0x8_0000);
+    expect(state().map((entry) => (entry >> 10n) & 1n)).toEqual([1n, 1n]);
+    expect([(guest.load(first) >> 7n) & 1n, (guest.load(behind) >> 7n) & 1n]).toEqual([0n, 1n]);
+  });
+
+  test('GATOS_SID: what is beyond the sizes of identifiers is RES0 (6.3.38)', () => {
+    const sid = (features: Record<string, number>) => {
+      const guest = new Guest({ features });
+      guest.write64(REG.GATOS_SID, 2n ** 64n - 1n);
+      return guest.smmu.read(REG.GATOS_SID, 8);
+    };
+    expect([sid({}), sid({ SIDSIZE: 10, SSIDSIZE: 8 }), sid({ SSIDSIZE: 0 })]).toEqual([
+      0x1f_ffff_0000_ffffn,
+      0x10_00ff_0000_03ffn,
+      0xffffn,
+    ]);
   });
 
   test('INV_REQ, INV_STAGE, and what is wrong with the configuration', () => {

@@ -69,7 +69,8 @@ export class Atos {
     }
     const wish = wishOf(address);
     // S1DSS may skip stage 1 (9.1.3).
-    const lg2 = route.verdict === VERDICT.translate ? walks.walk(route, hi, lo, wish, type) : 12;
+    const isPassive = isSet(address, GATOS_ADDR.HTTUI);
+    const lg2 = route.verdict === VERDICT.translate ? walks.walk(isPassive ? walks.passive(route) : route, hi, lo, wish, type) : 12;
     if (lg2 < 0) refuseFault(par, walks.fault, type);
     else if (route.verdict === VERDICT.translate) answer(par, lg2, walks.out[OUT_HI], walks.out[OUT_LO]);
     else if ((hi & route.beyond) !== 0) refuse(par, EVENT.F_ADDR_SIZE);

@@ -52,7 +52,7 @@ export class CommandQueue {
   run(): void {
     const { registers, interrupts, spaces } = this.#parts;
     if (this.#isRunning || registers.cr0(CR0.CMDQEN) === 0 || interrupts.isActive(GERROR.CMDQ_ERR)) return;
-    const lg2 = Math.min(get(registers.view(REG.CMDQ_BASE), QUEUE_BASE.LOG2SIZE), registers.features.CMDQS);
+    const lg2 = registers.queueLg2(REG.CMDQ_BASE, 'CMDQS');
     const mask = 2 ** (lg2 + 1) - 1;
     const size = Math.max(COMMAND_BYTES * 2 ** lg2, ALIGNMENT);
     const start = registers.wide(REG.CMDQ_BASE, QUEUE_BASE.ADDR) * ALIGNMENT;

@@ -1,4 +1,4 @@
-import { type Field, getWide, isSet, put } from '../../fields.ts';
+import { type Field, get, getWide, isSet, put } from '../../fields.ts';
 import { AIDR, type Features, registerOf, sizeOf } from '../capabilities.ts';
 import {
   CR0,
@@ -9,6 +9,7 @@ import {
   IRQ_CTRL,
   OVERFLOW_FLAG,
   PAGE_1,
+  QUEUE_BASE,
   QUEUE_INDEX,
   REG,
   REGISTERS_END,
@@ -27,6 +28,13 @@ const INDEX = QUEUE_INDEX.INDEX.mask;
 const FLAGGED_INDEX = INDEX | (OVERFLOW_FLAG.mask << OVERFLOW_FLAG.shift);
 const bitsOf = (...fields: readonly Field[]) => fields.reduce((mask, field) => mask | (field.mask << field.shift), 0);
 
+/** Indices that the SMMU moves, and the registers that say how long their queues are. */
+const INDICES: ReadonlyMap<number, readonly [number, 'CMDQS' | 'EVENTQS' | 'PRIQS']> = new Map([
+  [REG.CMDQ_CONS, [REG.CMDQ_BASE, 'CMDQS']],
+  [REG.EVENTQ_PROD, [REG.EVENTQ_BASE, 'EVENTQS']],
+  [REG.PRIQ_PROD, [REG.PRIQ_BASE, 'PRIQS']],
+]);
+
 /** The registers: what they hold, what of them a guest can write and when, and the fields that others ask for. */
 export class Registers {
   readonly words = new Int32Array(REGISTERS_END / 4);
@@ -41,7 +49,7 @@ export class Registers {
     // Address bits above OAS are RES0.
     const high = sizeOf(features.OAS) === 32 ? 0 : 2 ** (sizeOf(features.OAS) - 32) - 1;
     const HINT = 1 << 30;
-    const { ATS, PRI, VMW, Hyp, ATSRECERR, MSI, ATOS, ST_LEVEL } = features;
+    const { ATS, PRI, VMW, Hyp, ATSRECERR, MSI, ATOS, ST_LEVEL, SIDSIZE, SSIDSIZE } = features;
     allow(
       REG.CR0,
       bitsOf(CR0.SMMUEN, CR0.EVENTQEN, CR0.CMDQEN) |
@@ -83,8 +91,9 @@ export class Registers {
     interrupts(REG.EVENTQ_IRQ_CFG0, REG.EVENTQ_IRQ_CFG1, IRQ_CTRL.EVENTQ);
     if (PRI) interrupts(REG.PRIQ_IRQ_CFG0, REG.PRIQ_IRQ_CFG1, IRQ_CTRL.PRIQ, 1 << 31);
     if (ATOS) {
-      allow(REG.GATOS_SID, ALL);
-      allow(REG.GATOS_SID + 4, bitsOf(GATOS_SID.SUBSTREAM, GATOS_SID.SSID_VALID));
+      // What is beyond the sizes of identifiers is RES0 (6.3.38).
+      allow(REG.GATOS_SID, 2 ** SIDSIZE - 1);
+      allow(REG.GATOS_SID + 4, SSIDSIZE === 0 ? 0 : (2 ** SSIDSIZE - 1) | bitsOf(GATOS_SID.SSID_VALID));
       allow(REG.GATOS_ADDR, -(1 << 12) | bitsOf(GATOS_ADDR.HTTUI, GATOS_ADDR.IND, GATOS_ADDR.RNW, GATOS_ADDR.PNU, GATOS_ADDR.TYPE));
       allow(REG.GATOS_ADDR + 4, ALL);
     }
@@ -108,6 +117,18 @@ export class Registers {
 
   get32(offset: number): number {
     return this.words[offset >> 2];
+  }
+
+  /** The same as a guest reads it: an index has no bits above its wrap flag (6.3.28, 6.3.95). */
+  read32(offset: number): number {
+    const value = this.get32(offset);
+    const queue = INDICES.get(offset);
+    return queue === undefined ? value : value & (~INDEX | (2 ** (this.queueLg2(...queue) + 1) - 1));
+  }
+
+  /** lg2 of a queue's entries (6.3.26). */
+  queueLg2(base: number, most: 'CMDQS' | 'EVENTQS' | 'PRIQS'): number {
+    return Math.min(get(this.view(base), QUEUE_BASE.LOG2SIZE), this.features[most]);
   }
 
   set32(offset: number, value: number): void {

@@ -43,7 +43,9 @@ export class Interrupts {
   /** CMD_SYNC with SIG_IRQ (4.7.3): the command names address and data of its message; address 0: none. */
   synchronized(address: number, data: number): void {
     this.#wire?.('sync');
-    if (this.#registers.features.MSI === 1 && address !== 0 && !this.#send(address, data)) this.activate(GERROR.MSI_CMDQ_ABT_ERR);
+    // Truncated to OAS; the check for 0 is of all of it (4.7.3).
+    const target = address % 2 ** this.#registers.outputBits;
+    if (this.#registers.features.MSI === 1 && address !== 0 && !this.#send(target, data)) this.activate(GERROR.MSI_CMDQ_ABT_ERR);
   }
 
   /** Whether an error is active: the guest has not acknowledged it (7.5). */

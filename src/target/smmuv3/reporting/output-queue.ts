@@ -1,5 +1,5 @@
 import type { GuestMemory } from '../../../memory/guest-memory.ts';
-import { type Field, get, getWide, isSet } from '../../fields.ts';
+import { type Field, getWide, isSet } from '../../fields.ts';
 import type { Registers } from '../control/registers.ts';
 import { EVENT_BYTES, PRI_BYTES } from '../spec/events.ts';
 import { CR0, GERROR, OVERFLOW_FLAG, QUEUE_BASE, REG } from '../spec/registers.ts';
@@ -54,7 +54,7 @@ export class OutputQueue {
 
   get #lg2(): number {
     const { base, most } = this.#layout;
-    return Math.min(get(this.#registers.view(base), QUEUE_BASE.LOG2SIZE), this.#registers.features[most]);
+    return this.#registers.queueLg2(base, most);
   }
 
   /** Records that the guest has not taken yet; more than fit only where it moved its index wrongly. */

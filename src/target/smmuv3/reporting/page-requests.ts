@@ -33,8 +33,10 @@ export class PageRequests {
     return this.#parts.registers.isOn && this.#parts.queue.isOn;
   }
 
-  receive(request: PageRequest): void {
+  receive(asked: PageRequest): void {
     const { registers, queue, interrupts } = this.#parts;
+    // Chapter 8, SSV: without substreams nothing has a PASID.
+    const request = registers.features.SSIDSIZE === 0 ? { ...asked, pasid: null } : asked;
     // The marker that a PASID has stopped, which nobody answers.
     const isMarker = request.last && !request.read && !request.write && request.pasid !== null;
     if (!this.isOn) {
@@ -75,9 +77,8 @@ export class PageRequests {
   /** 8.1: success, with the PASID if IDR3.PPS or STE.PPAR says so; failure where the entry cannot be asked. */
   #respondToLost(request: PageRequest): void {
     const { registers, configurations, refusals } = this.#parts;
-    const { PPS, SSIDSIZE } = registers.features;
-    if (request.pasid === null || PPS === 1 || SSIDSIZE === 0) {
-      this.#respond(request, SSIDSIZE === 0 ? null : request.pasid, PRG_RESPONSE.success);
+    if (request.pasid === null || registers.features.PPS === 1) {
+      this.#respond(request, request.pasid, PRG_RESPONSE.success);
       return;
     }
     const entry = configurations.entry(request.stream);

@@ -1,6 +1,7 @@
 import { EXECUTE, PRIVILEGED, READ, READ_WRITE, WRITE } from '../../../memory/access.ts';
 import { OUT_HI, OUT_LO, OUT_PERMISSION } from '../../../pagetable/page-table.ts';
 import { targetFault } from '../../fault-codes.ts';
+import type { Features } from '../capabilities.ts';
 import type { Registers } from '../control/registers.ts';
 import { type Events, type Fault, isTranslationFault, type Request } from '../reporting/events.ts';
 import type { Refusals } from '../reporting/refusals.ts';
@@ -17,7 +18,6 @@ import { BOTH, STAGE_1, STAGE_2 } from './walks.ts';
 const RWX = READ_WRITE | EXECUTE;
 const UNSUPPORTED: TranslationCompletion = { status: 'unsupported-request' };
 const ABORTED: TranslationCompletion = { status: 'completer-abort' };
-const NO_ACCESS: TranslationCompletion = { status: 'success', lg2: 12, address: 0n, permission: 0 };
 
 /** Translation requests and translated requests of PCIe ATS, 3.9.1. */
 export class Ats {
@@ -25,9 +25,14 @@ export class Ats {
   readonly #translator: Translator;
   readonly #events: Events;
   readonly #refusals: Refusals;
+  /** lg2 of the smallest translation unit: the smallest granule (3.9.1). */
+  readonly #unit: number;
+  readonly #noAccess: TranslationCompletion;
 
   constructor(registers: Registers, translator: Translator, events: Events, refusals: Refusals) {
     this.#registers = registers;
+    this.#unit = smallestGranule(registers.features);
+    this.#noAccess = { status: 'success', lg2: this.#unit, address: 0n, permission: 0 };
     this.#translator = translator;
     this.#events = events;
     this.#refusals = refusals;
@@ -37,7 +42,7 @@ export class Ats {
   request(asked: Request): TranslationCompletion {
     const { stream, substream } = asked;
     // 13.7: reading is implied, and without a PASID a request is unprivileged, for data.
-    const access = READ | (substream < 0 ? asked.access & WRITE : asked.access);
+    const access = READ | (asked.access & (substream < 0 ? WRITE : RWX | PRIVILEGED));
     const request = { ...asked, access };
     const { configurations } = this.#translator;
     if (this.#registers.features.ATS === 0) return UNSUPPORTED;
@@ -52,27 +57,30 @@ export class Ats {
     const { hi, lo } = request;
     // 13.6.4: what skips the only stage is translated to itself.
     if (route.verdict !== VERDICT.translate)
-      return (hi & route.beyond) !== 0 ? NO_ACCESS : { status: 'success', lg2: 12, address: addressOf(hi, lo), permission: READ_WRITE };
-    return this.#walk(route, request, route.wishes[access & 15], eats === EATS.split ? STAGE_1 : BOTH);
+      return (hi & route.beyond) !== 0
+        ? this.#noAccess
+        : { status: 'success', lg2: this.#unit, address: addressOf(hi, lo), permission: READ_WRITE };
+    return this.#walk(route, request, eats === EATS.split ? STAGE_1 : BOTH);
   }
 
-  #walk(route: Route, request: Request, wish: number, answered: number): TranslationCompletion {
-    const { hi, lo } = request;
+  #walk(route: Route, request: Request, answered: number): TranslationCompletion {
+    const { hi, lo, access } = request;
     const { walks } = this.#translator;
+    const privilege = route.wishes[access] & PRIVILEGED;
     // What stage 1 grants nothing of is not translated at stage 2, whose faults nobody sees.
     if (route.context !== null) {
-      if (walks.walk(route, hi, lo, wish & PRIVILEGED, STAGE_1) < 0) return this.#refuse(walks.fault, request);
-      if (grantedOf(walks.out[OUT_PERMISSION], wish) === 0) return NO_ACCESS;
+      if (walks.walk(route, hi, lo, privilege, STAGE_1) < 0) return this.#refuse(walks.fault, request);
+      if (grantedOf(walks.out[OUT_PERMISSION], access, route) === 0) return this.#noAccess;
     }
     // What is granted, not whether all that was asked for is (3.9.1.2, F_PERMISSION).
-    let lg2 = walks.walk(route, hi, lo, wish & PRIVILEGED);
+    let lg2 = walks.walk(route, hi, lo, privilege);
     if (lg2 < 0) return this.#refuse(walks.fault, request);
-    const permission = grantedOf(walks.out[OUT_PERMISSION], wish);
-    if (permission === 0) return NO_ACCESS;
+    const permission = grantedOf(walks.out[OUT_PERMISSION], access, route);
+    if (permission === 0) return this.#noAccess;
     // The request is the only time to mark the page dirty (3.13.7).
-    if ((permission & WRITE) !== 0) lg2 = walks.walk(route, hi, lo, (wish & PRIVILEGED) | WRITE);
+    if ((permission & WRITE) !== 0) lg2 = walks.walk(route, hi, lo, privilege | WRITE);
     if (lg2 < 0) return this.#refuse(walks.fault, request);
-    const stage1 = answered === STAGE_1 ? walks.walk(route, hi, lo, wish & PRIVILEGED, STAGE_1) : lg2;
+    const stage1 = answered === STAGE_1 ? walks.walk(route, hi, lo, privilege, STAGE_1) : lg2;
     if (stage1 < 0) return this.#refuse(walks.fault, request);
     return { status: 'success', lg2, address: addressOf(walks.out[OUT_HI], walks.out[OUT_LO]), permission };
   }
@@ -83,7 +91,7 @@ export class Ats {
   }
 
   #refuse(fault: Fault, request: Request): TranslationCompletion {
-    return isTranslationFault(fault.number) ? NO_ACCESS : this.#abort(fault, request);
+    return isTranslationFault(fault.number) ? this.#noAccess : this.#abort(fault, request);
   }
 
   #abort(fault: Fault, request: Request): TranslationCompletion {
@@ -131,10 +139,19 @@ export class Ats {
   }
 }
 
-/** Execution goes with reading, which PCIe has no way to leave out (13.7). */
-function grantedOf(permission: number, wish: number): number {
-  const granted = permission & wish & RWX;
-  return (granted & READ) !== 0 ? granted : granted & WRITE;
+/**
+ * What a completion grants of `permission` to a request (13.7.1). What reading and executing need follows INSTCFG, writing never does;
+ * execution goes with reading, which PCIe has no way to leave out.
+ */
+function grantedOf(permission: number, access: number, { wishes }: Route): number {
+  const allows = (kind: number) => (wishes[kind] & RWX & ~permission) === 0;
+  const read = allows(READ) ? READ : 0;
+  const execute = read !== 0 && allows(EXECUTE) ? access & EXECUTE : 0;
+  return read | execute | (permission & access & WRITE);
+}
+
+function smallestGranule({ GRAN4K, GRAN16K }: Features): number {
+  return GRAN4K === 1 ? 12 : GRAN16K === 1 ? 14 : 16;
 }
 
 function addressOf(hi: number, lo: number): bigint {

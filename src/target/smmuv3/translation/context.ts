@@ -67,15 +67,17 @@ export class Context {
   walk(table: ArmTable | null, hi: number, lo: number, wish: number): number {
     const privileged = (wish & PRIVILEGED) !== 0;
     if (table === null || this.keepsOff((hi & UPPER) !== 0, privileged)) return NO_TABLE;
-    // PAN: data that the unprivileged reach is none of the privileged.
-    if (this.#pan && privileged && (wish & READ_WRITE) !== 0) {
-      const lg2 = table.walk(hi, lo, 0);
-      if (lg2 >= 0 && (table.out[OUT_PERMISSION] & READ_WRITE) !== 0) return RESTRICTED;
-    }
+    const denied = this.#pan && privileged ? this.#deniedByPan(table, hi, lo) : 0;
+    if ((wish & denied) !== 0) return RESTRICTED;
     const lg2 = table.walk(hi, lo, wish);
     if (lg2 < 0) return lg2;
     const { out } = table;
-    out[OUT_PERMISSION] = this.permitted(out[OUT_PERMISSION]);
+    out[OUT_PERMISSION] = this.permitted(out[OUT_PERMISSION]) & ~denied;
     return (wish & EXECUTE & ~out[OUT_PERMISSION]) !== 0 ? RESTRICTED : lg2;
+  }
+
+  /** PAN: data that the unprivileged reach is none of the privileged. */
+  #deniedByPan(table: ArmTable, hi: number, lo: number): number {
+    return table.walk(hi, lo, 0) >= 0 && (table.out[OUT_PERMISSION] & READ_WRITE) !== 0 ? READ_WRITE : 0;
   }
 }

@@ -1,7 +1,7 @@
 import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../../memory/access.ts';
 import { type Field, get, getWide, isSet } from '../../fields.ts';
 import { type Features, sizeOf } from '../capabilities.ts';
-import { CONFIG, CONFIG_PASSES, CONFIG_STAGE_1, CONFIG_STAGE_2, EATS, OVERRIDE, STE, STRW } from '../spec/ste.ts';
+import { CONFIG, CONFIG_PASSES, CONFIG_STAGE_1, CONFIG_STAGE_2, EATS, OVERRIDE, S1FMT, STE, STRW } from '../spec/ste.ts';
 import { granuleOf, greatestSize, hasGranule, isWide, outputSize, startFits, takesWideInput } from './stage-2.ts';
 
 /** What STE rules are asked about. */
@@ -22,7 +22,9 @@ export const STE_RULES: readonly { readonly name: string; readonly breaks: (ste:
   { name: 'Config: stage 2 is not there', breaks: ({ s2, features }) => s2 && features.S2P === 0 },
   {
     name: 'S1Fmt: two levels are not there',
-    breaks: (ste) => hasSubstreams(ste) && ste.features.CD2L === 0 && value(ste, STE.S1FMT) !== 0,
+    // 3 behaves as 0 (5.2.2).
+    breaks: (ste) =>
+      hasSubstreams(ste) && ste.features.CD2L === 0 && [S1FMT.leaves4K, S1FMT.leaves64K].some((format) => format === value(ste, STE.S1FMT)),
   },
   {
     name: 'S1ContextPtr: beyond OAS (3.4.3)',

@@ -5,6 +5,7 @@ import type { Features } from '../capabilities.ts';
 import type { Fault } from '../reporting/events.ts';
 import { CLASS, EVENT } from '../spec/events.ts';
 import { LastRead } from './last-read.ts';
+import { PassiveMemory } from './passive-memory.ts';
 import { Route } from './route.ts';
 import { firstStageFault, implicitFault, outputFault } from './walk-faults.ts';
 
@@ -72,6 +73,11 @@ export class Walks {
     out[OUT_LO] = atLo;
     out[OUT_HI] = atHi;
     return lg2 === 64 ? 12 : lg2;
+  }
+
+  /** The same without updates of access flags and dirty state, which count as made (chapter 9, HTTUI). */
+  passive({ verdict, entry, context }: Route): Route {
+    return new Route(this.#features, new PassiveMemory(this.#memory), verdict, { entry, context });
   }
 
   #refuseFirst(route: Route, code: number, hi: number, lo: number, wish: number): number {
