@@ -3,7 +3,7 @@ import { paths } from '../../src/accel/registry.ts';
 import { IommufdHost } from '../../src/host/iommufd/index.ts';
 import { simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
-import type { AddressSpace, FirstStage, PfnRange, RunVisitor } from '../../src/target/target.ts';
+import { type AddressSpace, type FirstStage, NO_PASID, type PfnRange, type RunVisitor } from '../../src/target/target.ts';
 import type { Row, Variant, Work } from '../row.ts';
 
 const RAM_PAGES = 1024;
@@ -59,7 +59,7 @@ class Machine {
       const device = host.openDevice(node);
       const space = new Space();
       const path = kindOf(name).create({ space, memory, host, device, target, stage });
-      const attached = path.attach(device, { endpoint, stage });
+      const attached = path.attach(device, { endpoint, pasid: NO_PASID, stage });
       if (attached < 0) throw new Error(`paths: attach ${attached}`);
       return { space, path };
     });

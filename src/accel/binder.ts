@@ -2,9 +2,18 @@ import { errno, HostError } from '../host/errno.ts';
 import type { Host, HostDevice } from '../host/host.ts';
 import { requireInteger, requireObject } from '../memory/arguments.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
-import { type AddressSpace, type FirstStage, type PageAnswer, sameStage, type Target, type TargetObserver } from '../target/target.ts';
+import {
+  type AddressSpace,
+  type FirstStage,
+  NO_PASID,
+  type PageAnswer,
+  sameStage,
+  type Target,
+  type TargetObserver,
+} from '../target/target.ts';
 import { AskedSpaces } from './asked-spaces.ts';
 import { Backings } from './backings.ts';
+import { Bindings } from './bindings.ts';
 import { type Choice, checkWish, type PathWish } from './choose.ts';
 import { Chooser } from './chooser.ts';
 import { confine } from './confinement.ts';
@@ -63,7 +72,7 @@ export class Binder implements TargetObserver {
   readonly #asked: AskedSpaces;
   readonly #backings: Backings;
   readonly #placement: Placement;
-  readonly #bindings = new Map<number, Binding>();
+  readonly #bindings = new Bindings();
   readonly #groups = new Map<string, DeviceGroup>();
 
   /** @throws RangeError for a wish that names no path. */
@@ -98,7 +107,7 @@ export class Binder implements TargetObserver {
    * @throws RangeError when the endpoint has a device already.
    */
   add(endpoint: number, device: HostDevice, space: AddressSpace | null): number {
-    if (this.#bindings.has(endpoint)) throw new RangeError(`endpoint 0x${endpoint.toString(16)} has a device already`);
+    if (this.#bindings.get(endpoint) !== undefined) throw new RangeError(`endpoint 0x${endpoint.toString(16)} has a device already`);
     const group = this.#groupOf(device);
     const release = this.#confine(endpoint, device, group);
     if (typeof release === 'number') {
@@ -106,9 +115,9 @@ export class Binder implements TargetObserver {
       return release;
     }
     const stage = this.#stageOf(endpoint);
-    const binding = { endpoint, device, group, release, wanted: space, stage, reached: null };
+    const binding = { endpoint, pasid: NO_PASID, device, group, release, wanted: space, stage, reached: null };
     group.members.add(binding);
-    this.#bindings.set(endpoint, binding);
+    this.#bindings.put(binding);
     const result = this.#placement.settle(group);
     if (result < 0) this.#forget(binding);
     return result;
@@ -170,7 +179,7 @@ export class Binder implements TargetObserver {
     if (before === space && sameStage(stageBefore, stage)) return 0;
     binding.wanted = space;
     binding.stage = stage;
-    this.#asked.pages?.forget(endpoint);
+    this.#asked.pages?.forget(endpoint, NO_PASID);
     const result = this.#placement.settle(binding.group);
     if (result === 0) return 0;
     if (stage !== null || isOfGuest(space) || (space === null && isOfGuest(before))) {
@@ -226,7 +235,7 @@ export class Binder implements TargetObserver {
       if (result === 0 && backing.space !== NOWHERE) result = answer;
     }
     // Those that reach nothing are kept attached on some paths, and are not on others.
-    for (const group of new Set([...this.#bindings.values()].map((binding) => binding.group))) {
+    for (const group of new Set(this.#bindings.all.map((binding) => binding.group))) {
       if (group.backing !== null && group.backing.space !== NOWHERE) continue;
       const answer = this.#placement.settle(group);
       if (result === 0) result = answer;
@@ -261,7 +270,7 @@ export class Binder implements TargetObserver {
 
   /** Blocks every endpoint and frees what the paths hold on the host. Returns what could not be done as it should. */
   close(): HostError[] {
-    const errors = [...this.#bindings.keys()].map((endpoint) => this.expel(endpoint)).filter((error) => error !== null);
+    const errors = this.#bindings.endpoints.map((endpoint) => this.expel(endpoint)).filter((error) => error !== null);
     this.#sharedRam.close();
     this.#asked.close();
     return errors;
@@ -272,12 +281,9 @@ export class Binder implements TargetObserver {
   }
 
   #demandOf(device: HostDevice): DemandPlace | null {
-    for (const binding of this.#bindings.values()) {
-      if (binding.device !== device) continue;
-      const space = binding.group.backing?.demand ?? null;
-      return space && { endpoint: binding.endpoint, space };
-    }
-    return null;
+    const binding = this.#bindings.of(device);
+    const space = binding?.group.backing?.demand;
+    return binding === undefined || !space ? null : { endpoint: binding.endpoint, space };
   }
 
   #stageOf(endpoint: number): FirstStage | null {
@@ -304,9 +310,9 @@ export class Binder implements TargetObserver {
 
   /** The device has left its group, which may agree now. */
   #forget(binding: Binding): void {
-    const { group, device } = binding;
-    this.#bindings.delete(binding.endpoint);
-    this.#asked.pages?.forget(binding.endpoint);
+    const { endpoint, pasid, group, device } = binding;
+    this.#bindings.delete(binding);
+    this.#asked.pages?.forget(endpoint, pasid);
     group.members.delete(binding);
     group.backing?.path.moved(device);
     seal(device);

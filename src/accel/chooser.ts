@@ -30,8 +30,8 @@ export class Chooser {
 
   contextOf(space: AddressSpace, group: DeviceGroup, stage: FirstStage | null): PathContext {
     const { host, memory, target, isWatched } = this.#surroundings;
-    const [{ device }] = group.members;
-    return { space, memory, host, device, stage, isWatched, ...(target !== undefined && { target }) };
+    const [{ device, pasid }] = group.members;
+    return { space, memory, host, device, pasid, stage, isWatched, ...(target !== undefined && { target }) };
   }
 
   /** Whether the fastest path takes a device that reaches no space, or has tables of the guest's for PASIDs only. */

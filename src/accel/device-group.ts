@@ -5,9 +5,11 @@ import type { DemandSpace } from './on-demand/demand-space.ts';
 import type { Path } from './path.ts';
 import type { WatchedSpace } from './watched-tables.ts';
 
-/** A passed-through endpoint: its host device, and the space that the guest wants it to reach. */
+/** A passed-through endpoint, or one PASID of it: its host device, and the space that the guest wants its requests to reach. */
 export interface Binding {
   readonly endpoint: number;
+  /** NO_PASID: of the requests that carry none. */
+  readonly pasid: number;
   readonly device: HostDevice;
   readonly group: DeviceGroup;
   /** What the target was told of its device is true no more. */

@@ -43,8 +43,8 @@ export function changePathOf(before: Backing, { backings, chooser, lost }: Excha
  */
 function exchange(before: Backing, after: Backing, lost: DeviceGroup[]): number {
   for (const group of before.groups) {
-    for (const { device, endpoint, stage } of group.members) {
-      const result = after.path.attach(device, { endpoint, stage });
+    for (const { device, endpoint, pasid, stage } of group.members) {
+      const result = after.path.attach(device, { endpoint, pasid, stage });
       if (result === 0) continue;
       for (const other of before.groups) if (!goBack(other, before, after)) lost.push(other);
       return result;
@@ -64,9 +64,9 @@ function exchange(before: Backing, after: Backing, lost: DeviceGroup[]): number 
 
 function goBack(group: DeviceGroup, before: Backing, after: Backing): boolean {
   let result = 0;
-  for (const { device, endpoint, reached } of group.members) {
+  for (const { device, endpoint, pasid, reached } of group.members) {
     after.path.moved(device);
-    if (result === 0) result = before.path.attach(device, { endpoint, stage: reached });
+    if (result === 0) result = before.path.attach(device, { endpoint, pasid, stage: reached });
   }
   return result === 0;
 }

@@ -16,6 +16,8 @@ export const NOWHERE: AddressSpace = {
 /** Who makes the requests, in the target's terms. */
 export interface Requester {
   readonly endpoint: number;
+  /** NO_PASID: requests that carry none. */
+  readonly pasid: number;
   /** What `Target.stageOf` says of it; null: the target has no such stages, or this is none. */
   readonly stage: FirstStage | null;
 }
@@ -104,6 +106,8 @@ export interface PathContext {
   readonly pageRequests?: PageRequestQueue;
   /** Of the first device that comes. Default: null. */
   readonly stage?: FirstStage | null;
+  /** Of its requests. Default: NO_PASID. */
+  readonly pasid?: number;
 }
 
 /** What paths see of a target. */

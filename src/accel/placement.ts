@@ -120,8 +120,8 @@ export class Placement {
         if (result < 0) return { result, error: before.path.error };
       }
     }
-    for (const { device, endpoint } of group.members) {
-      const result = after.path.attach(device, { endpoint, stage });
+    for (const { device, endpoint, pasid } of group.members) {
+      const result = after.path.attach(device, { endpoint, pasid, stage });
       if (result < 0) return { result, error: after.path.error };
     }
     return { result: 0, error: null };
@@ -130,9 +130,9 @@ export class Placement {
   /** Devices may have left for a moment: they go back, or, when the host does not let them, are blocked. */
   #return(group: DeviceGroup, to: Backing | null): void {
     let result = 0;
-    for (const { device, endpoint, reached } of group.members) {
+    for (const { device, endpoint, pasid, reached } of group.members) {
       to?.path.moved(device);
-      if (to !== null && result === 0) result = to.path.attach(device, { endpoint, stage: reached });
+      if (to !== null && result === 0) result = to.path.attach(device, { endpoint, pasid, stage: reached });
       else result = -errno.ENODEV;
     }
     if (result === 0) return;

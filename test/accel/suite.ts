@@ -10,14 +10,14 @@ import { READ, WRITE } from '../../src/memory/access.ts';
 import { pfnOf } from '../../src/memory/address.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { IntervalMap } from '../../src/memory/interval-map.ts';
-import type { AddressSpace } from '../../src/target/target.ts';
+import { type AddressSpace, NO_PASID } from '../../src/target/target.ts';
 import { TOY_PAGES, ToySpace } from './toy-space.ts';
 
 /** Guest RAM of the fixture: two regions that are not neighbours in host memory, and a hole behind them. */
 const REGION_PAGES = 128;
 
 /** Who the devices are to paths that do not ask. */
-export const REQUESTER = { endpoint: 0, stage: null };
+export const REQUESTER = { endpoint: 0, pasid: NO_PASID, stage: null };
 
 /** What one step of a random program does to the space. */
 export interface Step {

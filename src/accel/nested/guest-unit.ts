@@ -3,7 +3,7 @@ import type { AttachmentPoint, Host, HostDevice, NestingHardware, NestingParent,
 import { PFN_LIMIT } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { type FirstStage, type HardwareEvent, type PageAnswer, sameStage } from '../../target/target.ts';
-import type { GuestHardware } from '../path.ts';
+import type { GuestHardware, Requester } from '../path.ts';
 import { seal } from '../seal.ts';
 import { SecondStage } from '../second-stage/second-stage.ts';
 import { type GuestStage, GuestStages } from './guest-stages.ts';
@@ -17,11 +17,16 @@ export interface UnitParts {
   report(event: HardwareEvent): void;
 }
 
-/** Where the guest wants a device. */
-interface Place {
-  readonly endpoint: number;
-  readonly owner: object;
+const ABORT: FirstStage = { kind: 'abort' };
+
+/** Who makes the requests, and what they go through. */
+interface Stand extends Requester {
   readonly stage: FirstStage;
+}
+
+/** Where the guest wants a device. */
+interface Place extends Stand {
+  readonly owner: object;
   /** null: the stage is abort or bypass. */
   readonly installed: GuestStage | null;
   /** It is kept at abort until the hardware has forgotten what it must. */
@@ -77,14 +82,15 @@ export class GuestUnit implements GuestHardware {
     return this.#dirty.size > 0 || this.#waiting > 0 || (this.#parent.commands?.pending ?? false);
   }
 
-  /** The device's requests go through `stage`. Returns 0 or a negative errno, and then the driver says where it is. */
-  attach(device: HostDevice, endpoint: number, stage: FirstStage, owner: object): number {
+  /** The device's requests go through the stage; null: it has none. Returns 0 or a negative errno, and then the driver says where it is. */
+  attach(device: HostDevice, { endpoint, pasid, stage: wanted }: Requester, owner: object): number {
+    const stage = wanted ?? ABORT;
     const before = this.#places.get(device);
     if (before?.owner === owner && before.endpoint === endpoint && sameStage(before.stage, stage) && device.attachment !== null) return 0;
     try {
       const named = this.#parent.name(device, endpoint);
       if (named < 0) return this.#failed(new HostError('IOMMU_VDEVICE_ALLOC', -named, undefined, device.name));
-      const place = this.#place(device, endpoint, stage, owner);
+      const place = this.#place(device, { endpoint, pasid, stage }, owner);
       if (typeof place === 'number') return place;
       this.#places.set(device, place);
       this.#waiting += Number(place.waiting);
@@ -97,18 +103,19 @@ export class GuestUnit implements GuestHardware {
   }
 
   /** @throws HostError when the hardware does not take the stage. */
-  #place(device: HostDevice, endpoint: number, stage: FirstStage, owner: object): Place | number {
+  #place(device: HostDevice, requester: Stand, owner: object): Place | number {
+    const { stage } = requester;
     const fixed = stage.kind === 'abort' || stage.kind === 'bypass';
     const installed = fixed ? null : this.#stages.take(device, stage, owner);
     const waiting = installed !== null && this.#isStale(installed);
     const point = waiting ? this.#fixed(device, 'abort') : (installed?.point ?? this.#fixed(device, stage.kind as 'abort' | 'bypass'));
     const result = device.attachment === point ? 0 : point.attach(device);
-    if (result === 0) return { endpoint, owner, stage, installed, waiting };
+    if (result === 0) return { ...requester, owner, installed, waiting };
     const { error } = point;
     if (installed !== null) this.#drop(installed);
     if (installed?.pageRequests && !device.closed) {
       this.#stages.withoutRequests(device);
-      return this.#place(device, endpoint, stage, owner);
+      return this.#place(device, requester, owner);
     }
     return this.#failed(error ?? new HostError('attach', -result));
   }
@@ -230,8 +237,10 @@ export class GuestUnit implements GuestHardware {
     return this.#second.leave() ?? error;
   }
 
-  #vacate({ endpoint, installed, waiting }: Place): void {
-    this.#requests.forget(endpoint);
+  #vacate({ endpoint, pasid, installed, waiting }: Place): void {
+    // An SMMUv3's entry answers for all PASIDs of its stream.
+    if (this.#parent.commands !== null) this.#requests.forgetEndpoint(endpoint);
+    else this.#requests.forget(endpoint, pasid);
     this.#waiting -= Number(waiting);
     if (installed !== null) this.#drop(installed);
   }

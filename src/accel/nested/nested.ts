@@ -66,8 +66,8 @@ class NestedPath implements Path {
     return this.#unit.pending;
   }
 
-  attach(device: HostDevice, { endpoint, stage }: Requester): number {
-    return this.#answered(this.#unit.attach(device, endpoint, stage ?? { kind: 'abort' }, this));
+  attach(device: HostDevice, requester: Requester): number {
+    return this.#answered(this.#unit.attach(device, requester, this));
   }
 
   detach(device: HostDevice): number {

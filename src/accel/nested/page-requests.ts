@@ -6,7 +6,7 @@ const LIMIT = 4096;
 /** Which of the kernel's cookies answers which group of page requests of the guest's. */
 export class PageRequests {
   readonly #parent: NestingParent;
-  readonly #cookies = new Map<string, { readonly endpoint: number; readonly cookie: number }>();
+  readonly #cookies = new Map<string, { readonly endpoint: number; readonly pasid: number; readonly cookie: number }>();
 
   constructor(parent: NestingParent) {
     this.#parent = parent;
@@ -19,7 +19,7 @@ export class PageRequests {
       this.#parent.respond(cookie, false);
       return false;
     }
-    this.#cookies.set(`${endpoint}/${pasid}/${group}`, { endpoint, cookie });
+    this.#cookies.set(`${endpoint}/${pasid}/${group}`, { endpoint, pasid, cookie });
     return true;
   }
 
@@ -31,8 +31,13 @@ export class PageRequests {
     this.#parent.respond(waiting.cookie, resolved);
   }
 
-  /** The kernel answers for a device that leaves its stage, and may give its cookies to others. */
-  forget(endpoint: number): void {
+  /** The kernel answers for requests whose stage is left, and may give their cookies to others. */
+  forget(endpoint: number, pasid: number): void {
+    for (const [key, waiting] of this.#cookies) if (waiting.endpoint === endpoint && waiting.pasid === pasid) this.#cookies.delete(key);
+  }
+
+  /** The same of all requests of an endpoint. */
+  forgetEndpoint(endpoint: number): void {
     for (const [key, waiting] of this.#cookies) if (waiting.endpoint === endpoint) this.#cookies.delete(key);
   }
 }

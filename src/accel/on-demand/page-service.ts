@@ -19,6 +19,7 @@ const LIMIT = 4096;
 /** A group that the guest was asked for. */
 interface AskedGroup {
   readonly endpoint: number;
+  readonly pasid: number;
   readonly cookie: number;
   readonly unmapped: readonly PageRequest[];
 }
@@ -77,7 +78,7 @@ export class PageService {
     const unmapped = group.filter((_, i) => answers[i] === 'unmapped');
     if (unmapped.length === 0) this.#queue.respond(cookie, isSettled && !answers.includes('unreachable'));
     else if (this.#target.report === undefined) this.#fault(place.endpoint, unmapped, cookie);
-    else this.#ask({ endpoint: place.endpoint, cookie, unmapped });
+    else this.#ask({ endpoint: place.endpoint, pasid: unmapped[0].pasid, cookie, unmapped });
   }
 
   /** As of the same access of an emulated device. */
@@ -114,11 +115,11 @@ export class PageService {
     this.#queue.respond(asked.cookie, answer === 'success');
   }
 
-  /** The endpoint's device has left: the kernel has answered for it. */
-  forget(endpoint: number): void {
-    for (const [key, asked] of this.#asked) if (asked.endpoint === endpoint) this.#asked.delete(key);
+  /** The requests of the endpoint that carry this PASID, or none, go elsewhere: the kernel has answered for them. */
+  forget(endpoint: number, pasid: number): void {
+    for (const [key, asked] of this.#asked) if (asked.endpoint === endpoint && asked.pasid === pasid) this.#asked.delete(key);
     for (const [key, requests] of this.#open) {
-      if (!key.startsWith(`${endpoint}/`)) continue;
+      if (!key.startsWith(`${endpoint}/${pasid}/`)) continue;
       this.#open.delete(key);
       this.#held -= requests.length;
     }

@@ -79,7 +79,7 @@ describe('a group of page requests', () => {
     expect(responses).toEqual([[8, false]]);
     service.answered(ENDPOINT, -1, 1, 'invalid');
     expect(responses.at(-1)).toEqual([7, false]);
-    service.forget(ENDPOINT);
+    service.forget(ENDPOINT, -1);
     for (const group of [2, 3]) service.answered(ENDPOINT, -1, group, 'success');
     expect(responses.length).toBe(2);
   });
