@@ -57,6 +57,20 @@ export interface HostPageRequests {
   createQueue(): PageRequestQueue;
 }
 
+/**
+ * How a host attaches single PASIDs of a device (PCIe 6.20): requests that carry one go where it is attached, whatever becomes of those that carry
+ * none.
+ */
+export interface HostPasids {
+  /** Why the PASID cannot be attached for itself; null: it can, as far as the kernel says without attaching it. */
+  refuses(device: HostDevice, pasid: number): string | null;
+  /**
+   * The device's requests with this PASID, as something that is attached and detached as a device is; at first they are blocked. Closing it detaches
+   * it; where the kernel does not, it closes the device.
+   */
+  open(device: HostDevice, pasid: number): HostDevice;
+}
+
 /** What a host interface can do, asked from the kernel where the kernel can be asked. */
 export interface HostCapabilities {
   /** An attached device can be moved to another space with no moment in between without one. */
@@ -146,6 +160,8 @@ export interface NestingHardware {
   readonly asidBits: 0 | 8 | 16;
   /** Guest-physical pages can be for reading only (VT-d with erratum 772415: they cannot). */
   readonly readOnlyPages: boolean;
+  /** One PASID of a device can have a first stage of its own (SMMUv3: a whole stream has one, which answers for its PASIDs). */
+  readonly pasidStages: boolean;
   /** A guest can have a queue of commands that the hardware reads by itself (NVIDIA's CMDQV). */
   readonly commandQueue: boolean;
 }
@@ -277,6 +293,8 @@ export interface Host {
   readonly nesting?: HostNesting;
   /** Absent: a fault is lost, or the host's. */
   readonly pageRequests?: HostPageRequests;
+  /** Absent: requests with a PASID are blocked. */
+  readonly pasids?: HostPasids;
   /** `path`: the device's VFIO node, as this interface wants it. @throws HostError */
   openDevice(path: string): HostDevice;
   /**

@@ -1,5 +1,5 @@
 import { errno, HostError } from '../errno.ts';
-import type { HostDevice } from '../host.ts';
+import type { HostCalls, HostDevice } from '../host.ts';
 import type { Port } from '../port.ts';
 import { Command } from './command.ts';
 import type { Handle } from './context.ts';
@@ -24,27 +24,66 @@ const bindHints: Readonly<Record<number, string>> = {
 
 const HELD = 'it is detached once nothing holds its file; a region that is still mapped does';
 
-/** A VFIO device, opened by its own node and bound to an iommufd. */
-export class IommufdDevice implements HostDevice {
-  readonly name: string;
+/** What a device, or one PASID of it, is attached to. */
+export interface Place extends Handle {
+  /** PASIDs can be attached to it, or beside it (IOMMU_HWPT_ALLOC_PASID). Default false. */
+  readonly forPasid?: boolean;
+  /** Attaches by a page table of its own that suits. Left out: it is a page table. */
+  enter?(who: Attachable): number;
+}
+
+/** A device of this host, or one PASID of it. */
+export abstract class Attachable implements HostDevice {
+  abstract readonly name: string;
   /** The kernel's handle for the device within its iommufd. */
+  abstract readonly id: number;
+  abstract readonly iommuGroup: string | null;
+  /** The space or page table that it is attached to. */
+  abstract readonly attachment: Place | null;
+  abstract readonly closed: boolean;
+  /** Its page tables must be such that PASIDs can be attached to them, or beside them. */
+  abstract readonly wantsPasidTables: boolean;
+  /** The device itself. */
+  abstract readonly device: IommufdDevice;
+  /** How often it was attached or detached: page requests of before have their answer. */
+  abstract readonly moves: number;
+  /**
+   * Attaches to an IOAS or HWPT, or replaces what was attached, with no moment in between. `as`: what stands behind an HWPT, if that is somebody's
+   * means only. Returns 0 or a negative errno.
+   */
+  abstract attach(to: Place, as?: Place): number;
+  abstract detach(): number;
+  abstract close(): HostError | null;
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** A VFIO device, opened by its own node and bound to an iommufd. */
+export class IommufdDevice extends Attachable {
+  readonly name: string;
   readonly id: number;
   /** Its VFIO descriptor, for regions and interrupts. */
   readonly fd: number;
   readonly iommuGroup: string | null;
-  /** The space or page table that it is attached to. */
-  attachment: Handle | null = null;
-  /** How often it was attached or detached: page requests of before have their answer. */
+  attachment: Place | null = null;
   moves = 0;
+  /** Its PASIDs that are opened for themselves. */
+  readonly processes = new Map<number, Attachable>();
+  wantsPasidTables = false;
   readonly #port: Port;
   readonly #attach: Command;
   readonly #detach: Command;
   readonly #onClose: (device: IommufdDevice) => void;
   readonly #pasids = new Set<number>();
+  /** What it is attached to takes PASIDs beside it. */
+  #takesPasids = true;
   #closed = false;
 
   /** @throws HostError when the node cannot be opened or bound. */
   constructor(port: Port, iommufd: number, path: string, onClose: (device: IommufdDevice) => void) {
+    super();
     const fd = port.open(path);
     if (fd < 0) throw new HostError(`open ${path}`, fd);
     this.#port = port;
@@ -65,18 +104,30 @@ export class IommufdDevice implements HostDevice {
     this.#detach = new Command(port, 'VFIO_DEVICE_DETACH_IOMMUFD_PT', DETACH_BYTES);
   }
 
-  /**
-   * Attaches to an IOAS or HWPT, or replaces what was attached, with no moment in between. `as`: what stands behind an HWPT, if that is somebody's
-   * means only. Returns 0 or a negative errno.
-   */
-  attach(to: Handle, as: Handle = to): number {
+  get device(): IommufdDevice {
+    return this;
+  }
+
+  attach(to: Place, as: Place = to): number {
     if (this.#closed) return -errno.ENODEV;
     this.#attach.words[2] = to.id;
     const result = this.#attach.call(this.fd);
     if (result < 0) return result;
     this.attachment = as;
+    this.#takesPasids = to.forPasid ?? false;
     this.moves++;
     return 0;
+  }
+
+  /**
+   * From now on its page tables are such that PASIDs can be attached beside them; the one that it has is replaced by one that is, if it is somebody's
+   * means only. Returns 0 or a negative errno.
+   */
+  admitPasids(calls: HostCalls): number {
+    this.wantsPasidTables = true;
+    if (this.attachment?.enter === undefined || this.#takesPasids) return 0;
+    calls.attach++;
+    return this.attachment.enter(this);
   }
 
   detach(): number {
@@ -130,6 +181,7 @@ export class IommufdDevice implements HostDevice {
     if (this.attachment !== null) note(this.detach());
     this.#closed = true;
     this.#pasids.clear();
+    this.processes.clear();
     this.attachment = null;
     this.#port.close(this.fd);
     this.#attach.release();
@@ -137,15 +189,11 @@ export class IommufdDevice implements HostDevice {
     this.#onClose(this);
     return failed < 0 ? new HostError('VFIO_DEVICE_DETACH_IOMMUFD_PT', failed, undefined, `${this.name}: ${HELD}`) : null;
   }
-
-  [Symbol.dispose](): void {
-    this.close();
-  }
 }
 
 /** @throws TypeError for a device of another host. */
-export function own(device: HostDevice): IommufdDevice {
-  if (device instanceof IommufdDevice) return device;
+export function own(device: HostDevice): Attachable {
+  if (device instanceof Attachable) return device;
   throw new TypeError(`${device.name} was not opened through this host`);
 }
 

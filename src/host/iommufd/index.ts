@@ -7,6 +7,7 @@ import type {
   HostDevice,
   HostNesting,
   HostPageRequests,
+  HostPasids,
   IovaRange,
   SpaceRequirements,
 } from '../host.ts';
@@ -21,6 +22,7 @@ import { Invalidations, SmmuInvalidations, VtdInvalidations } from './invalidate
 import { IommufdNesting } from './nesting.ts';
 import { IommufdPageRequests, RequestingSpace } from './page-requests.ts';
 import { KernelPageTable, type NestedOptions, type PageTableOptions, StageOne } from './page-table.ts';
+import { IommufdPasids } from './pasids.ts';
 import { IommufdSpace } from './space.ts';
 import type { StageOneData } from './stage-one.ts';
 import { createVintf, type Vintf } from './tegra241.ts';
@@ -78,6 +80,7 @@ export class IommufdHost implements Host {
   readonly #devices = new Set<IommufdDevice>();
   readonly nesting: HostNesting;
   readonly pageRequests: HostPageRequests;
+  readonly pasids: HostPasids;
   #closed = false;
 
   /** @throws HostError when there is no such node, or the process may not open it. */
@@ -91,6 +94,7 @@ export class IommufdHost implements Host {
     this.#context = new IommufdContext(port, this.fd, this.calls);
     this.nesting = new IommufdNesting(this.#context);
     this.pageRequests = new IommufdPageRequests(this.#context, this.#devices);
+    this.pasids = new IommufdPasids(this.#context);
   }
 
   /** `path`: the node under /dev/vfio/devices of a device whose driver is vfio-pci. */

@@ -13,8 +13,8 @@ import type {
   TablePages,
   UserStage,
 } from '../host.ts';
-import type { IommufdContext } from './context.ts';
-import { type IommufdDevice, own } from './device.ts';
+import type { Handle, IommufdContext } from './context.ts';
+import { own } from './device.ts';
 import { SmmuGuestCommands } from './guest-commands.ts';
 import { readHwInfo } from './hw-info.ts';
 import { SmmuStage, VtdStage } from './installed-stage.ts';
@@ -77,13 +77,13 @@ export class IommufdParent implements NestingParent {
   #nextStream = 0;
 
   /** `queue`: the vIOMMU is one that can have a queue. @throws HostError */
-  constructor(context: IommufdContext, device: IommufdDevice, hardware: NestingHardware, queue: boolean) {
+  constructor(context: IommufdContext, device: Handle, hardware: NestingHardware, queue: boolean) {
     this.#context = context;
     this.hardware = hardware;
     this.space = new IommufdSpace(context, {});
     this.#made.unshift(this.space);
     try {
-      this.#table = new KernelPageTable(context, device, this.space, { nestParent: true });
+      this.#table = new KernelPageTable(context, device, this.space, { nestParent: true, forPasid: hardware.pasidStages });
       this.#made.unshift(this.#table);
       if (hardware.kind === 'smmuv3') {
         this.#smmu = this.#createSmmu(device, queue);
@@ -96,7 +96,7 @@ export class IommufdParent implements NestingParent {
     this.#events = new StageEvents(context, this.#smmu?.viommu ?? null);
   }
 
-  #createSmmu(device: IommufdDevice, queue: boolean): SmmuSide {
+  #createSmmu(device: Handle, queue: boolean): SmmuSide {
     const { data } = readHwInfo(this.#context, device, 0);
     if (data.kind !== 'smmuv3') throw new HostError('IOMMU_GET_HW_INFO', errno.EOPNOTSUPP, undefined, 'no SMMUv3');
     const vintf = queue ? createVintf(this.#context, device, this.#table) : null;
@@ -120,7 +120,11 @@ export class IommufdParent implements NestingParent {
     const faults = queue === undefined ? {} : { faults: queue };
     const parts = { ...faults, ...(ranges !== undefined && { ranges }) };
     if (stage.kind === 'vtd' && this.#ranges !== null)
-      return new VtdStage(this.#context, own(device), this.#table, stage, { ...parts, invalidations: this.#ranges });
+      return new VtdStage(this.#context, own(device), this.#table, stage, {
+        ...parts,
+        forPasid: this.hardware.pasidStages,
+        invalidations: this.#ranges,
+      });
     if (stage.kind === 'smmuv3' && this.#smmu !== null) {
       const { viommu, idr, route } = this.#smmu;
       const { asid } = stage;
@@ -142,7 +146,7 @@ export class IommufdParent implements NestingParent {
   }
 
   /** VT-d: nothing but the parent for bypass, and a table without mappings for abort. */
-  #makeFixed(device: IommufdDevice, kind: 'abort' | 'bypass'): AttachmentPoint {
+  #makeFixed(device: Handle & HostDevice, kind: 'abort' | 'bypass'): AttachmentPoint {
     if (this.#smmu !== null) {
       const stage = this.install(device, { kind: 'smmuv3', ste: [FIXED[kind], 0n] });
       this.#made.unshift(stage);
@@ -151,7 +155,7 @@ export class IommufdParent implements NestingParent {
     if (kind === 'bypass') return this.#table;
     const empty = new IommufdSpace(this.#context, {});
     this.#made.unshift(empty);
-    const table = new KernelPageTable(this.#context, device, empty, {});
+    const table = new KernelPageTable(this.#context, device, empty, { forPasid: this.hardware.pasidStages });
     this.#made.unshift(table);
     return table;
   }

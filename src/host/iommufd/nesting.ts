@@ -1,8 +1,8 @@
 import { HostError } from '../errno.ts';
 import type { HostDevice, HostNesting, NestingHardware, NestingParent, UserStage } from '../host.ts';
-import type { IommufdContext } from './context.ts';
-import { type IommufdDevice, own } from './device.ts';
-import { type HwData, type HwInfo, readHwInfo } from './hw-info.ts';
+import type { Handle, IommufdContext } from './context.ts';
+import { own } from './device.ts';
+import { type HwInfo, readHwInfo } from './hw-info.ts';
 import { IommufdParent } from './nesting-parent.ts';
 
 /** VT-d 4.1, 11.4.3: ECAP.NEST, ECAP.FSTS; 11.4.2: CAP.FS1GP. */
@@ -37,7 +37,8 @@ export class IommufdNesting implements HostNesting {
     this.#context = context;
   }
 
-  hardwareOf(device: HostDevice): NestingHardware | string {
+  hardwareOf(asked: HostDevice): NestingHardware | string {
+    const { device } = own(asked);
     let hardware = this.#known.get(device);
     if (hardware === undefined) {
       hardware = this.#ask(device);
@@ -47,15 +48,16 @@ export class IommufdNesting implements HostNesting {
   }
 
   /** @throws HostError */
-  #infoOf(device: HostDevice): HwInfo {
-    const info = this.#infos.get(device) ?? readHwInfo(this.#context, own(device), 0);
+  #infoOf(asked: HostDevice): HwInfo {
+    const { device } = own(asked);
+    const info = this.#infos.get(device) ?? readHwInfo(this.#context, device, 0);
     this.#infos.set(device, info);
     return info;
   }
 
   #ask(device: HostDevice): NestingHardware | string {
     try {
-      const hardware = hardwareFrom(this.#infoOf(device).data);
+      const hardware = hardwareFrom(this.#infoOf(device));
       if (typeof hardware === 'string' || hardware.kind !== 'smmuv3') return hardware;
       return { ...hardware, commandQueue: this.#hasQueue(own(device)) };
     } catch (error) {
@@ -85,7 +87,7 @@ export class IommufdNesting implements HostNesting {
     return new IommufdParent(this.#context, own(device), hardware, queue);
   }
 
-  #hasQueue(device: IommufdDevice): boolean {
+  #hasQueue(device: Handle): boolean {
     try {
       return readHwInfo(this.#context, device, TEGRA241).data.kind === 'tegra241';
     } catch (error) {
@@ -95,7 +97,7 @@ export class IommufdNesting implements HostNesting {
   }
 }
 
-function hardwareFrom(data: HwData): NestingHardware | string {
+function hardwareFrom({ data, pasidLog2 }: HwInfo): NestingHardware | string {
   if (data.kind === 'amd') return 'AMD-Vi: the kernel takes no invalidations of a user, so the first stage would be stale';
   if (data.kind === 'vtd') {
     const needed = ECAP_NEST | ECAP_FSTS;
@@ -103,7 +105,7 @@ function hardwareFrom(data: HwData): NestingHardware | string {
     const gigabytePages = (data.cap & CAP_FS1GP) !== 0n;
     const readOnlyPages = (data.flags & ERRATUM_772415) === 0;
     const bits = { inputBits: 48, outputBits: VTD_OUTPUT_BITS, asidBits: 0 } as const;
-    return { kind: 'vtd', ...bits, gigabytePages, liveSplit: true, readOnlyPages, commandQueue: false };
+    return { kind: 'vtd', ...bits, gigabytePages, liveSplit: true, readOnlyPages, pasidStages: pasidLog2 > 0, commandQueue: false };
   }
   if (data.kind === 'smmuv3') {
     const [idr0, , , idr3, , idr5] = data.idr;
@@ -120,6 +122,7 @@ function hardwareFrom(data: HwData): NestingHardware | string {
       gigabytePages: true,
       liveSplit,
       readOnlyPages: true,
+      pasidStages: false,
       commandQueue: false,
     };
   }

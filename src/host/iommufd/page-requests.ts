@@ -1,10 +1,9 @@
-import { errno, HostError } from '../errno.ts';
+import { HostError } from '../errno.ts';
 import type { HostDevice, HostPageRequests, PageRequest, PageRequestQueue, SpaceRequirements } from '../host.ts';
 import type { IommufdContext } from './context.ts';
-import { type IommufdDevice, own } from './device.ts';
+import { type Attachable, type IommufdDevice, own } from './device.ts';
 import { FaultQueue } from './fault-queue.ts';
 import { readHwInfo } from './hw-info.ts';
-import { KernelPageTable } from './page-table.ts';
 import { IommufdSpace } from './space.ts';
 
 /** iommufd's fault queues, for whoever knows devices and not handles. */
@@ -20,10 +19,11 @@ export class IommufdPageRequests implements HostPageRequests {
   }
 
   /** The kernel says who has no ATS, without which there is no PRI; whether a device has PRI it says when the device is attached (ENODEV). */
-  refuses(device: HostDevice): string | null {
+  refuses(asked: HostDevice): string | null {
+    const { device } = own(asked);
     let reason = this.#reasons.get(device);
     if (reason === undefined) {
-      reason = this.#ask(own(device));
+      reason = this.#ask(device);
       this.#reasons.set(device, reason);
     }
     return reason;
@@ -45,8 +45,8 @@ export class IommufdPageRequests implements HostPageRequests {
 
 /** Whom a cookie that is waited for concerns. */
 interface Waiting {
-  readonly device: IommufdDevice;
-  /** IommufdDevice.moves when it was read. */
+  readonly device: Attachable;
+  /** Attachable.moves when it was read. */
   readonly moves: number;
 }
 
@@ -69,8 +69,9 @@ class RequestQueue implements PageRequestQueue {
     const byId = new Map([...this.#devices].map((device) => [device.id, device]));
     const requests: PageRequest[] = [];
     for (const { device: id, ...request } of this.faults.read()) {
-      const device = byId.get(id);
-      if (device === undefined) continue;
+      const whole = byId.get(id);
+      if (whole === undefined) continue;
+      const device = whole.processes.get(request.pasid) ?? whole;
       if (request.last) this.#waiting.set(request.cookie, { device, moves: device.moves });
       requests.push({ device, ...request });
     }
@@ -102,10 +103,9 @@ export function faultQueueOf(queue: PageRequestQueue): FaultQueue {
   throw new TypeError('pageRequests: the queue is not of this host');
 }
 
-/** A space whose devices wait for pages that it does not map: they are attached by page tables that name a fault queue, one for each kind of IOMMU. */
+/** A space whose devices wait for pages that it does not map: they are attached by page tables that name a fault queue. */
 export class RequestingSpace extends IommufdSpace {
   readonly #faults: FaultQueue;
-  readonly #tables: KernelPageTable[] = [];
 
   /** @throws HostError */
   constructor(context: IommufdContext, required: SpaceRequirements, queue: PageRequestQueue) {
@@ -113,29 +113,7 @@ export class RequestingSpace extends IommufdSpace {
     this.#faults = faultQueueOf(queue);
   }
 
-  /** A table that does not go with the device's IOMMU is refused with EINVAL. */
-  override enter(device: IommufdDevice): number {
-    for (const table of this.#tables) {
-      const result = device.attach(table, this);
-      if (result !== -errno.EINVAL) return result;
-    }
-    try {
-      const table = new KernelPageTable(this.context, device, this, { faults: this.#faults });
-      const result = device.attach(table, this);
-      if (result < 0) table.close();
-      else this.#tables.push(table);
-      return result;
-    } catch (error) {
-      if (error instanceof HostError) return -error.errno;
-      throw error;
-    }
-  }
-
-  override close(): void {
-    while (this.#tables.length > 0) {
-      this.#tables[0].close();
-      this.#tables.shift();
-    }
-    super.close();
+  override enter(who: Attachable): number {
+    return this.enterBy(who, { forPasid: who.wantsPasidTables, faults: this.#faults });
   }
 }

@@ -4,7 +4,6 @@ import { type Handle, type IommufdContext, KernelObject, LastError } from './con
 import { type IommufdDevice, own } from './device.ts';
 import { type DirtyOptions, type DirtyVisitor, readDirty } from './dirty.ts';
 import type { FaultQueue } from './fault-queue.ts';
-import type { IommufdSpace } from './space.ts';
 import type { StageOneData } from './stage-one.ts';
 
 /** struct iommu_hwpt_alloc */
@@ -65,7 +64,13 @@ function alloc(context: IommufdContext, device: Handle, parent: Handle, options:
 
 /** A page table that a device can be attached to instead of a space. */
 abstract class PageTable extends KernelObject implements AttachmentPoint {
+  readonly forPasid: boolean;
   readonly #last = new LastError();
+
+  constructor(context: IommufdContext, id: number, { forPasid = false }: NestedOptions) {
+    super(context, id);
+    this.forPasid = forPasid;
+  }
 
   /** Attaches the device, or replaces what it was attached to with no moment in between. Returns 0 or a negative errno. */
   attach(device: HostDevice): number {
@@ -98,8 +103,8 @@ abstract class PageTable extends KernelObject implements AttachmentPoint {
 /** A page table that the kernel fills from a space. */
 export class KernelPageTable extends PageTable {
   /** @throws HostError EOPNOTSUPP when the IOMMU cannot do what the options ask for. */
-  constructor(context: IommufdContext, device: Handle, space: IommufdSpace, options: PageTableOptions) {
-    super(context, alloc(context, device, space, options));
+  constructor(context: IommufdContext, device: Handle, space: Handle, options: PageTableOptions) {
+    super(context, alloc(context, device, space, options), options);
   }
 
   /** From now on written pages are remembered, or no longer. Starting forgets what was. @throws HostError */
@@ -120,6 +125,6 @@ export class KernelPageTable extends PageTable {
 export class StageOne extends PageTable {
   /** @throws HostError EINVAL or EIO for data that the hardware cannot take, EOPNOTSUPP for a format that it has not. */
   constructor(context: IommufdContext, device: Handle, parent: Handle, data: StageOneData, options: NestedOptions) {
-    super(context, alloc(context, device, parent, options, data));
+    super(context, alloc(context, device, parent, options, data), options);
   }
 }

@@ -5,8 +5,9 @@ import type { HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../hos
 import { outOfReach } from '../reach.ts';
 import { sharedMemoryOf } from '../shared-memory.ts';
 import { Command } from './command.ts';
-import { type Handle, type IommufdContext, KernelObject } from './context.ts';
-import { type IommufdDevice, own } from './device.ts';
+import { type IommufdContext, KernelObject } from './context.ts';
+import { type Attachable, own, type Place } from './device.ts';
+import { KernelPageTable, type NestedOptions } from './page-table.ts';
 import { type IoctlName, MAP_FIXED_IOVA, MAP_READABLE, MAP_WRITEABLE } from './uapi.ts';
 
 /** struct iommu_ioas_map; its last three fields are 64 bits wide. */
@@ -41,6 +42,8 @@ export class IommufdSpace extends KernelObject implements HostSpace {
   #mapFile: Command | null = null;
   readonly #unmap: Command;
   readonly #copy: Command;
+  /** Page tables that devices are attached by where the kernel's automatic ones do not do, one for each kind of IOMMU. */
+  readonly #tables: KernelPageTable[] = [];
   #failed: IoctlName = 'IOMMU_IOAS_MAP';
   #errno = 0;
   #first = 0;
@@ -178,9 +181,35 @@ export class IommufdSpace extends KernelObject implements HostSpace {
     return this.#fail(refusal.operation, refusal.errno, 0, 0, `${device.name}: ${refusal.hint}${stays}`);
   }
 
-  /** Attaches the device by the kernel's own page table. Returns 0 or a negative errno. */
-  enter(device: IommufdDevice): number {
-    return device.attach(this);
+  /** Attaches by a page table that suits: one of the kernel's own takes no PASIDs. Returns 0 or a negative errno. */
+  enter(who: Attachable): number {
+    return who.wantsPasidTables ? this.enterBy(who, { forPasid: true }) : who.attach(this);
+  }
+
+  /** The same by tables with these options. One that does not go with the device's IOMMU is refused with EINVAL. */
+  protected enterBy(who: Attachable, options: NestedOptions): number {
+    for (const table of this.#tables) {
+      const result = table.forPasid === options.forPasid ? who.attach(table, this) : -errno.EINVAL;
+      if (result !== -errno.EINVAL) return result;
+    }
+    try {
+      const table = new KernelPageTable(this.context, who, this, options);
+      const result = who.attach(table, this);
+      if (result < 0) table.close();
+      else this.#tables.push(table);
+      return result;
+    } catch (error) {
+      if (error instanceof HostError) return -error.errno;
+      throw error;
+    }
+  }
+
+  override close(): void {
+    while (this.#tables.length > 0) {
+      this.#tables[0].close();
+      this.#tables.shift();
+    }
+    super.close();
   }
 
   /** Why the space, with the devices that it has now, cannot map at the required alignment; null when it can. */
@@ -198,9 +227,9 @@ export class IommufdSpace extends KernelObject implements HostSpace {
   }
 
   /** Back to where it was, or blocked. A negative errno: neither could be done, and it is in this space, as `attachment` says. */
-  #undoAttach(device: IommufdDevice, before: Handle | null): number {
+  #undoAttach(device: Attachable, before: Place | null): number {
     this.context.calls.attach++;
-    if (before !== null && (before instanceof IommufdSpace ? before.enter(device) : device.attach(before)) === 0) return 0;
+    if (before !== null && (before.enter?.(device) ?? device.attach(before)) === 0) return 0;
     if (before !== null) this.context.calls.attach++;
     return device.detach();
   }

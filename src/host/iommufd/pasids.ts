@@ -1,0 +1,105 @@
+import { errno, HostError } from '../errno.ts';
+import type { HostCalls, HostDevice, HostPasids } from '../host.ts';
+import type { IommufdContext } from './context.ts';
+import { Attachable, type IommufdDevice, own, type Place } from './device.ts';
+import { readHwInfo } from './hw-info.ts';
+
+/** One PASID of a device (VFIO_DEVICE_ATTACH_PASID): what stands beside it for requests without one must allow that, so it may change its page table. */
+class IommufdPasid extends Attachable {
+  readonly device: IommufdDevice;
+  readonly name: string;
+  readonly iommuGroup = null;
+  readonly wantsPasidTables = true;
+  moves = 0;
+  readonly #pasid: number;
+  readonly #calls: HostCalls;
+  #attachment: Place | null = null;
+  #closed = false;
+
+  constructor(device: IommufdDevice, pasid: number, calls: HostCalls) {
+    super();
+    this.device = device;
+    this.name = `${device.name}, PASID ${pasid}`;
+    this.#pasid = pasid;
+    this.#calls = calls;
+    device.processes.set(pasid, this);
+  }
+
+  get id(): number {
+    return this.device.id;
+  }
+
+  /** With the device the kernel lets go of its PASIDs. */
+  get closed(): boolean {
+    return this.#closed || this.device.closed;
+  }
+
+  get attachment(): Place | null {
+    return this.closed ? null : this.#attachment;
+  }
+
+  attach(to: Place, as: Place = to): number {
+    if (this.closed) return -errno.ENODEV;
+    const result = this.device.admitPasids(this.#calls) || this.device.attachPasid(this.#pasid, to);
+    if (result < 0) return result;
+    this.#attachment = as;
+    this.moves++;
+    return 0;
+  }
+
+  detach(): number {
+    if (this.attachment === null) return 0;
+    const result = this.device.detachPasid(this.#pasid);
+    if (result < 0) return result;
+    this.#attachment = null;
+    this.moves++;
+    return 0;
+  }
+
+  close(): HostError | null {
+    if (this.closed) return null;
+    const result = this.detach();
+    if (this.device.processes.get(this.#pasid) === this) this.device.processes.delete(this.#pasid);
+    this.#closed = true;
+    this.#attachment = null;
+    if (result === 0) return null;
+    // Better no device than one whose process reaches what is somebody else's by now.
+    this.device.close();
+    return new HostError('VFIO_DEVICE_DETACH_IOMMUFD_PT', -result, undefined, `${this.name}: the device was closed`);
+  }
+}
+
+/** PASIDs of devices whose kernel and hardware have them (IOMMU_GET_HW_INFO says how wide they are). */
+export class IommufdPasids implements HostPasids {
+  readonly #context: IommufdContext;
+  readonly #widths = new WeakMap<HostDevice, number | string>();
+
+  constructor(context: IommufdContext) {
+    this.#context = context;
+  }
+
+  refuses(device: HostDevice, pasid: number): string | null {
+    const { device: whole } = own(device);
+    let width = this.#widths.get(whole);
+    if (width === undefined) {
+      width = this.#ask(whole);
+      this.#widths.set(whole, width);
+    }
+    if (typeof width === 'string') return width;
+    if (width === 0) return `${whole.name}: neither the device nor its IOMMU is known to have PASIDs (IOMMU_GET_HW_INFO)`;
+    return pasid < 2 ** width ? null : `${whole.name}: its PASIDs have ${width} bits`;
+  }
+
+  #ask(device: IommufdDevice): number | string {
+    try {
+      return readHwInfo(this.#context, device, 0).pasidLog2;
+    } catch (error) {
+      if (error instanceof HostError) return error.message;
+      throw error;
+    }
+  }
+
+  open(device: HostDevice, pasid: number): HostDevice {
+    return new IommufdPasid(own(device).device, pasid, this.#context.calls);
+  }
+}
