@@ -24,7 +24,8 @@ export {
 export type { TableMaker } from './firmware/acpi/table.ts';
 export { type ViotDescription, type ViotEndpoints, type ViotIommu, viotTable } from './firmware/acpi/viot.ts';
 export { DeviceNode, type PropertyValue, readDeviceTree, writeDeviceTree } from './firmware/device-tree/device-tree.ts';
-export { mapStreams, type Smmuv3Description, type StreamRange, smmuv3Node } from './firmware/device-tree/smmuv3.ts';
+export { mapStreams, type StreamRange } from './firmware/device-tree/iommu-map.ts';
+export { type Smmuv3Description, smmuv3Node } from './firmware/device-tree/smmuv3.ts';
 export { HypercallDispatcher, type HypercallHandler } from './hypercalls.ts';
 export { Machine, type MachineParts, type MachineTotals, type SavedMachine } from './machine.ts';
 export type { EndpointState, MachineState, StateListener } from './machine-state.ts';

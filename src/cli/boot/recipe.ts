@@ -113,6 +113,12 @@ export function functionArgument(fn: GuestFunction, socket: string, more: object
   return ['-device', JSON.stringify(description)];
 }
 
+/** The kernel's command line; `own`: what the machine and its IOMMU want. */
+export function kernelCommandLine(console: string, { append, tasks }: GuestChoices, own: readonly string[] = []): string {
+  const wanted = tasks.length > 0 ? [`viommu.do=${tasks.join(',')}`] : [];
+  return [`console=${console}`, 'panic=-1', 'printk.devkmsg=on', ...own, ...append, ...wanted].join(' ');
+}
+
 /** Bytes of RAM of each guest. */
 export const RAM_BYTES = 512 << 20;
 

@@ -1,15 +1,22 @@
-import { execFile } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { RiscvIommu, riscvCapabilities } from '../../../target/riscv/index.ts';
-import { DeviceNode, readDeviceTree, writeDeviceTree } from '../../../vmm/firmware/device-tree/device-tree.ts';
+import { DeviceNode, writeDeviceTree } from '../../../vmm/firmware/device-tree/device-tree.ts';
+import { mapStreams } from '../../../vmm/firmware/device-tree/iommu-map.ts';
 import { hex } from '../../../vmm/recording-lines.ts';
 import { countedRegisters, type RegisterCounts, RISCV_VECTOR_BITS, riscvFunction } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
-import { DISK, ENGINE, GUEST_MODULES, type GuestChoices, type GuestRecipe, RAM_BYTES, type RunFiles, ramArguments } from '../recipe.ts';
-
-const run = promisify(execFile);
+import {
+  DISK,
+  ENGINE,
+  GUEST_MODULES,
+  type GuestChoices,
+  type GuestRecipe,
+  kernelCommandLine,
+  type RunFiles,
+  ramArguments,
+} from '../recipe.ts';
+import { freePhandle, virtTree } from './virt.ts';
 
 const UNIT_SLOT = 4;
 /** Version 1.0; Sv39, Sv48, Sv57 in both stages; flat MSI tables; messages; 56-bit addresses. Linux 7.2 makes no domain on a unit that has everything. */
@@ -80,28 +87,23 @@ export const riscv: GuestRecipe = {
 async function riscvArguments(choices: GuestChoices, files: RunFiles): Promise<readonly string[]> {
   const machine = 'virt,aia=aplic-imsic';
   const processor = ['-accel', 'tcg,thread=multi', '-smp', `${choices.cpus}`];
-  const dump = join(files.folder, 'virt.dtb');
-  await run(files.qemu, ['-M', `${machine},dumpdtb=${dump}`, '-nodefaults', '-display', 'none', '-m', `${RAM_BYTES >> 20}`, ...processor]);
-  const tree = readDeviceTree(readFileSync(dump));
+  const tree = await virtTree(files, machine, processor);
   describe(tree);
   const described = join(files.folder, 'tree.dtb');
   writeFileSync(described, writeDeviceTree(tree));
-  const tasks = choices.tasks.length > 0 ? [`viommu.do=${choices.tasks.join(',')}`] : [];
-  const append = ['console=ttyS0', 'panic=-1', 'printk.devkmsg=on', ...choices.append, ...tasks];
   return [
     ...['-M', machine, ...processor],
     ...ramArguments(),
     ...['-machine', 'memory-backend=ram0', '-dtb', described],
-    ...['-kernel', files.kernel, '-initrd', files.initrd, '-append', append.join(' ')],
+    ...['-kernel', files.kernel, '-initrd', files.initrd, '-append', kernelCommandLine('ttyS0', choices)],
   ];
 }
 
 /** Tells the tree of the IOMMU, which is a device of the bus whose other devices it translates. */
 function describe(tree: DeviceNode): void {
-  const phandles = [...tree.all()].filter((node) => node.properties.has('phandle')).map((node) => node.cells('phandle')[0]!);
-  const phandle = Math.max(...phandles) + 1;
+  const phandle = freePhandle(tree);
   const bus = tree.find('soc', 'pci');
-  bus.set('iommu-map', [DISK, phandle, DISK, ENGINE - DISK + 1]);
+  mapStreams(bus, phandle, [{ first: DISK, count: ENGINE - DISK + 1, output: DISK }]);
   bus.add(
     new DeviceNode(`iommu@${UNIT_SLOT},0`)
       .set('compatible', ['pci1efd,edf1', 'riscv,pci-iommu'])

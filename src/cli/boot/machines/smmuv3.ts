@@ -1,15 +1,22 @@
-import { execFile } from 'node:child_process';
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { Smmuv3 } from '../../../target/smmuv3/index.ts';
-import { type DeviceNode, readDeviceTree, writeDeviceTree } from '../../../vmm/firmware/device-tree/device-tree.ts';
-import { mapStreams, smmuv3Node } from '../../../vmm/firmware/device-tree/smmuv3.ts';
+import { type DeviceNode, writeDeviceTree } from '../../../vmm/firmware/device-tree/device-tree.ts';
+import { mapStreams } from '../../../vmm/firmware/device-tree/iommu-map.ts';
+import { smmuv3Node } from '../../../vmm/firmware/device-tree/smmuv3.ts';
 import { countedRegisters, type RegisterCounts, smmuFunction } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
-import { DISK, ENGINE, GUEST_MODULES, type GuestChoices, type GuestRecipe, RAM_BYTES, type RunFiles, ramArguments } from '../recipe.ts';
-
-const run = promisify(execFile);
+import {
+  DISK,
+  ENGINE,
+  GUEST_MODULES,
+  type GuestChoices,
+  type GuestRecipe,
+  kernelCommandLine,
+  type RunFiles,
+  ramArguments,
+} from '../recipe.ts';
+import { freePhandle, virtTree } from './virt.ts';
 
 const UNIT_SLOT = 4;
 /** Where the stub puts the registers: the beginning of the 32-bit window, which Linux gets less of. */
@@ -108,9 +115,7 @@ export const smmuv3: GuestRecipe = {
 async function armArguments(choices: GuestChoices, files: RunFiles): Promise<readonly string[]> {
   const machine = 'virt,gic-version=3,its=on';
   const processor = ['-accel', 'tcg,thread=multi', '-cpu', 'cortex-a72', '-smp', `${choices.cpus}`];
-  const dump = join(files.folder, 'virt.dtb');
-  await run(files.qemu, ['-M', `${machine},dumpdtb=${dump}`, '-nodefaults', '-display', 'none', '-m', `${RAM_BYTES >> 20}`, ...processor]);
-  const tree = readDeviceTree(readFileSync(dump));
+  const tree = await virtTree(files, machine, processor);
   describe(tree, choices, statSync(files.initrd).size);
   const place = (name: string, bytes: Uint8Array) => {
     const path = join(files.folder, name);
@@ -134,8 +139,7 @@ async function armArguments(choices: GuestChoices, files: RunFiles): Promise<rea
 
 /** Tells the tree of the SMMU, of whom it translates, and of what Linux starts with. */
 function describe(tree: DeviceNode, choices: GuestChoices, initrdBytes: number): void {
-  const phandles = [...tree.all()].filter((node) => node.properties.has('phandle')).map((node) => node.cells('phandle')[0]!);
-  const phandle = Math.max(...phandles) + 1;
+  const phandle = freePhandle(tree);
   const its = [...tree.all()].find((node) => node.name.startsWith('its@') || node.name.startsWith('msi-controller@'))!;
   tree.add(smmuv3Node({ registers: BigInt(REGISTERS), phandle, event: EVENT_WIRE }));
   const bus = tree.find('pcie');
@@ -151,10 +155,9 @@ function describe(tree: DeviceNode, choices: GuestChoices, initrdBytes: number):
     ranges[at + 6]! -= WINDOW_TAKEN;
   }
   bus.set('ranges', ranges);
-  const tasks = choices.tasks.length > 0 ? [`viommu.do=${choices.tasks.join(',')}`] : [];
   tree
     .find('chosen')
-    .set('bootargs', ['console=ttyAMA0', 'panic=-1', 'printk.devkmsg=on', ...choices.append, ...tasks].join(' '))
+    .set('bootargs', kernelCommandLine('ttyAMA0', choices))
     .set('linux,initrd-start', [0, INITRD])
     .set('linux,initrd-end', [0, INITRD + initrdBytes]);
 }

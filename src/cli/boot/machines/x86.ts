@@ -1,16 +1,15 @@
-import { type GuestChoices, type RunFiles, ramArguments } from '../recipe.ts';
+import { type GuestChoices, kernelCommandLine, type RunFiles, ramArguments } from '../recipe.ts';
 
 /** A q35 machine, and the kernel's command line. */
 export function x86Arguments(choices: GuestChoices, files: RunFiles, commandLine: readonly string[]): readonly string[] {
   // QEMU's own I/O APIC does not ask the IOMMU where interrupts go, so the timer must not depend on it.
   const remapped = choices.remap ? ['tsc=reliable'] : [];
   // Linux would try the timer for some milliseconds, and panic where the machine is too busy to deliver it in them.
-  const append = ['console=ttyS0', 'panic=-1', 'printk.devkmsg=on', 'no_timer_check', ...commandLine, ...remapped, ...choices.append];
-  if (choices.tasks.length > 0) append.push(`viommu.do=${choices.tasks.join(',')}`);
+  const append = kernelCommandLine('ttyS0', choices, ['no_timer_check', ...commandLine, ...remapped]);
   return [
     ...['-M', 'q35', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', `${choices.cpus}`],
     ...ramArguments(),
     ...['-machine', 'memory-backend=ram0'],
-    ...['-kernel', files.kernel, '-initrd', files.initrd, '-append', append.join(' ')],
+    ...['-kernel', files.kernel, '-initrd', files.initrd, '-append', append],
   ];
 }

@@ -22,13 +22,6 @@ export interface Smmuv3Description {
   readonly coherent?: boolean;
 }
 
-/** Requester IDs of a bus, `count` from `first` on, that are StreamIDs from `output` on. */
-export interface StreamRange {
-  readonly first: number;
-  readonly count: number;
-  readonly output: number;
-}
-
 /**
  * The node of an SMMUv3.
  *
@@ -68,19 +61,6 @@ export function smmuv3Node(description: Smmuv3Description): DeviceNode {
   }
   if (messages !== undefined) node.set('msi-parent', [cell('messages.its', messages.its), cell('messages.device', messages.device)]);
   return coherent ? node.set('dma-coherent', []) : node;
-}
-
-/** Says of a bus whose requests the SMMU of a phandle translates, and as which streams: property `iommu-map`. @throws RangeError as `smmuv3Node`. */
-export function mapStreams(bus: DeviceNode, phandle: number, ranges: readonly StreamRange[]): DeviceNode {
-  return bus.set(
-    'iommu-map',
-    ranges.flatMap(({ first, count, output }) => [
-      cell('first', first),
-      cell('phandle', phandle),
-      cell('output', output),
-      cell('count', count),
-    ]),
-  );
 }
 
 function cell(name: string, value: number): number {

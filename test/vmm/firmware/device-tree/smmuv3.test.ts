@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest';
 import { DeviceNode, readDeviceTree, writeDeviceTree } from '../../../../src/vmm/firmware/device-tree/device-tree.ts';
-import { mapStreams, type Smmuv3Description, smmuv3Node } from '../../../../src/vmm/firmware/device-tree/smmuv3.ts';
+import { type Smmuv3Description, smmuv3Node } from '../../../../src/vmm/firmware/device-tree/smmuv3.ts';
 
-/* Linux's binding arm,smmu-v3, and iommu-map of pci-iommu. */
+/* Linux's binding arm,smmu-v3. */
 
 const registers = 0x9_0905_0000n;
 const texts = (node: DeviceNode, name: string) => new TextDecoder().decode(node.properties.get(name)).split('\0').slice(0, -1);
@@ -28,14 +28,6 @@ test('what it has not is not there', () => {
   expect(texts(node, 'interrupt-names')).toEqual(['eventq']);
   expect([...node.properties.keys()]).toEqual(['compatible', 'reg', '#iommu-cells', 'phandle', 'interrupts', 'interrupt-names']);
   expect(smmuv3Node({ registers, phandle: 7 }).properties.has('interrupts')).toBe(false);
-});
-
-test('a bus says which of its requester IDs are which streams', () => {
-  const ranges = [
-    { first: 0, count: 0x100, output: 0x1000 },
-    { first: 0x200, count: 8, output: 0 },
-  ];
-  expect(mapStreams(new DeviceNode('pcie'), 7, ranges).cells('iommu-map')).toEqual([0, 7, 0x1000, 0x100, 0x200, 7, 0, 8]);
 });
 
 test.each<[string, Partial<Smmuv3Description>, ErrorConstructor]>([
