@@ -91,8 +91,10 @@ export class Observed {
     if (this.#observer !== null) throw new TypeError(`${this.#who}: it has an observer already`);
     this.#observer = observer;
     this.refreshAll();
+    let observing = true;
     return () => {
-      if (this.#observer !== observer) return;
+      if (!observing) return;
+      observing = false;
       this.#observer = null;
       for (const pasids of this.#endpoints.values()) for (const pasid of [...pasids.keys()]) this.#take(pasids, pasid);
       this.#owed.clear();

@@ -16,6 +16,7 @@ describe('Observed', () => {
   let refuses: (name: string) => boolean;
   let observed: Observed;
   let observer: TargetObserver;
+  let dispose: () => void;
   const say = (to: AddressSpace | null, pasid = NO_PASID) => says.set(`${ENDPOINT}/${pasid}`, to);
 
   beforeEach(() => {
@@ -37,7 +38,7 @@ describe('Observed', () => {
     const spaceOf = (endpoint: number, pasid: number) => says.get(`${endpoint}/${pasid}`) ?? null;
     observed = new Observed('Toy', { spaceOf, stageOf: () => stage }, spaces);
     observed.add(ENDPOINT);
-    observed.observe(observer, () => log('forget'));
+    dispose = observed.observe(observer, () => log('forget'));
     told.length = 0;
   });
 
@@ -117,18 +118,26 @@ describe('Observed', () => {
     expect(told).toEqual(['invalidated', 'flush']);
   });
 
-  test('an observer at a time; when it goes, all that was kept for it goes', () => {
-    say(space('a'));
-    observed.refresh(ENDPOINT);
+  test('an observer at a time; when it goes, all that was kept for it goes, and the next one is told anew', () => {
+    const a = space('a');
+    say(a);
+    say(space('process'), 3);
+    observed.refreshProcess(3);
     expect(() => observed.observe(observer, () => {})).toThrow('Toy: it has an observer already');
-    observed.remove(ENDPOINT);
-    observed.add(ENDPOINT);
-    const again = new Observed('Toy', { spaceOf: () => null });
-    const dispose = again.observe(observer, () => told.push('forgotten'));
+    expect(observed.count).toBe(2);
+    told.length = 0;
     dispose();
     dispose();
-    expect(told.filter((what) => what === 'forgotten')).toHaveLength(1);
-    expect(again.observer).toBeNull();
+    expect(told).toEqual(['left a', 'left process', 'forget']);
+    expect([observed.observer, observed.reaches(a), observed.count]).toEqual([null, false, 1]);
+    told.length = 0;
+    observed.refresh(ENDPOINT);
+    observed.flush();
+    expect(told).toEqual([]);
+    observed.observe(observer, () => {});
+    expect(told).toEqual(['attach a', 'entered a']);
+    dispose();
+    expect(observed.observer).toBe(observer);
   });
 
   test('known spaces are one for each key, and those that nobody reaches go when they are many', () => {

@@ -265,11 +265,14 @@ export function targetSuite<Step>(subject: TargetSubject<Step>): void {
       expect(() => fixture.target.observe(hardware)).toThrow(TypeError);
       expect(fixture.target.spaceOf(0x7fff_fff1)).toBeNull();
       const { target } = subject.make();
-      const dispose = target.observe({ attach: () => 0, changed: () => undefined, flush: () => 0 });
+      const observer = { attach: () => 0, changed: () => undefined, flush: () => 0 };
+      const dispose = target.observe(observer);
       dispose();
-      target.observe(hardware);
+      const disposeAgain = target.observe(observer);
       dispose();
       expect(() => target.observe(hardware)).toThrow(TypeError);
+      disposeAgain();
+      target.observe(hardware);
     });
   });
 }

@@ -93,8 +93,10 @@ export class SpaprIommu implements Target {
   observe(observer: TargetObserver): () => void {
     if (this.#hypercalls.observer !== null) throw new TypeError('SpaprIommu: it has an observer already');
     this.#hypercalls.observer = observer;
+    let observing = true;
     return () => {
-      if (this.#hypercalls.observer === observer) this.#hypercalls.observer = null;
+      if (observing) this.#hypercalls.observer = null;
+      observing = false;
     };
   }
 

@@ -222,6 +222,14 @@ const REQUESTS: Readonly<Record<Name, string>> = {
   'both stages, S1DSS bypass, MEV': `${0x9_0000},${0x9_0000},${0xa_0000}`,
 };
 
+function expectSteps(from: Name, to: Name, syncs: number, isInvalid: boolean): void {
+  const { entries, replay } = machine();
+  const replayed = replay(STREAM_TABLE + 64 * STREAM, entries[from], entries[to], { rules: STE_RULES, command: cfgiSte(STREAM) });
+  expect(replayed).toMatchObject({ syncs, isInvalid, last: entries[to] });
+  expect([replayed.before.requests, replayed.after.requests]).toEqual([REQUESTS[from], REQUESTS[to]]);
+  expectOldOrNew(replayed, BAD(EVENT.C_BAD_STE));
+}
+
 describe('a stream table entry changes store by store: each state answers as the old or the new one', () => {
   test.each<[Name, Name, number]>([
     ['bypass', 'abort', 2],
@@ -251,11 +259,7 @@ describe('a stream table entry changes store by store: each state answers as the
     ['stage 1, MEV', 'stage 1', 1],
     ['stage 1, MEV', 'stage 1, no ATS', 1],
   ])('%s > %s: never invalid, %i invalidations', (from, to, syncs) => {
-    const { entries, replay } = machine();
-    const replayed = replay(STREAM_TABLE + 64 * STREAM, entries[from], entries[to], { rules: STE_RULES, command: cfgiSte(STREAM) });
-    expect(replayed).toMatchObject({ syncs, isInvalid: false, last: entries[to] });
-    expect([replayed.before.requests, replayed.after.requests]).toEqual([REQUESTS[from], REQUESTS[to]]);
-    expectOldOrNew(replayed, BAD(EVENT.C_BAD_STE));
+    expectSteps(from, to, syncs, false);
   });
 
   test.each<[Name, Name, number]>([
@@ -263,11 +267,7 @@ describe('a stream table entry changes store by store: each state answers as the
     ['stage 1', 'stage 2, VMID 3', 3],
     ['stage 2, VMID 3', 'stage 1', 3],
   ])('%s > %s: invalid meanwhile, %i invalidations', (from, to, syncs) => {
-    const { entries, replay } = machine();
-    const replayed = replay(STREAM_TABLE + 64 * STREAM, entries[from], entries[to], { rules: STE_RULES, command: cfgiSte(STREAM) });
-    expect(replayed).toMatchObject({ syncs, isInvalid: true, last: entries[to] });
-    expect([replayed.before.requests, replayed.after.requests]).toEqual([REQUESTS[from], REQUESTS[to]]);
-    expectOldOrNew(replayed, BAD(EVENT.C_BAD_STE));
+    expectSteps(from, to, syncs, true);
   });
 });
 
