@@ -1,6 +1,7 @@
 import type { AddressSpace } from '../target.ts';
+import { FunctionSpace } from './function-space.ts';
 import { handleOf, type ZpciFunctionOptions } from './options.ts';
-import type { FunctionSpace, Registration } from './spaces.ts';
+import type { FunctionTranslation, Registration } from './spaces.ts';
 import { FMB_COUNTERS } from './spec/fib.ts';
 import { HANDLE_ENABLED } from './spec/instruction.ts';
 
@@ -38,8 +39,8 @@ export class ZpciFunction {
   readonly handleBase: number;
   state: FunctionState;
   registration: Registration | null = null;
-  /** What the registration means; null without one. */
-  space: FunctionSpace | null = null;
+  /** What the function's requests reach unless they are blocked. */
+  space: FunctionSpace;
   indicators: Indicators | null = null;
   /** Address of the function measurement block; 0: none. */
   measurement = 0n;
@@ -56,6 +57,7 @@ export class ZpciFunction {
     this.index = index;
     this.aperture = options.aperture ?? APERTURE;
     this.handleBase = handleOf(options.handle, index);
+    this.space = new FunctionSpace(options.fid);
     this.state = this.#firstState;
   }
 
@@ -71,15 +73,20 @@ export class ZpciFunction {
     return this.isEnabled ? (this.handleBase | HANDLE_ENABLED) >>> 0 : this.handleBase;
   }
 
-  /** What the function's requests reach now. */
+  /** What the function's requests reach now: of a disabled function, a space without mappings. */
   get reachable(): AddressSpace | null {
-    return this.state === STATE.enabled ? this.space : null;
+    return this.state === STATE.enabled || this.state === STATE.disabled ? this.space : null;
+  }
+
+  /** What the registration means; null without one. */
+  get translation(): FunctionTranslation | null {
+    return this.space.translation;
   }
 
   /** Forgets all that the guest has registered, as disabling does. */
   forget(): void {
     this.registration = null;
-    this.space = null;
+    if (this.translation !== null) this.space = new FunctionSpace(this.fid);
     this.indicators = null;
     this.stopMeasurement();
   }

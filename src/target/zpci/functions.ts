@@ -3,13 +3,16 @@ import { Iotlb } from '../../memory/iotlb.ts';
 import { get, isSet } from '../fields.ts';
 import type { TargetObserver } from '../target.ts';
 import { STATE, ZpciFunction } from './function.ts';
+import { FunctionSpace } from './function-space.ts';
 import type { ZpciIommuOptions } from './options.ts';
-import { type Registration, RelaxedSpace, TableSpace } from './spaces.ts';
+import { type FunctionTranslation, type Registration, RelaxedSpace, TableSpace } from './spaces.ts';
 import { DESIGNATION, IOTA } from './spec/anchor.ts';
 
 const INDEX_MASK = 0xffff;
 /** Of `designations`: segment tables. */
 const FIRST_DESIGNATION = 0x80;
+/** Runs that a registration maps at once at most; more than that a new space is filled with in slices (docs/architecture.md). */
+const RUNS_AT_ONCE = 1 << 13;
 
 /** All functions, what each of them reaches, and what the observer knows of it. */
 export class Functions {
@@ -60,20 +63,36 @@ export class Functions {
 
   /** Registers, or with null unregisters, a translation. Returns 0, or the observer's negative errno: then none is registered. */
   register(one: ZpciFunction, registration: Registration | null): number {
-    this.place(one, registration);
-    const result = this.settle(one);
-    if (result < 0 && registration !== null) this.register(one, null);
+    const fills = one.translation === null && one.attached === one.space && registration !== null;
+    const result = fills ? this.#fill(one, registration) : this.#replace(one, registration);
+    if (result < 0 && registration !== null) this.#replace(one, null);
     return result;
   }
 
-  /** The same without telling the observer. */
+  /** The empty space that the hardware has gets what is registered, if that is not too much for one flush. */
+  #fill(one: ZpciFunction, registration: Registration): number {
+    const translation = this.#translationOf(one, registration);
+    if (!fitsAtOnce(translation)) return this.#replace(one, registration);
+    one.registration = registration;
+    one.space.register(translation);
+    this.observer?.changed(one.space, translation.first, translation.last);
+    return this.observer?.flush() ?? 0;
+  }
+
+  #replace(one: ZpciFunction, registration: Registration | null): number {
+    this.place(one, registration);
+    return this.settle(one);
+  }
+
+  /** Another space for the function; the observer is not told. */
   place(one: ZpciFunction, registration: Registration | null): void {
     one.registration = registration;
-    one.space = registration === null ? null : this.#spaceOf(one, registration);
+    one.space = new FunctionSpace(one.fid);
+    if (registration !== null) one.space.register(this.#translationOf(one, registration));
     this.iotlb.invalidateSpace(one.index);
   }
 
-  #spaceOf(one: ZpciFunction, registration: Registration): TableSpace | RelaxedSpace {
+  #translationOf(one: ZpciFunction, registration: Registration): FunctionTranslation {
     const words = Int32Array.of(Number(BigInt.asIntN(32, registration.iota)));
     if (isSet(words, IOTA.T)) return new TableSpace(one.fid, registration, this.memory);
     return new RelaxedSpace(one.fid, registration, Number(one.aperture.start / 4096n), this.memory);
@@ -124,4 +143,9 @@ export class Functions {
     this.iotlb.invalidateAll();
     for (const one of this.all) this.settle(one);
   }
+}
+
+function fitsAtOnce(translation: FunctionTranslation): boolean {
+  let runs = 0;
+  return translation.enumerate(translation.first, translation.last, () => ++runs < RUNS_AT_ONCE) > translation.last;
 }

@@ -43,7 +43,7 @@ export class Refresh {
 
   #refresh(one: ZpciFunction, r: Int32Array, at: number): number {
     const address = joinHiLo(r[at + 1], r[at]);
-    const { space } = one;
+    const space = one.translation;
     if (space === null) return this.#fail(one, PEC.addressSpace, address);
     const start = pfnOfHiLo(r[at + 1], r[at]);
     const end = start + pagesOf(r, at);
@@ -57,7 +57,7 @@ export class Refresh {
     const code = this.#check.find(space, first, lastTranslated);
     const { observer } = this.#functions;
     const range = space.leaves.widened(first, last);
-    observer?.changed(space, Math.max(space.first, range.first), Math.min(space.last, range.last));
+    observer?.changed(one.space, Math.max(space.first, range.first), Math.min(space.last, range.last));
     if (code !== 0) {
       // The space is left: nothing of it is reached, and the flush finds that so.
       const status = this.#fail(one, code, BigInt(this.#check.at) * BigInt(PAGE_BYTES));

@@ -21,8 +21,8 @@ export interface Registration {
   readonly iota: bigint;
 }
 
-/** What a function's requests reach while a registration stands. */
-export type FunctionSpace = TableSpace | RelaxedSpace;
+/** What a registration means. */
+export type FunctionTranslation = TableSpace | RelaxedSpace;
 
 /** The tables that the anchor designates, between PBA and PAL. */
 export class TableSpace implements AddressSpace {

@@ -77,8 +77,10 @@ export class ZpciIommu implements Target {
     if (this.#functions.observer !== null) throw new TypeError('ZpciIommu: it has an observer already');
     this.#functions.observer = observer;
     this.#functions.settleAll();
+    let observing = true;
     return () => {
-      if (this.#functions.observer !== observer) return;
+      if (!observing) return;
+      observing = false;
       this.#functions.observer = null;
       for (const one of this.#functions.all) {
         one.attached = null;
@@ -176,7 +178,7 @@ export class ZpciIommu implements Target {
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
     const one = endpoint === this.#endpoint ? this.#function : this.#find(endpoint);
     if (one === null || pasid !== NO_PASID) return FAULT_ENDPOINT;
-    const { space } = one;
+    const space = one.translation;
     if (one.state !== STATE.enabled || space === null) return FAULT_BLOCKED;
     if (hi === this.#msiHi && (lo & -4096) === this.#msiLo) return this.#answer(hi, lo, 12);
     const pfn = pfnOfHiLo(hi, lo);

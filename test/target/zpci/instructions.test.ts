@@ -192,13 +192,47 @@ describe('RPCIT', () => {
     guest.register(1, tables.iota);
     guest.refresh(1, FIRST + 2, 3);
     guest.refresh(1, FIRST - 1, 2);
-    expect(said).toEqual([[1, 'function 0x1, anchor 0x14804'], [FIRST + 2, FIRST + 4], 'flush', [FIRST, FIRST], 'flush']);
+    // Nothing is attached for a registration: what it brings is a change of what the hardware has.
+    expect(said).toEqual([
+      [1, 'function 0x1, nothing registered'],
+      [2, 'function 0x2, nothing registered'],
+      ...[[FIRST, FIRST + PAGES - 1], 'flush', [FIRST + 2, FIRST + 4], 'flush', [FIRST, FIRST], 'flush'],
+    ]);
     result = -12;
     expect(guest.refresh(1, FIRST, 1)).toEqual([1, 16]);
     expect(guest.register(1, tables.iota, 6)).toEqual([1, 16]);
     expect(guest.stored(handleOf(1)).fib[4]).toBe(0n);
     result = 0;
     expect(guest.register(1, tables.iota)).toEqual([0, 0]);
+  });
+
+  test('what takes a registration away gives the function an empty space; more than one flush should map comes with a space of its own', () => {
+    const { guest, tables } = started();
+    const said: unknown[] = [];
+    guest.iommu.observe({
+      attach: (endpoint, space) => said.push([endpoint, space?.name.split(', ')[1], space?.apertures.length]) && 0,
+      changed: () => void said.push('changed'),
+      flush: () => said.push('flush') && 0,
+    });
+    said.length = 0;
+    const told = (act: () => unknown) => {
+      act();
+      return said.splice(0);
+    };
+    const anchor = 'anchor 0x14804';
+    const nothing = [1, 'nothing registered', 0];
+    expect(told(() => guest.register(1, tables.iota))).toEqual(['changed', 'flush']);
+    expect(told(() => guest.register(1, tables.iota, 6))).toEqual([[1, anchor, 1]]);
+    expect(told(() => guest.modify(1, 5))).toEqual([nothing]);
+    expect(told(() => guest.register(1, tables.iota))).toEqual(['changed', 'flush']);
+    expect(told(() => guest.set(handleOf(1), 1))).toEqual([nothing]);
+    expect(told(() => guest.set(DISABLED, 0))).toEqual([]);
+    // 8,192 pages, all of them one: as many runs.
+    tables.map(0, 0x80, 1);
+    for (let page = 0; page < 256; page++) tables.map(page, 0x80, 1);
+    for (let segment = 0; segment < 64; segment++) tables.set(tables.entry(1, segment), tables.pageEntry(0));
+    expect(told(() => guest.register(1, tables.iota, 4, 64 * 256 - 1))).toEqual([[1, anchor, 1]]);
+    expect(told(() => guest.iommu.fail(1, 0x3a, 0n))).toEqual([[1, undefined, undefined]]);
   });
 
   test('an odd second register', () => {
