@@ -8,6 +8,8 @@ export interface Smmuv3State {
   /** Register words that are not 0: byte offset and value. */
   readonly registers: readonly (readonly [number, number])[];
   readonly stalls: ReturnType<Stalls['save']>;
+  /** A device has not done what a CMD_ATC_INV asked, and no CMD_SYNC has said so yet. */
+  readonly isInvalidationMissing: boolean;
 }
 
 export function saveRegisters({ words }: Registers): Smmuv3State['registers'] {
@@ -28,5 +30,6 @@ export function checkedState(state: unknown): Smmuv3State {
   if (typeof stalls !== 'object' || stalls === null || !Array.isArray(stalls.rows) || !stalls.rows.every(isStall))
     throw new TypeError('Smmuv3: not a saved state: stalls');
   if (!isNatural(stalls.next) || typeof stalls.waits !== 'boolean') throw new TypeError('Smmuv3: not a saved state: stalls');
+  if (typeof value.isInvalidationMissing !== 'boolean') throw new TypeError('Smmuv3: not a saved state: isInvalidationMissing');
   return value;
 }

@@ -175,7 +175,7 @@ export class Smmuv3 implements Target {
     this.pageRequest({ stream: endpoint, pasid: pasid < 0 ? null : pasid, page, read, write, execute, privileged, group, last });
   }
 
-  /** Tag of the access for which `translate` answered FAULT_STALLED last; -1: it waits for one (StallTaker.retry). */
+  /** Tag of the access for which `translate` answered FAULT_STALLED last; -1: it has none (StallTaker.untagged). */
   get stag(): number {
     return this.#stalls.stag;
   }
@@ -214,7 +214,7 @@ export class Smmuv3 implements Target {
     }
     // Off, GBPA decides what streams reach.
     if (place === REG.GBPA && !registers.isOn) this.#forgetAll();
-    if (place === REG.EVENTQ_CONS || place === REG.CR0 || place === REG.GERRORN) this.#stalls.retryWaiting();
+    if (place === REG.EVENTQ_CONS || place === REG.CR0 || place === REG.GERRORN) this.#stalls.roomMade();
   }
 
   #forgetAll(): void {
@@ -226,22 +226,25 @@ export class Smmuv3 implements Target {
   reset(): void {
     this.#registers.reset();
     this.#stalls.reset();
+    this.#commands.reset();
     this.#forgetAll();
   }
 
   save(): Smmuv3State {
-    return { target: this.name, registers: saveRegisters(this.#registers), stalls: this.#stalls.save() };
+    const { isInvalidationMissing } = this.#commands;
+    return { target: this.name, registers: saveRegisters(this.#registers), stalls: this.#stalls.save(), isInvalidationMissing };
   }
 
   /** Registers, ID registers included, and stalls; caches start empty, which the specification always allows. @throws TypeError; then nothing has changed. */
   load(state: unknown): void {
-    const { registers, stalls } = checkedState(state);
+    const { registers, stalls, isInvalidationMissing } = checkedState(state);
     const saved = new Map(registers);
     const differs = [REG.IDR0, REG.IDR1, REG.IDR3, REG.IDR5].some((offset) => (saved.get(offset) ?? 0) !== this.#registers.get32(offset));
     if (differs) throw new TypeError('Smmuv3: the saved state is of other features');
     this.#registers.words.fill(0);
     for (const [offset, word] of registers) this.#registers.set32(offset, word);
     this.#stalls.load(stalls);
+    this.#commands.isInvalidationMissing = isInvalidationMissing;
     this.#forgetAll();
   }
 }

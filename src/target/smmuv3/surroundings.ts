@@ -66,8 +66,11 @@ export interface EndedStall {
 export interface StallTaker {
   /** The access whose `translate` answered FAULT_STALLED, `Smmuv3.stag` being `stag`, is over. */
   ended(stall: EndedStall): void;
-  /** Accesses that stalled without a tag (`stag` -1) are to be made again: there is room for their events. */
-  retry(): void;
+  /**
+   * What becomes of all accesses that stalled without a tag (`stag` -1), for want of room for their events or because another's event tells
+   * of them too: they are made again, or fail, because the SMMU is turned off.
+   */
+  untagged(action: 'retry' | 'abort'): void;
 }
 
 export interface Smmuv3Options {
@@ -82,6 +85,7 @@ export interface Smmuv3Options {
   readonly message?: (address: bigint, data: number) => boolean;
   /** Left out: STALL_MODEL is 1, and nothing stalls. */
   readonly stalls?: StallTaker;
-  readonly invalidateDevice?: (invalidation: AtcInvalidation) => void;
+  /** CMD_ATC_INV: answers whether the device has done it in time; otherwise the next CMD_SYNC fails (CERROR_ATC_INV_SYNC). */
+  readonly invalidateDevice?: (invalidation: AtcInvalidation) => boolean;
   readonly pageResponse?: (response: PageResponse) => void;
 }

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { CERROR, OPCODE } from '../../../src/target/smmuv3/spec/commands.ts';
 import { REG } from '../../../src/target/smmuv3/spec/registers.ts';
-import { type Command, Guest } from './guest.ts';
+import { type Command, Guest, sync } from './guest.ts';
 
 /* CMD_ATC_INV (4.5.1): what a device is told to forget. */
 
@@ -28,6 +28,32 @@ describe('CMD_ATC_INV', () => {
     const guest = new Guest().start();
     guest.command(command);
     expect(guest.invalidations).toEqual([{ stream: STREAM, ...(told as object) }]);
+  });
+
+  test('a device that does not answer: CERROR_ATC_INV_SYNC at the next CMD_SYNC, and nothing is signalled (3.9.1.4, 4.7.3)', () => {
+    const guest = new Guest().start();
+    guest.devicesAnswer = false;
+    guest.command(invalidate(0n, 0x5000n));
+    expect([guest.error, guest.read(REG.CMDQ_CONS)]).toEqual([0, 1]);
+    // Saved and loaded in between.
+    const state = structuredClone(guest.smmu.save());
+    guest.smmu.reset();
+    guest.smmu.load(state);
+    guest.devicesAnswer = true;
+    guest.command(invalidate(0n, 0x6000n), sync(1n << 12n));
+    expect([guest.error, guest.read(REG.CMDQ_CONS) & 0xf_ffff, guest.interrupts]).toEqual([CERROR.ATC_INV_SYNC, 2, []]);
+    // Acknowledged, the command is fetched again, and what cannot be completed is no longer waited for.
+    guest.write(REG.GERRORN, guest.read(REG.GERROR));
+    expect([guest.error, guest.read(REG.CMDQ_CONS) & 0xf_ffff, guest.interrupts]).toEqual([0, 3, ['sync']]);
+  });
+
+  test('nothing of it after a reset', () => {
+    const guest = new Guest().start();
+    guest.devicesAnswer = false;
+    guest.command(invalidate(0n, 0x5000n));
+    guest.smmu.reset();
+    guest.start().command(sync());
+    expect(guest.error).toBe(0);
   });
 
   test('ignored while the SMMU is off; a span of more than everything is CERROR_ILL', () => {

@@ -56,7 +56,9 @@ export class Guest {
   readonly invalidations: unknown[] = [];
   readonly responses: unknown[] = [];
   readonly ended: unknown[] = [];
-  retries = 0;
+  readonly untagged: string[] = [];
+  /** Whether devices answer invalidations. */
+  devicesAnswer = true;
 
   constructor(options: Partial<Smmuv3Options> = {}, memory = GuestMemory.ofBytes(RAM_PAGES * 4096)) {
     this.memory = memory;
@@ -68,8 +70,11 @@ export class Guest {
         this.messages.push([address, data]);
         return address < 1n << 40n;
       },
-      stalls: { ended: (stall) => void this.ended.push(stall), retry: () => void this.retries++ },
-      invalidateDevice: (invalidation) => void this.invalidations.push(invalidation),
+      stalls: { ended: (stall) => void this.ended.push(stall), untagged: (action) => void this.untagged.push(action) },
+      invalidateDevice: (invalidation) => {
+        this.invalidations.push(invalidation);
+        return this.devicesAnswer;
+      },
       pageResponse: (response) => void this.responses.push(response),
       ...options,
     });

@@ -37,6 +37,8 @@ export class CommandQueue {
   readonly #options: Smmuv3Options;
   readonly #checks: CommandChecks;
   readonly #words = new Int32Array(COMMAND_BYTES / 4);
+  /** A device has not done what a CMD_ATC_INV asked: the next CMD_SYNC says so (3.9.1.4). */
+  isInvalidationMissing = false;
   #isRunning = false;
   /** The command that was carried out last asks for an interrupt. */
   #isSynchronized = false;
@@ -46,6 +48,10 @@ export class CommandQueue {
     this.#memory = options.memory;
     this.#options = options;
     this.#checks = new CommandChecks(parts.registers.features);
+  }
+
+  reset(): void {
+    this.isInvalidationMissing = false;
   }
 
   /** Carries out what is there, a whole queue at most; the rest, if a guest wrote more meanwhile, at its next access. */
@@ -95,6 +101,7 @@ export class CommandQueue {
     words[2] = word[0];
     words[3] = word[1];
     if (this.#checks.isIllegal(words)) return CERROR.ILL;
+    if ((words[0] & 0xff) === SYNCS) return this.#synchronize(words);
     this.#execute(words);
     return 0;
   }
@@ -122,18 +129,18 @@ export class CommandQueue {
       case STALL_TERM:
         stalls.terminate(words[1] >>> 0);
         return;
-      case SYNCS:
-        this.#synchronize(words);
-        return;
       default:
         invalidations.run(words);
     }
   }
 
-  /** 4.7.3: what came before is done, on the hardware too. */
-  #synchronize(words: Int32Array): void {
+  /** 4.7.3: what came before is done, on the hardware too; unless a device did not answer, which is told once. 0, or a CERROR. */
+  #synchronize(words: Int32Array): number {
     this.#parts.spaces.flush();
-    this.#isSynchronized = get(words, SYNC.CS) === SIGNAL.irq;
+    const isComplete = !this.isInvalidationMissing;
+    this.isInvalidationMissing = false;
+    this.#isSynchronized = isComplete && get(words, SYNC.CS) === SIGNAL.irq;
+    return isComplete ? 0 : CERROR.ATC_INV_SYNC;
   }
 
   /** 3.18: whoever hears the interrupt sees that the command has been consumed. */
@@ -152,13 +159,14 @@ export class CommandQueue {
     const page = getWide(words, ATC_INV.ADDRESS);
     this.#parts.spaces.command(words, stream);
     const hasPasid = isSet(words, STREAM.SSV);
-    this.#options.invalidateDevice?.({
+    const isDone = this.#options.invalidateDevice?.({
       stream,
       pasid: hasPasid ? get(words, STREAM.SUBSTREAM) : null,
       global: hasPasid && isSet(words, ATC_INV.GLOBAL),
       firstPage: page - (page % pages),
       pages,
     });
+    if (isDone === false) this.isInvalidationMissing = true;
   }
 
   /** 4.5.2; ignored while the SMMU is off. */

@@ -8,9 +8,9 @@ interface Stall {
   readonly reason: string;
 }
 
-/** Stalled transactions, 3.12.2: at most STALL_MAX have a tag at a time; the others wait for one. */
+/** Stalled transactions, 3.12.2: at most STALL_MAX have a tag at a time; the others wait until some tag is free again, or room for events. */
 export class Stalls {
-  /** Tag of the access that stalled last; -1: it waits until it can be told of. */
+  /** Tag of the access that stalled last; -1: none. */
   stag = -1;
   readonly #events: Events;
   readonly #taker: StallTaker | undefined;
@@ -33,13 +33,9 @@ export class Stalls {
   begin(fault: Fault, request: Request): void {
     const { stream, substream, hi, lo, access } = request;
     const reason = [substream, hi, lo >>> 12, access].join(' ');
-    for (const [stag, stall] of this.#stalls) {
-      if (stall.stream !== stream || stall.reason !== reason) continue;
-      this.stag = stag;
-      return;
-    }
+    const isTold = [...this.#stalls.values()].some((stall) => stall.stream === stream && stall.reason === reason);
     // 7.2.1: its event is not lost; it is retried when there is room.
-    if (this.#stalls.size >= this.#most || !this.#events.isWritable) {
+    if (isTold || !this.#hasRoom) {
       this.stag = -1;
       this.#waits = true;
       return;
@@ -51,30 +47,38 @@ export class Stalls {
     this.#events.record(fault, request, this.stag);
   }
 
-  /** CMD_RESUME; a tag that is not the stream's has no effect. */
+  /** CMD_RESUME; a tag that is not the stream's has no effect. What stalled for the same reason comes again (3.12.2.1). */
   resume(stream: number, stag: number, action: EndedStall['action']): void {
     if (this.#stalls.get(stag)?.stream !== stream) return;
     this.#end(stag, action);
-    this.retryWaiting();
+    this.#endUntagged('retry');
   }
 
-  /** CMD_STALL_TERM. */
+  /** CMD_STALL_TERM: the stream's entry has been made to abort what comes again (4.7.2). */
   terminate(stream: number): void {
     for (const [stag, stall] of [...this.#stalls]) if (stall.stream === stream) this.#end(stag, 'abort');
-    this.retryWaiting();
+    this.#endUntagged('retry');
   }
 
-  /** SMMUEN is 0: all are terminated (3.12.2). */
+  /** SMMUEN is 0: all are terminated (6.3.9.6). */
   terminateAll(): void {
     for (const stag of [...this.#stalls.keys()]) this.#end(stag, 'abort');
-    this.retryWaiting();
+    this.#endUntagged('abort');
   }
 
-  /** There may be room for events, or tags. */
-  retryWaiting(): void {
-    if (!this.#waits || (this.#events.isWritable && this.#stalls.size >= this.#most)) return;
+  /** There may be room for events. */
+  roomMade(): void {
+    if (this.#hasRoom) this.#endUntagged('retry');
+  }
+
+  get #hasRoom(): boolean {
+    return this.#events.isWritable && this.#stalls.size < this.#most;
+  }
+
+  #endUntagged(action: 'retry' | 'abort'): void {
+    if (!this.#waits) return;
     this.#waits = false;
-    this.#taker?.retry();
+    this.#taker?.untagged(action);
   }
 
   #end(stag: number, action: EndedStall['action']): void {
