@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { spreadOf, verdictOf } from './report.ts';
 import type { ResultRow } from './row.ts';
 
 const require = createRequire(import.meta.url);
@@ -15,8 +16,17 @@ const fixed = (value: number | null, digits: number) => (value === null ? '–' 
  */
 export function htmlOf(rows: readonly ResultRow[], compiler: string | null): string {
   const table = rows.map((row) => {
-    const met = row.met === null ? '' : row.met ? 'met' : 'missed';
-    const cells = [row.name, row.variant, fixed(row.nsPerOp, 2), fixed(row.baselineNsPerOp, 2), fixed(row.ratio, 2), row.goal ?? '–', met];
+    const met = verdictOf(row) ?? '';
+    const cells = [
+      row.name,
+      row.variant,
+      fixed(row.nsPerOp, 2),
+      fixed(row.baselineNsPerOp, 2),
+      fixed(row.ratio, 2),
+      spreadOf(row) || '–',
+      row.goal ?? '–',
+      met,
+    ];
     return `<tr class="${met}">${cells.map((cell) => `<td>${escaped(String(cell))}</td>`).join('')}<td>${escaped(row.baseline ?? '–')}</td></tr>`;
   });
   // "</script>" within a name must not end the script.
@@ -27,12 +37,12 @@ export function htmlOf(rows: readonly ResultRow[], compiler: string | null): str
 body { font: 14px system-ui, sans-serif; margin: 2em auto; max-width: 72em; }
 table { border-collapse: collapse; margin-top: 2em } td, th { padding: .2em .8em; text-align: right; border-bottom: 1px solid #ddd }
 td:nth-child(-n + 2), th:nth-child(-n + 2), td:last-child, th:last-child { text-align: left }
-.met td:nth-child(7) { color: #080 } .missed td:nth-child(7) { color: #b00 }
+.met td:nth-child(8) { color: #080 } .missed td:nth-child(8) { color: #b00 }
 </style>
 <h1>viommu benchmarks</h1>
-<p>${compiler === null ? 'No C compiler was found: no ratios.' : `Baseline: ${escaped(compiler)}, -O3.`} Medians of fresh processes, Node ${process.versions.node}.</p>
+<p>${compiler === null ? 'No C compiler was found: no ratios.' : `Baseline: ${escaped(compiler)}, -O3.`} Medians of alternating fresh processes, each by its low percentile of short batches, Node ${process.versions.node}.</p>
 <div id="ratios"></div><div id="times"></div>
-<table><tr><th>row<th>variant<th>ns/op<th>C ns/op<th>ratio<th>goal<th><th>C does</tr>
+<table><tr><th>row<th>variant<th>ns/op<th>C ns/op<th>ratio<th>spread<th>goal<th><th>C does</tr>
 ${table.join('\n')}
 </table>
 <script>${uplot('uPlot.iife.min.js')}</script>

@@ -12,7 +12,7 @@ import { footer, header, lineOf } from './report.ts';
 import type { ResultRow } from './row.ts';
 import type { Effort } from './sample.ts';
 
-const FULL: Effort = { milliseconds: 200, rounds: 5 };
+const FULL: Effort = { milliseconds: 200, rounds: 7 };
 const QUICK: Effort = { milliseconds: 10, rounds: 1 };
 
 /** Rows and their variants. */

@@ -1,6 +1,6 @@
 import type { Compiler } from './compiler.ts';
 import type { ResultRow, Row, Variant } from './row.ts';
-import { type Effort, median, type Sample, sampleNode, sampleProgram } from './sample.ts';
+import { type Effort, median, middleOf, type Sample, sampleNode, sampleProgram } from './sample.ts';
 
 /**
  * Measures one variant and the C program beside it, in alternating fresh processes: what else the machine does meets both.
@@ -23,6 +23,7 @@ export function measure(row: Row, variant: Variant, compiler: Compiler, effort: 
   const nsPerOp = median(ours.map((sample) => sample.nsPerOp));
   const baselineNsPerOp = theirs.length === 0 ? null : median(theirs.map((sample) => sample.nsPerOp));
   const ratio = baselineNsPerOp === null ? null : nsPerOp / baselineNsPerOp;
+  const ratioSpread = ratio === null ? null : middleOf(ours.map((sample, i) => sample.nsPerOp / theirs[i].nsPerOp));
   return {
     name: row.name,
     variant: variant.name,
@@ -32,9 +33,16 @@ export function measure(row: Row, variant: Variant, compiler: Compiler, effort: 
     baselineNsPerOp,
     baselineSpread: theirs.length === 0 ? null : spreadOf(theirs),
     ratio,
+    ratioSpread,
     goal: variant.goal,
-    met: ratio === null || variant.goal === null ? null : ratio <= variant.goal,
+    met: ratioSpread === null || variant.goal === null ? null : judge(ratioSpread, variant.goal, effort.rounds),
   };
+}
+
+/** null: the goal lies within the spread, or there was one pair and no spread is known. */
+function judge([least, most]: readonly [number, number], goal: number, pairs: number): boolean | null {
+  if (pairs === 1) return null;
+  return most <= goal ? true : least > goal ? false : null;
 }
 
 function spreadOf(samples: readonly Sample[]): [number, number] {

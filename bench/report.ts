@@ -1,9 +1,24 @@
 import type { ResultRow } from './row.ts';
 
+/** How a goal stands: `undecided` where the spread is wider than its margin. */
+export type Verdict = 'met' | 'missed' | 'undecided';
+const VERDICTS: readonly Verdict[] = ['met', 'missed', 'undecided'];
+
+/** null: there is no goal, or nothing to compare with. */
+export function verdictOf({ goal, ratio, met }: ResultRow): Verdict | null {
+  if (goal === null || ratio === null) return null;
+  return met === null ? 'undecided' : met ? 'met' : 'missed';
+}
+
+/** The spread of the ratio in words; empty: there is no ratio. */
+export function spreadOf({ ratioSpread }: ResultRow): string {
+  return ratioSpread === null ? '' : ratioSpread.map((ratio) => ratio.toFixed(2)).join('–');
+}
+
 const columns = (cells: readonly string[]) =>
   `${cells[0].padEnd(22)}${cells[1].padEnd(30)}${cells
     .slice(2)
-    .map((cell) => cell.padStart(9))
+    .map((cell) => cell.padStart(11))
     .join('')}`;
 
 /** @param compiler its version, null when there is none */
@@ -11,27 +26,33 @@ export function header(compiler: string | null): string {
   const against =
     compiler === null
       ? 'No C compiler was found (cc, or what CC names): no ratios.'
-      : `C: ${compiler}, -O3. Medians of alternating fresh processes.`;
-  return `${against}\n${columns(['row', 'variant', 'ns/op', 'C ns/op', 'ratio', 'goal', 'met'])}`;
+      : `C: ${compiler}, -O3. Medians of alternating fresh processes, each by its low percentile of short batches; spread: of the pairs.`;
+  return `${against}\n${columns(['row', 'variant', 'ns/op', 'C ns/op', 'ratio', 'spread', 'goal', ''])}`;
 }
 
 export function lineOf(row: ResultRow): string {
   const number = (value: number | null, digits: number) => (value === null ? '-' : value.toFixed(digits));
-  const met = row.met === null ? '-' : row.met ? 'yes' : 'NO';
   return columns([
     row.name,
     row.variant,
     number(row.nsPerOp, 2),
     number(row.baselineNsPerOp, 2),
     number(row.ratio, 2),
+    spreadOf(row) || '-',
     row.goal === null ? '-' : `≤ ${row.goal}`,
-    met,
+    verdictOf(row) ?? '-',
   ]);
 }
 
+/** The goals, by how they stand. */
 export function footer(rows: readonly ResultRow[]): string {
-  const missed = rows.filter((row) => row.met === false);
-  const judged = rows.filter((row) => row.met !== null).length;
-  if (judged === 0) return 'No goal could be judged.';
-  return missed.length === 0 ? `All ${judged} goals met.` : `${missed.length} of ${judged} goals missed.`;
+  const lines = VERDICTS.flatMap((verdict) => {
+    const such = rows.filter((row) => verdictOf(row) === verdict);
+    if (such.length === 0) return [];
+    return [
+      `${such.length} ${such.length === 1 ? 'goal' : 'goals'} ${verdict}:`,
+      ...such.map((row) => `  ${columns([row.name, row.variant, row.ratio!.toFixed(2), spreadOf(row), `≤ ${row.goal}`])}`),
+    ];
+  });
+  return lines.length === 0 ? 'No goal could be judged.' : `\n${lines.join('\n')}`;
 }

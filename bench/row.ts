@@ -2,7 +2,7 @@
 
 /** The work of one variant, set up in a process of its own. */
 export interface Work {
-  /** Operations in a batch. A batch should take about a millisecond. */
+  /** Operations in a batch. A batch should take less than a millisecond: one longer than a time slice measures the scheduler. */
   readonly operations: number;
   /**
    * Does one batch and returns an int32 made of what it computed: the compiler cannot leave the work out, and the C program's
@@ -48,6 +48,9 @@ export interface ResultRow {
   readonly baselineNsPerOp: number | null;
   readonly baselineSpread: readonly [number, number] | null;
   readonly ratio: number | null;
+  /** Of the ratios of each process to the C process after it (`middleOf`). */
+  readonly ratioSpread: readonly [number, number] | null;
   readonly goal: number | null;
+  /** null: there is no goal or no C, or the goal lies within the spread, which decides nothing. */
   readonly met: boolean | null;
 }

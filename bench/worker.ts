@@ -1,7 +1,7 @@
 /** Measures one variant in this process: `worker.ts ROW VARIANT MILLISECONDS`, one line of JSON on stdout. */
 import { Bench } from 'tinybench';
 import { registry } from './registry.ts';
-import { CHECKED, type Sample } from './sample.ts';
+import { CHECKED, lowPercentile, type Sample } from './sample.ts';
 
 const [name, variantName, milliseconds] = process.argv.slice(2);
 const { row } = await registry[name]();
@@ -18,7 +18,7 @@ for (let i = 0; i < CHECKED; i++) {
 
 let sink = 0;
 const time = Number(milliseconds);
-const bench = new Bench({ time, iterations: 3, warmupTime: time, warmupIterations: 3, throws: true });
+const bench = new Bench({ time, iterations: 3, warmupTime: time, warmupIterations: 3, throws: true, retainSamples: true });
 bench.add(
   variant.name,
   () => {
@@ -28,5 +28,5 @@ bench.add(
 );
 const [task] = bench.runSync();
 if (task.result.state !== 'completed') throw new Error(`${name} ${variantName}: ${task.result.state} (${sink})`);
-const sample: Sample = { nsPerOp: (task.result.latency.p50 * 1e6) / work.operations, checksum };
+const sample: Sample = { nsPerOp: (lowPercentile(task.result.latency.samples ?? []) * 1e6) / work.operations, checksum };
 process.stdout.write(`${JSON.stringify(sample)}\n`);

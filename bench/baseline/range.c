@@ -106,10 +106,9 @@ static uint64_t unmap(uint64_t iova, uint64_t pages)
 }
 
 #define IOVA 0x341200000ull
-#define PAGES (1ull << 20)
 
 static int unmapping;
-static uint64_t output;
+static uint64_t output, pages;
 
 static void setup(int argc, char **argv)
 {
@@ -118,29 +117,30 @@ static void setup(int argc, char **argv)
 	unmapping = !strcmp(argv[0], "unmap");
 	int lg2 = atoi(argv[1]);
 	output = 0x40000000ull + (lg2 == 12);
-	operations = PAGES >> (lg2 - 12);
+	pages = lg2 == 12 ? 1 << 16 : 1 << 20;
+	operations = pages >> (lg2 - 12);
 	make_ram(4096 * 4096);
 	make_pages(0, 4096);
 	root = allocate_page() * 4096;
 	if (!unmapping)
-		map(IOVA, output, PAGES);
+		map(IOVA, output, pages);
 }
 
 static void before(void)
 {
 	if (unmapping)
-		map(IOVA, output, PAGES);
+		map(IOVA, output, pages);
 	else
-		unmap(IOVA, PAGES);
+		unmap(IOVA, pages);
 }
 
 static uint32_t batch(void)
 {
 	if (unmapping)
-		return unmap(IOVA, PAGES);
-	uint32_t sum = map(IOVA, output, PAGES);
+		return unmap(IOVA, pages);
+	uint32_t sum = map(IOVA, output, pages);
 	/* One in 4096 of the entries. */
-	for (uint64_t page = 0; page < PAGES; page += 4096) {
+	for (uint64_t page = 0; page < pages; page += 4096) {
 		uint64_t table = root, entry = 0;
 		for (int level = 3; level >= 0; level--) {
 			load64(entry_at(table, level, IOVA + page), &entry);

@@ -1,7 +1,7 @@
 /*
  * What bench/rows/riscv.ts does, in C: a RISC-V IOMMU's translation of untranslated requests through a cache of 4-way sets and
  * Sv48 tables (RISC-V Privileged Architecture, 11.5), and its command queue (RISC-V IOMMU, "Command-Queue").
- * Arguments: hit, miss or commands; for the first two the pages that are mapped.
+ * Arguments: hit or miss, and the pages that are mapped; or commands, and 1: what each selects is in the cache.
  */
 #include "memory.h"
 #include "order.h"
@@ -111,7 +111,7 @@ static void invalidate_pages(uint32_t space, uint32_t context, uint64_t first, u
 static struct {
 	uint32_t device, process, space, context, events;
 	uint64_t root;
-	int update;
+	int update, uses_sum;
 } current;
 
 static __attribute__((noinline)) int walk(uint64_t address, uint32_t access, uint64_t *to, uint32_t *permission, uint32_t *type)
@@ -163,7 +163,7 @@ static inline int translate(uint32_t device, uint32_t process, uint64_t address,
 	return lg2;
 }
 
-static int is_commands;
+static int is_commands, is_cached;
 
 static void map(uint64_t address, uint64_t page)
 {
@@ -178,8 +178,13 @@ static void map(uint64_t address, uint64_t page)
 	store64(table + (address >> 12 & 511) * 8, page << 10 | V | R | W | U | A | D);
 }
 
-#define QUEUE 0x100000ull
+#define QUEUE (TABLE_PAGES * 4096ull) /* above all tables, as there */
 #define COMMANDS 2048
+
+static inline uint64_t page_of(uint64_t i)
+{
+	return i * 7;
+}
 
 /* A queue of IOTINVAL.VMA, each of a page of a process. */
 static void setup_commands(void)
@@ -190,7 +195,7 @@ static void setup_commands(void)
 	mask = 65535;
 	for (uint64_t i = 0; i < COMMANDS; i++) {
 		store64(QUEUE + i * 16, 1 | 1 << 10 | (i & 15) << 12 | 1ull << 32);
-		store64(QUEUE + i * 16 + 8, (i * 7) << 10);
+		store64(QUEUE + i * 16 + 8, (BASE << 20 | page_of(i)) << 10);
 	}
 }
 
@@ -220,7 +225,8 @@ static uint32_t run_commands(void)
 			context_stamp[(space * 0x9e3779b1u + process) & 4095]++;
 		} else {
 			invalidate_pages(space, process, first, last);
-			invalidate_pages(space, process | 1 << 20, first, last);
+			if (current.uses_sum)
+				invalidate_pages(space, process | 1 << 20, first, last);
 		}
 	}
 	return head;
@@ -228,9 +234,10 @@ static uint32_t run_commands(void)
 
 static void setup(int argc, char **argv)
 {
-	if (argc < 1)
+	if (argc < 2)
 		exit(2);
 	is_commands = !strcmp(argv[0], "commands");
+	is_cached = is_commands && atoi(argv[1]);
 	if (is_commands) {
 		setup_commands();
 		return;
@@ -254,6 +261,8 @@ static void setup(int argc, char **argv)
 
 static void before(void)
 {
+	for (uint64_t i = 0; is_cached && i < COMMANDS; i++)
+		fill(0x10000, i & 15, BASE << 32 | page_of(i) << 12, 12, output_of(page_of(i)) << 12, R | W | BY_USER);
 }
 
 static uint32_t batch(void)

@@ -10,7 +10,7 @@ import { parseOptions } from '../../bench/options.ts';
 import { registry } from '../../bench/registry.ts';
 import { footer, header, lineOf } from '../../bench/report.ts';
 import type { ResultRow } from '../../bench/row.ts';
-import { median } from '../../bench/sample.ts';
+import { lowPercentile, median, middleOf } from '../../bench/sample.ts';
 
 const known = ['a', 'b', 'c'];
 const quick = { milliseconds: 5, rounds: 1 };
@@ -38,6 +38,18 @@ test('median', () => {
   expect(median([5, 1, 3])).toBe(3);
   expect(median([4, 1, 3, 2])).toBe(2.5);
   expect(() => median([])).toThrow(RangeError);
+});
+
+test('a process counts by the batch that one in twenty is faster than', () => {
+  expect(lowPercentile([7])).toBe(7);
+  expect(lowPercentile(Array.from({ length: 100 }, (_, i) => 100 - i))).toBe(6);
+  expect(() => lowPercentile([])).toThrow(RangeError);
+});
+
+test('the spread leaves the extremes out where there are enough', () => {
+  expect(middleOf([3, 1, 2])).toEqual([1, 3]);
+  expect(middleOf([9, 4, 1, 3, 2])).toEqual([2, 4]);
+  expect(() => middleOf([])).toThrow(RangeError);
 });
 
 // The rows that issue 3 names.
@@ -125,7 +137,9 @@ describe('the command', () => {
     const [least, most] = rows[0].spread;
     expect(least <= rows[0].nsPerOp && rows[0].nsPerOp <= most).toBe(true);
     expect(rows).toHaveLength(1);
-    expect(Object.keys(rows[0]).join(' ')).toBe('name variant nsPerOp spread baseline baselineNsPerOp baselineSpread ratio goal met');
+    expect(Object.keys(rows[0]).join(' ')).toBe(
+      'name variant nsPerOp spread baseline baselineNsPerOp baselineSpread ratio ratioSpread goal met',
+    );
     if (rows[0].ratio !== null) expect(rows[0].ratio).toBeCloseTo(rows[0].nsPerOp / rows[0].baselineNsPerOp);
     const page = readFileSync(html, 'utf8');
     expect(page).toContain('put-tce');
@@ -143,13 +157,21 @@ describe('reports', () => {
     baselineNsPerOp: 2,
     baselineSpread: [2, 2],
     ratio: 1.5,
+    ratioSpread: [1.4, 1.6],
     goal: 1.3,
     met: false,
   };
   test('a missed goal shows', () => {
-    expect(lineOf(row)).toMatch(/1\.50 +≤ 1\.3 +NO$/);
-    expect(footer([row, { ...row, met: true }])).toBe('1 of 2 goals missed.');
-    expect(footer([{ ...row, met: true }])).toBe('All 1 goals met.');
+    expect(lineOf(row)).toMatch(/1\.50 +1\.40–1\.60 +≤ 1\.3 +missed$/);
+  });
+  test('the goals stand at the end, by how they stand', () => {
+    const met = { ...row, name: 'm', goal: 2, met: true };
+    const undecided = { ...row, name: 'u', goal: 1.5, met: null };
+    const noGoal = { ...row, name: 'n', goal: null, met: null };
+    const lines = footer([undecided, row, noGoal, met]).trim().split('\n');
+    expect(lines.map((line) => line.trim().split(/ +/)[0])).toEqual(['1', 'm', '1', '</script>', '1', 'u']);
+    expect(lines.filter((line) => line.endsWith(':'))).toEqual(['1 goal met:', '1 goal missed:', '1 goal undecided:']);
+    expect(lines[5]).toMatch(/1\.50 +1\.40–1\.60 +≤ 1\.5$/);
   });
   test('names cannot break out of the page', () => {
     const page = htmlOf([row], 'cc 1');
