@@ -1,5 +1,6 @@
 import { joinHiLo, PAGE_BYTES, PAGE_LG2, pfnOfHiLo } from './address.ts';
 import { type Chunk, FRAME_BYTES, NO_CHUNK } from './guest-region.ts';
+import { LOADED } from './loaded.ts';
 import type { WriteLog } from './write-log.ts';
 
 /**
@@ -12,16 +13,22 @@ export const MEM_FAULT = -0x1000;
 const OK = 0;
 const FAULT = -0x1000;
 
+/** LOADED, here because the compiler folds a module's own constants only. */
+const loaded = LOADED;
+const loaded64 = new BigUint64Array(LOADED.buffer);
+const loadedView = new DataView(LOADED.buffer);
+/** A value on its way into memory. */
+const stored = new Int32Array(new ArrayBuffer(8));
+const stored64 = new BigUint64Array(stored.buffer);
+
 /** Up to here a place, and the 64 bytes after it, are int32. */
 const INT32_PLACES = 0x7fff_ff00;
 
 /** Loads, stores and copies of memory that lies in chunks; which chunks there are is another's to say (guest-memory.ts). */
 export class ChunkedMemory {
-  /** The last value loaded: word[0] its low half, word[1] its high half. */
-  readonly word: Int32Array = new Int32Array(2);
+  /** The last value loaded, from this memory or another: word[0] its low half, word[1] its high half. */
+  readonly word: Int32Array = loaded;
   // Fields that begin as what they are stay typed for the compiler; one that begins undefined is checked at each use.
-  readonly #word64 = new BigUint64Array(this.word.buffer);
-  readonly #wordView = new DataView(this.word.buffer);
   #chunks: readonly Chunk[] = [];
   /** The chunk that was found last; what aligned accesses need of it lies here, as int32, so that they are a few machine instructions. */
   #chunk: Chunk = NO_CHUNK;
@@ -94,53 +101,53 @@ export class ChunkedMemory {
   load64(hi: number, lo: number): number {
     if ((lo & 7) !== 0) return this.#loadUnaligned64(hi, lo);
     if (!this.#holds(hi, lo)) return FAULT;
-    this.#word64[0] = this.#u64[(lo - this.#lo) >>> 3];
+    loaded64[0] = this.#u64[(lo - this.#lo) >>> 3];
     return OK;
   }
 
   load64BE(hi: number, lo: number): number {
     if (this.load64(hi, lo) < 0) return FAULT;
-    const high = this.#wordView.getInt32(0);
-    this.word[0] = this.#wordView.getInt32(4);
-    this.word[1] = high;
+    const high = loadedView.getInt32(0);
+    loaded[0] = loadedView.getInt32(4);
+    loaded[1] = high;
     return OK;
   }
 
   load32(hi: number, lo: number): number {
     if ((lo & 3) !== 0) return this.#loadUnaligned32(hi, lo);
     if (!this.#holds(hi, lo)) return FAULT;
-    this.word[0] = this.#i32[(lo - this.#lo) >>> 2];
-    this.word[1] = 0;
+    loaded[0] = this.#i32[(lo - this.#lo) >>> 2];
+    loaded[1] = 0;
     return OK;
   }
 
   load32BE(hi: number, lo: number): number {
     if (this.load32(hi, lo) < 0) return FAULT;
-    this.word[0] = this.#wordView.getInt32(0);
+    loaded[0] = loadedView.getInt32(0);
     return OK;
   }
 
   load16(hi: number, lo: number): number {
     const offset = this.#find(hi, lo, 2);
     if (offset < 0) return FAULT;
-    this.word[0] = this.#chunk.view.getUint16(offset, true);
-    this.word[1] = 0;
+    loaded[0] = this.#chunk.view.getUint16(offset, true);
+    loaded[1] = 0;
     return OK;
   }
 
   #loadUnaligned64(hi: number, lo: number): number {
     const offset = this.#find(hi, lo, 8);
     if (offset < 0) return FAULT;
-    this.word[0] = this.#chunk.view.getInt32(offset, true);
-    this.word[1] = this.#chunk.view.getInt32(offset + 4, true);
+    loaded[0] = this.#chunk.view.getInt32(offset, true);
+    loaded[1] = this.#chunk.view.getInt32(offset + 4, true);
     return OK;
   }
 
   #loadUnaligned32(hi: number, lo: number): number {
     const offset = this.#find(hi, lo, 4);
     if (offset < 0) return FAULT;
-    this.word[0] = this.#chunk.view.getInt32(offset, true);
-    this.word[1] = 0;
+    loaded[0] = this.#chunk.view.getInt32(offset, true);
+    loaded[1] = 0;
     return OK;
   }
 
@@ -148,9 +155,9 @@ export class ChunkedMemory {
   store64(hi: number, lo: number, valueHi: number, valueLo: number): number {
     if ((lo & 7) !== 0) return this.#storeUnaligned64(hi, lo, valueHi, valueLo);
     if (!this.#holds(hi, lo) || this.#readOnly) return FAULT;
-    this.word[0] = valueLo;
-    this.word[1] = valueHi;
-    this.#u64[(lo - this.#lo) >>> 3] = this.#word64[0];
+    stored[0] = valueLo;
+    stored[1] = valueHi;
+    this.#u64[(lo - this.#lo) >>> 3] = stored64[0];
     if (this.log !== null) this.#note(hi, lo, 8);
     return OK;
   }

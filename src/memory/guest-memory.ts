@@ -10,7 +10,8 @@ export type { GuestRegion } from './guest-region.ts';
 
 /**
  * Guest-physical memory: RAM with holes, above 4 GiB too. Accessors take the address as two int32, answer MEM_OK or
- * MEM_FAULT and do not throw, but for a copy that leaves the caller's array; what a load read stands in `word` ([lo, hi]; a narrower load leaves hi 0).
+ * MEM_FAULT and do not throw, but for a copy that leaves the caller's array; what a load read stands in `word` ([lo, hi]; a narrower load leaves hi 0),
+ * which all memories share, until the next load.
  * Memory is little-endian unless the accessor's name ends in BE. Aligned 64-bit accesses are done in one piece.
  *
  * @example

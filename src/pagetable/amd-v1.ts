@@ -1,4 +1,5 @@
 import { EXECUTE, hiOfPfn, loOfPfn, READ, WRITE } from '../memory/index.ts';
+import { LOADED } from '../memory/loaded.ts';
 import { ADDRESS_HI, offsetIn } from './nine-bits.ts';
 import {
   type Description,
@@ -16,6 +17,9 @@ import {
 } from './page-table.ts';
 import { ABSENT, type Entry, LEAF, MALFORMED, type RadixConfig, RadixTable, TABLE } from './radix.ts';
 import { requireParts } from './radix-reader.ts';
+
+/** LOADED, here because the compiler folds a module's own constants only. */
+const word = LOADED;
 
 /**
  * Host tables ("v1") of the AMD IOMMU: specification 48882 rev 3.10, 2.2.3 "I/O page tables for host translations".
@@ -124,7 +128,6 @@ export class AmdV1Table extends RadixTable {
    */
   walk(hi: number, lo: number, access: number): number {
     const memory = this.memory;
-    const word = memory.word;
     const usual = PR | this.#accessed;
     const wanted = (access & RW) << IR_IW_SHIFT;
     const top = this.#top;
@@ -176,7 +179,6 @@ export class AmdV1Table extends RadixTable {
     const top = this.#top;
     if (top < 5 && anyBit(hi, lo, 12 + 9 * (top + 1), 64)) return faultCode(FAULT_INPUT_SIZE, top);
     const memory = this.memory;
-    const word = memory.word;
     let tableHi = this.#rootHi;
     let tableLo = this.#rootLo;
     let granted = IR | IW;

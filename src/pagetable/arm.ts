@@ -1,5 +1,6 @@
 import { EXECUTE, PRIVILEGED, READ, READ_WRITE, WRITE } from '../memory/access.ts';
 import { hiOf, loOf } from '../memory/address.ts';
+import { LOADED } from '../memory/loaded.ts';
 import { type ArmTableConfig, describeArm, joinedLg2 } from './arm-config.ts';
 import {
   FAULT_ACCESS_FLAG,
@@ -18,6 +19,9 @@ import {
 } from './page-table.ts';
 import { ABSENT, type Entry, LEAF, MALFORMED, RadixTable, TABLE } from './radix.ts';
 import { requireParts } from './radix-reader.ts';
+
+/** LOADED, here because the compiler folds a module's own constants only. */
+const word = LOADED;
 
 /*
  * Armv8-A stage 1 and stage 2 as an SMMUv3 walks them: Arm Architecture Reference Manual (DDI 0487), chapter D8 "The AArch64
@@ -168,7 +172,6 @@ export class ArmTable extends RadixTable {
 
   walk(hi: number, lo: number, access: number): number {
     const { memory } = this;
-    const { word } = memory;
     const sign = this.#sign;
     let level = this.#top;
     if ((((hi ^ sign) & this.#excessHi) | ((lo ^ sign) & this.#excessLo)) !== 0) return faultCode(FAULT_INPUT_SIZE, level);

@@ -7,7 +7,7 @@ import type { GuestMemory } from '../memory/guest-memory.ts';
 
 /**
  * What a walker reads entries through: guest memory, or the second stage in front of it. Same shape as GuestMemory's
- * accessors: 0 or a negative value; the entry in `word` ([lo, hi]).
+ * accessors: 0 or a negative value; the entry in `word` ([lo, hi]), which is LOADED, the one of all memories: walkers refuse another.
  */
 export type TableMemory = Pick<
   GuestMemory,

@@ -1,7 +1,11 @@
 import { requireInteger, requireObject } from '../memory/arguments.ts';
 import { MEM_OK, PFN_LIMIT } from '../memory/index.ts';
+import { LOADED, requireMemory } from '../memory/loaded.ts';
 import { type Description, OUT_LENGTH, type TableAllocator, type TableMemory, type TableReader, type TableVisitor } from './page-table.ts';
 import { Runs } from './runs.ts';
+
+/** LOADED, here because the compiler folds a module's own constants only. */
+const word = LOADED;
 
 /** What `decode` says of an entry. */
 export const ABSENT = 0;
@@ -37,7 +41,7 @@ export function requireParts(
   memory: TableMemory,
   config: { readonly root: number | bigint; readonly allocator?: TableAllocator },
 ): void {
-  requireObject(format, 'memory', memory, 'memory', ['load64', 'store64']);
+  requireMemory(format, memory, ['load64', 'store64']);
   requireObject(format, 'config', config);
   if (typeof config.root !== 'bigint') requireInteger(format, 'root', config.root, 0, PFN_LIMIT - 1);
   if (config.allocator !== undefined) requireObject(format, 'allocator', config.allocator, 'allocator', ['allocate', 'free']);
@@ -92,7 +96,7 @@ export abstract class RadixReader {
 
   /** Reads an entry of a level into `into` and says what it is. Pure: sets no accessed bit. */
   protected abstract decode(level: number, hi: number, lo: number, into: Entry): number;
-  /** Loads an entry into memory.word; formats whose entries are not little-endian 64 bits override it. */
+  /** Loads an entry into LOADED; formats whose entries are not little-endian 64 bits override it. */
   protected load(hi: number, lo: number): number {
     return this.memory.load64(hi, lo);
   }
@@ -162,7 +166,7 @@ export abstract class RadixReader {
   protected decodeAt(table: number, index: number, level: number): number {
     if (this.loadEntry(table, index) !== MEM_OK) return MALFORMED;
     this.found.index = index;
-    return this.decode(level, this.memory.word[1], this.memory.word[0], this.found);
+    return this.decode(level, word[1], word[0], this.found);
   }
 
   protected loadEntry(table: number, index: number): number {

@@ -1,6 +1,10 @@
 import { MEM_OK } from '../memory/index.ts';
+import { LOADED } from '../memory/loaded.ts';
 import type { Description, PageTable, TableAllocator, TableMemory } from './page-table.ts';
 import { ABSENT, LEAF, type RadixConfig, RadixReader, TABLE } from './radix-reader.ts';
+
+/** LOADED, here because the compiler folds a module's own constants only. */
+const word = LOADED;
 
 export { ABSENT, type Entry, LEAF, MALFORMED, type RadixConfig, TABLE } from './radix-reader.ts';
 
@@ -184,7 +188,6 @@ export abstract class RadixTable extends RadixReader implements PageTable {
     this.#zeroIsAbsent = this.decode(level, 0, 0, this.found) === ABSENT;
     const address = table + index * this.entryBytes;
     if (this.#loadRun?.((address / 0x1_0000_0000) | 0, address | 0, entries, count) === MEM_OK) return true;
-    const { word } = this.memory;
     for (let i = 0; i < count; i++) {
       if (this.loadEntry(table, index + i) !== MEM_OK) return false;
       words[2 * i] = word[0];
@@ -221,7 +224,7 @@ export abstract class RadixTable extends RadixReader implements PageTable {
   /** Puts the table that the skipping format left out between an entry and the table it points to. */
   #insert(table: number, index: number, level: number): boolean {
     this.loadEntry(table, index);
-    const [lo, hi] = this.memory.word;
+    const [lo, hi] = word;
     const child = this.#allocateTable(level - 1);
     if (child < 0) return false;
     this.storeEntry(child, 0, hi, lo);
@@ -269,7 +272,6 @@ export abstract class RadixTable extends RadixReader implements PageTable {
   /** Splits a leaf: entries that make one mapping become single ones, a single one becomes a table. */
   #split(table: number, index: number, level: number): boolean {
     const { address, lg2, permission } = this.found;
-    const { word } = this.memory;
     const leaf: Leaf = { address, lg2, permission, keptHi: word[1] & this.kept[1], keptLo: word[0] & this.kept[0] };
     const { levels } = this.description;
     if (lg2 > levels[level].shift) {
@@ -356,7 +358,7 @@ export abstract class RadixTable extends RadixReader implements PageTable {
     const absent = this.absentLo(level);
     for (let i = -1; i < entries - 1; i++) {
       this.loadEntry(table, (near + i + entries) % entries);
-      const [lo, hi] = this.memory.word;
+      const [lo, hi] = word;
       if (hi !== 0 || (lo !== 0 && lo !== absent)) return false;
     }
     return true;

@@ -1,6 +1,7 @@
 import { EXECUTE, READ, READ_WRITE, WRITE } from '../memory/access.ts';
 import { hiOfPfn, loOfPfn } from '../memory/address.ts';
 import { requireObject } from '../memory/arguments.ts';
+import { LOADED } from '../memory/loaded.ts';
 import {
   FAULT_ACCESS_FLAG,
   FAULT_INPUT_SIZE,
@@ -19,6 +20,9 @@ import {
 import { ABSENT, type Entry, LEAF, MALFORMED, RadixTable, TABLE } from './radix.ts';
 import { requireParts } from './radix-reader.ts';
 import { describe, inputBitsOf, LEVELS, type RiscvTableConfig } from './riscv-format.ts';
+
+/** LOADED, here because the compiler folds a module's own constants only. */
+const word = LOADED;
 
 /* The walker and the entries of RISC-V tables; sections are those of riscv-format.ts. */
 
@@ -155,7 +159,6 @@ export class RiscvTable extends RadixTable {
     if (this.#usual) {
       // Down the pointers that have V and at most G set, one level after the other, with shifts that the compiler knows.
       const memory = this.#memory;
-      const word = this.#memory.word;
       let global = 0;
       for (; level > 0; level--) {
         if (memory.load64(entryHi, entryLo) < 0) return this.#unreadable(level);
@@ -181,7 +184,6 @@ export class RiscvTable extends RadixTable {
 
   /** Steps 3 to 8 from the entry of `level` in `word` on. */
   #descend(hi: number, lo: number, access: number, from: number): number {
-    const word = this.#memory.word;
     let retries = RETRIES;
     for (let level = from; ; ) {
       this.reads = (this.reads + 1) | 0;
@@ -224,8 +226,8 @@ export class RiscvTable extends RadixTable {
 
   /** Steps 5 to 8 on the leaf in `word`. Returns lg2 of the page, a fault code, or 0: the entry changed meanwhile. */
   #leaf(hi: number, lo: number, access: number, level: number): number {
-    const pteLo = this.#memory.word[0];
-    const pteHi = this.#memory.word[1];
+    const pteLo = word[0];
+    const pteHi = word[1];
     let ppnHi = ((pteHi & PPN_HI) << 2) | (pteLo >>> 30);
     let ppnLo = (pteLo & ~0x3ff) << 2;
     const shift = 12 + level * this.#indexBits;
@@ -362,8 +364,8 @@ export class RiscvTable extends RadixTable {
     const upper = (this.#entryLo & 4) !== 0;
     const loaded = memory.load64(hi, base);
     if (loaded < 0) return loaded;
-    const low = this.#memory.word[0];
-    const high = this.#memory.word[1];
+    const low = word[0];
+    const high = word[1];
     if ((upper ? high : low) !== old) return 0;
     return memory.compareExchange64(hi, base, high, low, upper ? wanted : high, upper ? low : wanted);
   }

@@ -1,5 +1,6 @@
 import { READ, READ_WRITE, WRITE } from '../memory/access.ts';
 import { hiOfPfn, loOfPfn } from '../memory/address.ts';
+import { LOADED } from '../memory/loaded.ts';
 import {
   type Description,
   FAULT_INPUT_SIZE,
@@ -16,6 +17,9 @@ import {
 } from './page-table.ts';
 import { ABSENT, type Entry, LEAF, MALFORMED, type RadixConfig, RadixTable, TABLE } from './radix.ts';
 import { requireParts } from './radix-reader.ts';
+
+/** LOADED, here because the compiler folds a module's own constants only. */
+const word = LOADED;
 
 /*
  * s390 region, segment and page tables, as a zPCI function's I/O translation anchor designates them: z/Architecture Principles
@@ -110,7 +114,6 @@ export class S390Table extends RadixTable {
 
   walk(hi: number, lo: number, access: number): number {
     const { memory } = this;
-    const { word } = memory;
     let level = this.#top;
     if ((hi & this.#excess) !== 0 || (level === 1 && lo < 0)) return faultCode(FAULT_INPUT_SIZE, level);
     let tableHi = this.#rootHi;

@@ -1,5 +1,6 @@
 import { READ, READ_WRITE, WRITE } from '../memory/access.ts';
 import { hiOfPfn, loOfPfn } from '../memory/address.ts';
+import { LOADED } from '../memory/loaded.ts';
 import {
   type Description,
   FAULT_INPUT_SIZE,
@@ -15,6 +16,9 @@ import {
 } from './page-table.ts';
 import { ABSENT, type Entry, LEAF, type RadixConfig, RadixTable, TABLE } from './radix.ts';
 import { requireParts } from './radix-reader.ts';
+
+/** LOADED, here because the compiler folds a module's own constants only. */
+const word = LOADED;
 
 /*
  * POWER translation control entries (TCEs): one level as in Linux on Power Architecture Reference 2.9, "DMA Address Translation
@@ -88,7 +92,6 @@ export class TceTable extends RadixTable {
 
   walk(hi: number, lo: number, access: number): number {
     const { memory } = this;
-    const { word } = memory;
     let level = this.#top;
     if (((hi & this.#excessHi) | (lo & this.#excessLo)) !== 0) return faultCode(FAULT_INPUT_SIZE, level);
     let shift = this.#pageLg2 + this.#indexBits * level;

@@ -1,4 +1,5 @@
 import { EXECUTE, hiOfPfn, loOfPfn, READ, WRITE } from '../memory/index.ts';
+import { LOADED } from '../memory/loaded.ts';
 import { ADDRESS_HI, BELOW_1G, BELOW_2M, offsetIn } from './nine-bits.ts';
 import {
   type Description,
@@ -16,6 +17,9 @@ import {
 } from './page-table.ts';
 import { ABSENT, type Entry, LEAF, MALFORMED, type RadixConfig, RadixTable, TABLE } from './radix.ts';
 import { requireParts } from './radix-reader.ts';
+
+/** LOADED, here because the compiler folds a module's own constants only. */
+const word = LOADED;
 
 /**
  * Second-stage tables of Intel VT-d: specification 4.1, 3.7 "Second-stage translation" and 9.8 "Second-stage paging entries".
@@ -122,7 +126,6 @@ export class VtdSecondStageTable extends RadixTable {
    */
   walk(hi: number, lo: number, access: number): number {
     const memory = this.memory;
-    const word = memory.word;
     const usual = this.#accessed | (access & RW);
     const unusual = usual | PS | SNP;
     const reservedHi = this.#reservedHi;
@@ -175,7 +178,6 @@ export class VtdSecondStageTable extends RadixTable {
     const top = this.#top;
     if (hi >>> this.#excessShift !== 0) return faultCode(FAULT_INPUT_SIZE, top);
     const memory = this.memory;
-    const word = memory.word;
     let tableHi = this.#rootHi;
     let tableLo = this.#rootLo;
     let permission = this.#access;

@@ -1,4 +1,5 @@
 import { EXECUTE, hiOfPfn, loOfPfn, PRIVILEGED, READ, WRITE } from '../memory/index.ts';
+import { LOADED } from '../memory/loaded.ts';
 import { ADDRESS_HI, BELOW_1G, BELOW_2M, offsetIn } from './nine-bits.ts';
 import {
   type Description,
@@ -16,6 +17,9 @@ import {
 } from './page-table.ts';
 import { ABSENT, type Entry, LEAF, MALFORMED, type RadixConfig, RadixTable, TABLE } from './radix.ts';
 import { requireParts } from './radix-reader.ts';
+
+/** LOADED, here because the compiler folds a module's own constants only. */
+const word = LOADED;
 
 /**
  * x86-64 tables of 4 and 5 levels: Intel SDM volume 3A, 5.5 "4-level paging and 5-level paging"; what VT-d's first stage
@@ -135,7 +139,6 @@ export class X86Table extends RadixTable {
    */
   walk(hi: number, lo: number, access: number): number {
     const memory = this.memory;
-    const word = memory.word;
     const usual = this.#usual;
     const reservedHi = this.#reservedHi;
     const sign = hi >> this.#signShift;
@@ -185,7 +188,6 @@ export class X86Table extends RadixTable {
     const sign = hi >> this.#signShift;
     if (sign !== 0 && sign !== -1) return faultCode(FAULT_INPUT_SIZE, top);
     const memory = this.memory;
-    const word = memory.word;
     let tableHi = this.#rootHi;
     let tableLo = this.#rootLo;
     let andLo = RW | US;

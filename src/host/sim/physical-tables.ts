@@ -1,19 +1,18 @@
-import { joinHiLo } from '../../memory/address.ts';
+import { HI, joinHiLo, LO } from '../../memory/address.ts';
 import { MEM_FAULT, MEM_OK } from '../../memory/guest-memory.ts';
+import { LOADED } from '../../memory/loaded.ts';
 import type { TableMemory } from '../../pagetable/page-table.ts';
 import type { PhysicalMemory } from './memory.ts';
 
 /** Simulated physical memory, as table walkers read it. For a probe nothing is written, though the walker is told that it was. */
 export class PhysicalTables implements TableMemory {
-  readonly word: Int32Array;
-  readonly #word64 = new BigUint64Array(1);
+  readonly word = LOADED;
   readonly #physical: PhysicalMemory;
   readonly #writes: boolean;
 
   constructor(physical: PhysicalMemory, writes: boolean) {
     this.#physical = physical;
     this.#writes = writes;
-    this.word = new Int32Array(this.#word64.buffer);
   }
 
   #view(hi: number, lo: number, bytes: number): DataView | null {
@@ -25,14 +24,16 @@ export class PhysicalTables implements TableMemory {
   #load64(hi: number, lo: number, littleEndian: boolean): number {
     const view = this.#view(hi, lo, 8);
     if (view === null) return MEM_FAULT;
-    this.#word64[0] = view.getBigUint64(0, littleEndian);
+    LOADED[littleEndian ? LO : HI] = view.getInt32(0, littleEndian);
+    LOADED[littleEndian ? HI : LO] = view.getInt32(4, littleEndian);
     return MEM_OK;
   }
 
   #load32(hi: number, lo: number, littleEndian: boolean): number {
     const view = this.#view(hi, lo, 4);
     if (view === null) return MEM_FAULT;
-    this.#word64[0] = BigInt(view.getUint32(0, littleEndian));
+    LOADED[LO] = view.getInt32(0, littleEndian);
+    LOADED[HI] = 0;
     return MEM_OK;
   }
 

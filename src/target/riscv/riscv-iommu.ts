@@ -2,6 +2,7 @@ import { WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import { require64, requireFunction, requireInteger, requireObject } from '../../memory/arguments.ts';
 import { GuestMemory } from '../../memory/guest-memory.ts';
+import { requireMemory } from '../../memory/loaded.ts';
 import { FAULT_BASE } from '../fault-codes.ts';
 import type { AddressSpace, Target, TargetObserver } from '../target.ts';
 import { ALL_CAPABILITIES } from './capabilities.ts';
@@ -103,7 +104,7 @@ export class RiscvIommu implements Target {
   constructor(config: RiscvIommuConfig, surroundings: RiscvIommuSurroundings, registers = new Registers()) {
     checkConfig(config);
     requireObject('RiscvIommu', 'surroundings', surroundings);
-    requireObject('RiscvIommu', 'memory', surroundings.memory, 'memory', ['load64', 'store64', 'compareExchange64']);
+    requireMemory('RiscvIommu', surroundings.memory, ['load64', 'store64', 'compareExchange64']);
     for (const name of HOOKS) requireFunction('RiscvIommu', name, surroundings[name]);
     if (!(registers instanceof Registers)) throw new TypeError('RiscvIommu: registers are no Registers');
     this.#config = config;

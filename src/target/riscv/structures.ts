@@ -1,6 +1,10 @@
 import { joinHiLo } from '../../memory/address.ts';
+import { LOADED } from '../../memory/loaded.ts';
 import type { Registers } from './control/registers.ts';
 import type { IommuMemory, RiscvIommuSurroundings } from './surroundings.ts';
+
+/** LOADED, here because the compiler folds a module's own constants only. */
+const word = LOADED;
 
 /** The longest structure: an extended-format device context of eight doublewords. */
 const DOUBLEWORDS = 8;
@@ -33,8 +37,8 @@ export class Structures {
       // A structure is aligned to its size, so that `lo` cannot carry into `hi`.
       const status = bigEndian ? memory.load64BE(hi, lo + 8 * i) : memory.load64(hi, lo + 8 * i);
       if (status < 0) return false;
-      this.words[2 * i] = memory.word[0];
-      this.words[2 * i + 1] = memory.word[1];
+      this.words[2 * i] = word[0];
+      this.words[2 * i + 1] = word[1];
     }
     return true;
   }
@@ -45,7 +49,6 @@ export class Structures {
     const memory = this.#memory;
     const words = this.words;
     if (memory.load64(hi, lo) < 0) return false;
-    const word = memory.word;
     words[0] = word[0];
     words[1] = word[1];
     if (memory.load64(hi, lo + 8) < 0) return false;
@@ -74,7 +77,7 @@ export class Structures {
     const low = bigEndian ? swap32(highBits) : lowBits;
     for (let i = 0; i < retries; i++) {
       if (memory.load64(hi, lo) < 0) return false;
-      const [oldLow, oldHigh] = memory.word;
+      const [oldLow, oldHigh] = word;
       const done = memory.compareExchange64(hi, lo, oldHigh, oldLow, oldHigh | high, oldLow | low);
       if (done !== 0) return done > 0;
     }

@@ -2,6 +2,7 @@ import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import { requireFunction, requireObject } from '../../memory/arguments.ts';
 import { GuestMemory } from '../../memory/guest-memory.ts';
+import { requireMemory } from '../../memory/loaded.ts';
 import { FAULT_BASE } from '../fault-codes.ts';
 import { type AddressSpace, type FirstStage, type HardwareEvent, NO_PASID, type Target, type TargetObserver } from '../target.ts';
 import { capabilities, registerOf } from './capabilities.ts';
@@ -70,7 +71,7 @@ export class VtdIommu implements Target {
     const { memory } = surroundings;
     const respond: VtdSurroundings['respond'] = (response) => surroundings.respond?.(response);
     this.memory = memory instanceof GuestMemory ? memory : undefined;
-    requireObject('VtdIommu', 'memory', memory, 'memory', ['load64', 'store64', 'compareExchange64']);
+    requireMemory('VtdIommu', memory, ['load64', 'store64', 'compareExchange64']);
     for (const name of HOOKS) requireFunction('VtdIommu', name, surroundings[name]);
     const table = capabilities(choices);
     const [cap, ecap] = (['CAP', 'ECAP'] as const).map((name) => registerOf(table, name));

@@ -1,7 +1,11 @@
+import { LOADED } from '../../../memory/loaded.ts';
 import type { FaultLog } from '../reporting/fault-log.ts';
 import { QueueError, TTM_LEGACY, TTM_RESERVED, TTM_SCALABLE } from '../spec/registers.ts';
 import { type DescriptorParts, Descriptors, DONE, WAITS } from './descriptors.ts';
 import type { Invalidations } from './invalidations.ts';
+
+/** LOADED, here because the compiler folds a module's own constants only. */
+const word = LOADED;
 
 /**
  * What each descriptor touches, as spec/registers.ts declares it, offsets in words; here because the compiler folds a module's own
@@ -48,7 +52,6 @@ export class InvalidationQueue {
   readonly #descriptors: Descriptors;
   readonly #invalidations: Invalidations;
   readonly #memory: QueueParts['surroundings']['memory'];
-  readonly #word: Int32Array;
   #running = false;
 
   constructor(parts: QueueParts) {
@@ -57,7 +60,6 @@ export class InvalidationQueue {
     this.#descriptors = new Descriptors(parts);
     this.#invalidations = parts.invalidations;
     this.#memory = parts.surroundings.memory;
-    this.#word = this.#memory.word;
   }
 
   /** Whether there is something to fetch, or to complain of; an error of the queue, or a time-out, that is pending stops it (6.5.2). */
@@ -126,7 +128,6 @@ export class InvalidationQueue {
   #runUsual(limit: number, inQueue: number, wide: boolean): number {
     const registers = this.#words;
     const memory = this.#memory;
-    const word = this.#word;
     const invalidations = this.#invalidations;
     const bytes = wide ? 32 : 16;
     const withPasid = wide && !this.#parts.registers.isLegacy;
@@ -161,7 +162,6 @@ export class InvalidationQueue {
   /** Whether 128 bits of memory are 0. */
   #isClear(hi: number, lo: number): boolean {
     const memory = this.#memory;
-    const word = this.#word;
     if (memory.load64(hi, lo) < 0 || (word[0] | word[1]) !== 0) return false;
     return memory.load64(hi, lo | 8) >= 0 && (word[0] | word[1]) === 0;
   }
@@ -169,7 +169,6 @@ export class InvalidationQueue {
   #fetch(head: number, wide: boolean): boolean {
     const registers = this.#words;
     const { memory } = this.#parts.surroundings;
-    const { word } = memory;
     const { words } = this.#descriptors;
     const base = registers[IQA] & ~0xfff;
     // The queue is aligned to 4 KiB only: its end may lie above the next multiple of 4 GiB.
