@@ -1,4 +1,4 @@
-import { joinHiLo, PFN_LIMIT } from '../../../memory/address.ts';
+import { joinHiLo, PAGE_LG2, pfnOfHiLo } from '../../../memory/address.ts';
 import type { Iotlb } from '../../../memory/iotlb.ts';
 import { get, isSet, reservedClear } from '../../fields.ts';
 import type { Interrupts } from '../reporting/interrupts.ts';
@@ -53,6 +53,13 @@ export const REPEATED = {
   RESERVED: [RESERVED_0, RESERVED_1, RESERVED_2, RESERVED_3],
 } as const;
 
+/** ADDR is bits 63:12 of an address, from bit ADDR_SHIFT of its doubleword on: how far the upper word is to the left of it, and the lower one's top bits to the right. */
+const HI_LEFT = PAGE_LG2 - ADDR_SHIFT;
+const HI_RIGHT = 32 - HI_LEFT;
+const SMALL_LG2 = PAGE_LG2;
+/** lg2 of the bytes of an address space. */
+const EVERYTHING_LG2 = 64;
+
 /** Outcomes of a command. */
 const DONE = 0;
 const ILLEGAL = 1;
@@ -91,9 +98,9 @@ export class CommandQueue {
   readonly #parts: CommandQueueParts;
   readonly #words: Int32Array;
   readonly #iotlb: Iotlb;
-  /** Pages that the command at work selects. */
-  #first = 0;
-  #last = 0;
+  /** An address in what the command at work selects. */
+  #hi = 0;
+  #lo = 0;
 
   constructor(parts: CommandQueueParts) {
     this.#parts = parts;
@@ -185,71 +192,68 @@ export class CommandQueue {
   }
 
   /**
-   * Makes [#first, #last] the pages that AV, ADDR and S select ("Address Range Invalidation Extension": a NAPOT range whose size
-   * the lowest 0 of ADDR gives; all ones is unspecified, here everything).
+   * The aligned block that AV, ADDR and S select ("Address Range Invalidation Extension": a NAPOT range whose size the lowest 0 of ADDR gives; all ones
+   * is unspecified, here everything): lg2 of its bytes, an address in it in `#hi` and `#lo`.
    */
-  #selectPages(): void {
+  #selectBlock(): number {
     const words = this.#words;
-    if ((words[0] & AV) === 0) {
-      this.#first = 0;
-      this.#last = PFN_LIMIT - 1;
-      return;
-    }
-    const page = (words[3] & ADDR_HI_MASK) * 2 ** (32 - ADDR_SHIFT) + (words[2] >>> ADDR_SHIFT);
-    this.#first = page;
-    this.#last = page;
-    if ((words[2] & S) === 0) return;
-    let pages = 2;
-    while (pages < PFN_LIMIT && page % pages === pages - 1) pages *= 2;
-    this.#first = page - (page % pages);
-    this.#last = this.#first + pages - 1;
+    const low = words[2];
+    const high = words[3] & ADDR_HI_MASK;
+    this.#hi = (high << HI_LEFT) | (low >>> HI_RIGHT);
+    this.#lo = (low >>> ADDR_SHIFT) << SMALL_LG2;
+    if ((words[0] & AV) === 0) return EVERYTHING_LG2;
+    if ((low & S) === 0) return SMALL_LG2;
+    const page = (low >>> ADDR_SHIFT) | (high << (32 - ADDR_SHIFT));
+    const ones = page === -1 ? 32 + trailingOnes(high >>> ADDR_SHIFT) : trailingOnes(page);
+    return Math.min(SMALL_LG2 + ones + 1, EVERYTHING_LG2);
   }
 
   /** IOTINVAL.VMA. Where the IOTLB cannot select as finely, it forgets more. */
   #invalidateFirst(): number {
     if (this.#hasReservedOfInvalidation()) return ILLEGAL;
     const words = this.#words;
+    const { contexts, spaces } = this.#parts;
     const gscid = (words[1] & GV) !== 0 ? (words[1] >>> GSCID_SHIFT) & GSCID_MASK : -1;
     const pscid = (words[1] & PSCV) !== 0 ? words[0] >>> PSCID_SHIFT : -1;
-    this.#selectPages();
+    const lg2 = this.#selectBlock();
     const space = gscid < 0 ? HOST_SPACE : gscid;
     if (pscid < 0) {
       this.#iotlb.invalidateSpace(space);
     } else {
-      this.#invalidateContext(space, pscid);
-      if (this.#parts.contexts.usesSum) this.#invalidateContext(space, pscid + CONTEXT_OF_SUM);
+      this.#invalidateContext(space, pscid, lg2);
+      if (contexts.usesSum) this.#invalidateContext(space, pscid + CONTEXT_OF_SUM, lg2);
     }
-    if (this.#parts.spaces.isObserved) this.#parts.spaces.changedFirst(gscid, pscid, this.#first, this.#last);
+    if (spaces.isObserved) {
+      const first = this.#firstPage(lg2);
+      spaces.changedFirst(gscid, pscid, first, first + 2 ** (lg2 - SMALL_LG2) - 1);
+    }
     return DONE;
   }
 
   /** By address: all that was made of a leaf that covers it, pieces of it elsewhere in the leaf too. */
-  #invalidateContext(space: number, context: number): void {
-    if (this.#first === 0 && this.#last === PFN_LIMIT - 1) {
-      this.#iotlb.invalidateContext(space, context);
-      return;
-    }
-    const { piecesOfLg2 } = this.#parts.translator;
-    let first = this.#first;
-    let last = this.#last;
-    if (piecesOfLg2 > 12) {
-      const pages = 2 ** (piecesOfLg2 - 12);
-      first -= first % pages;
-      last += pages - 1 - (last % pages);
-    }
-    this.#iotlb.invalidateRange(space, context, first, last);
+  #invalidateContext(space: number, context: number, lg2: number): void {
+    if (lg2 === EVERYTHING_LG2) this.#iotlb.invalidateContext(space, context);
+    else this.#iotlb.invalidateBlock(space, context, this.#hi, this.#lo, Math.max(lg2, this.#parts.translator.piecesOfLg2));
+  }
+
+  /** Of the block that was selected. */
+  #firstPage(lg2: number): number {
+    const page = pfnOfHiLo(this.#hi, this.#lo);
+    return page - (page % 2 ** (lg2 - SMALL_LG2));
   }
 
   /** IOTINVAL.GVMA: entries translate through both stages, so the address selects only where the first is Bare. PSCV is illegal. */
   #invalidateSecond(): number {
     const words = this.#words;
     if (this.#hasReservedOfInvalidation() || (words[1] & PSCV) !== 0) return ILLEGAL;
+    const { translator, spaces } = this.#parts;
     const guest = (words[1] & GV) !== 0;
     const gscid = guest ? (words[1] >>> GSCID_SHIFT) & GSCID_MASK : -1;
-    this.#selectPages();
+    const lg2 = guest ? this.#selectBlock() : EVERYTHING_LG2;
     if (guest) this.#iotlb.invalidateSpace(gscid);
-    else this.#parts.translator.forgetAll();
-    this.#parts.spaces.changedSecond(gscid, guest ? this.#first : 0, guest ? this.#last : PFN_LIMIT - 1);
+    else translator.forgetAll();
+    const first = this.#firstPage(lg2);
+    spaces.changedSecond(gscid, first, first + 2 ** (lg2 - SMALL_LG2) - 1);
     return DONE;
   }
 
@@ -367,4 +371,10 @@ export class CommandQueue {
     this.fence = null;
     this.stalled = null;
   }
+}
+
+/** 32 for all ones. */
+function trailingOnes(bits: number): number {
+  const zeros = ~bits;
+  return zeros === 0 ? 32 : 31 - Math.clz32(zeros & -zeros);
 }
