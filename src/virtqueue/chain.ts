@@ -30,6 +30,7 @@ export class Chain {
   #bytes = new Float64Array(8);
   #count = 0;
   #firstWritable = 0;
+  readonly #word = new Uint8Array(4);
 
   clear(): void {
     this.#count = 0;
@@ -85,6 +86,19 @@ export class Chain {
       skip = 0;
     }
     return 0;
+  }
+
+  /** The same as `write` for a little-endian word, which answers most often are. */
+  store32(memory: QueueMemory, offset: number, value: number): number {
+    const piece = this.#firstWritable;
+    const to = this.#at[piece];
+    if (offset === 0 && piece < this.#count && this.#bytes[piece] >= 4 && (to & 3) === 0)
+      return memory.store32((to / FRAME) | 0, to | 0, value);
+    this.#word[0] = value;
+    this.#word[1] = value >>> 8;
+    this.#word[2] = value >>> 16;
+    this.#word[3] = value >>> 24;
+    return this.write(memory, offset, this.#word, 0, 4);
   }
 
   #grow(): void {

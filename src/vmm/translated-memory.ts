@@ -51,6 +51,11 @@ export class TranslatedMemory implements QueueMemory {
     return answer < 0 ? answer : this.#memory.store64(this.#target.translated[1]!, this.#target.translated[0]!, valueHi, valueLo);
   }
 
+  store32(hi: number, lo: number, value: number): number {
+    const answer = this.#translate(hi, lo, WRITE, 4);
+    return answer < 0 ? answer : this.#memory.store32(this.#target.translated[1]!, this.#target.translated[0]!, value);
+  }
+
   store16(hi: number, lo: number, value: number): number {
     const answer = this.#translate(hi, lo, WRITE, 2);
     return answer < 0 ? answer : this.#memory.store16(this.#target.translated[1]!, this.#target.translated[0]!, value);

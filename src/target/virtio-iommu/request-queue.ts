@@ -25,7 +25,6 @@ export class RequestQueue {
   readonly #chains: Chain[] = [];
   readonly #written = new Float64Array(BATCH_LIMIT);
   readonly #tail = new Int32Array(TAIL_BYTES / 4);
-  readonly #tailBytes = new Uint8Array(this.#tail.buffer);
 
   constructor(memory: GuestMemory, device: VirtioDevice, batch: Batch, probe: ProbeSource) {
     this.#memory = memory;
@@ -103,7 +102,7 @@ export class RequestQueue {
     const status = this.#batch.statuses[index];
     const offset = this.#written[index];
     put(this.#tail, TAIL.STATUS, status);
-    const answered = status !== S_NONE && chain.write(this.#memory, offset, this.#tailBytes, 0, TAIL_BYTES) >= 0;
+    const answered = status !== S_NONE && chain.store32(this.#memory, offset, this.#tail[0]) >= 0;
     return ring.give(chain, answered ? offset + TAIL_BYTES : 0);
   }
 }
