@@ -156,6 +156,27 @@ export function iommufdDeviceAbi(machine: () => AbiMachine): void {
     expect(m.callOn(again, 'VFIO_DEVICE_BIND_IOMMUFD', 0, m.fd, 0)).toBe('EINVAL');
   });
 
+  test('PASID 0 is attached as none, and detached as itself', () => {
+    const m = machine();
+    const { cdev } = m.bind();
+    const id = m.ioas();
+    const WITH_PASID = 1;
+    const attach = (flags: number) => m.callOn(cdev, 'VFIO_DEVICE_ATTACH_IOMMUFD_PT', flags, id, 0);
+    const detach = (flags: number) => m.callOn(cdev, 'VFIO_DEVICE_DETACH_IOMMUFD_PT', flags, 0);
+    expect(attach(WITH_PASID)).toBe(0);
+    expect(attach(0)).toBe('EBUSY');
+    expect(detach(0)).toBe(0);
+    expect(m.call('IOMMU_DESTROY', id)).toBe('EBUSY');
+    expect(detach(WITH_PASID)).toBe(0);
+    expect(attach(0)).toBe(0);
+    expect(attach(0), 'again').toBe(0);
+    expect(attach(WITH_PASID)).toBe('EBUSY');
+    expect(detach(WITH_PASID)).toBe(0);
+    expect(m.call('IOMMU_DESTROY', id)).toBe('EBUSY');
+    expect(detach(0)).toBe(0);
+    expect(m.call('IOMMU_DESTROY', id)).toBe(0);
+  });
+
   test('VFIO_DEVICE_ATTACH_IOMMUFD_PT and DETACH', () => {
     const m = machine();
     const { cdev, id: device } = m.bind();

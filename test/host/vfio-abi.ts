@@ -125,6 +125,27 @@ export function vfioAbi(name: string, create: () => VfioAbiFixture): void {
       expect(value(group, 0x3bff)).toBe('ENOTTY');
     });
 
+    test('CHECK_EXTENSION asks the driver of the container, or all that are loaded', () => {
+      const has = (extension: number) => value(container, uapi.VFIO_CHECK_EXTENSION, extension);
+      const [TYPE1, NESTING] = [1, 6];
+      expect([TYPE1, uapi.VFIO_TYPE1v2_IOMMU, uapi.VFIO_UPDATE_VADDR, NESTING].map(has)).toEqual([1, 1, 0, 0]);
+      type1();
+      expect([TYPE1, uapi.VFIO_TYPE1v2_IOMMU, uapi.VFIO_UPDATE_VADDR, NESTING].map(has)).toEqual([1, 1, 1, 0]);
+    });
+
+    test('version 1 of type1 unmaps what begins in the range, whole, and tells no dirty pages', () => {
+      expect(call(group, uapi.VFIO_GROUP_SET_CONTAINER, container)).toBe(0);
+      expect(value(container, uapi.VFIO_SET_IOMMU, uapi.VFIO_TYPE1_IOMMU)).toBe(0);
+      for (const page of [0n, 4n]) expect(map(RW, memory.address, IOVA + page * PAGE, 4n * PAGE)).toBe(0);
+      expect(unmap(IOVA + PAGE, 7n * PAGE)).toBe(0);
+      expect(unmapped()).toBe(0n);
+      expect(unmap(IOVA, PAGE)).toBe(0);
+      expect(unmapped()).toBe(4n * PAGE);
+      expect(unmap(IOVA, 5n * PAGE)).toBe(0);
+      expect(unmapped()).toBe(4n * PAGE);
+      expect(call(container, uapi.VFIO_IOMMU_DIRTY_PAGES, 8, 1)).toBe('EACCES');
+    });
+
     test('SET_IOMMU', () => {
       expect(call(group, uapi.VFIO_GROUP_SET_CONTAINER, container)).toBe(0);
       expect(value(container, uapi.VFIO_SET_IOMMU, 4711)).toBe('ENODEV');

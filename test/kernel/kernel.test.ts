@@ -4,7 +4,7 @@ import { simulatedOperations, unexplained } from './arm64/compare.ts';
 import type { CaseResult } from './foreign/vitest-shim.ts';
 import { closeLab, type Iommu, inTurn, iommus, openLab, runInVm, type VmFile } from './lab.ts';
 import { firstDifference } from './lockstep/compare.ts';
-import { generate, PATHS } from './lockstep/generate.ts';
+import { generate } from './lockstep/generate.ts';
 import { firstSeed, playInVm, programCount } from './lockstep/run.ts';
 import { runInPpc64 } from './ppc64/boot.ts';
 import { replayInVm, replaySimulated } from './replay.ts';
@@ -99,7 +99,6 @@ describe.concurrent('on the real kernel', { timeout: 1_200_000 }, () => {
       playInVm(
         areas,
         programs.map(({ simulated }) => simulated.program),
-        PATHS,
       ),
     );
     const differences = programs.flatMap(({ seed, simulated }, index) => firstDifference(seed, simulated, played[index]) ?? []);

@@ -17,8 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { END, OPEN, CLOSE, IOCTL, READ, WRITE, POLL, MMAP, MUNMAP, EVENTFD };
-enum { AREA_MAX = 8, MAPPING_MAX = 8, SECONDS = 20 };
+enum { END, OPEN, CLOSE, IOCTL, READ, WRITE, POLL, MMAP, MUNMAP, EVENTFD, DMA };
+enum { AREA_MAX = 8, SECONDS = 20 };
 
 struct area { uint64_t address, bytes, writable; };
 struct head { uint32_t areas, programs; };
@@ -32,8 +32,6 @@ static uint8_t *shadows[AREA_MAX];
 static uint8_t *at, *result, *results;
 static char **paths;
 static int path_count;
-static void *mappings[MAPPING_MAX];
-static size_t mapped[MAPPING_MAX];
 // Where a program stands, for whoever looks after it.
 static struct { uint64_t written; } *shared;
 
@@ -64,12 +62,27 @@ static void put_changes(void) {
 
 static int64_t outcome(int64_t value) { return value < 0 ? -errno : value; }
 
+// Where the program says, so that it can name what it mapped.
 static int64_t map(struct step *s) {
-  void *p = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, s->address);
-  if (p == MAP_FAILED) return -errno;
-  mappings[s->request] = p;
-  mapped[s->request] = s->bytes;
-  return 0;
+  void *p = mmap((void *)s->request, s->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, s->fd, s->address);
+  return p == MAP_FAILED ? -errno : 0;
+}
+
+// Registers of a VFIO device's file: a region begins at its index << 40 (linux/vfio_pci_core.h).
+enum { BAR = 0, CONFIG = 7, COMMAND = 4, MEMORY_AND_MASTER = 6 };
+static int64_t region(int index, uint64_t offset) { return ((int64_t)index << 40) + offset; }
+static int put32(int fd, uint64_t offset, uint32_t value) { return pwrite(fd, &value, 4, region(BAR, offset)) == 4 ? 0 : -errno; }
+
+// QEMU's iommu-testdev (docs/specs/iommu-testdev.rst) writes 0x12345678 at an IOVA: 1 when it was let through, 0 when not.
+static int64_t dma(struct step *s) {
+  static const struct { uint8_t offset; uint32_t value; } rest[] = { { 0x0c, 4 }, { 0x18, 10 }, { 0x1c, 0 }, { 0x20, 0 }, { 0x14, 1 } };
+  uint16_t command = MEMORY_AND_MASTER;
+  uint32_t trigger, result;
+  if (pwrite(s->fd, &command, 2, region(CONFIG, COMMAND)) != 2) return -errno;
+  int failed = put32(s->fd, 0x04, s->address) | put32(s->fd, 0x08, s->address >> 32);
+  for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) failed |= put32(s->fd, rest[i].offset, rest[i].value);
+  if (failed || pread(s->fd, &trigger, 4, region(BAR, 0)) != 4 || pread(s->fd, &result, 4, region(BAR, 0x10)) != 4) return -EIO;
+  return result != 0xdead0002;
 }
 
 static int64_t run(struct step *s) {
@@ -81,8 +94,9 @@ static int64_t run(struct step *s) {
     case WRITE: return outcome(write(s->fd, (void *)s->address, s->bytes));
     case POLL: { struct pollfd p = { s->fd, POLLIN, 0 }; int n = poll(&p, 1, 0); return n > 0 ? p.revents : outcome(n); }
     case MMAP: return map(s);
-    case MUNMAP: { int rc = mappings[s->request] ? munmap(mappings[s->request], mapped[s->request]) : 0; mappings[s->request] = NULL; return outcome(rc); }
+    case MUNMAP: return outcome(munmap((void *)s->request, s->bytes));
     case EVENTFD: return outcome(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+    case DMA: return dma(s);
     default: fail("unknown step"); return 0;
   }
 }

@@ -1,4 +1,5 @@
 import { errno } from '../errno.ts';
+import type { SimDevice } from './device.ts';
 import type { Frames, PhysicalMemory, ProcessMemory, Vma } from './memory.ts';
 import { dataViewOf, type UserBuffer } from './structs.ts';
 
@@ -12,6 +13,8 @@ export interface SimFile {
   write?(user: UserBuffer): number;
   mmap?(bytes: number, offset: number): Vma | number;
   readable?(): boolean;
+  /** The device that it gives to its user now. */
+  readonly device?: SimDevice | null;
   /** Kernel objects behind it, by kind. */
   objects?(): Record<string, number>;
   /** Its state as plain data. */

@@ -27,11 +27,13 @@ export const VFIO_IOMMU_SPAPR_TCE_REMOVE = io(20);
 export const VFIO_EEH_PE_OP = io(21);
 
 /** Arguments of VFIO_CHECK_EXTENSION; the IOMMU types among them are VFIO_SET_IOMMU's too. */
+export const VFIO_TYPE1_IOMMU = 1;
 export const VFIO_SPAPR_TCE_IOMMU = 2;
 export const VFIO_TYPE1v2_IOMMU = 3;
 export const VFIO_EEH = 5;
 export const VFIO_SPAPR_TCE_v2_IOMMU = 7;
 export const VFIO_UNMAP_ALL = 9;
+export const VFIO_UPDATE_VADDR = 10;
 
 /** struct vfio_group_status: argsz, flags. */
 export const VFIO_GROUP_STATUS_BYTES = 8;

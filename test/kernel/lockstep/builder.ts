@@ -4,6 +4,8 @@ import type { SimProcess } from './sim-process.ts';
 
 /** Bytes of the struct that an ioctl is called with, at the most. */
 const STRUCT_BYTES = 96;
+/** Nothing of a process lies there. */
+const FREE = 0x7e00_0000_0000;
 
 type Field = number | bigint;
 
@@ -71,6 +73,14 @@ export class Builder {
     this.steps.push(whole);
     this.outcomes.push(outcome);
     return outcome;
+  }
+
+  /** Maps a page of a file. Returns where it lies, or 0. */
+  mmap(fd: number, bytes: number, offset: bigint): number {
+    const { result, address } = this.process.map(fd, bytes, offset);
+    this.steps.push({ operation: 'mmap', name: 'mmap', fd, request: address || FREE, address: offset, bytes, pokes: [] });
+    this.outcomes.push({ result, changes: [] });
+    return address;
   }
 
   /** An ioctl with a struct that opens with its size. Returns the outcome, and the struct as it was left. */

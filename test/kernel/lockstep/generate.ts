@@ -1,17 +1,20 @@
+import type { SimKernel } from '../../../src/host/sim/index.ts';
+import { simKernel } from '../../../src/host/sim/index.ts';
 import { simKernelWithMock } from '../../host/mock/index.ts';
 import { Random } from '../../peers/random.ts';
 import { Builder, type Kind } from './builder.ts';
+import { attach, bind, cdevSteps, openDevice } from './cdev-steps.ts';
 import { compatSteps } from './compat-steps.ts';
 import { hwptSteps } from './hwpt-steps.ts';
 import { allocIoas, destroy, ioasSteps } from './ioas-steps.ts';
+import { IOMMUFD, PATHS, vtdMachine } from './machine.ts';
 import { detachPasid, makeDevice, mockState, mockSteps } from './mock-steps.ts';
 import type { Area, Outcome, Program } from './program.ts';
 import { SimProcess } from './sim-process.ts';
+import { beginType1, type1Steps } from './type1-steps.ts';
 
 /** Random programs, and what they come to on the simulated kernel. */
 
-/** What steps open, by number: the real kernel's paths are the VM's to say. */
-export const PATHS = ['/dev/iommu'] as const;
 /** Control structs; memory to map; memory that can be read only. */
 const AREAS = [0x2000, 0x1_0000, 0x1000];
 const STEPS = 50;
@@ -40,19 +43,72 @@ const destroys = (builder: Builder, fd: number) => {
   if ((mockState(builder).devices.get(id)?.size ?? 0) === 0) destroy(builder, fd, id);
 };
 
-const kinds: readonly Kind[] = [...ioasSteps, ...hwptSteps, ...mockSteps, ...compatSteps, [6, destroys]];
+const objectSteps: readonly Kind[] = [...ioasSteps, ...hwptSteps, ...compatSteps, [6, destroys]];
+
+/** What a program is about. */
+interface Subject {
+  readonly kernel: () => SimKernel;
+  readonly kinds: readonly Kind[];
+  /** Returns the descriptor that steps are done on. */
+  begin(builder: Builder): number;
+  end?(builder: Builder, fd: number): void;
+}
+
+function openIommufd(builder: Builder): number {
+  const fd = builder.play({ operation: 'open', name: 'open', request: IOMMUFD }).result;
+  allocIoas(builder, fd);
+  return fd;
+}
+
+/** iommufd and its objects, on the mock. */
+const mock: Subject = {
+  kernel: () => simKernelWithMock(),
+  kinds: [...objectSteps, ...mockSteps],
+  begin(builder) {
+    const fd = openIommufd(builder);
+    makeDevice(builder, fd);
+    return fd;
+  },
+  end(builder, fd) {
+    for (const [id, pasids] of mockState(builder).devices) for (const pasid of [...pasids]) detachPasid(builder, fd, id, pasid);
+  },
+};
+
+/** VFIO devices that are bound to an iommufd. */
+const cdev: Subject = {
+  kernel: () => simKernel(vtdMachine),
+  kinds: [...objectSteps, ...cdevSteps],
+  begin(builder) {
+    const fd = openIommufd(builder);
+    openDevice(builder);
+    for (const step of [bind, attach]) if (builder.random.chance(90)) step(builder, fd);
+    return fd;
+  },
+};
+
+/** VFIO's containers, with the type1 driver. */
+const type1: Subject = {
+  kernel: () => simKernel(vtdMachine),
+  kinds: type1Steps,
+  begin(builder) {
+    beginType1(builder);
+    return -1;
+  },
+};
+
+/** As often as each is wanted. */
+const subjects = [mock, mock, mock, cdev, type1];
 
 /** A program of its own seed. */
 export function generate(seed: number): Simulated {
   const random = new Random(seed);
-  const process = new SimProcess(simKernelWithMock(), PATHS, AREAS);
+  const { kernel, kinds, begin, end } = random.pick(subjects);
+  const process = new SimProcess(kernel(), PATHS, AREAS);
   const builder = new Builder(random, process);
-  const fd = builder.play({ operation: 'open', name: 'open', request: 0 }).result;
-  allocIoas(builder, fd);
-  makeDevice(builder, fd);
+  const fd = begin(builder);
   const count = 10 + random.below(STEPS);
   for (let step = 0; step < count; step++) choose(builder, kinds)(builder, fd);
-  for (const [id, pasids] of mockState(builder).devices) for (const pasid of [...pasids]) detachPasid(builder, fd, id, pasid);
-  builder.play({ operation: 'close', name: 'close', fd });
+  end?.(builder, fd);
+  if (fd >= 0) builder.play({ operation: 'close', name: 'close', fd });
   return { program: builder.program, outcomes: builder.outcomes, areas: process.areas };
 }

@@ -16,7 +16,7 @@ export interface Poke {
   readonly bytes: Uint8Array;
 }
 
-/** `request`: an ioctl's number, of an open the path's number, of a mapping its slot; `address`: an ioctl's argument, a buffer, of a mapping its offset. */
+/** `request`: an ioctl's number, of an open the path's number, of a mapping where it lies; `address`: an ioctl's argument, a buffer, of a mapping its offset, of a DMA the IOVA. */
 export interface Step {
   readonly operation: keyof typeof OPERATIONS;
   readonly fd: number;
@@ -36,7 +36,7 @@ export interface Outcome {
   readonly changes: readonly Poke[];
 }
 
-const OPERATIONS = { end: 0, open: 1, close: 2, ioctl: 3, read: 4, write: 5, poll: 6, mmap: 7, munmap: 8, eventfd: 9 } as const;
+const OPERATIONS = { end: 0, open: 1, close: 2, ioctl: 3, read: 4, write: 5, poll: 6, mmap: 7, munmap: 8, eventfd: 9, dma: 10 } as const;
 const STEP_BYTES = 40;
 
 const padded = (bytes: number) => Math.ceil(bytes / 8) * 8;

@@ -1,8 +1,11 @@
+import { errno } from '../../../src/host/errno.ts';
 import type { PortMemory } from '../../../src/host/port.ts';
 import type { SimKernel } from '../../../src/host/sim/index.ts';
 import type { Area, Outcome, Poke, Step } from './program.ts';
 
 const WORD = 8;
+/** What QEMU's iommu-testdev writes. */
+const PATTERN = new Uint8Array(Uint32Array.of(0x1234_5678).buffer);
 
 /** Memory that is compared with what it was. */
 class Watched {
@@ -47,7 +50,8 @@ export class SimProcess {
   readonly #paths: readonly string[];
   readonly #watched: readonly Watched[];
   readonly #memory = new Map<bigint, PortMemory>();
-  readonly #mappings: (PortMemory | undefined)[] = [];
+  /** By where they lie. */
+  readonly #mappings = new Map<number, PortMemory>();
 
   /** `sizes`: of its memory; the last piece can only be read. */
   constructor(kernel: SimKernel, paths: readonly string[], sizes: readonly number[]) {
@@ -67,6 +71,15 @@ export class SimProcess {
   /** A copy of memory. */
   read(address: bigint, bytes: number): Buffer {
     return Buffer.from(this.kernel.process.view(address, bytes) as Uint8Array);
+  }
+
+  /** Maps a file: the result, and where it lies then. */
+  map(fd: number, bytes: number, offset: bigint): { readonly result: number; readonly address: number } {
+    const mapped = this.kernel.mmap(fd, bytes, offset);
+    if (typeof mapped === 'number') return { result: mapped, address: 0 };
+    const address = Number(mapped.address);
+    this.#mappings.set(address, mapped);
+    return { result: 0, address };
   }
 
   play(step: Step): Outcome {
@@ -91,16 +104,15 @@ export class SimProcess {
         return kernel.poll(fd, 0);
       case 'eventfd':
         return kernel.eventfd();
-      case 'mmap': {
-        const mapped = kernel.mmap(fd, bytes, address);
-        if (typeof mapped === 'number') return mapped;
-        this.#mappings[request] = mapped;
-        return 0;
-      }
       case 'munmap':
-        this.#mappings[request]?.release();
-        this.#mappings[request] = undefined;
+        this.#mappings.get(request)?.release();
+        this.#mappings.delete(request);
         return 0;
+      case 'dma': {
+        const file = kernel.file(fd);
+        if (file === undefined) return -errno.EBADF;
+        return file.device == null ? -errno.EINVAL : file.device.dmaWrite(address, PATTERN) === 0 ? 1 : 0;
+      }
       default:
         throw new RangeError(`no step ${operation}`);
     }

@@ -24,12 +24,19 @@ export class CdevFile implements SimFile {
   readonly #device: SimDevice;
   #context: IommufdContext | null = null;
   #object: DeviceObject | null = null;
+  /** It was attached without a PASID, and with these: PASID 0 is attached as none, and yet told apart. */
+  #attached = false;
+  readonly #pasids = new Set<number>();
   #mappings = 0;
   #closed = false;
 
   constructor(kernel: SimKernel, device: SimDevice) {
     this.#kernel = kernel;
     this.#device = device;
+  }
+
+  get device(): SimDevice | null {
+    return this.#object === null ? null : this.#device;
   }
 
   ioctlName(request: number): string | undefined {
@@ -64,7 +71,9 @@ export class CdevFile implements SimFile {
     file.hold();
     this.#object = file.add(new DeviceObject(file, this.#device));
     this.#object.users++;
-    return command.respond({ out_devid: this.#object.id });
+    const failed = command.respond({ out_devid: this.#object.id });
+    if (failed < 0) this.#unbind();
+    return failed;
   }
 
   #attach(object: DeviceObject, address: number): number {
@@ -73,8 +82,16 @@ export class CdevFile implements SimFile {
     const { argsz, flags, pt_id, pasid } = command.in;
     if ((flags & ~WITH_PASID) !== 0) return -errno.EINVAL;
     if (flags === WITH_PASID && argsz < vfioAttach.bytes) return -errno.EINVAL;
-    const id = object.attachOrReplace(pt_id, flags === WITH_PASID ? pasid : NO_PASID);
-    return id < 0 ? id : command.respond({ pt_id: id });
+    const withPasid = flags === WITH_PASID;
+    const known = withPasid ? this.#pasids.has(pasid) : this.#attached;
+    const at = placeOf(withPasid, pasid);
+    const id = known ? object.replace(pt_id, at) : object.attach(pt_id, at);
+    if (id < 0) return id;
+    if (withPasid) this.#pasids.add(pasid);
+    else this.#attached = true;
+    const failed = command.respond({ pt_id: id });
+    if (failed < 0) this.#leave(object, withPasid, pasid);
+    return failed;
   }
 
   #detach(object: DeviceObject, address: number): number {
@@ -83,8 +100,15 @@ export class CdevFile implements SimFile {
     const { argsz, flags, pasid } = command.in;
     if ((flags & ~WITH_PASID) !== 0) return -errno.EINVAL;
     if (flags === WITH_PASID && argsz < vfioDetach.bytes) return -errno.EINVAL;
-    object.detach(flags === WITH_PASID ? pasid : NO_PASID);
+    this.#leave(object, flags === WITH_PASID, pasid);
     return 0;
+  }
+
+  /** Nothing, where it was not attached that way. */
+  #leave(object: DeviceObject, withPasid: boolean, pasid: number): void {
+    const known = withPasid ? this.#pasids.delete(pasid) : this.#attached;
+    if (!withPasid) this.#attached = false;
+    if (known) object.detach(placeOf(withPasid, pasid));
   }
 
   objects(): Record<string, number> {
@@ -111,13 +135,23 @@ export class CdevFile implements SimFile {
 
   close(): void {
     this.#closed = true;
-    if (this.#mappings > 0) return;
+    if (this.#mappings === 0) this.#unbind();
+  }
+
+  #unbind(): void {
     const [object, context] = [this.#object, this.#context];
     if (object === null || context === null) return;
     this.#object = null;
+    this.#attached = false;
+    this.#pasids.clear();
     context.devices.delete(this.#device);
     object.detachAll();
     object.unbind();
     context.close();
   }
+}
+
+/** What an attachment is to iommufd: PASID 0 is none (IOMMU_NO_PASID). */
+function placeOf(withPasid: boolean, pasid: number): number {
+  return withPasid && pasid !== 0 ? pasid : NO_PASID;
 }

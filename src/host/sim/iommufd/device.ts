@@ -46,15 +46,6 @@ export class DeviceObject implements BoundDevice {
     this.#state = groupState(context, device.group);
   }
 
-  isAttached(pasid: number): boolean {
-    return this.#state.get(pasid)?.devices.has(this) ?? false;
-  }
-
-  /** VFIO_DEVICE_ATTACH_IOMMUFD_PT: attaches, or replaces what was attached. Returns the HWPT's ID or a negative errno. */
-  attachOrReplace(id: number, pasid: number): number {
-    return this.isAttached(pasid) ? this.replace(id, pasid) : this.attach(id, pasid);
-  }
-
   /** iommufd_device_attach: the HWPT's ID, or a negative errno. */
   attach(id: number, pasid: number): number {
     return this.#change(

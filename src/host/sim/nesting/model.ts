@@ -110,6 +110,8 @@ export interface NestingModel {
   readonly translatesInterrupts?: boolean;
   /** It walks two stages. Default: it has `nest` or `virtual`. */
   readonly nestParent?: boolean;
+  /** Its driver gives page tables for PASIDs (IOMMU_HWPT_ALLOC_PASID) even where there are none. Default false. */
+  readonly pasidTables?: boolean;
   /** enum iommu_viommu_type, those that it has; default: any, where it has `virtual`. */
   readonly virtualTypes?: readonly number[];
   /** A vIOMMU of one of its types, or a negative errno. `answer`: the caller's data, to be filled, if there is any; `place`: the mmap offset of hardware of that size. */

@@ -58,19 +58,19 @@ export function vtd(config: VtdConfig = {}): NestingModel {
   const ecap = config.ecap ?? ECAP_SMTS | ECAP_SSTS | ECAP_FSTS | ECAP_NEST | ECAP_PASID | ECAP_SRS | ECAP_EAFS;
   return {
     infoType: INFO_VTD,
+    pasidTables: true,
     info(type) {
       if (type !== 0 && type !== INFO_VTD) return null;
       const data = new Uint8Array(hwInfoVtd.bytes);
       hwInfoVtd.encode(data, { flags: config.erratum772415 === true ? ERRATUM_772415 : 0, cap_reg: cap, ecap_reg: ecap });
       return data;
     },
-    ...((ecap & ECAP_NEST) !== 0n && {
-      nest: (parent: ParentStage, physical: PhysicalMemory, type: number, data: UserBuffer) => {
-        if (type !== DATA_VTD_S1) return -errno.EOPNOTSUPP;
-        const stage = userStruct(hwptVtdS1, 'reserved', data);
-        return typeof stage === 'number' ? stage : new VtdStageOne(parent, physical, stage, cap, ecap);
-      },
-    }),
+    nestParent: (ecap & ECAP_NEST) !== 0n,
+    nest(parent, physical, type, data) {
+      if (type !== DATA_VTD_S1) return -errno.EOPNOTSUPP;
+      const stage = userStruct(hwptVtdS1, 'reserved', data);
+      return typeof stage === 'number' ? stage : new VtdStageOne(parent, physical, stage, cap, ecap);
+    },
   };
 }
 

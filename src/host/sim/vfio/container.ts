@@ -14,22 +14,25 @@ export interface ContainerDriver {
   save(): unknown;
 }
 
-/** The drivers that are loaded, by the IOMMU type that they serve. */
-export type DriverTypes = ReadonlyMap<number, () => ContainerDriver>;
-
-/** Values of VFIO_CHECK_EXTENSION that name no IOMMU type: which driver has it is not looked at. */
-export type Extensions = ReadonlySet<number>;
+/** A driver that is loaded. */
+export interface DriverModule {
+  /** IOMMU types that it serves. */
+  readonly types: readonly number[];
+  /** Other values of VFIO_CHECK_EXTENSION that it has; `inContainer`: it is asked about a container that it drives. */
+  has(extension: number, inContainer: boolean): boolean;
+  create(type: number): ContainerDriver;
+}
 
 /** An open /dev/vfio/vfio (the kernel's container.c). Groups keep what it has alive after its close. */
 export class ContainerFile implements SimFile {
-  readonly #types: DriverTypes;
-  readonly #extensions: Extensions;
+  readonly #modules: readonly DriverModule[];
   readonly #groups = new Set<SimGroup>();
+  /** Of the driver, while there is one. */
+  #module: DriverModule | null = null;
   driver: ContainerDriver | null = null;
 
-  constructor(types: DriverTypes, extensions: Extensions) {
-    this.#types = types;
-    this.#extensions = extensions;
+  constructor(modules: readonly DriverModule[]) {
+    this.#modules = modules;
   }
 
   ioctlName(request: number): string | undefined {
@@ -41,7 +44,7 @@ export class ContainerFile implements SimFile {
       case uapi.VFIO_GET_API_VERSION:
         return uapi.VFIO_API_VERSION;
       case uapi.VFIO_CHECK_EXTENSION:
-        return this.#types.has(argument) || this.#extensions.has(argument) ? 1 : 0;
+        return this.#has(argument) ? 1 : 0;
       case uapi.VFIO_SET_IOMMU:
         return this.#setIommu(argument);
       default:
@@ -49,10 +52,17 @@ export class ContainerFile implements SimFile {
     }
   }
 
+  /** Without a driver all are asked. */
+  #has(extension: number): boolean {
+    const asked = this.#module === null ? this.#modules : [this.#module];
+    return asked.some((module) => module.types.includes(extension) || module.has(extension, this.#module !== null));
+  }
+
   #setIommu(type: number): number {
     if (this.#groups.size === 0 || this.driver !== null) return -errno.EINVAL;
-    const driver = this.#types.get(type)?.();
-    if (driver === undefined) return -errno.ENODEV;
+    const module = this.#modules.find(({ types }) => types.includes(type));
+    if (module === undefined) return -errno.ENODEV;
+    const driver = module.create(type);
     const attached: SimGroup[] = [];
     for (const group of this.#groups) {
       const failed = driver.attachGroup(group);
@@ -64,6 +74,7 @@ export class ContainerFile implements SimFile {
       attached.push(group);
     }
     this.driver = driver;
+    this.#module = module;
     return 0;
   }
 
@@ -85,6 +96,7 @@ export class ContainerFile implements SimFile {
     if (this.#groups.size > 0) return;
     this.driver?.release();
     this.driver = null;
+    this.#module = null;
   }
 
   objects(): Record<string, number> {

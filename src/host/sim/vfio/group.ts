@@ -113,15 +113,15 @@ export class GroupFile implements SimFile {
 
 /** A device that was opened through its group. */
 class DeviceFile implements SimFile {
+  readonly device: SimDevice;
   readonly #kernel: SimKernel;
-  readonly #device: SimDevice;
   readonly #released: () => void;
   /** The descriptor, and what is mapped of it. */
   #holders = 1;
 
   constructor(kernel: SimKernel, device: SimDevice, released: () => void) {
     this.#kernel = kernel;
-    this.#device = device;
+    this.device = device;
     this.#released = released;
   }
 
@@ -152,7 +152,7 @@ class DeviceFile implements SimFile {
   }
 
   save(): unknown {
-    return { device: this.#device.name };
+    return { device: this.device.name };
   }
 }
 

@@ -28,16 +28,18 @@ interface Dma extends Span<bigint> {
   readonly physical: number;
 }
 
-/** The type1 IOMMU driver, version 2 (the kernel's vfio_iommu_type1.c). */
+/** The type1 IOMMU driver, versions 1 and 2 (the kernel's vfio_iommu_type1.c). */
 export class Type1Driver implements ContainerDriver {
   readonly #kernel: SimKernel;
   readonly #domains = new Map<SimIommu, { readonly domain: PagingDomain; readonly groups: Set<SimGroup> }>();
   readonly #dmas = new SpanList<bigint, Dma>();
+  readonly #version2: boolean;
   #available: number;
   #tracking = false;
 
   /** `limit`: the module's dma_entry_limit. */
-  constructor(kernel: SimKernel, limit: number) {
+  constructor(kernel: SimKernel, limit: number, version2: boolean) {
+    this.#version2 = version2;
     this.#kernel = kernel;
     this.#available = limit;
   }
@@ -118,6 +120,7 @@ export class Type1Driver implements ContainerDriver {
         return typeof command === 'number' ? command : this.#unmap(command);
       }
       case uapi.VFIO_IOMMU_DIRTY_PAGES: {
+        if (!this.#version2) return -errno.EACCES;
         const command = readArgsz(dirtyBitmap, dirtyBitmap.endOf('flags'), process, address);
         return typeof command === 'number' ? command : this.#dirty(command);
       }
@@ -176,8 +179,10 @@ export class Type1Driver implements ContainerDriver {
     return (low !== undefined && low.first !== first) || (high !== undefined && high.last !== last);
   }
 
+  /** What an unmap of [first, last] takes: in version 1 all of a mapping that begins there, and nothing from one on that began before. */
   #within(first: bigint, last: bigint): Dma[] {
-    return this.#dmas.allIn(first, last).filter((dma) => dma.first >= first && dma.last <= last);
+    const found = this.#dmas.allIn(first, last);
+    return found[0] !== undefined && found[0].first < first ? [] : found;
   }
 
   /** vfio_iommu_type1_unmap_dma and vfio_dma_do_unmap. */
@@ -197,7 +202,7 @@ export class Type1Driver implements ContainerDriver {
     if (!all && iova + size > LIMIT) return -errno.EOVERFLOW;
     if (bitmap && (!this.#tracking || bitmap_pgsize !== this.#granule)) return -errno.EINVAL;
     const last = all ? LIMIT - 1n : iova + size - 1n;
-    if (!all && this.#splits(iova, last)) return -errno.EINVAL;
+    if (this.#version2 && !all && this.#splits(iova, last)) return -errno.EINVAL;
     const found = this.#within(iova, last);
     if (invalidate) {
       if (found.some((dma) => dma.vaddrInvalid)) return -errno.EINVAL;
