@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import { field } from '../pagetable/oracle.ts';
 import type { Interrupt, Side } from './amd-machine.ts';
 
 /** One step on both sides, and what led to it. */
@@ -78,15 +79,31 @@ function isTheirs([low, high]: readonly [bigint, bigint], code: bigint, flags: b
 function stopped({ ours, theirs }: Observation): boolean {
   return theirs.head === (ours.head + COMMAND_BYTES) % RING_BYTES && ours.status === (theirs.status & ~0x10n & ~4n) + (ours.status & 4n);
 }
-/** A pointer that leaves a level out, or that names none that is lower. */
-function skips({ entry, path }: Observation): boolean {
-  let level = (entry[0] >> 9n) & 7n;
+/** Mode of a device table entry, Next Level of others. */
+function levelOf(word: bigint): bigint {
+  return (word >> 9n) & 7n;
+}
+/** An entry that leads to another table. */
+function isPointer(word: bigint): boolean {
+  return (word & PRESENT) !== 0n && levelOf(word) !== 0n && levelOf(word) !== 7n;
+}
+/** A pointer to a level that is not lower, or past levels of which the address has bits. */
+function skips({ entry, path, iova }: Observation): boolean {
+  let level = levelOf(entry[0]);
   return path.some((word) => {
-    const next = (word >> 9n) & 7n;
-    const skipped = next > 0n && next < 7n && next !== level - 1n;
+    if (!isPointer(word)) return false;
+    const next = levelOf(word);
+    const between = next < level ? (iova >> (12n + 9n * next)) & ((1n << (9n * (level - 1n - next))) - 1n) : 0n;
+    const skipped = next >= level || between !== 0n;
     level = next;
     return skipped;
   });
+}
+/** Reserved bits of device table entries (2.2.2.1) that QEMU looks at. */
+const QEMU_RESERVED = [(1n << 63n) | 0x7cn, 0n, 3n << 52n, (0x3fn << 48n) | 0x7fffn];
+/** A valid device table entry with a reserved level, or with one of the reserved bits that QEMU does not look at. */
+function isIllegal([low, second, third]: readonly bigint[]): boolean {
+  return (low & 1n) !== 0n && (levelOf(low) === 7n || (second & (1n << 42n)) !== 0n || (third & (1n << 59n)) !== 0n);
 }
 
 const DEVICE: readonly Difference<Observation>[] = [
@@ -118,9 +135,13 @@ const DEVICE: readonly Difference<Observation>[] = [
     explains: (step) => sameButEvents(step) && only(step.ours, PAGE_TABLE_HARDWARE) && codes(step.theirs) === '4,2',
   },
   {
-    section: '2.2.3, PR',
-    what: 'QEMU takes a last entry that is not present but not zero for a mapping',
-    explains: ({ ours, path }) => !ours.done && path.length > 0 && (path[path.length - 1] & PRESENT) === 0n && path[path.length - 1] !== 0n,
+    section: '2.5.3, 2.5.5',
+    what: 'a pointer without IW to where no memory is: QEMU gives the lack of a right, ours the entry that it could not read',
+    explains: (step) => {
+      const last = step.path.at(-1) ?? 0n;
+      const isOutside = isPointer(last) && (last & IW) === 0n;
+      return isOutside && sameButEvents(step) && only(step.ours, PAGE_TABLE_HARDWARE) && only(step.theirs, PAGE_FAULT);
+    },
   },
   {
     section: '2.2.3, Next Level',
@@ -156,12 +177,22 @@ const DEVICE: readonly Difference<Observation>[] = [
   {
     section: '2.2.2.1',
     what: 'ours refuses a reserved bit of a device table entry that QEMU does not look at',
-    explains: ({ ours, theirs }) => !ours.done && only(ours, ILLEGAL_ENTRY) && codes(theirs) !== '1',
+    explains: ({ ours, theirs, entry }) => isIllegal(entry) && !ours.done && only(ours, ILLEGAL_ENTRY) && !codes(theirs).includes('1'),
   },
   {
     section: '2.5.2',
     what: 'QEMU looks at an entry, and logs what is wrong with it, as soon as it is invalidated',
     explains: (step) => sameButEvents(step) && step.ours.events.length === 0 && isAll(step.theirs, ILLEGAL_ENTRY),
+  },
+  {
+    section: '2.5.2',
+    what: 'QEMU logs an entry with a reserved bit twice for one access',
+    explains: (step) =>
+      QEMU_RESERVED.some((mask, i) => (step.entry[i] & mask) !== 0n) &&
+      sameButEvents(step) &&
+      only(step.ours, ILLEGAL_ENTRY) &&
+      codes(step.theirs) === '1,1' &&
+      step.theirs.events.every((event) => isTheirs(event, ILLEGAL_ENTRY, 0n)),
   },
   {
     section: '2.2.2.1, V',
@@ -203,6 +234,33 @@ const DEVICE: readonly Difference<Observation>[] = [
 const modeOf = ({ data }: Message) => (data >> 8) & 7;
 const controlOf = ({ entry }: Message) => (entry >> 60n) & 3n;
 
+/** What the interrupt table says (2.2.5.2), bits 10:0 of the data being the index. */
+function remapped({ entry, words: [low, high], data }: Message): Interrupt {
+  const part = (word: bigint, highest: number, lowest: number) => Number(field(word, highest, lowest));
+  const isMapped = data < 1 << part(entry, 4, 1) && part(low, 0, 0) === 1;
+  if (!isMapped || part(low, 4, 2) > 1 || part(low, 7, 7) === 1) return { kind: 'abort' };
+  const isWide = high !== undefined;
+  return {
+    kind: 'remap',
+    destination: isWide ? part(low, 31, 8) + part(high, 63, 56) * 2 ** 24 : part(low, 15, 8),
+    logical: part(low, 6, 6) === 1,
+    vector: isWide ? part(high, 7, 0) : part(low, 23, 16),
+    delivery: part(low, 4, 2),
+  };
+}
+
+/** NMIPass, INITPass or EIntPass holds for the delivery mode, and QEMU has no objection to the destination. */
+function passesByMode(message: Message): boolean {
+  const bit = { 4: 58n, 5: 56n, 7: 57n }[modeOf(message)];
+  return bit !== undefined && ((message.entry >> bit) & 1n) !== 0n && (message.address & 4) === 0;
+}
+
+/** The message reached the machine as the device wrote it; beside one that ours remaps it is told by its fields. */
+function isAsSent({ theirs, address, data }: Message): boolean {
+  const fields = { destination: (address >>> 12) & 0xff, logical: (address & 4) !== 0, vector: data & 0xff, delivery: (data >> 8) & 7 };
+  return theirs.kind === 'pass' || isDeepStrictEqual(theirs, { kind: 'remap', ...fields });
+}
+
 const INTERRUPTS: readonly Difference<Message>[] = [
   {
     section: '2.2.5.1, IntCtl 01b',
@@ -216,7 +274,11 @@ const INTERRUPTS: readonly Difference<Message>[] = [
   {
     section: '2.2.5.1, bits 10:0 of the data are the index',
     what: 'QEMU takes bits 10:8 for a delivery mode first, and remaps the indices only where that is fixed or arbitrated',
-    explains: (message) => controlOf(message) === 2n && modeOf(message) >= 2,
+    explains: (message) =>
+      controlOf(message) === 2n &&
+      modeOf(message) >= 2 &&
+      isDeepStrictEqual(message.ours, remapped(message)) &&
+      (passesByMode(message) ? isAsSent(message) : message.theirs.kind === 'abort'),
   },
   {
     section: '2.2.2.1, IntTabLen',
