@@ -1,353 +1,201 @@
 import { fc, test } from '@fast-check/vitest';
-import { beforeEach, describe, expect, vi } from 'vitest';
-import type { Path, PathKind } from '../../src/accel/path.ts';
+import { describe, expect } from 'vitest';
+import type { PathKind } from '../../src/accel/path.ts';
 import { errno } from '../../src/host/errno.ts';
-import type { Host, HostDevice } from '../../src/host/host.ts';
-import { IommufdSpace } from '../../src/host/iommufd/space.ts';
-import { hostKinds, openHost } from '../../src/host/registry.ts';
-import { type IommuConfig, type SimDevice, type SimKernel, simKernel } from '../../src/host/sim/index.ts';
-import { READ, WRITE } from '../../src/memory/access.ts';
-import { pfnOf } from '../../src/memory/address.ts';
-import { GuestMemory } from '../../src/memory/guest-memory.ts';
-import { IntervalMap } from '../../src/memory/interval-map.ts';
-import { type AddressSpace, NO_PASID } from '../../src/target/target.ts';
+import { reaching } from '../reaching.ts';
+import { Fixture, program, type Step, type Surroundings } from './path-fixture.ts';
 import { TOY_PAGES, ToySpace } from './toy-space.ts';
 
-/** Guest RAM of the fixture: two regions that are not neighbours in host memory, and a hole behind them. */
-const REGION_PAGES = 128;
-
-/** Who the devices are to paths that do not ask. */
-export const REQUESTER = { endpoint: 0, pasid: NO_PASID, stage: null };
-
-/** What one step of a random program does to the space. */
-export interface Step {
-  readonly from: number;
-  readonly count: number;
-  readonly gpa: number;
-  readonly permission: number;
+/** A host and hardware that a path serves on. */
+export interface PathPlace {
+  make(): Omit<Surroundings, 'owner'>;
+  /** The host call by which hardware forgets what was mapped; null: there is none. */
+  readonly forgets: string | null;
 }
 
-const step = fc.record({
-  from: fc.nat(TOY_PAGES - 1),
-  count: fc.integer({ min: 1, max: TOY_PAGES }),
-  gpa: fc.constantFrom(0, 0, 1, 64, 120),
-  permission: fc.constantFrom(0, 0, 1, 2, 3, 3),
-});
-/** A guest operation: a few steps, one flush. */
-export const program = fc.array(fc.array(step, { minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 8 });
-
-export class Fixture {
-  readonly kernel: SimKernel;
-  readonly host: Host;
-  readonly memory: GuestMemory;
-  readonly devices: readonly SimDevice[];
-  readonly space: ToySpace;
-  readonly path: Path;
-  readonly hostDevices: readonly HostDevice[];
-  /** First host page of each region. */
-  readonly #hostPfns: readonly number[];
-
-  constructor(
-    kind: PathKind,
-    owner: 'target' | 'guest',
-    hostKind = 'iommufd',
-    dmaEntryLimit = 65535,
-    nesting: IommuConfig['nesting'] = null,
-  ) {
-    const iommus = hostKind === 'vfio-spapr-tce' ? [{ tce: {} }] : [{ nesting }];
-    this.kernel = simKernel({ iommus, dmaEntryLimit, devices: [{ name: 'vfio0' }, { name: 'vfio1' }] });
-    this.host = openHost(hostKind, this.kernel);
-    const regions = [0, 1].map((i) => {
-      const memory = this.kernel.allocate(REGION_PAGES * 4096);
-      return { gpa: BigInt(i * REGION_PAGES * 4096), buffer: memory.buffer, hostAddress: memory.address };
-    });
-    this.memory = new GuestMemory(regions);
-    this.#hostPfns = regions.map((region) => pfnOf(region.hostAddress));
-    this.space = new ToySpace(owner);
-    this.devices = this.kernel.devices;
-    this.hostDevices = this.devices.map(({ path, group, name }) =>
-      this.host.openDevice(hostKind === 'iommufd' ? path : `/dev/vfio/${group.number}#${name}`),
-    );
-    const [device] = this.hostDevices;
-    this.path = kind.create({ space: this.space, memory: this.memory, host: this.host, device });
-    for (const device of this.hostDevices) expect(this.path.attach(device, REQUESTER)).toBe(0);
-  }
-
-  /** One guest operation. */
-  run(steps: readonly Step[]): number {
-    for (const { from, count, gpa, permission } of steps) {
-      const pages = Math.min(count, TOY_PAGES - from);
-      this.space.set(from, pages, gpa + from, permission);
-      this.path.changed(this.space.base + from, this.space.base + from + pages - 1);
-    }
-    return this.path.flush();
-  }
-
-  /** What the hardware does with each page, for each device: the guest page and permission that a DMA meets. */
-  hardware(device: SimDevice): (string | null)[] {
-    return Array.from({ length: TOY_PAGES }, (_, i) => {
-      const read = device.hostPfn(this.space.base + i, READ);
-      const write = device.hostPfn(this.space.base + i, WRITE);
-      if (read < 0 && write < 0) return null;
-      const host = Math.max(read, write);
-      const region = this.#hostPfns.findIndex((first) => host >= first && host < first + REGION_PAGES);
-      if (region < 0) expect.fail(`page ${i}: DMA reaches host page 0x${host.toString(16)}, which is no guest RAM`);
-      return `${host - this.#hostPfns[region] + region * REGION_PAGES}/${(read < 0 ? 0 : READ) | (write < 0 ? 0 : WRITE)}`;
-    });
-  }
-
-  /** The next unmap of more than one page takes the first page away and fails. */
-  halfWay(): void {
-    const { unmap } = IommufdSpace.prototype;
-    const spy = vi.spyOn(IommufdSpace.prototype, 'unmap').mockImplementation(function (this: IommufdSpace, iova: number, pages: number) {
-      if (pages === 1) return unmap.call(this, iova, 1);
-      spy.mockRestore();
-      return unmap.call(this, iova, 1) || -errno.EBUSY;
-    });
-  }
-
-  meant(): (string | null)[] {
-    return this.space.pages.map((page) => (page === null ? null : `${page.gpa}/${page.permission}`));
-  }
-
-  mapCalls(): number {
-    const { map, unmap, copy } = this.host.calls;
-    return map + unmap + copy;
-  }
+/** What a path is tried on. */
+export interface PathSubject {
+  readonly places: Readonly<Record<string, PathPlace>>;
+  /** Programs of each property in each place. */
+  readonly runs: number;
 }
 
-/** What every path that follows an address space on a host owes its guest. */
-export function pathSuite(kind: PathKind): void {
-  describe(`path ${kind.name}`, () => {
-    for (const owner of ['target', 'guest'] as const) {
-      for (const host of hostKinds()) {
-        const name = `${owner}-owned over ${host}`;
-        test.prop([program], { numRuns: 25 })(
-          `${name}: the hardware agrees after every operation, and what did not change never goes away`,
-          (operations) => {
-            const fixture = new Fixture(kind, owner, host);
-            for (const steps of operations) {
-              const before = fixture.meant();
-              const splitsBefore = fixture.path.counters.splits;
-              const probes: (string | null)[][] = [];
-              const dispose = fixture.kernel.hooks.observe({ after: () => probes.push(fixture.hardware(fixture.devices[0])) });
-              expect(fixture.run(steps)).toBe(0);
-              dispose();
-              const after = fixture.meant();
-              for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(after);
-              if (fixture.path.counters.splits > splitsBefore) continue;
-              for (const probe of probes) {
-                probe.forEach((found, i) => {
-                  const allowed =
-                    before[i] === after[i] ? found === before[i] : found === null || found === before[i] || found === after[i];
-                  if (!allowed) expect.fail(`page ${i}: ${found} between ${before[i]} and ${after[i]}`);
-                });
-              }
-            }
-            // What a host can swap has no gap, however the guest unmaps.
-            if (fixture.host.capabilities.replace) expect(fixture.path.counters.splits).toBe(0);
-          },
-        );
-      }
-    }
+const map = (from: number, count: number): Step => ({ from, count, gpa: 0, permission: 3 });
+const unmap = (from: number, count: number): Step => ({ from, count, gpa: 0, permission: 0 });
 
-    test.prop([program, fc.integer({ min: 1, max: 12 })], { numRuns: 60 })(
-      'target-owned: a failed operation is taken back on both sides',
-      (operations, nth) => {
-        const fixture = new Fixture(kind, 'target');
-        fixture.kernel.hooks.fail({ nth, errno: errno.ENOMEM });
-        for (const steps of operations) {
-          const before = fixture.space.pages;
-          if (fixture.run(steps) < 0) {
-            // As a target does it: the old state, announced and flushed.
-            fixture.space.pages = before;
-            fixture.path.changed(fixture.space.base, fixture.space.base + TOY_PAGES - 1);
-            expect(fixture.path.flush()).toBe(0);
-            expect(fixture.path.error?.errno).toBe(errno.ENOMEM);
-          }
-          for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
-        }
-      },
-    );
+/** What every path owes its guest (src/accel/path.ts), in front of hardware that forgets nothing by itself. */
+export function pathSuite(kind: PathKind, { places, runs }: PathSubject): void {
+  // Hardware that walks the guest's tables has nothing to do with spaces that a target keeps.
+  const owners = kind.readsGuestTables ? (['guest'] as const) : (['target', 'guest'] as const);
 
-    test.prop([program, fc.integer({ min: 1, max: 12 })], { numRuns: 60 })(
-      'guest-owned: a failed operation leaves no stale translation, and the next one mends it',
-      (operations, nth) => {
-        const fixture = new Fixture(kind, 'guest');
-        fixture.kernel.hooks.fail({ nth, errno: errno.ENOMEM });
-        for (const steps of operations) {
-          fixture.run(steps);
-          for (const device of fixture.devices) {
-            fixture.hardware(device).forEach((found, i) => {
-              if (found !== null) expect(found).toBe(fixture.meant()[i]);
-            });
-          }
-        }
-        fixture.kernel.hooks.reset();
-        fixture.path.changed(fixture.space.base, fixture.space.base);
-        expect(fixture.path.flush()).toBe(0);
-        for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
-      },
-    );
+  describe.each(Object.keys(places))(`path ${kind.name}, %s`, (place) => {
+    const { forgets } = places[place];
+    const make = (owner: 'target' | 'guest') => new Fixture(kind, { owner, ...places[place].make() });
 
-    for (const host of hostKinds()) {
-      for (const owner of ['target', 'guest'] as const) {
-        test.prop(
-          [
-            program,
-            fc.integer({ min: 1, max: 12 }),
-            fc.integer({ min: 1, max: 6 }),
-            fc.constantFrom(errno.ENOMEM, errno.EIO, errno.ENODEV),
-          ],
-          {
-            numRuns: 15,
-          },
-        )(
-          `${owner}-owned over ${host}: several host calls in a row fail: nothing stale is reached by who has none to take it back, and all is mended later`,
-          (operations, nth, count, code) => {
-            const fixture = new Fixture(kind, owner, host);
-            for (let i = 0; i < count; i++) fixture.kernel.hooks.fail({ nth: nth + i, errno: code });
-            for (const steps of operations) {
-              const before = fixture.space.pages;
-              if (fixture.run(steps) < 0 && owner === 'target') {
-                fixture.space.pages = before;
-                fixture.path.changed(fixture.space.base, fixture.space.base + TOY_PAGES - 1);
-                if (fixture.path.flush() < 0) continue;
-              }
-              if (owner === 'target') continue;
-              for (const device of fixture.devices) {
-                fixture.hardware(device).forEach((found, i) => {
-                  if (found !== null) expect(found).toBe(fixture.meant()[i]);
-                });
-              }
-            }
-            fixture.kernel.hooks.reset();
-            expect(fixture.path.flush()).toBe(0);
-            fixture.hostDevices.forEach((device, i) => {
-              const hardware = fixture.hardware(fixture.devices[i]);
-              if (device.closed) expect(hardware.every((found) => found === null)).toBe(true);
-              else expect(hardware).toEqual(fixture.meant());
-            });
-            expect(fixture.path.pending).toBe(false);
-          },
-        );
-      }
-
-      test(`over ${host}: a map that fails during a split takes no neighbour away for good`, () => {
-        const fixture = new Fixture(kind, 'target', host);
-        fixture.run([{ from: 0, count: 3, gpa: 0, permission: 3 }]);
-        const before = fixture.space.pages;
-        const call = host === 'iommufd' ? 'IOMMU_IOAS_COPY' : 'VFIO_IOMMU_MAP_DMA';
-        fixture.kernel.hooks.fail({ kind: call, nth: 1, errno: errno.ENOMEM });
-        fixture.kernel.hooks.fail({ kind: 'IOMMU_IOAS_MAP', nth: 1, errno: errno.ENOMEM });
-        expect(fixture.run([{ from: 1, count: 1, gpa: 0, permission: 0 }])).toBe(-errno.ENOMEM);
-        fixture.space.pages = before;
-        fixture.path.changed(fixture.space.base + 1, fixture.space.base + 1);
-        expect(fixture.path.flush()).toBe(0);
-        for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
-      });
-    }
-
-    describe('over vfio-type1 with room for few mappings', () => {
-      test('a map that leaves no mapping for a split is refused, so that the unmap is not', () => {
-        const fixture = new Fixture(kind, 'target', 'vfio-type1', 2);
-        expect(fixture.run([{ from: 0, count: 3, gpa: 0, permission: 3 }])).toBe(0);
-        const before = fixture.space.pages;
-        expect(fixture.run([{ from: 16, count: 1, gpa: 0, permission: 3 }])).toBe(-errno.ENOSPC);
-        expect(fixture.path.error?.message).toContain('the host holds 2 mappings');
-        fixture.space.pages = before;
-        fixture.path.changed(fixture.space.base + 16, fixture.space.base + 16);
-        expect(fixture.path.flush()).toBe(0);
-        expect(fixture.run([{ from: 1, count: 1, gpa: 0, permission: 0 }])).toBe(0);
-        expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
-      });
-
-      test('single pages fill it to the last mapping', () => {
-        const fixture = new Fixture(kind, 'target', 'vfio-type1', 2);
-        for (const from of [0, 16]) expect(fixture.run([{ from, count: 1, gpa: 0, permission: 3 }])).toBe(0);
-        expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
-      });
-
-      test('an unmap succeeds when the reserve is used up, and what lost its mapping has one again when there is room', () => {
-        const fixture = new Fixture(kind, 'target', 'vfio-type1', 2);
-        fixture.run([{ from: 0, count: 5, gpa: 0, permission: 3 }]);
-        expect(fixture.run([{ from: 1, count: 1, gpa: 0, permission: 0 }])).toBe(0);
-        expect(fixture.run([{ from: 3, count: 1, gpa: 0, permission: 0 }])).toBe(0);
-        const held = fixture.hardware(fixture.devices[0]);
-        held.forEach((found, i) => {
-          if (found !== null) expect(found).toBe(fixture.meant()[i]);
-        });
-        expect(fixture.path.pending).toBe(true);
-        expect(fixture.run([{ from: 0, count: 1, gpa: 0, permission: 0 }])).toBe(0);
-        expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
-        expect(fixture.path.pending).toBe(false);
-      });
-    });
-
-    describe('a host whose mappings run short', () => {
-      const room = 6;
-      const op = fc.record({ from: fc.nat(15), count: fc.integer({ min: 1, max: 5 }), permission: fc.constantFrom(0, 3) });
-
-      test.prop([fc.array(op, { minLength: 1, maxLength: 30 })], { numRuns: 100 })(
-        'an unmap never fails; what the guest may have page by page it is never refused; and what fits is mapped',
+    for (const owner of owners) {
+      const agreed = reaching(`${kind.name}, ${place}, ${owner}`, 'a mapped page', 'a page that stays', 'a page that goes');
+      test.prop([program], { numRuns: runs })(
+        `${owner}-owned: the hardware agrees after every operation, and what did not change never goes away`,
         (operations) => {
-          const fixture = new Fixture(kind, 'target', 'vfio-type1', room);
-          for (const { from, count, permission } of operations) {
-            const before = fixture.space.pages;
-            const answer = fixture.run([{ from, count, gpa: 0, permission }]);
-            if (permission === 0) expect(answer).toBe(0);
-            if (answer < 0) {
-              expect(answer).toBe(-errno.ENOSPC);
-              expect(fixture.space.pages.filter((page) => page !== null).length).toBeGreaterThan(room);
-              fixture.space.pages = before;
-              fixture.path.changed(fixture.space.base, fixture.space.base + TOY_PAGES - 1);
-              expect(fixture.path.flush()).toBe(0);
+          agreed();
+          const fixture = make(owner);
+          for (const steps of [[map(8, 8)], ...operations]) {
+            const before = fixture.meant();
+            const splitsBefore = fixture.path.counters.splits;
+            const probes: (string | null)[][] = [];
+            fixture.touch();
+            const dispose = fixture.kernel.hooks.observe({ after: () => probes.push(fixture.hardware(fixture.devices[0])) });
+            expect(fixture.run(steps)).toBe(0);
+            dispose();
+            const after = fixture.meant();
+            fixture.agrees();
+            expect([fixture.path.pending, fixture.path.unfinished]).toEqual([false, false]);
+            agreed('a mapped page', after.filter((page) => page !== null).length);
+            agreed('a page that stays', after.filter((page, i) => page !== null && page === before[i]).length);
+            agreed('a page that goes', after.filter((page, i) => page === null && before[i] !== null).length);
+            if (fixture.path.counters.splits > splitsBefore) continue;
+            for (const probe of probes) {
+              probe.forEach((found, i) => {
+                const allowed = before[i] === after[i] ? found === before[i] : found === null || found === before[i] || found === after[i];
+                if (!allowed) expect.fail(`page ${i}: ${found} between ${before[i]} and ${after[i]}`);
+              });
             }
-            const meant = fixture.meant();
-            const runs = meant.filter((page, i) => page !== null && (i === 0 || meant[i - 1] === null)).length;
-            if (runs <= room) expect(fixture.hardware(fixture.devices[0])).toEqual(meant);
           }
+          // What a host can swap has no gap, however the guest unmaps.
+          if (fixture.host.capabilities.replace) expect(fixture.path.counters.splits).toBe(0);
         },
       );
 
-      test('three coalesced maps and another: the unmap of the middle takes nothing else away', () => {
-        const fixture = new Fixture(kind, 'target', 'vfio-type1', 3);
-        fixture.run([0, 1, 2].map((from) => ({ from, count: 1, gpa: 0, permission: 3 })));
-        expect(fixture.run([{ from: 16, count: 1, gpa: 0, permission: 3 }])).toBe(0);
-        expect(fixture.run([{ from: 1, count: 1, gpa: 0, permission: 0 }])).toBe(0);
-        expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
-        expect(fixture.path.pending).toBe(false);
-      });
-
-      test('neighbours that came one by one become one when another map needs room', () => {
-        const fixture = new Fixture(kind, 'target', 'vfio-type1', 4);
-        for (let from = 0; from < 4; from++) fixture.run([{ from, count: 1, gpa: 0, permission: 3 }]);
-        expect(fixture.path.counters.merges).toBe(0);
-        expect(fixture.run([{ from: 16, count: 1, gpa: 0, permission: 3 }])).toBe(0);
-        expect(fixture.path.counters.merges).toBe(1);
-        expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
-      });
-
-      test.each(['VFIO_IOMMU_MAP_DMA', 'VFIO_IOMMU_UNMAP_DMA'])(
-        'a %s that fails while neighbours become one takes none away for good',
-        (call) => {
-          const fixture = new Fixture(kind, 'target', 'vfio-type1', 4);
-          for (let from = 0; from < 4; from++) fixture.run([{ from, count: 1, gpa: 0, permission: 3 }]);
-          const before = fixture.space.pages;
-          for (let nth = 1; nth <= 3; nth++) fixture.kernel.hooks.fail({ kind: call, nth, errno: errno.ENOMEM });
-          expect(fixture.run([{ from: 16, count: 1, gpa: 0, permission: 3 }])).toBe(-errno.ENOSPC);
+      const failed = reaching(
+        `${kind.name}, ${place}, ${owner}: failures`,
+        ...(forgets === null ? [] : (['an operation that fails'] as const)),
+      );
+      test.prop(
+        [program, fc.integer({ min: 1, max: 8 }), fc.integer({ min: 1, max: 6 }), fc.constantFrom(errno.ENOMEM, errno.EIO, errno.ENODEV)],
+        { numRuns: 2 * runs },
+      )(
+        `${owner}-owned: host calls fail: what the target keeps is taken back, what the guest keeps is never stale, and all is mended later`,
+        (operations, nth, count, code) => {
+          failed();
+          const fixture = make(owner);
+          fixture.run([map(8, 8)]);
+          for (let i = 0; i < count; i++) fixture.kernel.hooks.fail({ nth: nth + i, errno: code });
+          for (const steps of [[unmap(8, 4)], ...operations]) {
+            const before = fixture.space.pages;
+            fixture.touch();
+            if (fixture.run(steps) >= 0) {
+              if (count === 1) fixture.agrees();
+            } else {
+              if (forgets !== null) failed('an operation that fails');
+              expect(fixture.path.error).not.toBeNull();
+              if (owner === 'target') {
+                if (fixture.takeBack(before) < 0) continue;
+                if (count === 1) fixture.agrees();
+              }
+            }
+            if (owner === 'guest') fixture.hasNothingStale();
+          }
           fixture.kernel.hooks.reset();
-          fixture.space.pages = before;
-          fixture.path.changed(fixture.space.base + 16, fixture.space.base + 16);
           expect(fixture.path.flush()).toBe(0);
-          expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+          fixture.hostDevices.forEach((device, i) => {
+            const found = fixture.hardware(fixture.devices[i]);
+            expect(found).toEqual(device.closed ? found.map(() => null) : fixture.meant());
+          });
           expect(fixture.path.pending).toBe(false);
         },
       );
+    }
+
+    if (forgets !== null)
+      test('guest-owned: what the hardware does not forget blocks every device, until it has', () => {
+        const fixture = make('guest');
+        fixture.run([map(0, 4)]);
+        fixture.run([map(10, 8)]);
+        fixture.touch();
+        fixture.kernel.hooks.fail({ kind: forgets, nth: 1, times: Number.POSITIVE_INFINITY, errno: errno.EIO });
+        expect(fixture.run([unmap(0, 4)])).toBe(-errno.EIO);
+        expect(fixture.path.error?.errno).toBe(errno.EIO);
+        expect(fixture.blocked).toEqual([true, true]);
+        expect(fixture.path.pending).toBe(true);
+        fixture.run([unmap(12, 1)]);
+        // A VFIO container forgets all when its last device has left.
+        const forgot = !fixture.host.capabilities.replace;
+        expect([fixture.path.pending, ...fixture.blocked]).toEqual(forgot ? [false, false, false] : [true, true, true]);
+        expect(fixture.path.detach(fixture.hostDevices[0])).toBe(0);
+        fixture.kernel.hooks.reset();
+        expect(fixture.path.flush()).toBe(0);
+        expect(fixture.blocked).toEqual([true, false]);
+        expect(fixture.hardware(fixture.devices[1])).toEqual(fixture.meant());
+        expect(fixture.path.pending).toBe(false);
+        expect(fixture.path.attach(fixture.hostDevices[0], fixture.requester(0))).toBe(0);
+        fixture.agrees();
+      });
+
+    test('guest RAM that is removed is reached no more, and what comes in its place is', () => {
+      const fixture = make('guest');
+      fixture.run([{ from: 0, count: 8, gpa: 100, permission: 3 }]);
+      fixture.run([{ from: 8, count: 8, gpa: 140, permission: 3 }]);
+      fixture.touch();
+      const [region] = fixture.memory.regions;
+      fixture.memory.remove(0n);
+      expect(fixture.path.remap()).toBe(0);
+      for (const device of fixture.devices)
+        expect(fixture.hardware(device)).toEqual(fixture.meant().map((page, i) => (i < 8 ? null : page)));
+      fixture.memory.add(region);
+      expect(fixture.path.remap()).toBe(0);
+      fixture.agrees();
     });
 
+    test('a device that moved to another path is left alone by the one before, and by its end', () => {
+      const fixture = make(owners[0]);
+      fixture.run([map(0, 8)]);
+      const [device, stays] = fixture.hostDevices;
+      const space = new ToySpace(owners[0]);
+      space.pages = fixture.space.pages;
+      const other = fixture.another(space);
+      // Without `replace` a device has to leave before it comes.
+      if (!fixture.host.capabilities.replace) expect(fixture.path.detach(device)).toBe(0);
+      expect(other.attach(device, fixture.requester(0))).toBe(0);
+      fixture.path.moved(device);
+      const before = fixture.hardware(fixture.devices[0]);
+      expect(before).toEqual(fixture.meant());
+      if (!kind.readsGuestTables) {
+        fixture.run([unmap(2, 1)]);
+        expect(fixture.hardware(fixture.devices[1])).toEqual(fixture.meant());
+        expect(fixture.hardware(fixture.devices[0])).toEqual(before);
+      }
+      expect(fixture.path.detach(stays)).toBe(0);
+      fixture.path.close();
+      expect(fixture.path.error).toBeNull();
+      expect(fixture.hardware(fixture.devices[0])).toEqual(before);
+      expect(other.detach(device)).toBe(0);
+      other.close();
+      expect(fixture.blocked).toEqual([true, true]);
+    });
+
+    test('detached devices reach nothing, and a closed path leaves nothing in the kernel', () => {
+      const fixture = make(owners[0]);
+      fixture.run([map(0, 8)]);
+      const [first, second] = fixture.hostDevices;
+      expect(fixture.path.detach(first)).toBe(0);
+      expect(fixture.blocked).toEqual([true, false]);
+      expect(fixture.hardware(fixture.devices[1])).toEqual(fixture.meant());
+      expect(fixture.path.detach(second)).toBe(0);
+      fixture.path.close();
+      expect(fixture.path.error).toBeNull();
+      const { mappings, frames, descriptors, ...objects } = fixture.kernel.live();
+      expect(
+        Object.entries(objects).filter(([kind, count]) => /hwpt|ioas|viommu|vdevice|queue|domain|pinned/i.test(kind) && count > 0),
+      ).toEqual([]);
+      for (const device of fixture.hostDevices) device.close();
+      fixture.host.close();
+      expect(fixture.kernel.live()).toMatchObject({ descriptors: 0, domains: 0, pinnedBytes: 0 });
+    });
+
+    if (kind.readsGuestTables) return;
+
     test('a space that ends its enumeration early is populated in slices of one enumeration a flush', () => {
-      const fixture = new Fixture(kind, 'guest');
+      const fixture = make('guest');
       const { enumerate } = fixture.space;
       let asked = 0;
       fixture.space.enumerate = (first, last, visit) => {
@@ -356,7 +204,7 @@ export function pathSuite(kind: PathKind): void {
         enumerate.call(fixture.space, first, end, visit);
         return end + 1;
       };
-      expect(fixture.run([{ from: 0, count: TOY_PAGES, gpa: 0, permission: 3 }])).toBe(0);
+      expect(fixture.run([map(0, TOY_PAGES)])).toBe(0);
       for (let slice = 1; fixture.path.unfinished; slice++) {
         expect(asked).toBe(slice);
         const mapped = fixture.hardware(fixture.devices[0]);
@@ -364,286 +212,16 @@ export function pathSuite(kind: PathKind): void {
         expect(fixture.path.flush()).toBe(0);
       }
       expect(asked).toBe(TOY_PAGES / 16);
-      expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+      fixture.agrees();
     });
 
-    describe('a space of any number of entries', () => {
-      /** Every second page of so many is mapped, and a device reaches it. */
-      function scattered(entries: number) {
-        const kernel = simKernel();
-        const host = openHost('iommufd', kernel);
-        const ram = kernel.allocate(16 * 4096);
-        const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
-        const gone = new Set<number>();
-        let visited = 0;
-        const space: AddressSpace = {
-          name: 'every second page',
-          owner: 'target',
-          announced: true,
-          granuleLg2: 12,
-          apertures: [{ first: 0, last: 2 * entries - 1 }],
-          enumerate(first, last, visit) {
-            for (let page = first + (first % 2); page <= last; page += 2) {
-              visited++;
-              if (!gone.has(page) && !visit(page, page % 16, 1, 3)) return page + 1;
-            }
-            return last + 1;
-          },
-        };
-        const path = kind.create({ space, memory, host });
-        const slice = (run: () => number): number => {
-          const before = host.calls.map + visited;
-          expect(run()).toBe(0);
-          return host.calls.map + visited - before;
-        };
-        const reaches = (page: number) => kernel.device().hostPfn(page, READ) >= 0;
-        return { host, path, slice, gone, reaches, attach: () => path.attach(host.openDevice(kernel.device().path), REQUESTER) };
-      }
-
-      test('it is populated in slices of bounded work, in order, and the work is that of its entries', () => {
-        const entries = 40_000;
-        const { host, path, slice, reaches, attach } = scattered(entries);
-        const most = 2 * 8192 + 1;
-        expect(slice(attach)).toBeLessThanOrEqual(most);
-        let slices = 1;
-        for (; path.unfinished; slices++) {
-          expect(reaches(2 * entries - 2)).toBe(false);
-          expect(slice(() => path.flush())).toBeLessThanOrEqual(most);
-        }
-        expect(slices).toBe(Math.ceil(entries / 8192));
-        expect(host.calls.map).toBe(entries);
-        expect([0, entries, 2 * entries - 2].map((page) => reaches(page))).toEqual([true, true, true]);
-      });
-
-      test('what the guest changes meanwhile is done at once, wherever it lies, and stays', () => {
-        const { path, gone, reaches, attach } = scattered(20_000);
-        expect(attach()).toBe(0);
-        for (const page of [2, 30_000]) {
-          gone.add(page);
-          path.changed(page, page + 2);
-          expect(path.flush()).toBe(0);
-          expect([page, page + 2].map(reaches)).toEqual([false, true]);
-        }
-        while (path.unfinished) expect(path.flush()).toBe(0);
-        expect([2, 30_000, 39_998].map(reaches)).toEqual([false, false, true]);
-      });
-    });
-
-    describe('host calls', () => {
-      let fixture: Fixture;
-      beforeEach(() => {
-        fixture = new Fixture(kind, 'target');
-      });
-      const calls = (steps: readonly Step[]): number => {
-        const before = fixture.mapCalls();
-        expect(fixture.run(steps)).toBe(0);
-        return fixture.mapCalls() - before;
-      };
-      const page = (from: number, permission = 3): Step => ({ from, count: 1, gpa: 0, permission });
-
-      test('contiguous pages are one call, what is there already none, what goes together goes in one', () => {
-        const all = { from: 0, count: 64, gpa: 0, permission: 3 };
-        expect(calls([all])).toBe(1);
-        expect(calls([all])).toBe(0);
-        expect(calls([{ ...all, permission: 0 }])).toBe(1);
-        expect(calls([{ ...all, permission: 0 }])).toBe(0);
-      });
-
-      test('pages of one operation are one call, of several operations one each; one unmap covers them all', () => {
-        expect(calls(Array.from({ length: 64 }, (_, i) => page(i)))).toBe(1);
-        expect(calls([{ from: 0, count: 64, gpa: 0, permission: 0 }])).toBe(1);
-        for (let i = 0; i < 8; i++) expect(calls([page(i)])).toBe(1);
-        expect(calls([{ from: 0, count: 64, gpa: 0, permission: 0 }])).toBe(1);
-      });
-
-      test('after the first split, mappings grow no larger than what the guest unmaps', () => {
-        calls([{ from: 0, count: 64, gpa: 0, permission: 3 }]);
-        calls([{ from: 16, count: 8, gpa: 0, permission: 0 }]);
-        expect(fixture.path.counters).toMatchObject({ splits: 0, splitsWithoutGap: 1 });
-        calls([{ from: 0, count: 64, gpa: 0, permission: 0 }]);
-        expect(calls([{ from: 0, count: 64, gpa: 0, permission: 3 }])).toBe(8);
-        expect(calls([{ from: 16, count: 8, gpa: 0, permission: 0 }])).toBe(1);
-        expect(fixture.path.counters.splitsWithoutGap).toBe(1);
-      });
-
-      test('a run is cut where host memory is not contiguous', () => {
-        expect(calls([{ from: 0, count: 64, gpa: REGION_PAGES - 32, permission: 3 }])).toBe(2);
-      });
-
-      test('a mapping that leaves guest RAM is refused and nothing of it stands once the target took it back', () => {
-        fixture.space.set(0, 64, 2 * REGION_PAGES - 8, 3);
-        fixture.path.changed(fixture.space.base, fixture.space.base + 63);
-        expect(fixture.path.flush()).toBe(-errno.EFAULT);
-        expect(fixture.path.error?.message).toContain('outside guest RAM');
-        fixture.space.set(0, 64, 0, 0);
-        fixture.path.changed(fixture.space.base, fixture.space.base + 63);
-        expect(fixture.path.flush()).toBe(0);
-        expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
-      });
-    });
-
-    describe('a stale mapping that the host does not let go', () => {
-      const map = (from: number, count: number): Step => ({ from, count, gpa: 0, permission: 3 });
-      const unmap = (from: number, count: number): Step => ({ from, count, gpa: 0, permission: 0 });
-      let fixture: Fixture;
-      beforeEach(() => {
-        fixture = new Fixture(kind, 'guest');
-        fixture.run([map(0, 4)]);
-        fixture.run([map(10, 8)]);
-        fixture.kernel.hooks.fail({ kind: 'IOMMU_IOAS_UNMAP', nth: 1, errno: errno.EIO });
-        expect(fixture.run([unmap(0, 4)])).toBe(-errno.EIO);
-      });
-      const blocked = (): boolean[] => fixture.devices.map((device) => fixture.hardware(device).every((found) => found === null));
-
-      test('blocks every device, and a split elsewhere does not let one in', () => {
-        expect(blocked()).toEqual([true, true]);
-        // It is tried again by every flush; this one fails as well.
-        fixture.kernel.hooks.fail({ kind: 'IOMMU_IOAS_UNMAP', nth: 2, errno: errno.EIO });
-        fixture.run([unmap(12, 1)]);
-        expect(blocked()).toEqual([true, true]);
-        fixture.run([]);
-        for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
-      });
-
-      test('lets the devices in again one by one, whichever attach fails', () => {
-        fixture.kernel.hooks.fail({ kind: 'VFIO_DEVICE_ATTACH_IOMMUFD_PT', nth: 2, errno: errno.ENOMEM });
-        fixture.run([]);
-        expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
-        expect(blocked()).toEqual([false, true]);
-        expect(fixture.path.detach(fixture.hostDevices[0])).toBe(0);
-        expect(blocked()).toEqual([true, true]);
-        fixture.run([]);
-        expect(fixture.hardware(fixture.devices[1])).toEqual(fixture.meant());
-      });
-
-      test('is gone from a device that could not be detached at once, as soon as it can', () => {
-        fixture.run([]);
-        fixture.run([map(0, 4)]);
-        fixture.kernel.hooks.fail({ kind: 'IOMMU_IOAS_UNMAP', nth: 1, errno: errno.EIO });
-        fixture.kernel.hooks.fail({ kind: 'IOMMU_IOAS_UNMAP', nth: 2, errno: errno.EIO });
-        fixture.kernel.hooks.fail({ kind: 'VFIO_DEVICE_DETACH_IOMMUFD_PT', nth: 1, errno: errno.EIO });
-        fixture.run([unmap(0, 4)]);
-        fixture.run([]);
-        expect(blocked()).toEqual([true, true]);
-      });
-    });
-
-    test('a hole of one page in a large mapping costs few host calls, then and later', () => {
-      const pages = 1 << 18;
-      const kernel = simKernel();
-      const host = openHost('iommufd', kernel);
-      const ram = kernel.allocate(pages * 4096);
-      const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
-      let hole = -1;
-      const space: AddressSpace = {
-        name: 'one run with a hole',
-        owner: 'guest',
-        announced: true,
-        granuleLg2: 12,
-        apertures: [{ first: 0, last: pages - 1 }],
-        enumerate(first, last, visit) {
-          if (hole < first || hole > last) visit(first, first, last - first + 1, 3);
-          else if ((hole === first || visit(first, first, hole - first, 3)) && hole < last) visit(hole + 1, hole + 1, last - hole, 3);
-          return last + 1;
-        },
-      };
-      const path = kind.create({ space, memory, host });
-      expect(path.attach(host.openDevice(kernel.device().path), REQUESTER)).toBe(0);
-      const calls = (first: number, last: number): number => {
-        const before = host.calls.map + host.calls.unmap + host.calls.copy;
-        path.changed(first, last);
-        expect(path.flush()).toBe(0);
-        return host.calls.map + host.calls.unmap + host.calls.copy - before;
-      };
-      hole = 100_000;
-      expect(calls(hole, hole)).toBeLessThanOrEqual(3);
-      hole = -1;
-      expect(calls(100_000, 100_000)).toBe(1);
-      // Everything anew, as a guest that unmapped one page once: in pieces, but not in pages.
-      hole = 7;
-      expect(calls(0, pages - 1)).toBeLessThanOrEqual(3 * 512);
-    });
-
-    test('in a run that is cut into large pieces, a piece that is split once more falls to the grain: what follows there is no split', () => {
-      const pages = 1 << 18;
-      const kernel = simKernel();
-      const host = openHost('vfio-type1', kernel);
-      const ram = kernel.allocate(pages * 4096);
-      const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
-      const holes = new IntervalMap(64);
-      let mapped = true;
-      const space: AddressSpace = {
-        name: 'one run with holes',
-        owner: 'target',
-        announced: true,
-        granuleLg2: 12,
-        apertures: [{ first: 0, last: pages - 1 }],
-        enumerate(first, last, visit) {
-          let at = first;
-          if (mapped) {
-            holes.intervals(first, last, (hole) => {
-              if (hole > at && !visit(at, at, hole - at, 3)) return false;
-              at = hole + 1;
-              return true;
-            });
-            if (at <= last) visit(at, at, last - at + 1, 3);
-          }
-          return last + 1;
-        },
-      };
-      const path = kind.create({ space, memory, host });
-      expect(path.attach(host.openDevice(`/dev/vfio/${kernel.device().group.number}`), REQUESTER)).toBe(0);
-      const flush = (first: number, last: number) => {
-        path.changed(first, last);
-        expect(path.flush()).toBe(0);
-        return path.counters.splits;
-      };
-      const unmap = (page: number) => {
-        holes.insert(page, 1, 0, 0);
-        return flush(page, page);
-      };
-      expect(unmap(100_000)).toBe(1);
-      holes.clear();
-      mapped = false;
-      flush(0, pages - 1);
-      mapped = true;
-      flush(0, pages - 1);
-      const before = host.calls.map;
-      expect(unmap(5000)).toBe(2);
-      expect(host.calls.map - before).toBeLessThanOrEqual(2 * 512);
-      for (const page of [4999, 5001, 4700, 5100]) expect(unmap(page)).toBe(2);
-      for (const [page, there] of [
-        [4998, true],
-        [5000, false],
-        [5100, false],
-        [5101, true],
-      ] as const)
-        expect(kernel.device().hostPfn(page, READ) >= 0).toBe(there);
-    });
-
-    test('an unmap of several mappings that fails half-way leaves no doubt about what is gone', () => {
-      const fixture = new Fixture(kind, 'target');
-      for (let i = 0; i < 4; i++) fixture.run([{ from: i, count: 1, gpa: 0, permission: 3 }]);
-      // The kernel takes the first one away, and then fails: whoever removes areas one after the other does that.
-      fixture.halfWay();
-      expect(fixture.run([{ from: 0, count: 4, gpa: 0, permission: 0 }])).toBe(0);
-      expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
-      expect(fixture.run([{ from: 0, count: 4, gpa: 0, permission: 3 }])).toBe(0);
-      expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
-    });
-
-    test('detached devices reach nothing, and a closed path leaves nothing in the kernel', () => {
-      const fixture = new Fixture(kind, 'target');
-      fixture.run([{ from: 0, count: 8, gpa: 0, permission: 3 }]);
-      const [first, second] = fixture.hostDevices;
-      expect(fixture.path.detach(first)).toBe(0);
-      expect(fixture.hardware(fixture.devices[0]).every((found) => found === null)).toBe(true);
-      expect(fixture.hardware(fixture.devices[1])).toEqual(fixture.meant());
-      expect(fixture.path.detach(second)).toBe(0);
-      fixture.path.close();
-      for (const device of fixture.hostDevices) device.close();
-      fixture.host.close();
-      expect(fixture.kernel.live()).toMatchObject({ descriptors: 0, domains: 0, pinnedBytes: 0 });
+    test('a mapping that leaves guest RAM is refused and nothing of it stands once the target took it back', () => {
+      const fixture = make('target');
+      const before = fixture.space.pages;
+      expect(fixture.run([{ from: 0, count: TOY_PAGES, gpa: 200, permission: 3 }])).toBe(-errno.EFAULT);
+      expect(fixture.path.error?.message).toContain('outside guest RAM');
+      expect(fixture.takeBack(before)).toBe(0);
+      fixture.agrees();
     });
   });
 }

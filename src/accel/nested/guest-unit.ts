@@ -180,12 +180,13 @@ export class GuestUnit implements GuestHardware {
   }
 
   #settle(device: HostDevice, place: Place): void {
-    if (place.installed === null || device.closed) return;
-    const stale = this.#isStale(place.installed);
+    if (place.installed === null) return;
+    // A closed device reaches nothing, and waits for nothing.
+    const stale = !device.closed && this.#isStale(place.installed);
     if (stale === place.waiting) return;
     if (stale) {
       if (this.#attachTo(device, 'abort') < 0) seal(device);
-    } else if (place.installed.point.attach(device) < 0) return;
+    } else if (!device.closed && place.installed.point.attach(device) < 0) return;
     place.waiting = stale;
     this.#waiting += stale ? 1 : -1;
   }

@@ -284,8 +284,10 @@ class UserOwnedPath implements Path {
   #sync(): number {
     const result = this.#installed.sync();
     if (result < 0) {
+      // Detaching devices has an answer of its own, which would take this one's place.
+      this.#answered(result);
       this.#distrust();
-      return this.#answered(result);
+      return result;
     }
     this.#stale = false;
     this.#pages.reclaim();
