@@ -219,6 +219,42 @@ const hostile = fc.oneof<fc.Arbitrary<Act>[]>(
   })),
 );
 
+const devices = fc
+  .tuple(
+    fc.constantFrom('ask', 'use', 'page', 'record', 'lost') as fc.Arbitrary<string>,
+    fc.constantFrom(...STREAMS, 63, 9999, 70000),
+    fc.integer({ min: -1, max: 2 ** 20 }),
+    word,
+  )
+  .map(
+    ([kind, stream, substream, value]): Act => ({
+      what: `${kind} of ${stream} ${substream} 0x${value.toString(16)}`,
+      act: ({ target }) => {
+        const smmu = target as Smmuv3;
+        const access = Number(value & 15n);
+        if (kind === 'ask') smmu.translationRequest(stream, substream, value, access);
+        else if (kind === 'use') smmu.translateTranslated(stream, hiOf(value), loOf(value), access);
+        else if (kind === 'record')
+          smmu.report({ kind, words: Int32Array.from({ length: access }, (_, i) => loOf(value >> BigInt(4 * i))) });
+        else if (kind === 'lost') smmu.report({ kind });
+        else {
+          smmu.report({
+            kind: 'page-request',
+            endpoint: stream,
+            pasid: substream,
+            group: loOf(value),
+            last: value % 2n === 0n,
+            access,
+            address: value,
+          });
+          const [read, write, execute, privileged, last] = [1n, 2n, 4n, 8n, 16n].map((bit) => (value & bit) !== 0n);
+          const pasid = substream < 0 ? null : substream;
+          smmu.pageRequest({ stream, pasid, page: Number(value >> 12n), read, write, execute, privileged, group: loOf(value), last });
+        }
+      },
+    }),
+  );
+
 export const smmuSubject: TargetSubject<Step> = {
   name: 'Arm SMMUv3',
   make: (like) => new SmmuFixture(like as SmmuFixture | undefined),
@@ -227,6 +263,6 @@ export const smmuSubject: TargetSubject<Step> = {
     { do: 'stream', stream: 8, config: CONFIG.stage1, first: 0, second: 0, spoilt: 0 },
     { do: 'map', table: 0, pfn: 5, to: 32, pages: 4, permission: 3, flush: 'all' },
   ],
-  hostile,
+  hostile: fc.oneof({ weight: 5, arbitrary: hostile }, { weight: 1, arbitrary: devices }),
   numRuns: 25,
 };
