@@ -51,9 +51,14 @@ export class DmaCheck {
 
   check(dma: ExpectedDma): void {
     this.checkSoftware(dma);
+    this.checkHardware(dma);
+  }
+
+  /** What the passed-through device does, where there is one. */
+  checkHardware(dma: ExpectedDma): void {
     const engine = this.#engines.get(dma.endpoint);
     if (engine === undefined || (dma.pasid ?? NO_PASID) !== NO_PASID || !this.#isSeen(dma)) return;
-    if (this.#seen++ % this.#stride === 0) this.#checkHardware(dma, engine, whereOf(dma));
+    if (this.#seen++ % this.#stride === 0) this.#checkDevice(dma, engine, whereOf(dma));
   }
 
   /** What reaches no RAM (a message to an interrupt controller) arrives where nobody can look. */
@@ -89,7 +94,7 @@ export class DmaCheck {
     return lg2 < 0 ? null : joinHiLo(this.#target.translated[1], this.#target.translated[0]);
   }
 
-  #checkHardware(dma: ExpectedDma, engine: DmaEngine, where: string): void {
+  #checkDevice(dma: ExpectedDma, engine: DmaEngine, where: string): void {
     // The marker must not leave the page that was recorded.
     const iova = dma.iova & ~0x7n;
     const gpa = dma.gpa & ~0x7n;

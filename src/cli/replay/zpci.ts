@@ -1,12 +1,14 @@
-import { READ_WRITE, WRITE } from '../../memory/access.ts';
+import { READ, READ_WRITE, WRITE } from '../../memory/access.ts';
 import { hiOf, loOf, PAGE_BYTES, pfnOf } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
-import { type ErrorEvent, GeneralRegisters, PEC, ZpciIommu } from '../../target/zpci/index.ts';
+import type { AddressSpace } from '../../target/target.ts';
+import { GeneralRegisters, PEC, ZpciIommu } from '../../target/zpci/index.ts';
 import { hex } from '../../vmm/recording-lines.ts';
 import type { RecordedLine } from '../recording.ts';
 import { recordedRam } from './ram.ts';
 import { guarded, type RecordedTarget, type ReplayContext, recordedAccess } from './replayer.ts';
 import { ZpciBlocks } from './zpci-blocks.ts';
+import { ZpciEvents } from './zpci-events.ts';
 import { ZpciPeer } from './zpci-peer.ts';
 
 /** Registers that the replayed instructions use. */
@@ -30,8 +32,7 @@ class RecordedZpci implements RecordedTarget {
   /** Where a FIB is put, which recordings have without its address: the last page of RAM. What is there comes back. */
   readonly #fib: bigint;
   readonly #kept = new Uint8Array(128);
-  /** Error events that no line has named yet. */
-  #events: ErrorEvent[] = [];
+  readonly #events = new ZpciEvents();
 
   constructor(machine: RecordedLine, memory: GuestMemory) {
     this.#memory = memory;
@@ -51,7 +52,7 @@ class RecordedZpci implements RecordedTarget {
     this.#peer = new ZpciPeer();
     this.target = guarded(
       machine,
-      () => new ZpciIommu({ memory, functions, designations: 0x40, errorEvent: (event) => void this.#events.push(event) }),
+      () => new ZpciIommu({ memory, functions, designations: 0x40, errorEvent: (event) => this.#events.happened(event) }),
     );
   }
 
@@ -83,7 +84,7 @@ class RecordedZpci implements RecordedTarget {
         this.#xlate(line, context);
         break;
       case 'event':
-        this.#event(line, context);
+        if (!line.has('kind') || line.text('kind') === 'error') this.#events.line(line);
         break;
       case 'sclp':
         this.#configure(line);
@@ -97,11 +98,11 @@ class RecordedZpci implements RecordedTarget {
       default:
         line.fail('is no operation of a zPCI guest');
     }
+    this.#events.compare(context.answers);
   }
 
   end({ answers }: ReplayContext): void {
-    for (const { code, fid, address } of this.#events)
-      answers.check(false, () => `event ${hex(code)} of function ${fid} at ${hex(address)} is in no line`);
+    this.#events.end(answers);
   }
 
   #store(line: RecordedLine): void {
@@ -166,11 +167,7 @@ class RecordedZpci implements RecordedTarget {
     }
     context.dma.check({ endpoint, iova, gpa: line.u64('addr'), allowed, forbidden: 0, line: line.number });
     // An access that is forbidden puts the function into the error state, so the permission is read from what hardware has.
-    let granted = 0;
-    space?.enumerate(pfnOf(iova), pfnOf(iova), (_iova, _gpa, _pages, permission) => {
-      granted = permission;
-      return true;
-    });
+    const granted = grantedAt(space, iova);
     context.answers.check(granted === allowed, () => `line ${line.number}: the page at ${hex(iova)} grants ${granted}, not ${allowed}`);
   }
 
@@ -182,19 +179,16 @@ class RecordedZpci implements RecordedTarget {
       if (found >= 0) this.target.fail(endpoint, PEC.protection, iova);
       return;
     }
-    const forbidden = line.has('access') ? accessOf(line) : line.has('perm') ? WRITE : READ_WRITE & 1;
-    context.dma.check({ endpoint, iova, gpa: 0n, allowed: 0, forbidden, line: line.number });
-  }
-
-  #event(line: RecordedLine, { answers }: ReplayContext): void {
-    if (line.has('kind') && line.text('kind') !== 'error') return;
-    const [found] = this.#events.splice(0, 1);
-    const expected = { code: line.u32('pec'), handle: line.u32('handle'), fid: line.u32('fid'), address: line.u64('faddr') };
-    const same =
-      found?.code === expected.code && found.handle === expected.handle && found.fid === expected.fid && found.address === expected.address;
-    const text = (event: ErrorEvent | undefined) =>
-      event === undefined ? 'nothing' : `${hex(event.code)} of ${hex(event.handle)} at ${hex(event.address)}`;
-    answers.check(same, () => `line ${line.number}: the event is ${text(found)}, not ${text(expected)}`);
+    const forbidden = line.has('access') ? accessOf(line) : line.has('perm') ? WRITE : READ;
+    const access = { endpoint, iova, gpa: 0n, allowed: 0, forbidden, line: line.number };
+    if (!line.has('by')) {
+      context.dma.check(access);
+      return;
+    }
+    // The endpoint itself found nothing there: QEMU never heard of it, and so the function is in no other state.
+    context.dma.checkHardware(access);
+    const granted = grantedAt(this.target.spaceOf(endpoint), iova);
+    context.answers.check((granted & forbidden) === 0, () => `line ${line.number}: the page at ${hex(iova)} grants ${granted}`);
   }
 
   #configure(line: RecordedLine): void {
@@ -203,8 +197,17 @@ class RecordedZpci implements RecordedTarget {
   }
 }
 
+function grantedAt(space: AddressSpace | null, iova: bigint): number {
+  let granted = 0;
+  space?.enumerate(pfnOf(iova), pfnOf(iova), (_iova, _gpa, _pages, permission) => {
+    granted = permission;
+    return true;
+  });
+  return granted;
+}
+
 function accessOf(line: RecordedLine): number {
-  return line.text('access') === 'write' ? WRITE : 1;
+  return line.text('access') === 'write' ? WRITE : READ;
 }
 
 function bytesOf(line: RecordedLine, field = 'hex'): Uint8Array {

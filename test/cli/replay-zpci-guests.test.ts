@@ -1,0 +1,36 @@
+import { describe, expect, test } from 'vitest';
+import { simRig } from '../../src/cli/replay/rig-sim.ts';
+import { replay } from '../../src/cli/replay/run.ts';
+import { reaching } from '../reaching.ts';
+import { recording } from './recordings.ts';
+import { ZpciGuest } from './zpci-guest.ts';
+
+/* POWER hosts have no window where an s390 guest's aperture lies (test/cli/replay-recordings.test.ts). */
+const SEEDS = [1, 2];
+const STEPS = 400;
+
+describe.each([
+  ['iommufd', 'none', 'shadow'],
+  ['vfio-type1', 'none', 'shadow'],
+  ['iommufd', 'smmuv3', 'user-owned'],
+] as const)('strict invalidation, faults, functions disabled and enabled again: %s, hardware %s, %s', (host, hardware, path) => {
+  const shown = reaching(
+    `s390 guests over ${host}, ${path}`,
+    ...(['a translation', 'a fault', 'a refused RPCIT', 'only QEMU faults', 'disabled and enabled', 'a malformed entry'] as const),
+  );
+
+  test.each(SEEDS)('guest %i: nothing is wrong', async (seed) => {
+    shown();
+    const guest = new ZpciGuest(seed, shown);
+    for (let i = 0; i < STEPS; i++) guest.step();
+    const rig = simRig(host, 4, hardware);
+    try {
+      const { answers, dma, hardwareDma } = await replay({ file: recording(guest.lines), path }, rig);
+      expect([...answers.details, ...dma.details, ...hardwareDma.details]).toEqual([]);
+      expect(answers.checked).toBeGreaterThan(300);
+      expect(hardwareDma.checked).toBeGreaterThan(300);
+    } finally {
+      rig.close();
+    }
+  });
+});
