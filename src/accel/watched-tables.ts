@@ -1,6 +1,6 @@
 import { errno, HostError } from '../host/errno.ts';
 import type { AddressSpace, RunVisitor } from '../target/target.ts';
-import type { SpaceFollower } from './path.ts';
+import { FollowedSpace } from './followed-space.ts';
 import type { TableWatch } from './table-watch.ts';
 
 /** Guest pages with tables that are watched at most: the tables of 128 GiB mapped page by page. */
@@ -19,32 +19,19 @@ interface Piece {
 }
 
 /** An address space whose guest announces nothing, and need not: what its tables are read from is watched. */
-export class WatchedSpace implements AddressSpace {
-  readonly name: string;
-  readonly owner: AddressSpace['owner'];
-  readonly announced = true;
-  readonly granuleLg2: number;
+export class WatchedSpace extends FollowedSpace {
   readonly pages = new Set<number>();
-  path: SpaceFollower | null = null;
   /** Some table could not be watched: what the hardware has may fall short of what the guest means. */
   isBlind = false;
-  readonly #space: AddressSpace;
   readonly #tables: WatchedTables;
 
   constructor(space: AddressSpace, tables: WatchedTables) {
-    this.#space = space;
+    super(space);
     this.#tables = tables;
-    this.name = space.name;
-    this.owner = space.owner;
-    this.granuleLg2 = space.granuleLg2;
-  }
-
-  get apertures(): AddressSpace['apertures'] {
-    return this.#space.apertures;
   }
 
   enumerate(first: number, last: number, visit: RunVisitor): number {
-    return this.#space.enumerate(first, last, visit, this.#read);
+    return this.space.enumerate(first, last, visit, this.#read);
   }
 
   get blindness(): HostError {

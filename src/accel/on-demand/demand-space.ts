@@ -1,7 +1,7 @@
 import { MMIO, READ, READ_WRITE, WRITE } from '../../memory/access.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { AddressSpace, RunVisitor } from '../../target/target.ts';
-import type { SpaceFollower } from '../path.ts';
+import { FollowedSpace } from '../followed-space.ts';
 
 /** Pages that become resident, and leave, at once, aligned: who asks for one asks for its neighbours next. */
 export const BLOCK_PAGES = 16;
@@ -18,13 +18,7 @@ export type Admission = 'resident' | 'unmapped' | 'unreachable';
  *
  * Enumerating costs what the space's own enumeration does, once for each stretch of resident blocks in the range.
  */
-export class DemandSpace implements AddressSpace {
-  readonly name: string;
-  readonly owner: AddressSpace['owner'];
-  readonly announced = true;
-  readonly granuleLg2: number;
-  path: SpaceFollower | null = null;
-  readonly #space: AddressSpace;
+export class DemandSpace extends FollowedSpace {
   readonly #memory: GuestMemory;
   readonly #limit: number;
   /** Block numbers; the one that was asked for longest ago is first. */
@@ -32,16 +26,9 @@ export class DemandSpace implements AddressSpace {
   #granted = 0;
 
   constructor(space: AddressSpace, memory: GuestMemory, limit: number = BLOCK_LIMIT) {
-    this.#space = space;
+    super(space);
     this.#memory = memory;
     this.#limit = limit;
-    this.name = space.name;
-    this.owner = space.owner;
-    this.granuleLg2 = space.granuleLg2;
-  }
-
-  get apertures(): AddressSpace['apertures'] {
-    return this.#space.apertures;
   }
 
   /** Blocks that the hardware may have. */
@@ -56,7 +43,7 @@ export class DemandSpace implements AddressSpace {
       return !ended;
     };
     for (const [from, to] of this.#stretches(first, last)) {
-      const next = this.#space.enumerate(from, to, visiting);
+      const next = this.space.enumerate(from, to, visiting);
       if (ended || next <= to) return next;
     }
     return last + 1;
@@ -105,7 +92,7 @@ export class DemandSpace implements AddressSpace {
   #look(pfn: number, access: number): Admission {
     let guestPage = -1;
     this.#granted = 0;
-    this.#space.enumerate(pfn, pfn, (_iova, gpa, _pages, permission) => {
+    this.space.enumerate(pfn, pfn, (_iova, gpa, _pages, permission) => {
       guestPage = gpa;
       this.#granted = permission;
       return true;
