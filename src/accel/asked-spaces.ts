@@ -47,7 +47,7 @@ export class AskedSpaces {
 
   /** @throws HostError */
   of(space: AddressSpace, hearing: Hearing): AskedSpace {
-    if (hearing === 'watched' && this.#tables !== null) return { watched: new WatchedSpace(space, this.#tables), demand: null };
+    if (hearing === 'watched') return { watched: new WatchedSpace(space, this.#tables!), demand: null };
     if (hearing !== 'on demand') return { watched: null, demand: null };
     const { memory, residentBlocks } = this.#parts;
     return { watched: null, demand: new DemandSpace(space, memory, residentBlocks), pageRequests: this.#pageService().queue };

@@ -74,13 +74,14 @@ export class DemandSpace extends FollowedSpace {
     const answer = this.#look(pfn, access);
     if (answer !== 'resident') return answer;
     const block = Math.floor(pfn / BLOCK_PAGES);
-    if (!this.#blocks.delete(block)) for (const oldest of this.#blocks) if (this.#blocks.size >= this.#limit) this.#evict(oldest);
+    if (!this.#blocks.delete(block) && this.#blocks.size >= this.#limit) this.#evictOldest();
     this.#blocks.add(block);
     this.#changed(block);
     return answer;
   }
 
-  #evict(block: number): void {
+  #evictOldest(): void {
+    const [block] = this.#blocks;
     this.#blocks.delete(block);
     this.#changed(block);
   }

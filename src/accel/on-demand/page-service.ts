@@ -60,15 +60,16 @@ export class PageService {
       return;
     }
     const key = keyOf(place.endpoint, request);
-    const before = this.#open.get(key) ?? [];
+    const group = this.#open.get(key) ?? [];
     if (request.last) {
       this.#open.delete(key);
-      this.#held -= before.length;
-      this.#serve(place, [...before, request], request.cookie);
+      this.#held -= group.length;
+      this.#serve(place, [...group, request], request.cookie);
     } else if (this.#held < LIMIT) {
       // One that is forgotten is asked for again: its device meets the same fault.
       this.#held++;
-      this.#open.set(key, [...before, request]);
+      group.push(request);
+      this.#open.set(key, group);
     }
   }
 
