@@ -1,3 +1,4 @@
+import { errno } from '../../src/host/errno.ts';
 import type { Host, HostDevice, HostSpace } from '../../src/host/host.ts';
 import { PFN_LIMIT } from '../../src/memory/address.ts';
 
@@ -8,6 +9,8 @@ export function countingHost(): Host {
     granuleLg2: 12,
     mappingLimit: Number.POSITIVE_INFINITY,
     error: null,
+    dirty: null,
+    trackDirty: () => -errno.EOPNOTSUPP,
     apertures: () => [{ first: 0, last: PFN_LIMIT - 1 }],
     cover: () => 0,
     map() {
@@ -53,6 +56,7 @@ export function countingHost(): Host {
     calls,
     openDevice,
     reach: (_device, wanted) => wanted,
+    refusesDirtyTracking: () => 'it only counts',
     createSpace,
     close() {},
     [Symbol.dispose]() {},

@@ -14,6 +14,10 @@ export class Attachments {
     this.#space = space;
   }
 
+  get devices(): ReadonlySet<HostDevice> {
+    return this.#devices;
+  }
+
   /** Some device waits to be let in. */
   get behind(): boolean {
     return this.#behind;

@@ -263,6 +263,16 @@ export class Binder implements TargetObserver {
     }
   }
 
+  /** Hosts that can are to remember what devices write: said before guest memory is logged, and, that it is not any more, after. */
+  trackDirty(on: boolean): void {
+    for (const { path } of this.#backings.all) path.trackDirty(on);
+  }
+
+  /** Why `noteWrites` says more than was written, for each space of which it does. */
+  get inexactWrites(): readonly string[] {
+    return this.#backings.all.flatMap(({ space, path }) => (path.inexact === null ? [] : [`${space.name}: ${path.inexact}`]));
+  }
+
   /** Says to guest memory what passed-through devices may have written since the last time. */
   noteWrites(): void {
     for (const { path } of this.#backings.all) path.noteWrites();

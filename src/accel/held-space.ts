@@ -1,5 +1,5 @@
 import { errno, HostError } from '../host/errno.ts';
-import type { HostSpace } from '../host/host.ts';
+import type { DirtyVisitor, HostSpace } from '../host/host.ts';
 import { WRITE } from '../memory/access.ts';
 import { PFN_LIMIT } from '../memory/address.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
@@ -96,7 +96,7 @@ export class HeldSpace {
 
   /** Takes one mapping away. Returns 0 or a negative errno. */
   remove(iova: number, pages: number): number {
-    const answer = this.hostSpace.unmap(iova, pages);
+    const answer = this.#unmap(iova, pages);
     // What the kernel does not have is gone, and that was wanted.
     if (answer < 0 && answer !== -errno.ENOENT) return answer;
     this.#forget(iova, pages);
@@ -105,7 +105,15 @@ export class HeldSpace {
 
   /** Takes mappings that lie side by side away in one host call. False: some of them may be gone. */
   removeTogether(first: number, pages: number): boolean {
-    if (this.hostSpace.unmap(first, pages) < 0) return false;
+    let answer = 0;
+    const unmap = (from: number, end: number): boolean => {
+      answer = this.#unmap(from, end - from);
+      return answer === 0;
+    };
+    // A host that tells of what was written does so up to the first hole only.
+    if (this.#memory.isLogged) this.#extents(first, first + pages - 1, unmap);
+    else unmap(first, first + pages);
+    if (answer < 0) return false;
     this.#forget(first, pages);
     return true;
   }
@@ -142,14 +150,47 @@ export class HeldSpace {
     return 0;
   }
 
-  /** All that devices can write counts as written: neither type1 nor an automatic page table of iommufd says what of it was. */
+  /** Without a host that remembers what was written, all that devices can write counts as written. */
   noteWrites(): void {
-    if (this.#memory.isLogged) this.held.intervals(0, PFN_LIMIT - 1, this.#note);
+    if (!this.#memory.isLogged) return;
+    const { dirty } = this.hostSpace;
+    this.#extents(0, PFN_LIMIT - 1, (first, end) => {
+      if (dirty === null) this.#written(first, end - 1);
+      else dirty.read(first, end - first, this.#written);
+      return true;
+    });
   }
 
-  readonly #note = (_first: number, gpa: number, pages: number, permission: number): boolean => {
-    if ((permission & WRITE) !== 0) this.#memory.wrote(gpa, pages);
-    return true;
+  /** Visits [first, end) of mappings that lie side by side, all in the range; false ends it. */
+  #extents(first: number, last: number, visit: (first: number, end: number) => boolean): void {
+    let from = first;
+    let end = -1;
+    let goesOn = true;
+    this.held.intervals(first, last, (iova, _gpa, pages) => {
+      if (iova !== end && end >= 0) goesOn = visit(from, end);
+      if (iova !== end) from = iova;
+      end = iova + pages;
+      return goesOn;
+    });
+    if (goesOn && end >= 0) visit(from, end);
+  }
+
+  /** What goes was written until now: nobody can be asked later. */
+  #unmap(first: number, pages: number): number {
+    const { dirty } = this.hostSpace;
+    if (!this.#memory.isLogged) return this.hostSpace.unmap(first, pages);
+    if (dirty !== null) return dirty.unmap(first, pages, this.#written);
+    this.#written(first, first + pages - 1);
+    return this.hostSpace.unmap(first, pages);
+  }
+
+  /** What is for reading only was not, whoever says so. */
+  readonly #written: DirtyVisitor = (first, last) => {
+    this.held.intervals(first, last, (iova, gpa, pages, permission) => {
+      const from = Math.max(iova, first);
+      if ((permission & WRITE) !== 0) this.#memory.wrote(gpa + (from - iova), Math.min(iova + pages, last + 1) - from);
+      return true;
+    });
   };
 
   readonly #leave = (_first: number, gpa: number, pages: number): boolean => {
@@ -165,9 +206,7 @@ export class HeldSpace {
     return error;
   }
 
-  /** What goes was written until now: nobody can be asked later. */
   #forget(first: number, pages: number): void {
-    if (this.#memory.isLogged) this.held.intervals(first, first + pages - 1, this.#note);
     this.held.intervals(first, first + pages - 1, this.#leave);
     if (this.#seams !== null) {
       this.#seams.removing(first, pages);

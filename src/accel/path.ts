@@ -41,8 +41,12 @@ export interface Path {
    * errno: then the hardware may still have what is gone.
    */
   remap(): number;
+  /** The host is to remember what devices write, where it can, or no more: said before guest memory is logged (`GuestMemory.isLogged`), and after. */
+  trackDirty(on: boolean): void;
   /** Says to guest memory (`GuestMemory.wrote`) what the devices may have written since it was logged, or since the last time. */
   noteWrites(): void;
+  /** Why that is more than they have written; null: it is not. */
+  readonly inexact: string | null;
   /** Makes the hardware agree. Returns 0 or a negative errno; see AddressSpace.owner for what stands then. */
   flush(): number;
   /** The next flush has something to do: what changed, or what earlier ones could not do. Only then is it called. */

@@ -1,5 +1,5 @@
 import { errno, HostError } from '../host/errno.ts';
-import type { Host, HostDevice, HostSpace, PageRequestQueue, SpaceRequirements } from '../host/host.ts';
+import type { Host, HostDevice, HostSpace, SpaceRequirements } from '../host/host.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { IntervalMap } from '../memory/interval-map.ts';
 import type { AddressSpace } from '../target/target.ts';
@@ -7,13 +7,16 @@ import { Attachments } from './attachments.ts';
 import { DirtyRanges } from './dirty-ranges.ts';
 import { HeldSpace } from './held-space.ts';
 import { LeftOut } from './left-out.ts';
-import { NOWHERE, type Path, type PathCounters, type PathKind } from './path.ts';
-import type { RunList } from './run-list.ts';
+import { NOWHERE, type Path, type PathContext, type PathCounters, type PathKind } from './path.ts';
+import { RunList } from './run-list.ts';
 import { copySpace } from './space-copy.ts';
 import { Survey } from './survey.ts';
 
 /** Host mappings of one address space: as many as IntervalMap can hold. */
 const MAPPING_LIMIT = 2 ** 28;
+
+/** Mappings above which a split by a copy costs the guest more time than the gap costs the device. */
+const COPY_LIMIT = 1024;
 
 /** Host mappings that one run is cut into at most, however small the guest's unmaps are: as many as one hypercall maps pages. */
 const PIECES_PER_RUN = 512;
@@ -28,7 +31,7 @@ export const shadow: PathKind = {
     if (host === null) return 'the endpoint has no host device';
     return space === NOWHERE ? 'nothing is reached' : null;
   },
-  create: ({ space, memory, host, pageRequests }) => new ShadowPath(space, memory, host!, pageRequests),
+  create: (context) => new ShadowPath(context),
 };
 
 /**
@@ -42,7 +45,7 @@ class ShadowPath implements Path {
   readonly #memory: GuestMemory;
   readonly #leftOut: LeftOut;
   readonly #host: Host;
-  readonly #requirements: SpaceRequirements;
+  #requirements: SpaceRequirements;
   readonly #devices: Attachments;
   #now: HeldSpace;
   readonly #changed = new DirtyRanges();
@@ -66,16 +69,17 @@ class ShadowPath implements Path {
   #result = 0;
   #error: HostError | null = null;
 
-  /** `pageRequests`: of devices that wait for what is not mapped. */
-  constructor(space: AddressSpace, memory: GuestMemory, host: Host, pageRequests?: PageRequestQueue) {
+  constructor({ space, memory, host, device, pageRequests }: PathContext) {
     this.#space = space;
     this.#memory = memory;
     this.#leftOut = new LeftOut(memory);
-    this.#host = host;
-    this.#requirements = { granuleLg2: space.granuleLg2, ...(pageRequests && { pageRequests }) };
+    this.#host = host!;
+    const dirtyTracking = memory.isLogged && device !== undefined && host!.refusesDirtyTracking(device) === null;
+    this.#requirements = { granuleLg2: space.granuleLg2, dirtyTracking, ...(pageRequests && { pageRequests }) };
     this.#survey = new Survey(space, memory);
-    this.#now = this.#hold(host.createSpace(this.#requirements), new IntervalMap(MAPPING_LIMIT));
+    this.#now = this.#hold(host!.createSpace(this.#requirements), new IntervalMap(MAPPING_LIMIT));
     this.#devices = new Attachments(this.#now.hostSpace);
+    if (memory.isLogged) this.#now.hostSpace.trackDirty(true);
   }
 
   get error(): HostError | null {
@@ -159,8 +163,33 @@ class ShadowPath implements Path {
     return result;
   }
 
+  /** In place where the host can, and else by a space that is made for it. */
+  trackDirty(on: boolean): void {
+    const { hostSpace } = this.#now;
+    if (hostSpace.trackDirty(on) === 0 || (hostSpace.dirty !== null) === on) return;
+    if (on && this.#untrackable() !== null) return;
+    const requirements = { ...this.#requirements, dirtyTracking: on };
+    const nothing = new RunList(0);
+    const copy = copySpace(this.#host, requirements, this.#now, nothing, nothing);
+    if (copy === null || !this.#moveTo(this.#hold(copy.hostSpace, copy.held))) return;
+    this.#requirements = requirements;
+  }
+
   noteWrites(): void {
     this.#now.noteWrites();
+  }
+
+  get inexact(): string | null {
+    const { dirty } = this.#now.hostSpace;
+    return dirty === null ? (this.#untrackable() ?? 'the host makes no space that remembers what is written') : dirty.inexact;
+  }
+
+  #untrackable(): string | null {
+    for (const device of this.#devices.devices) {
+      const reason = this.#host.refusesDirtyTracking(device);
+      if (reason !== null) return reason;
+    }
+    return null;
   }
 
   close(): void {
@@ -242,7 +271,8 @@ class ShadowPath implements Path {
       this.#remnantGrain = this.#grain;
       this.#grain = Math.min(this.#grain, 2 ** Math.floor(Math.log2(splits.grain)));
       if (Number.isFinite(this.#remnantGrain)) this.#remnantGrain = this.#grain;
-      if (!this.#devices.empty && !this.#stale && this.#result === 0 && this.#swap()) return;
+      const canSwap = !this.#devices.empty && !this.#stale && this.#result === 0 && this.#now.held.size <= COPY_LIMIT;
+      if (canSwap && this.#swap()) return;
       this.counters.splits += splits.count;
     }
     this.#unmapRemovals();
@@ -337,15 +367,22 @@ class ShadowPath implements Path {
     if (copy === null) return false;
     const after = this.#hold(copy.hostSpace, copy.held);
     this.#mapAll(additions, after, this.#grain);
-    if (this.#result < 0 || !this.#devices.moveTo(after.hostSpace)) {
-      this.#error = after.close() ?? this.#error;
+    if (this.#result < 0 || !this.#moveTo(after)) {
+      if (this.#result < 0) this.#error = after.close() ?? this.#error;
       this.#result = 0;
       return false;
     }
-    this.#now = after;
     this.counters.splitsWithoutGap += this.#survey.splits.count;
-    this.#error = before.close() ?? this.#error;
     return true;
+  }
+
+  /** Another host space, which has all that it needs, takes the place of the one there is. False: it is closed, and nothing was done. */
+  #moveTo(after: HeldSpace): boolean {
+    const moved = this.#devices.moveTo(after.hostSpace);
+    const goes = moved ? this.#now : after;
+    if (moved) this.#now = after;
+    this.#error = goes.close() ?? this.#error;
+    return moved;
   }
 }
 

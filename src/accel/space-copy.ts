@@ -5,9 +5,6 @@ import { IntervalMap } from '../memory/interval-map.ts';
 import { closeSpace, type HeldSpace } from './held-space.ts';
 import type { RunList } from './run-list.ts';
 
-/** Mappings above which a copy costs the guest more time than the gap costs the device. */
-const COPY_LIMIT = 1024;
-
 /**
  * A second host space with what `from` maps, except that of the `removals` only the `remnants` are there; pages that follow
  * each other with one permission are one host call. null when the host cannot: then nothing is left behind.
@@ -20,7 +17,7 @@ export function copySpace(
   remnants: RunList,
 ): { readonly hostSpace: HostSpace; readonly held: IntervalMap } | null {
   const { replace, copy } = host.capabilities;
-  if (!replace || !copy || from.held.size > COPY_LIMIT) return null;
+  if (!replace || !copy) return null;
   const held = heldAfter(from.held, removals, remnants);
   let hostSpace: HostSpace | null = null;
   try {

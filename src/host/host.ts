@@ -18,6 +18,24 @@ export interface SpaceRequirements {
   readonly granuleLg2?: number;
   /** Its devices ask there for pages that are not mapped, and wait; one that cannot is not attached. */
   readonly pageRequests?: PageRequestQueue;
+  /** What its devices write is remembered by 4 KiB pages, where the host can: `HostSpace.dirty`. */
+  readonly dirtyTracking?: boolean;
+}
+
+/** Receives [first, last] of written pages. */
+export type DirtyVisitor = (first: number, last: number) => void;
+
+/** What a host remembers of the pages that devices write. */
+export interface DirtyTracking {
+  /** Why it tells of pages that nobody wrote too; null: it does not, but for what lies in one of the hardware's pages. */
+  readonly inexact: string | null;
+  /**
+   * Visits what was written of [first, first + pages), mapped without a hole, since it was visited last, or since it is remembered. What the host
+   * does not say counts as written.
+   */
+  read(first: number, pages: number, visit: DirtyVisitor): void;
+  /** `unmap` of the space, visiting what was written until then. */
+  unmap(first: number, pages: number, visit: DirtyVisitor): number;
 }
 
 /** A page that a device wants, and waits for (PCIe 10.4, PRI). */
@@ -131,6 +149,13 @@ export interface HostSpace extends AttachmentPoint {
    */
   attach(device: HostDevice): number;
   detach(device: HostDevice): number;
+  /**
+   * From now on what devices write is remembered, or no more. Returns 0 or a negative errno: -EOPNOTSUPP where a space has to be made for it
+   * (SpaceRequirements.dirtyTracking), or the host has no such thing.
+   */
+  trackDirty(on: boolean): number;
+  /** null: what is written is not remembered. */
+  readonly dirty: DirtyTracking | null;
   /** Of the last call of this space that failed. */
   readonly error: HostError | null;
   /** Destroys the space with all its mappings. @throws HostError EBUSY while a device is attached. */
@@ -302,6 +327,8 @@ export interface Host {
    * to nothing, before and after. @throws HostError
    */
   reach(device: HostDevice, wanted: readonly IovaRange[]): readonly IovaRange[];
+  /** Why a space cannot be made that remembers what the device writes (SpaceRequirements.dirtyTracking); null: one can. */
+  refusesDirtyTracking(device: HostDevice): string | null;
   /** @throws HostError, with the reason when the interface cannot meet a requirement. */
   createSpace(requirements?: SpaceRequirements): HostSpace;
   /** Tells of memory that will be mapped again and again; the disposer says that it will no more. Absent: it makes no difference to the host. */

@@ -8,6 +8,8 @@ export interface DirtyPages {
   readonly round: number;
   /** Ascending, neighbours joined. */
   readonly pages: readonly WrittenRange[];
+  /** Where passed-through devices could have written and may not have: space and reason. What is not named is told by the host's own dirty bits. */
+  readonly inexact: readonly string[];
 }
 
 /** What a machine knows of stores to guest memory, while somebody wants to know. */
@@ -33,15 +35,15 @@ export class DirtyLog {
   }
 
   /**
-   * What was written since a round, of which `note` has the last said first.
+   * What was written since a round, of which `note` has the last said first; it answers where that is too much.
    * @throws TypeError before `start`; RangeError for a number of no round
    */
-  collect(since: number, note: () => void): DirtyPages {
+  collect(since: number, note: () => readonly string[]): DirtyPages {
     if (this.#log === null) throw new TypeError('Machine: collectDirty without logDirty');
     requireInteger('Machine', 'since', since, 0, this.#log.ended);
-    note();
+    const inexact = note();
     const round = this.#log.endRound();
-    return { round, pages: this.#log.since(since) };
+    return { round, pages: this.#log.since(since), inexact };
   }
 
   end(): void {

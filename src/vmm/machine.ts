@@ -209,18 +209,26 @@ export class Machine {
    */
   logDirty(): () => void {
     this.#checkOpen();
-    return this.#dirty.start();
+    this.#binder?.trackDirty(true);
+    const end = this.#dirty.start();
+    return () => {
+      end();
+      if (!this.#closed && !this.memory.isLogged) this.#binder?.trackDirty(false);
+    };
   }
 
   /**
-   * Guest pages that devices may have written after an earlier call, whose `round` is given (0: since `logDirty`): what emulated devices and the
-   * IOMMU itself wrote, and, of passed-through ones, all that they could write at some time since then, unmapped meanwhile or not. Every page that
-   * was written is among them.
+   * Guest pages that devices wrote after an earlier call, whose `round` is given (0: since `logDirty`), unmapped meanwhile or not: what emulated
+   * devices and the IOMMU itself wrote, and, of passed-through ones, what the host's hardware remembers. Where it does not (`inexact` says), all that
+   * they could write.
    * @throws TypeError unless `logDirty` was called; RangeError for a number of no round
    */
   collectDirty(since: number): DirtyPages {
     this.#checkOpen();
-    return this.#dirty.collect(since, () => this.#binder?.noteWrites());
+    return this.#dirty.collect(since, () => {
+      this.#binder?.noteWrites();
+      return this.#binder?.inexactWrites ?? [];
+    });
   }
 
   /** What each path did so far. */

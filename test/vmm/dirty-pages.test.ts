@@ -1,5 +1,6 @@
 import { fc, test as property } from '@fast-check/vitest';
 import { describe, expect, test } from 'vitest';
+import { errno } from '../../src/host/errno.ts';
 import { openHost } from '../../src/host/registry.ts';
 import { simKernel, vtd } from '../../src/host/sim/index.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
@@ -15,8 +16,8 @@ const numbers = ({ pages }: Pick<DirtyPages, 'pages'>) =>
   pages.flatMap(({ first, last }) => Array.from({ length: last - first + 1 }, (_, i) => first + i));
 
 /** 32 pages of RAM and 4 of ROM behind them; endpoint 0 passed through, 8 emulated, both in domain 1. */
-function machineOf(hostKind: string, path = 'auto') {
-  const iommu = hostKind === 'vfio-spapr-tce' ? { tce: {} } : path === 'user-owned' ? { nesting: vtd() } : {};
+function machineOf(hostKind: string, path = 'auto', dirtyTracking = false) {
+  const iommu = hostKind === 'vfio-spapr-tce' ? { tce: {} } : { dirtyTracking, nesting: path === 'user-owned' ? vtd() : null };
   const kernel = simKernel({ iommus: [iommu], devices: [{ name: 'vfio0' }] });
   const [ram, rom] = [kernel.allocate(PAGES * 4096), kernel.allocate(4 * 4096)];
   const memory = new GuestMemory([
@@ -35,7 +36,7 @@ function machineOf(hostKind: string, path = 'auto') {
   const map = (iova: number, gpa: number, pages: number, flags: number) =>
     target.map(1, page(iova), page(iova + pages) - 1n, page(gpa), flags);
   const unmap = (iova: number, pages: number) => target.unmap(1, page(iova), page(iova + pages) - 1n);
-  return { memory, target, host, machine, device, emulated, map, unmap };
+  return { kernel, memory, target, host, machine, device, emulated, map, unmap };
 }
 
 const small = (max: number) => fc.integer({ min: 0, max });
@@ -62,7 +63,7 @@ describe.each([
   ['vfio-type1', 'shadow'],
   ['vfio-spapr-tce', 'shadow'],
   ['iommufd', 'user-owned'],
-])('collectDirty over %s by the %s path', (hostKind, path) => {
+] as const)('collectDirty over %s by the %s path', (hostKind, path) => {
   const reached = reaching(`${hostKind} ${path}`, 'written and unmapped since', 'written by hardware', 'written by software', 'clean');
 
   property.prop([fc.array(step, { minLength: 30, maxLength: 60 })], { numRuns: 12 })(
@@ -109,6 +110,137 @@ describe.each([
       host.close();
     },
   );
+});
+
+describe.each(['shadow', 'user-owned'])('collectDirty by the %s path over hardware with dirty bits', (path) => {
+  const reached = reaching(path, 'written and unmapped since', 'written by hardware', 'written by software', 'clean', 'logged meanwhile');
+
+  property.prop([fc.array(step, { minLength: 20, maxLength: 40 }), small(10)], { numRuns: 12 })(
+    'names every page that was written since it was asked last, and no other',
+    (steps, before) => {
+      reached();
+      const { machine, host, device, emulated, map, unmap } = machineOf('iommufd', path, true);
+      const domain = new Map<number, number>();
+      let written = new Set<number>();
+      let round = 0;
+      for (const [at, one] of [...steps, { op: 'collect' as const }].entries()) {
+        if (at === before) {
+          machine.logDirty();
+          written = new Set();
+          if (domain.size > 0) reached('logged meanwhile');
+        }
+        if (one.op === 'map' && map(one.iova, one.gpa, one.pages, one.flags) === 0)
+          for (let i = 0; i < one.pages; i++) domain.set(one.iova + i, one.gpa + i);
+        if (one.op === 'unmap' && unmap(one.iova, one.pages) === 0)
+          for (let i = 0; i < one.pages; i++) {
+            if (written.has(domain.get(one.iova + i) ?? -1)) reached('written and unmapped since');
+            domain.delete(one.iova + i);
+          }
+        if (one.op === 'dma' || one.op === 'emulated') {
+          const byHardware = one.op === 'dma';
+          const result = byHardware ? device.dmaWrite(page(one.iova), Uint8Array.of(1)) : emulated.write(page(one.iova), Uint8Array.of(1));
+          if (result === 0) written.add(domain.get(one.iova)!);
+          if (result === 0) reached(byHardware ? 'written by hardware' : 'written by software');
+        }
+        if (one.op !== 'collect' || at < before) continue;
+        const dirty = machine.collectDirty(round);
+        if (numbers(dirty).length === 0) reached('clean');
+        expect(dirty.inexact).toEqual([]);
+        expect(numbers(dirty)).toEqual([...written].sort((a, b) => a - b));
+        round = dirty.round;
+        written = new Set();
+      }
+      machine.close();
+      host.close();
+    },
+  );
+
+  property.prop(
+    [fc.array(step, { minLength: 10, maxLength: 30 }), fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 3 })],
+    {
+      numRuns: 12,
+    },
+  )('with host calls that fail, misses none', (steps, failing) => {
+    const { kernel, machine, host, device, map, unmap } = machineOf('iommufd', path, true);
+    const domain = new Map<number, number>();
+    map(12, 4, 4, 3);
+    for (let i = 0; i < 4; i++) domain.set(12 + i, 4 + i);
+    for (const nth of failing) kernel.hooks.fail({ nth, errno: errno.ENOMEM });
+    machine.logDirty();
+    const written = new Set<number>();
+    for (const one of steps) {
+      if (one.op === 'map' && map(one.iova, one.gpa, one.pages, one.flags) === 0)
+        for (let i = 0; i < one.pages; i++) domain.set(one.iova + i, one.gpa + i);
+      if (one.op === 'unmap' && unmap(one.iova, one.pages) === 0) for (let i = 0; i < one.pages; i++) domain.delete(one.iova + i);
+      if (one.op === 'dma' && device.dmaWrite(page(one.iova), Uint8Array.of(1)) === 0) written.add(domain.get(one.iova)!);
+    }
+    const found = new Set(numbers(machine.collectDirty(0)));
+    for (const gpa of written) expect(found.has(gpa), `page ${gpa} was written`).toBe(true);
+    kernel.hooks.reset();
+    machine.close();
+    host.close();
+  });
+});
+
+test('an UNMAP of two mappings with a hole between them: the kernel tells of what is written up to the hole only', () => {
+  const { machine, device, map, unmap } = machineOf('iommufd', 'shadow', true);
+  map(8, 0, 1, 3);
+  map(12, 4, 4, 3);
+  machine.logDirty();
+  device.dmaWrite(page(13), Uint8Array.of(1));
+  expect(unmap(8, 8)).toBe(0);
+  expect(numbers(machine.collectDirty(0))).toEqual([5]);
+});
+
+test('what the host cannot say is told, with the reason; logging ends with the spaces that were made for it', () => {
+  const { kernel, machine, map } = machineOf('iommufd', 'shadow', true);
+  map(0, 3, 2, 3);
+  const calls = (kind: string) => kernel.hooks.counts.get(kind) ?? 0;
+  const end = machine.logDirty();
+  expect(machine.collectDirty(0)).toMatchObject({ pages: [], inexact: [] });
+  expect(calls('IOMMU_HWPT_SET_DIRTY_TRACKING')).toBe(1);
+  expect(calls('IOMMU_IOAS_COPY'), 'pinned once').toBe(1);
+  end();
+  expect(calls('IOMMU_IOAS_COPY')).toBe(2);
+  map(4, 5, 1, 3);
+  expect(calls('IOMMU_HWPT_ALLOC'), 'an automatic page table again').toBe(1);
+  end();
+  expect(calls('IOMMU_IOAS_COPY'), 'ended once').toBe(2);
+
+  const other = machineOf('iommufd');
+  other.map(0, 3, 2, 3);
+  other.machine.logDirty();
+  expect(other.machine.collectDirty(0).inexact).toEqual(['domain 1: /dev/vfio/devices/vfio0: its IOMMU keeps no dirty bits']);
+  expect(other.kernel.hooks.counts.get('IOMMU_IOAS_COPY'), 'nothing is rebuilt in vain').toBeUndefined();
+});
+
+test('a device without dirty bits that comes while it is logged makes the space inexact, and is let in', () => {
+  const kernel = simKernel({
+    iommus: [{ dirtyTracking: true }, {}],
+    devices: [{ name: 'vfio0' }, { name: 'vfio1', iommu: 1 }],
+  });
+  const ram = kernel.allocate(PAGES * 4096);
+  const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
+  const target = new VirtioIommu({ memory, bootBypass: false });
+  for (const endpoint of [0, 1]) target.addEndpoint(endpoint);
+  const host = openHost('iommufd', kernel);
+  const machine = new Machine({ memory, target, host });
+  machine.passThrough(0, kernel.device('vfio0').path);
+  machine.passThrough(1, kernel.device('vfio1').path);
+  target.negotiate();
+  target.attach(1, 0);
+  target.map(1, 0n, 0x1fffn, 0x3000n, 3);
+  machine.logDirty();
+  kernel.device('vfio0').dmaWrite(0n, Uint8Array.of(1));
+  const { round, pages, inexact } = machine.collectDirty(0);
+  expect([numbers({ pages }), inexact]).toEqual([[3], []]);
+  expect(target.attach(1, 1)).toBe(0);
+  expect(kernel.device('vfio1').dmaWrite(0x1000n, Uint8Array.of(1))).toBe(0);
+  const second = machine.collectDirty(round);
+  expect(numbers(second)).toEqual([3, 4]);
+  expect(second.inexact).toHaveLength(1);
+  machine.close();
+  host.close();
 });
 
 test('ROM is never dirty; a page that several rounds ago was is so for who asks from there', () => {

@@ -226,8 +226,8 @@ export class GuestUnit implements GuestHardware {
     return this.#second.leftOut;
   }
 
-  noteWrites(): void {
-    this.#second.noteWrites();
+  get second(): Pick<SecondStage, 'trackDirty' | 'noteWrites' | 'inexact'> {
+    return this.#second;
   }
 
   /** An owner is no more. Returns what could not be freed with the last one. */

@@ -86,8 +86,16 @@ class NestedPath implements Path {
     return this.#answered(this.#unit.follow());
   }
 
+  trackDirty(on: boolean): void {
+    this.#unit.second.trackDirty(on);
+  }
+
   noteWrites(): void {
-    this.#unit.noteWrites();
+    this.#unit.second.noteWrites();
+  }
+
+  get inexact(): string | null {
+    return this.#unit.second.inexact;
   }
 
   flush(): number {

@@ -1,5 +1,5 @@
 import { errno, HostError } from '../../host/errno.ts';
-import type { Host, HostDevice, NestingHardware, NestingParent } from '../../host/host.ts';
+import type { DirtyVisitor, Host, HostDevice, NestingHardware, NestingParent } from '../../host/host.ts';
 import { READ, READ_WRITE } from '../../memory/access.ts';
 import { pfnOf } from '../../memory/address.ts';
 import type { GuestMemory, GuestRegion } from '../../memory/guest-memory.ts';
@@ -57,6 +57,7 @@ export class SecondStage {
     const parent = host.nesting!.createParent(device, hardware, use.queue);
     const made = new SecondStage(parent, memory, siblings, key);
     try {
+      if (memory.isLogged) made.trackDirty(true);
       if (made.follow() < 0) throw parent.space.error ?? new HostError('second stage', errno.EIO);
       if (use.queue) parent.openQueue(made.arena.end);
     } catch (error) {
@@ -109,9 +110,25 @@ export class SecondStage {
     return this.#leftOut.reasons;
   }
 
-  /** Devices can write all of it: what first stages allow is not looked at. */
+  trackDirty(on: boolean): void {
+    this.parent.space.trackDirty(on);
+  }
+
+  /** Without hardware that remembers what was written, all of it was: what first stages allow is not looked at. */
   noteWrites(): void {
-    for (const region of this.#followed) this.#memory.wrote(pfnOf(region.gpa), pagesOf(region));
+    if (!this.#memory.isLogged) return;
+    const { dirty } = this.parent.space;
+    const written: DirtyVisitor = (first, last) => this.#memory.wrote(first, last - first + 1);
+    for (const region of this.#followed) {
+      const [first, pages] = [pfnOf(region.gpa), pagesOf(region)];
+      if (dirty === null) written(first, first + pages - 1);
+      else dirty.read(first, pages, written);
+    }
+  }
+
+  get inexact(): string | null {
+    const { dirty } = this.parent.space;
+    return dirty === null ? `the kernel keeps no dirty bits in a second stage of ${this.parent.hardware.kind}` : dirty.inexact;
   }
 
   /** Returns what could not be freed. */

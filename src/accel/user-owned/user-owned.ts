@@ -169,8 +169,16 @@ class UserOwnedPath implements Path {
     return result;
   }
 
+  trackDirty(on: boolean): void {
+    this.#second.trackDirty(on);
+  }
+
   noteWrites(): void {
     this.#second.noteWrites();
+  }
+
+  get inexact(): string | null {
+    return this.#second.inexact;
   }
 
   flush(): number {

@@ -1,11 +1,10 @@
+import { visitBits } from '../dirty-bits.ts';
+import type { DirtyVisitor } from '../host.ts';
 import type { Handle, IommufdContext } from './context.ts';
 
 /** struct iommu_hwpt_get_dirty_bitmap */
 const GET = { bytes: 48, hwpt: 1, flags: 2, iova: 4, length: 6, pageSize: 8, data: 10 } as const;
 const NO_CLEAR = 1;
-
-/** Receives [first, last] of written pages. */
-export type DirtyVisitor = (first: number, last: number) => void;
 
 export interface DirtyOptions {
   /** Only look, as before an unmap. Default false. */
@@ -38,21 +37,5 @@ export function readDirty(
     visitBits(new Uint8Array(memory.buffer), pages, (from, to) => visit(first + from, first + to));
   } finally {
     memory.release();
-  }
-}
-
-function visitBits(bitmap: Uint8Array, bits: number, visit: DirtyVisitor): void {
-  let start = -1;
-  for (let bit = 0; bit <= bits; bit++) {
-    if (start < 0 && (bit & 7) === 0 && bitmap[bit >> 3] === 0) {
-      bit += 7;
-      continue;
-    }
-    const set = bit < bits && (bitmap[bit >> 3] & (1 << (bit & 7))) !== 0;
-    if (set && start < 0) start = bit;
-    else if (!set && start >= 0) {
-      visit(start, bit - 1);
-      start = -1;
-    }
   }
 }

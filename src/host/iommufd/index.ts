@@ -15,22 +15,24 @@ import type { Port } from '../port.ts';
 import { reachThrough } from '../reach.ts';
 import type { SharedMemory } from '../shared-memory.ts';
 import { type Handle, IommufdContext } from './context.ts';
-import { IommufdDevice } from './device.ts';
+import { IommufdDevice, own } from './device.ts';
 import { FaultQueue } from './fault-queue.ts';
 import { type HwInfo, readHwInfo } from './hw-info.ts';
 import { Invalidations, SmmuInvalidations, VtdInvalidations } from './invalidate.ts';
 import { IommufdNesting } from './nesting.ts';
-import { IommufdPageRequests, RequestingSpace } from './page-requests.ts';
+import { IommufdPageRequests } from './page-requests.ts';
 import { KernelPageTable, type NestedOptions, type PageTableOptions, StageOne } from './page-table.ts';
 import { IommufdPasids } from './pasids.ts';
 import { IommufdSpace } from './space.ts';
 import type { StageOneData } from './stage-one.ts';
+import { refusesDirtyTracking, TableSpace } from './table-space.ts';
 import { createVintf, type Vintf } from './tegra241.ts';
 import { Viommu } from './viommu.ts';
 
+export type { DirtyVisitor } from '../host.ts';
 export type { Handle } from './context.ts';
 export type { IommufdDevice } from './device.ts';
-export type { DirtyOptions, DirtyVisitor } from './dirty.ts';
+export type { DirtyOptions } from './dirty.ts';
 export type { FaultQueue, PageFault } from './fault-queue.ts';
 export type { HwData, HwInfo } from './hw-info.ts';
 export type { Invalidations, SmmuInvalidations, VtdInvalidations } from './invalidate.ts';
@@ -118,13 +120,17 @@ export class IommufdHost implements Host {
     return reachThrough(this.createSpace(), device, wanted);
   }
 
+  refusesDirtyTracking(device: HostDevice): string | null {
+    return refusesDirtyTracking(this.#context, own(device));
+  }
+
   createSpace(requirements: SpaceRequirements = {}): IommufdSpace {
     requireObject('IommufdHost', 'requirements', requirements);
     this.#checkOpen();
-    const { pageRequests } = requirements;
-    return pageRequests === undefined
+    const { pageRequests, dirtyTracking = false } = requirements;
+    return pageRequests === undefined && !dirtyTracking
       ? new IommufdSpace(this.#context, requirements)
-      : new RequestingSpace(this.#context, requirements, pageRequests);
+      : new TableSpace(this.#context, requirements);
   }
 
   /** What the IOMMU in front of a device is. `type`: of the data wanted (enum iommu_hw_info_type), where there are several. */

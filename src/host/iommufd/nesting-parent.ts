@@ -21,6 +21,7 @@ import { SmmuStage, VtdStage } from './installed-stage.ts';
 import { SmmuInvalidations, VtdInvalidations } from './invalidate.ts';
 import { faultQueueOf } from './page-requests.ts';
 import { KernelPageTable } from './page-table.ts';
+import { ParentSpace } from './parent-space.ts';
 import { SmmuCommands } from './smmu-commands.ts';
 import { IommufdSpace } from './space.ts';
 import { StageEvents } from './stage-events.ts';
@@ -56,13 +57,18 @@ interface SmmuSide {
   readonly idr: readonly number[];
 }
 
+interface ParentOptions {
+  readonly queue: boolean;
+  readonly dirtyTracking: boolean;
+}
+
 /** Whose vIOMMU each device has its place on: the kernel gives it one. */
 const places = new WeakMap<HostDevice, IommufdParent>();
 
 /** A nesting parent of iommufd and what stands on it: first stages, a vIOMMU with its devices, a queue. */
 export class IommufdParent implements NestingParent {
   readonly hardware: NestingHardware;
-  readonly space: IommufdSpace;
+  readonly space: ParentSpace;
   readonly #context: IommufdContext;
   readonly #table: KernelPageTable;
   readonly #smmu: SmmuSide | null = null;
@@ -77,14 +83,13 @@ export class IommufdParent implements NestingParent {
   #nextStream = 0;
 
   /** `queue`: the vIOMMU is one that can have a queue. @throws HostError */
-  constructor(context: IommufdContext, device: Handle, hardware: NestingHardware, queue: boolean) {
+  constructor(context: IommufdContext, device: Handle, hardware: NestingHardware, { queue, dirtyTracking }: ParentOptions) {
     this.#context = context;
     this.hardware = hardware;
-    this.space = new IommufdSpace(context, {});
+    this.space = new ParentSpace(context, device, { forPasid: hardware.pasidStages, dirtyTracking });
+    this.#table = this.space.table;
     this.#made.unshift(this.space);
     try {
-      this.#table = new KernelPageTable(context, device, this.space, { nestParent: true, forPasid: hardware.pasidStages });
-      this.#made.unshift(this.#table);
       if (hardware.kind === 'smmuv3') {
         this.#smmu = this.#createSmmu(device, queue);
         this.#commands = new SmmuGuestCommands(this.#smmu.route, this.#smmu.idr, this.#streams);

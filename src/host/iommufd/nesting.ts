@@ -84,7 +84,8 @@ export class IommufdNesting implements HostNesting {
   }
 
   createParent(device: HostDevice, hardware: NestingHardware, queue = false): NestingParent {
-    return new IommufdParent(this.#context, own(device), hardware, queue);
+    const { dirtyTracking } = this.#infoOf(device);
+    return new IommufdParent(this.#context, own(device), hardware, { queue, dirtyTracking });
   }
 
   #hasQueue(device: Handle): boolean {

@@ -1,10 +1,9 @@
 import { HostError } from '../errno.ts';
-import type { HostDevice, HostPageRequests, PageRequest, PageRequestQueue, SpaceRequirements } from '../host.ts';
+import type { HostDevice, HostPageRequests, PageRequest, PageRequestQueue } from '../host.ts';
 import type { IommufdContext } from './context.ts';
 import { type Attachable, type IommufdDevice, own } from './device.ts';
 import { FaultQueue } from './fault-queue.ts';
 import { readHwInfo } from './hw-info.ts';
-import { IommufdSpace } from './space.ts';
 
 /** iommufd's fault queues, for whoever knows devices and not handles. */
 export class IommufdPageRequests implements HostPageRequests {
@@ -101,19 +100,4 @@ class RequestQueue implements PageRequestQueue {
 export function faultQueueOf(queue: PageRequestQueue): FaultQueue {
   if (queue instanceof RequestQueue) return queue.faults;
   throw new TypeError('pageRequests: the queue is not of this host');
-}
-
-/** A space whose devices wait for pages that it does not map: they are attached by page tables that name a fault queue. */
-export class RequestingSpace extends IommufdSpace {
-  readonly #faults: FaultQueue;
-
-  /** @throws HostError */
-  constructor(context: IommufdContext, required: SpaceRequirements, queue: PageRequestQueue) {
-    super(context, required);
-    this.#faults = faultQueueOf(queue);
-  }
-
-  override enter(who: Attachable): number {
-    return this.enterBy(who, { forPasid: who.wantsPasidTables, faults: this.#faults });
-  }
 }

@@ -1,8 +1,8 @@
 import { errno, type HostError } from '../errno.ts';
-import type { AttachmentPoint, HostDevice } from '../host.ts';
+import type { AttachmentPoint, DirtyVisitor, HostDevice } from '../host.ts';
 import { type Handle, type IommufdContext, KernelObject, LastError } from './context.ts';
 import { type IommufdDevice, own } from './device.ts';
-import { type DirtyOptions, type DirtyVisitor, readDirty } from './dirty.ts';
+import { type DirtyOptions, readDirty } from './dirty.ts';
 import type { FaultQueue } from './fault-queue.ts';
 import type { StageOneData } from './stage-one.ts';
 
@@ -102,9 +102,13 @@ abstract class PageTable extends KernelObject implements AttachmentPoint {
 
 /** A page table that the kernel fills from a space. */
 export class KernelPageTable extends PageTable {
+  /** It can remember what is written. */
+  readonly tracksDirty: boolean;
+
   /** @throws HostError EOPNOTSUPP when the IOMMU cannot do what the options ask for. */
   constructor(context: IommufdContext, device: Handle, space: Handle, options: PageTableOptions) {
     super(context, alloc(context, device, space, options), options);
+    this.tracksDirty = options.dirtyTracking ?? false;
   }
 
   /** From now on written pages are remembered, or no longer. Starting forgets what was. @throws HostError */

@@ -1,7 +1,7 @@
 import { READ, WRITE } from '../../memory/access.ts';
 import { PFN_LIMIT, pfnOfHiLo } from '../../memory/address.ts';
 import { errno, HostError } from '../errno.ts';
-import type { HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
+import type { DirtyTracking, HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
 import { outOfReach } from '../reach.ts';
 import { sharedMemoryOf } from '../shared-memory.ts';
 import { Command } from './command.ts';
@@ -193,7 +193,7 @@ export class IommufdSpace extends KernelObject implements HostSpace {
       if (result !== -errno.EINVAL) return result;
     }
     try {
-      const table = new KernelPageTable(this.context, who, this, options);
+      const table = this.createTable(who, options);
       const result = who.attach(table, this);
       if (result < 0) table.close();
       else this.#tables.push(table);
@@ -202,6 +202,15 @@ export class IommufdSpace extends KernelObject implements HostSpace {
       if (error instanceof HostError) return -error.errno;
       throw error;
     }
+  }
+
+  /** @throws HostError */
+  protected createTable(who: Attachable, options: NestedOptions): KernelPageTable {
+    return new KernelPageTable(this.context, who, this, options);
+  }
+
+  protected get tables(): readonly KernelPageTable[] {
+    return this.#tables;
   }
 
   override close(): void {
@@ -241,6 +250,15 @@ export class IommufdSpace extends KernelObject implements HostSpace {
     this.context.calls.attach++;
     const result = bound.detach();
     return result < 0 ? this.#fail('VFIO_DEVICE_DETACH_IOMMUFD_PT', result, 0, 0) : 0;
+  }
+
+  /** An automatic page table has no dirty tracking. */
+  get dirty(): DirtyTracking | null {
+    return null;
+  }
+
+  trackDirty(_on: boolean): number {
+    return this.#fail('IOMMU_HWPT_SET_DIRTY_TRACKING', -errno.EOPNOTSUPP, 0, 0);
   }
 
   /** Whether the kernel joins contiguous pages to large ones for the hardware (it does unless told not to). @throws HostError */

@@ -1,9 +1,10 @@
 import { addressOfPfn, PAGE_LG2, PFN_LIMIT } from '../../memory/address.ts';
 import { errno, HostError } from '../errno.ts';
-import type { IovaRange } from '../host.ts';
+import type { DirtyTracking, IovaRange } from '../host.ts';
 import type { PortMemory } from '../port.ts';
 import { rangesText, VfioSpace, WHOLE } from '../vfio/space.ts';
 import * as uapi from '../vfio/uapi.ts';
+import { Type1DirtyTracking } from './dirty-tracking.ts';
 import { decodeInfo, type Type1Info, VFIO_IOMMU_TYPE1_INFO_BYTES } from './info.ts';
 
 /** Default of the module parameter dma_entry_limit: what a container allows, until the kernel is asked. */
@@ -31,6 +32,7 @@ export class Type1Space extends VfioSpace {
   #ranges: readonly IovaRange[] = WHOLE;
   #granuleLg2 = PAGE_LG2;
   #limit = DMA_ENTRY_LIMIT;
+  #dirty: Type1DirtyTracking | null = null;
 
   get mappingLimit(): number {
     return this.#limit;
@@ -60,13 +62,16 @@ export class Type1Space extends VfioSpace {
       this.#granuleLg2 = Math.max(PAGE_LG2, lowestBitLg2(info.pageSizes));
       // Nothing is mapped yet when the first group has come.
       if (first) this.#limit = info.mappingsLeft;
+      if (first && this.#dirty !== null && this.startDirtyTracking() < 0) this.#dirty.forgot();
       return 0;
     } catch (error) {
       return this.fail('VFIO_IOMMU_GET_INFO', (error as HostError).errno);
     }
   }
 
-  protected emptied(): void {}
+  protected emptied(): void {
+    this.#dirty?.forgot();
+  }
 
   protected kernelApertures(): readonly IovaRange[] {
     return this.#ranges;
@@ -99,6 +104,17 @@ export class Type1Space extends VfioSpace {
   #unmapAll(): number {
     const result = this.unmapIoctl(0, 0, uapi.VFIO_DMA_UNMAP_FLAG_ALL);
     return result < 0 ? this.fail('VFIO_IOMMU_UNMAP_DMA', result, 0, PFN_LIMIT, 'VFIO_DMA_UNMAP_FLAG_ALL') : 0;
+  }
+
+  override get dirty(): DirtyTracking | null {
+    return this.#dirty;
+  }
+
+  override trackDirty(on: boolean): number {
+    let result = 0;
+    if (this.live) result = on ? this.startDirtyTracking() : this.stopDirtyTracking();
+    if (result === 0) this.#dirty = on ? new Type1DirtyTracking(this) : null;
+    return result;
   }
 
   /** Logs from now on which pages devices may have written. Returns 0 or a negative errno. */

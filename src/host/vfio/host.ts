@@ -97,6 +97,10 @@ export abstract class VfioHost implements Host {
     return new VfioDevice(this, group, path, deviceName ?? null);
   }
 
+  refusesDirtyTracking(): string | null {
+    return `${this.kind} has no spaces made for it`;
+  }
+
   reach(device: HostDevice, wanted: readonly IovaRange[]): readonly IovaRange[] {
     return reachThrough(this.createSpace(), device, wanted);
   }

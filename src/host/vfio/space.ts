@@ -3,7 +3,7 @@ import { addressOfPfn, hiOfPfn, loOfPfn, PFN_LIMIT } from '../../memory/address.
 import { requireObject } from '../../memory/arguments.ts';
 import { INTERVAL_OVERLAP, IntervalMap } from '../../memory/interval-map.ts';
 import { errno, HostError } from '../errno.ts';
-import type { HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
+import type { DirtyTracking, HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
 import type { PortMemory } from '../port.ts';
 import { outOfReach } from '../reach.ts';
 import { type GroupSpace, VfioDevice, type VfioGroup } from './group.ts';
@@ -130,6 +130,14 @@ export abstract class VfioSpace implements HostSpace, GroupSpace {
     }
     this.mappings.remove(iova, pages);
     return 0;
+  }
+
+  get dirty(): DirtyTracking | null {
+    return null;
+  }
+
+  trackDirty(_on: boolean): number {
+    return this.fail('VFIO_IOMMU_DIRTY_PAGES', errno.EOPNOTSUPP, 0, 0, `${this.host.kind} keeps no dirty bits`);
   }
 
   copy(_from: HostSpace, iova: number, pages: number, _permission: number): number {
