@@ -125,7 +125,9 @@ export class Iotlb extends Sized {
   #sizeCount = 0;
   #firstSize = PAGE_LG2;
   #victim = 0;
-  /** Accesses whose translation was not here, as the translators say when they walk tables: a lookup counts nothing, for its hits are the hottest path of all. */
+  /** Lookups that found a translation: an access has one at most. */
+  hits = 0;
+  /** Accesses whose translation was not here, as the translators say when they walk tables: some look twice. */
   misses = 0;
 
   /** `lastTag`: the tag after which they begin anew; a test need not fill 2^31 contexts to see it. */
@@ -152,6 +154,7 @@ export class Iotlb extends Sized {
       out[OUT_HI] = hi ^ entries[at + DELTA_HI];
       out[OUT_PERMISSION] = info & 0xff;
       out[OUT_TYPE] = info >> 8;
+      this.hits++;
       return SMALL_LG2;
     }
     return this.#lookupAny(hi, lo, wish);
@@ -282,6 +285,7 @@ export class Iotlb extends Sized {
         out[OUT_HI] = hi ^ entries[at + DELTA_HI];
         out[OUT_PERMISSION] = info & 0xff;
         out[OUT_TYPE] = info >> 8;
+        this.hits++;
         return lg2;
       }
     }

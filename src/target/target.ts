@@ -196,7 +196,8 @@ export interface Target {
    */
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number;
   readonly translated: Int32Array;
-  /** Accesses so far that the IOTLB did not have, so that tables were walked. Left out: there is no IOTLB. */
+  /** Accesses so far that the IOTLB answered, and those that it did not have, so that tables were walked; others ask none. Left out: there is no IOTLB. */
+  readonly iotlbHits?: number;
   readonly iotlbMisses?: number;
   /** Back to power-on. Endpoints stay known. */
   reset(): void;

@@ -19,7 +19,8 @@ export interface MachineTotals extends PathCounters {
   /** Pages that emulated devices had translated, and those that were refused. */
   readonly accesses: number;
   readonly faults: number;
-  /** Accesses, of whomever, that the target's IOTLB did not have, so that tables were walked; the rest were hits, or need none. null: it has no IOTLB. */
+  /** Accesses, of whomever, that the target's IOTLB answered, and those that it did not have, so that tables were walked. null: it has no IOTLB. */
+  readonly iotlbHits: number | null;
   readonly iotlbMisses: number | null;
   /** null: there is no host. */
   readonly hostCalls: HostCalls | null;
@@ -154,7 +155,8 @@ export class Machine {
     const totals = { ...this.#endpoints.totals(), flushes: 0, splits: 0, splitsWithoutGap: 0, merges: 0 };
     for (const { counters } of this.#binder?.counters() ?? [])
       for (const name of ['flushes', 'splits', 'splitsWithoutGap', 'merges'] as const) totals[name] += counters[name];
-    return { ...totals, iotlbMisses: this.target.iotlbMisses ?? null, hostCalls: this.#host === null ? null : { ...this.#host.calls } };
+    const { iotlbHits = null, iotlbMisses = null } = this.target;
+    return { ...totals, iotlbHits, iotlbMisses, hostCalls: this.#host === null ? null : { ...this.#host.calls } };
   }
 
   /** The guest's side of it, as plain data that `structuredClone` and JSON both keep: the target's state, and which endpoints there are. */

@@ -5,6 +5,7 @@ import { simKernel } from '../../src/host/sim/index.ts';
 import { WRITE } from '../../src/memory/access.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { FAULT_PAGE, H_PUT_TCE, HypercallRegisters, SpaprIommu } from '../../src/target/spapr/index.ts';
+import { VirtioIommu } from '../../src/target/virtio-iommu/index.ts';
 import { type DeviceFault, type GuestOperation, Machine, type MachineHooks, type PathChange } from '../../src/vmm/index.ts';
 
 function pseries() {
@@ -98,12 +99,49 @@ test('totals are plain data: accesses and faults, those of removed devices too, 
   nic.read(0x2000n, new Uint8Array(8));
   machine.remove(8);
   const totals = machine.totals();
-  expect(totals).toMatchObject({ accesses: 3, faults: 1, iotlbMisses: null, flushes: 3, splits: 0, hostCalls: { map: 2, unmap: 0 } });
+  expect(totals).toMatchObject({
+    accesses: 3,
+    faults: 1,
+    iotlbHits: null,
+    iotlbMisses: null,
+    flushes: 3,
+    splits: 0,
+    hostCalls: { map: 2, unmap: 0 },
+  });
   expect(JSON.parse(JSON.stringify(totals))).toEqual(totals);
   put(0, 0n);
   expect(totals.hostCalls?.unmap).toBe(0);
   machine.close();
   expect(() => machine.totals()).toThrow(/it is closed$/);
+});
+
+test('totals: hits of the IOTLB are the accesses that it answered, misses those that walked; what passes, or is refused before, is neither', () => {
+  const memory = GuestMemory.ofBytes(1 << 20);
+  const target = new VirtioIommu({ memory });
+  target.addEndpoint(8);
+  const machine = new Machine({ memory, target });
+  const nic = machine.emulate(8);
+  const counts = () => {
+    const { accesses, faults, iotlbHits, iotlbMisses } = machine.totals();
+    return [accesses, faults, iotlbHits, iotlbMisses];
+  };
+  target.negotiate();
+  nic.read(0x5000n, new Uint8Array(4));
+  expect(counts(), 'bypass').toEqual([1, 0, 0, 0]);
+  target.attach(1, 8);
+  target.map(1, 0x1000n, 0x1fffn, 0x5000n, 3);
+  target.map(1, 0x3000n, 0x3fffn, 0x7000n, 1);
+  for (let time = 0; time < 5; time++) expect(nic.write(0x1000n, new Uint8Array(4))).toBe(0);
+  expect(counts(), 'one page five times').toEqual([6, 0, 4, 1]);
+  expect(nic.read(0x3ffcn, new Uint8Array(4))).toBe(0);
+  expect(nic.write(0x3ffcn, new Uint8Array(4))).toBeLessThan(0);
+  expect(nic.read(0x9000n, new Uint8Array(4))).toBeLessThan(0);
+  expect(nic.read(0x1000n, new Uint8Array(4), 3)).toBeLessThan(0);
+  expect(counts(), 'a miss, a permission and a hole that are walked to, and a PASID that nobody looks up').toEqual([10, 3, 4, 4]);
+  target.unmap(1, 0x1000n, 0x1fffn);
+  target.map(1, 0x1000n, 0x1fffn, 0x6000n, 3);
+  expect(nic.write(0x1000n, new Uint8Array(4))).toBe(0);
+  expect(counts(), 'forgotten by the unmap').toEqual([11, 3, 4, 5]);
 });
 
 describe('Machine.save and load', () => {

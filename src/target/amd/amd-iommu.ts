@@ -88,6 +88,10 @@ export class AmdIommu implements Target {
     return this.#spaces.observe(observer);
   }
 
+  get iotlbHits(): number {
+    return this.#translator.iotlb.hits;
+  }
+
   get iotlbMisses(): number {
     return this.#translator.iotlb.misses;
   }

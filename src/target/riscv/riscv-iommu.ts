@@ -218,6 +218,10 @@ export class RiscvIommu implements Target {
     return this.#spaces.observe(observer);
   }
 
+  get iotlbHits(): number {
+    return this.#translator.iotlb.hits;
+  }
+
   get iotlbMisses(): number {
     return this.#translator.iotlb.misses;
   }

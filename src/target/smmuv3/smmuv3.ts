@@ -115,6 +115,10 @@ export class Smmuv3 implements Target {
     return this.#spaces.observe(observer);
   }
 
+  get iotlbHits(): number {
+    return this.#translator.iotlb.hits;
+  }
+
   get iotlbMisses(): number {
     return this.#translator.iotlb.misses;
   }

@@ -208,6 +208,10 @@ export class VirtioIommu implements Target {
     };
   }
 
+  get iotlbHits(): number {
+    return this.#iotlb.hits;
+  }
+
   get iotlbMisses(): number {
     return this.#iotlb.misses;
   }

@@ -152,6 +152,10 @@ export class VtdIommu implements Target {
     return this.#spaces.observe(observer);
   }
 
+  get iotlbHits(): number {
+    return this.#translator.iotlb.hits;
+  }
+
   get iotlbMisses(): number {
     return this.#translator.iotlb.misses;
   }

@@ -89,6 +89,10 @@ export class ZpciIommu implements Target {
     };
   }
 
+  get iotlbHits(): number {
+    return this.#functions.iotlb.hits;
+  }
+
   get iotlbMisses(): number {
     return this.#functions.iotlb.misses;
   }

@@ -40,6 +40,9 @@ class Recovering implements Target {
   get translated(): Int32Array {
     return this.iommu.translated;
   }
+  get iotlbHits(): number {
+    return this.iommu.iotlbHits;
+  }
   get iotlbMisses(): number {
     return this.iommu.iotlbMisses;
   }
