@@ -60,6 +60,9 @@ export const CAPABILITIES = [
   field('CMDQS', ['IDR1', 21, 5], 14, 'a full queue is what one register access carries out', 14),
   field('ATTR_PERMS_OVR', ['IDR1', 26, 1], 1, 'PRIVCFG and INSTCFG'),
   field('ATTR_TYPES_OVR', ['IDR1', 27, 1], 1, 'memory types are stored and make no difference to an emulated device'),
+  field('REL', ['IDR1', 28, 1], 0, 'no base address is preset'),
+  field('QUEUES_PRESET', ['IDR1', 29, 1], 0, 'the guest says where its queues are'),
+  field('TABLES_PRESET', ['IDR1', 30, 1], 0, 'the guest says where its stream table is'),
   field('ECMDQ', ['IDR1', 31, 1], 0, 'one command queue is enough for one thread'),
   field('HAD', ['IDR3', 2, 1], 1, 'hierarchical permissions can be turned off; mandatory from SMMUv3.1 on', [1]),
   field('PBHA', ['IDR3', 3, 1], 0, 'no page-based hardware attributes'),
@@ -74,6 +77,13 @@ export const CAPABILITIES = [
   field('PTWNNC', ['IDR3', 14, 1], 1, 'tables in memory of any type can be read'),
   field('DPT', ['IDR3', 15, 1], 0, 'no device permission tables'),
   field('PASIDTT', ['IDR3', 16, 1], 0, 'translated requests carry no PASID'),
+  field('EPAN', ['IDR3', 17, 1], 0, 'PAN does not ask for execution; mandatory from SMMUv3.4 on'),
+  field('S1PI', ['IDR3', 18, 1], 0, 'no permission indirection'),
+  field('S2PI', ['IDR3', 19, 1], 0, 'no permission indirection'),
+  field('S2PO', ['IDR3', 20, 1], 0, 'no permission overlays'),
+  field('THE', ['IDR3', 21, 1], 0, 'no translation hardening'),
+  field('MTEPERM', ['IDR3', 22, 1], 0, 'emulated devices have no allocation tags'),
+  field('AIE', ['IDR3', 23, 1], 0, 'eight memory types, of which none makes a difference'),
   field('OAS', ['IDR5', 0, 3], 6, '52 bits', 6),
   field('GRAN4K', ['IDR5', 4, 1], 1, '4K granule'),
   field('GRAN16K', ['IDR5', 5, 1], 1, '16K granule'),
@@ -83,9 +93,6 @@ export const CAPABILITIES = [
   field('VAX', ['IDR5', 10, 2], 1, '52-bit input of stage 1'),
   field('STALL_MAX', ['IDR5', 16, 16], 64, 'stalls under way at most', 0xffff),
 ] as const;
-
-/** 6.3.8: SMMUv3.2. */
-export const AIDR = 0x02;
 
 export type FeatureName = (typeof CAPABILITIES)[number]['name'];
 /** Every field's value. */
@@ -108,15 +115,29 @@ export function featuresOf(wanted: Partial<Features>): Features {
   const without = (...names: FeatureName[]) => {
     for (const name of names) features[name] = 0;
   };
+  const { ST_LEVEL, SIDSIZE, OAS, GRAN4K, GRAN16K, GRAN64K, DS } = features;
+  // Tables with 52-bit addresses.
+  const isWide = GRAN64K === 1 || (DS === 1 && (GRAN4K === 1 || GRAN16K === 1));
+  if (GRAN4K === 0 && GRAN16K === 0 && GRAN64K === 0) throw new RangeError('Smmuv3: features: there is no granule');
+  if (SIDSIZE >= 7 && ST_LEVEL === 0) throw new RangeError(`Smmuv3: features: SIDSIZE ${SIDSIZE} needs ST_LEVEL 1`);
+  if (OAS >= 6 && !isWide) throw new RangeError('Smmuv3: features: OAS 6 needs GRAN64K or DS');
   if (S1P === 0 || S2P === 0) without('Hyp', 'NS1ATS');
   if (S2P === 0) without('VMW', 'VMID16', 'XNX', 'FWB', 'PTWNNC');
   if (S1P === 0) without('HAD', 'E0PD', 'SSIDSIZE', 'CD2L');
   if (features.ATS === 0) without('PRI', 'NS1ATS', 'ATSRECERR');
   if (features.PRI === 0 || features.SSIDSIZE === 0) without('PPS');
   if (features.STALL_MODEL === 1) without('STALL_MAX');
-  if (features.GRAN4K === 0 && features.GRAN16K === 0) without('DS');
+  if (GRAN4K === 0 && GRAN16K === 0) without('DS');
   if (features.DS === 1) features.VAX = 1;
+  if (!isWide) without('VAX');
   return features;
+}
+
+/** AIDR, 6.3.8: the last version of SMMUv3 whose mandatory features are all there (6.3.1, 6.3.4). */
+export function architectureOf({ S1P, S2P, Hyp, HAD, XNX, FWB, RIL, BBML }: Features): number {
+  const is31 = (S1P === 0 || HAD === 1) && (S2P === 0 || XNX === 1);
+  const is32 = (S1P === 0 || S2P === 0 || Hyp === 1) && (S2P === 0 || FWB === 1) && RIL === 1 && BBML > 0;
+  return is31 ? (is32 ? 2 : 1) : 0;
 }
 
 /** An ID register's value. */

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
-import { featuresOf, registerOf } from '../../../src/target/smmuv3/capabilities.ts';
+import { architectureOf, type Features, featuresOf, registerOf } from '../../../src/target/smmuv3/capabilities.ts';
 import { CAPABILITIES, Smmuv3 } from '../../../src/target/smmuv3/index.ts';
 
 test('the table of features in docs/targets/smmuv3.md is the one that the registers are made of', () => {
@@ -39,4 +39,27 @@ test('what another field makes RES0 is 0 with it', () => {
   expect(registerOf('IDR0', featuresOf({ S1P: 0 })) & 3).toBe(1);
   expect(featuresOf({ VAX: 0 }).VAX).toBe(1);
   expect(featuresOf({ VAX: 0, DS: 0 }).VAX).toBe(0);
+  expect(featuresOf({ GRAN64K: 0, DS: 0, OAS: 5 }).VAX).toBe(0);
+});
+
+test.each<[Partial<Features>, string]>([
+  [{ S1P: 0, S2P: 0 }, 'S1P and S2P are both 0'],
+  [{ GRAN4K: 0, GRAN16K: 0, GRAN64K: 0 }, 'there is no granule'],
+  [{ ST_LEVEL: 0 }, 'SIDSIZE 16 needs ST_LEVEL 1'],
+  [{ GRAN64K: 0, DS: 0 }, 'OAS 6 needs GRAN64K or DS'],
+])('no SMMU has %j (6.3.2, 6.3.6)', (features, message) => {
+  expect(() => featuresOf(features)).toThrow(new RangeError(`Smmuv3: features: ${message}`));
+});
+
+test.each<[Partial<Features>, number]>([
+  [{}, 2],
+  [{ S1P: 0 }, 2],
+  [{ S2P: 0 }, 2],
+  [{ RIL: 0 }, 1],
+  [{ BBML: 0 }, 1],
+  [{ FWB: 0 }, 1],
+  [{ Hyp: 0 }, 1],
+  [{ XNX: 0 }, 0],
+])('with %j it is an SMMUv3.%i (6.3.8)', (features, version) => {
+  expect(architectureOf(featuresOf(features))).toBe(version);
 });

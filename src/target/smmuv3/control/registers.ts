@@ -1,5 +1,5 @@
 import { type Field, get, getWide, isSet, put } from '../../fields.ts';
-import { AIDR, type Features, registerOf, sizeOf } from '../capabilities.ts';
+import { architectureOf, type Features, registerOf, sizeOf } from '../capabilities.ts';
 import {
   CR0,
   GATOS_ADDR,
@@ -103,7 +103,7 @@ export class Registers {
   reset(): void {
     this.words.fill(0);
     for (const register of ['IDR0', 'IDR1', 'IDR3', 'IDR5'] as const) this.set32(REG[register], registerOf(register, this.features));
-    this.set32(REG.AIDR, AIDR);
+    this.set32(REG.AIDR, architectureOf(this.features));
     // Attributes as they come, which is what no driver writes.
     put(this.view(REG.GBPA), GBPA.SHCFG, 1);
   }
