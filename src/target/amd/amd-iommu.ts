@@ -20,7 +20,7 @@ import { InterruptRemapping, type RemappedInterrupt } from './translation/interr
 import { Translator } from './translation/translator.ts';
 
 /** What the machine around it may be asked. */
-const HOOKS = ['interrupt', 'invalidateDevice', 'completePageRequest'] as const;
+const HOOKS = ['schedule', 'interrupt', 'invalidateDevice', 'completePageRequest'] as const;
 
 /**
  * The AMD IOMMU (AMD-Vi). Registers are accessed with `read` and `write`; endpoints are PCI requester IDs of one segment.

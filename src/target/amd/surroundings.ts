@@ -1,4 +1,5 @@
 import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { Schedule } from '../remainder.ts';
 
 /** An interrupt of the IOMMU itself: null is its PCI function's MSI; otherwise what the XT registers say (3.4.20). */
 export type OwnInterrupt = { readonly destination: number; readonly vector: number; readonly logical: boolean } | null;
@@ -29,6 +30,8 @@ export interface AmdIommuOptions {
   readonly without?: readonly string[];
   /** Translations cached at most: a power of two from 16 on. Default: 65536. */
   readonly iotlbEntries?: number;
+  /** Runs what one access of the guest's left of its commands, soon and between accesses. Default: setImmediate. */
+  readonly schedule?: Schedule;
   readonly interrupt?: (message: OwnInterrupt) => void;
   readonly invalidateDevice?: (invalidation: IotlbInvalidation) => void;
   readonly completePageRequest?: (response: PprResponse) => void;

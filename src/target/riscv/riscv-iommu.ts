@@ -4,6 +4,7 @@ import { require64, requireFunction, requireInteger, requireObject } from '../..
 import { GuestMemory } from '../../memory/guest-memory.ts';
 import { requireMemory } from '../../memory/loaded.ts';
 import { FAULT_BASE } from '../fault-codes.ts';
+import { Remainder } from '../remainder.ts';
 import type { AddressSpace, Target, TargetObserver } from '../target.ts';
 import { ALL_CAPABILITIES } from './capabilities.ts';
 import { CommandQueue } from './control/command-queue.ts';
@@ -63,9 +64,9 @@ export interface RiscvIommuConfig {
 }
 
 /** What the machine around it may be asked. */
-const HOOKS = ['wire', 'storeDevice', 'sendMessage', 'orderRequests', 'cycles'] as const;
+const HOOKS = ['wire', 'schedule', 'storeDevice', 'sendMessage', 'orderRequests', 'cycles'] as const;
 
-/** Commands processed for one register access at most (see also Spaces.isSpent); what is left goes on at the next. */
+/** Commands processed for one register access at most (see also Spaces.isSpent); what is left follows by itself. */
 const COMMANDS_PER_ACCESS = 1 << 14;
 
 /**
@@ -93,6 +94,7 @@ export class RiscvIommu implements Target {
   readonly #tags: InvalidationTags;
   readonly #spaces: Spaces;
   readonly #commands: CommandQueue;
+  readonly #remainder: Remainder;
   readonly #pages: PageRequestQueue;
   readonly #writes: RegisterWrites;
   readonly msi: MsiTables;
@@ -146,6 +148,7 @@ export class RiscvIommu implements Target {
     this.#spaces = new Spaces({ memory, registers, contexts: this.#contexts, directory });
     const shared = { registers, structures, interrupts: this.#interrupts, contexts: this.#contexts, translator: this.#translator };
     this.#commands = new CommandQueue({ ...shared, directory, spaces: this.#spaces, tags: this.#tags, surroundings });
+    this.#remainder = new Remainder(() => this.#runCommands(), surroundings.schedule);
     this.#pages = new PageRequestQueue(registers, structures, {
       interrupts: this.#interrupts,
       contexts: this.#contexts,
@@ -197,9 +200,10 @@ export class RiscvIommu implements Target {
     this.#spaces.end();
   }
 
-  /** Also goes on with what earlier commands changed in address spaces that are too large for one operation. */
+  /** Also goes on with what earlier commands changed in address spaces that are too large for one operation. What is left then follows by itself. */
   #runCommands(): void {
     if (this.#commands.isRunnable || this.#spaces.isBehind) this.#commands.run(COMMANDS_PER_ACCESS);
+    if (this.#commands.isRunnable || this.#spaces.isBehind) this.#remainder.later();
   }
 
   /** Processes up to `limit` commands: for embedders that set `deferCommands`. */

@@ -1,4 +1,5 @@
 import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { Schedule } from '../remainder.ts';
 
 /** Guest memory as this target uses it; a GuestMemory is one. */
 export type IommuMemory = Pick<
@@ -37,6 +38,8 @@ export interface RiscvIommuSurroundings {
   wire?(vector: number, asserted: boolean): void;
   /** A 4-byte store that is not RAM's: an interrupt file's register (MSIs, IOFENCE.C). True when something took it. */
   storeDevice?(address: bigint, value: number): boolean;
+  /** Runs what one access of the guest's left of its commands, soon and between accesses. Default: setImmediate. */
+  readonly schedule?: Schedule;
   /** Sends an ATS message to a device. Without it nobody answers, and invalidations time out when the embedder says so. */
   sendMessage?(message: AtsMessage): void;
   /** IOFENCE.C with PR or PW: all earlier reads or writes of devices are to be made visible before it completes. */

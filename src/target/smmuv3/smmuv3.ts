@@ -1,6 +1,6 @@
 import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
-import { requireObject } from '../../memory/arguments.ts';
+import { requireFunction, requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import {
   type AddressSpace,
@@ -29,6 +29,9 @@ import { CR2, REG, REGISTER_BYTES } from './spec/registers.ts';
 import type { PageRequest, PageResponse, Smmuv3Options, TranslationCompletion } from './surroundings.ts';
 import { Ats } from './translation/ats.ts';
 import { Translator } from './translation/translator.ts';
+
+/** What the machine around it may be asked. */
+const HOOKS = ['schedule', 'interrupt', 'message', 'invalidateDevice', 'pageResponse'] as const;
 
 /** PRG_RESPONSE as observers hear it. */
 const ANSWERS: Readonly<Record<number, PageAnswer>> = { [PRG_RESPONSE.success]: 'success', [PRG_RESPONSE.invalidRequest]: 'invalid' };
@@ -61,6 +64,7 @@ export class Smmuv3 implements Target {
     requireObject('Smmuv3', 'options', options);
     const { memory, message, stalls } = options;
     if (!Array.isArray(memory?.regions)) throw new TypeError('Smmuv3: memory is no GuestMemory');
+    for (const name of HOOKS) requireFunction('Smmuv3', name, options[name]);
     this.memory = memory;
     const wanted = options.features ?? {};
     if (wanted.MSI === 1 && message === undefined) throw new TypeError('Smmuv3: features: MSI needs the option message');

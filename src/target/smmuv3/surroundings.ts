@@ -1,4 +1,5 @@
 import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { Schedule } from '../remainder.ts';
 import type { Features } from './capabilities.ts';
 
 /** Sources of interrupts, 3.18. */
@@ -79,6 +80,8 @@ export interface Smmuv3Options {
   readonly features?: Partial<Features>;
   /** Translations cached at most: a power of two from 16 on. Default: 65536. */
   readonly iotlbEntries?: number;
+  /** Runs what one access of the guest's left of its commands, soon and between accesses. Default: setImmediate. */
+  readonly schedule?: Schedule;
   /** A wired interrupt: a pulse. */
   readonly interrupt?: (source: InterruptSource) => void;
   /** A message write of 32 bits that does not go to guest RAM; answers whether something took it. Left out: MSI is 0. */

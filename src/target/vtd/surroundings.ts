@@ -1,5 +1,6 @@
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { TableMemory } from '../../pagetable/page-table.ts';
+import type { Schedule } from '../remainder.ts';
 
 /** An invalidation request to a device (PCIe ATS), which `invalidationCompletion` answers. */
 export interface DeviceInvalidation {
@@ -28,6 +29,8 @@ export interface PageGroupResponse {
 export interface VtdSurroundings {
   /** Guest memory: GuestMemory is one. */
   readonly memory: TableMemory & { readonly regions?: GuestMemory['regions'] };
+  /** Runs what one access of the guest's left of its commands, soon and between accesses. Default: setImmediate. */
+  readonly schedule?: Schedule;
   /** The unit's own interrupts (fault, invalidation, page request events), never remapped. */
   sendInterrupt?(address: bigint, data: number): void;
   /** Entries [first, last] of the interrupt remapping table may mean something else: routes made from `remap` are to be made anew. */

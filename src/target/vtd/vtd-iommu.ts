@@ -28,11 +28,8 @@ import { StageBuilder } from './translation/stages.ts';
 import { Structures } from './translation/structures.ts';
 import { Translator } from './translation/translator.ts';
 
-/** Descriptors processed for one register access at most, a queue of the largest size; what is left goes on at the next. */
-const DESCRIPTORS_PER_ACCESS = 1 << 15;
-
 /** What the machine around it may be asked. */
-const HOOKS = ['sendInterrupt', 'interruptsChanged', 'invalidateDevice', 'respond'] as const;
+const HOOKS = ['schedule', 'sendInterrupt', 'interruptsChanged', 'invalidateDevice', 'respond'] as const;
 
 /**
  * An Intel VT-d remapping unit (Intel D51397). Registers are accessed with `read` and `write`; endpoints are PCI requester IDs.
@@ -128,7 +125,7 @@ export class VtdIommu implements Target {
   /** A register read of 4 or 8 bytes; any other size, place or alignment reads 0. */
   read(offset: number, bytes: number): bigint {
     if (!this.#isAccess(offset, bytes)) return 0n;
-    this.#queue.run(DESCRIPTORS_PER_ACCESS);
+    this.#queue.run();
     const low = this.#registers.get(offset);
     return bytes === 4 ? BigInt(low >>> 0) : joinHiLo(this.#registers.get(offset + 4), low);
   }
@@ -140,7 +137,7 @@ export class VtdIommu implements Target {
     this.#writes.write(offset, loOf(value));
     if (bytes === 8) this.#writes.write(offset + 4, hiOf(value));
     this.#spaces.flush();
-    this.#queue.run(DESCRIPTORS_PER_ACCESS);
+    this.#queue.run();
   }
 
   #isAccess(offset: number, bytes: number): boolean {
@@ -239,7 +236,7 @@ export class VtdIommu implements Target {
   invalidationCompletion(device: number, tag: number): boolean {
     const expected = this.#devices.complete(device, tag);
     if (!expected) this.#faults.completionError(device);
-    this.#queue.run(DESCRIPTORS_PER_ACCESS);
+    this.#queue.run();
     return expected;
   }
 

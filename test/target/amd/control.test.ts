@@ -174,6 +174,21 @@ describe('commands, 2.4', () => {
     guest.write(Reg.control, ON);
     expect(loads).toBeLessThanOrEqual(2 * 16_384 + 4);
   });
+
+  test('what one access leaves follows by itself: the guest waits in memory for its completion', () => {
+    const later: (() => void)[] = [];
+    const guest = new Guest({ schedule: (work) => void later.push(work) });
+    guest.start(0n);
+    guest.write(Reg.commandBase, (0x100n << 12n) | (15n << 56n));
+    for (let at = 0n; at < 0x5_0000n; at += 16n) guest.store(0x10_0000n + at, 8n << 60n);
+    const wait = completionWait(1n, 5n);
+    wait.forEach((word, i) => void guest.store(0x15_0000n + BigInt(i) * 8n, word));
+    guest.write(Reg.commandTail, 0x5_0010n);
+    guest.write(Reg.control, ON);
+    expect([guest.load(DONE), later.length]).toEqual([0n, 1]);
+    while (later.length > 0) later.shift()!();
+    expect([guest.load(DONE), guest.read(Reg.commandHead)]).toEqual([5n, 0x5_0010n]);
+  });
 });
 
 describe('events and page requests, 2.5 and 2.6', () => {

@@ -244,6 +244,34 @@ describe('CMD_SYNC, 4.7.3', () => {
     expect(guest.load(DONE)).toBe(1n);
   });
 
+  // 3.18: Linux waits in memory for the message of CMD_SYNC.
+  test('tables that lead to themselves, and invalidations of all of them: an access ends, and the rest follows by itself', () => {
+    const later: (() => void)[] = [];
+    const guest = new Guest({ schedule: (work) => void later.push(work) });
+    const { root, ...table } = guest.table();
+    for (let i = 0; i < 512; i++) guest.store(root * 4096 + 8 * i, (BigInt(root) << 12n) | 3n);
+    guest.setContext(0, contextOf(7, { root, ...table }));
+    guest.start().setStream(STREAM, STAGE_1);
+    guest.smmu.addEndpoint(STREAM);
+    let changes: (() => void)[] = [];
+    let reads = true;
+    guest.smmu.observe({
+      attach: () => 0,
+      changed: (space, first, last) => void changes.push(() => void space.enumerate(first, last, () => true)),
+      flush: () => {
+        if (reads) for (const change of changes) change();
+        changes = [];
+        return 0;
+      },
+    });
+    guest.command(tlbiAsid(7), sync(), tlbiAsid(7), sync((1n << 12n) | (1n << 32n), BigInt(DONE)));
+    expect([guest.load(DONE), later.length]).toEqual([0n, 1]);
+    reads = false;
+    while (later.length > 0) later.shift()!();
+    expect(guest.load(DONE)).toBe(1n);
+    expect(guest.read(REG.CMDQ_CONS)).toBe(guest.read(REG.CMDQ_PROD));
+  });
+
   // 4.4.2: what CMD_TLBI_NH_VA names matches the ASID or is global.
   test('an address of one ASID is said to other ASIDs only where a global page was met', () => {
     const guest = new Guest();

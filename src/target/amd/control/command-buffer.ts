@@ -2,6 +2,7 @@ import { hiOfPfn, loOfPfn, PFN_LIMIT } from '../../../memory/address.ts';
 import type { GuestMemory } from '../../../memory/guest-memory.ts';
 import { NO_CONTEXT } from '../../../memory/iotlb.ts';
 import { type Field, get, getWide, isSet, reservedClear, reservedMask, type WideField } from '../../fields.ts';
+import { Remainder } from '../../remainder.ts';
 import type { Events } from '../reporting/events.ts';
 import type { Spaces } from '../spaces.ts';
 import {
@@ -22,7 +23,7 @@ import type { AmdIommuOptions } from '../surroundings.ts';
 import type { Translator } from '../translation/translator.ts';
 import type { Registers } from './registers.ts';
 
-/** Commands for one register access at most; what is left goes on at the next. */
+/** Commands for one register access at most; what is left follows by itself. */
 const COMMANDS_PER_ACCESS = 1 << 14;
 
 const reserved = (fields: Readonly<Record<string, Field | WideField>>) => reservedMask(2, Object.values(fields));
@@ -52,9 +53,11 @@ export class CommandBuffer {
   readonly #memory: GuestMemory;
   readonly #options: AmdIommuOptions;
   readonly #words = new Int32Array(4);
+  readonly #remainder: Remainder;
 
   constructor(parts: Parts, options: AmdIommuOptions) {
     this.#parts = parts;
+    this.#remainder = new Remainder(() => this.run(), options.schedule);
     this.#memory = options.memory;
     this.#options = options;
   }
@@ -71,11 +74,13 @@ export class CommandBuffer {
     if (!registers.hasStatus(STATUS.COMMAND_BUFFER_RUN)) return;
     const mask = (registers.ringBytes(REG.COMMAND_BASE) - 1) & POINTER_MASK;
     spaces.beginAccess();
-    for (let left = COMMANDS_PER_ACCESS; left > 0 && !spaces.isSpent; left--) {
+    let isDone = false;
+    for (let left = COMMANDS_PER_ACCESS; left > 0 && !spaces.isSpent && !isDone; left--) {
       const head = registers.get32(REG.COMMAND_HEAD) & mask;
-      if (head === (registers.get32(REG.COMMAND_TAIL) & mask) || !this.#step(head)) break;
-      registers.set32(REG.COMMAND_HEAD, (head + COMMAND_BYTES) & mask);
+      isDone = head === (registers.get32(REG.COMMAND_TAIL) & mask) || !this.#step(head);
+      if (!isDone) registers.set32(REG.COMMAND_HEAD, (head + COMMAND_BYTES) & mask);
     }
+    if (!isDone) this.#remainder.later();
     // Head is where the guest sees how far its commands are.
     spaces.flush();
   }

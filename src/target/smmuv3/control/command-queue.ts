@@ -1,5 +1,6 @@
 import type { GuestMemory } from '../../../memory/guest-memory.ts';
 import { get, getWide, isSet, put } from '../../fields.ts';
+import { Remainder } from '../../remainder.ts';
 import type { Interrupts } from '../reporting/interrupts.ts';
 import type { Stalls } from '../reporting/stalls.ts';
 import type { Spaces } from '../spaces.ts';
@@ -37,6 +38,7 @@ export class CommandQueue {
   readonly #options: Smmuv3Options;
   readonly #checks: CommandChecks;
   readonly #words = new Int32Array(COMMAND_BYTES / 4);
+  readonly #remainder: Remainder;
   /** A device has not done what a CMD_ATC_INV asked: the next CMD_SYNC says so (3.9.1.4). */
   isInvalidationMissing = false;
   #isRunning = false;
@@ -47,6 +49,7 @@ export class CommandQueue {
     this.#parts = parts;
     this.#memory = options.memory;
     this.#options = options;
+    this.#remainder = new Remainder(() => this.run(), options.schedule);
     this.#checks = new CommandChecks(parts.registers.features);
   }
 
@@ -54,7 +57,7 @@ export class CommandQueue {
     this.isInvalidationMissing = false;
   }
 
-  /** Carries out what is there, a whole queue at most; the rest, if a guest wrote more meanwhile, at its next access. */
+  /** Carries out what is there, a whole queue at most; the rest, if a guest wrote more meanwhile or much had to be read, follows by itself. */
   run(): void {
     const { registers, interrupts, spaces } = this.#parts;
     if (this.#isRunning || registers.cr0(CR0.CMDQEN) === 0 || interrupts.isActive(GERROR.CMDQ_ERR)) return;
@@ -82,6 +85,7 @@ export class CommandQueue {
     // The index is where the guest sees how far its commands are.
     spaces.flush();
     this.#isRunning = false;
+    if (read !== (words[PROD] & mask) && !interrupts.isActive(GERROR.CMDQ_ERR)) this.#remainder.later();
   }
 
   #fail(error: number): void {

@@ -1,4 +1,5 @@
 import { LOADED } from '../../../memory/loaded.ts';
+import { Remainder } from '../../remainder.ts';
 import type { FaultLog } from '../reporting/fault-log.ts';
 import { QueueError, TTM_LEGACY, TTM_RESERVED, TTM_SCALABLE } from '../spec/registers.ts';
 import { type DescriptorParts, Descriptors, DONE, WAITS } from './descriptors.ts';
@@ -44,6 +45,9 @@ export interface QueueParts extends DescriptorParts {
   readonly faults: FaultLog;
 }
 
+/** At most in one go: a queue of the largest size with 128-bit descriptors. */
+const DESCRIPTORS_PER_ACCESS = 1 << 15;
+
 /** The invalidation queue (6.5.2): descriptors in order, and its errors (6.5.2.11). */
 export class InvalidationQueue {
   readonly #parts: QueueParts;
@@ -52,10 +56,12 @@ export class InvalidationQueue {
   readonly #descriptors: Descriptors;
   readonly #invalidations: Invalidations;
   readonly #memory: QueueParts['surroundings']['memory'];
+  readonly #remainder: Remainder;
   #running = false;
 
   constructor(parts: QueueParts) {
     this.#parts = parts;
+    this.#remainder = new Remainder(() => this.run(), parts.surroundings.schedule);
     this.#words = parts.registers.words;
     this.#descriptors = new Descriptors(parts);
     this.#invalidations = parts.invalidations;
@@ -68,8 +74,8 @@ export class InvalidationQueue {
     return (words[GSTS] & QIE) !== 0 && words[IQH] !== words[IQT] && (words[FSTS] & IQE_ITE) === 0;
   }
 
-  /** Processes up to `limit` descriptors. */
-  run(limit: number): void {
+  /** Processes what is there, as much as one access may; the rest follows by itself. */
+  run(): void {
     if (this.#running || !this.isRunnable) return;
     const { faults, spaces } = this.#parts;
     const error = this.#checkQueue();
@@ -85,23 +91,22 @@ export class InvalidationQueue {
     const inQueue = this.#bytes() - 1;
     // 11.4.9.1: of 256-bit descriptors bit 4 is reserved.
     if (wide) words[IQH] &= ~16;
-    let left = limit;
-    while (left > 0 && this.isRunnable && !spaces.isSpent) {
+    let left = DESCRIPTORS_PER_ACCESS;
+    let waits = false;
+    while (left > 0 && this.isRunnable && !spaces.isSpent && !waits) {
       const usual = spaces.isObserved ? 0 : this.#runUsual(left, inQueue, wide);
       left -= usual;
       if (usual > 0) continue;
       const head = words[IQH];
       const result = this.#fetch(head, wide) ? this.#descriptors.execute() : QueueError.fetch;
-      if (result === WAITS) break;
-      if (result !== DONE) {
-        faults.queueError(result);
-        break;
-      }
-      words[IQH] = (head + bytes) & inQueue;
+      waits = result === WAITS;
+      if (result === DONE) words[IQH] = (head + bytes) & inQueue;
+      else if (!waits) faults.queueError(result);
       left--;
     }
     spaces.endAccess();
     this.#running = false;
+    if (this.isRunnable && !waits) this.#remainder.later();
   }
 
   #bytes(): number {
