@@ -135,7 +135,7 @@ export class AmdIommu implements Target {
   write(offset: number, bytes: number, value: bigint): void {
     if (!isAccess(offset, bytes)) return;
     const registers = this.#registers;
-    const was = this.#enables();
+    const ranCommands = this.#commandsEnabled;
     if (offset === REG.STATUS) registers.set32(offset, registers.get32(offset) & ~(loOf(value) & STATUS_W1C));
     else if (offset === REG.HARDWARE_EVENT_STATUS) registers.set32(offset, registers.get32(offset) & ~loOf(value));
     else {
@@ -143,24 +143,19 @@ export class AmdIommu implements Target {
       if (bytes === 8) registers.store32(offset + 4, hiOf(value));
     }
     const register = offset & ~7;
-    if (register === REG.CONTROL) this.#configured(was);
+    if (register === REG.CONTROL) this.#configured(ranCommands);
     else if (decidesTranslation(register)) this.#forgetAll();
     this.#commands.run();
   }
 
-  #enables(): { readonly events: boolean; readonly ppr: boolean; readonly commands: boolean } {
-    const on = (field: (typeof CONTROL)[keyof typeof CONTROL]) => this.#registers.control(field) !== 0;
-    return {
-      events: on(CONTROL.EVENT_LOG_EN),
-      ppr: on(CONTROL.PPR_LOG_EN),
-      commands: on(CONTROL.COMMAND_BUFFER_EN) && on(CONTROL.IOMMU_EN),
-    };
+  get #commandsEnabled(): boolean {
+    return this.#registers.control(CONTROL.COMMAND_BUFFER_EN) !== 0 && this.#registers.control(CONTROL.IOMMU_EN) !== 0;
   }
 
-  #configured(was: { readonly events: boolean; readonly ppr: boolean; readonly commands: boolean }): void {
-    this.#eventLog.configured(was.events);
-    this.#pprLog.configured(was.ppr);
-    this.#commands.configured(was.commands);
+  #configured(ranCommands: boolean): void {
+    this.#eventLog.configured();
+    this.#pprLog.configured();
+    this.#commands.configured(ranCommands);
     this.#forgetAll();
   }
 

@@ -73,7 +73,8 @@ export class Spaces {
     const excluded = this.#translator.excluded(entry);
     const root = context < 0 ? -1 : this.#translator.guestRoot(entry, context);
     if ((context >= 0 && root < 0) || (entry.granted === 0 && excluded === null)) return null;
-    const key = JSON.stringify([entry.domain, entry.granted, entry.hostRoot, context, root, entry.guestLevels, excluded]);
+    const special = [get(entry.words, DTE.SYS_MGT), get(entry.words, DTE.IO_CONTROL)];
+    const key = JSON.stringify([entry.domain, entry.granted, entry.hostRoot, context, root, entry.guestLevels, excluded, special]);
     return this.#known.of(key, () => new TableSpace({ entry, pasid: context, root, excluded }, this.#tables, this.#announced));
   }
 

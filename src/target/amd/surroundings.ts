@@ -33,6 +33,7 @@ export interface AmdIommuOptions {
   /** Runs what one access of the guest's left of its commands, soon and between accesses. Default: setImmediate. */
   readonly schedule?: Schedule;
   readonly interrupt?: (message: OwnInterrupt) => void;
-  readonly invalidateDevice?: (invalidation: IotlbInvalidation) => void;
+  /** An answer of `false`: the device has not done it in time (IOTLB_INV_TIMEOUT). */
+  readonly invalidateDevice?: (invalidation: IotlbInvalidation) => unknown;
   readonly completePageRequest?: (response: PprResponse) => void;
 }

@@ -10,11 +10,10 @@ import type { PfnRange, RunVisitor, TableReader } from '../target.ts';
 import { anywhere } from '../told-tables.ts';
 import type { DeviceEntry } from './translation/device-entry.ts';
 import { guestTable } from './translation/guest-tables.ts';
+import { withoutMemory } from './translation/special-ranges.ts';
 
 /** Table entries that one enumeration reads at most, of each stage: 8 GiB of 4 KiB pages. */
 export const ENTRY_BUDGET = 1 << 21;
-/** Messages are written there: no memory. */
-const INTERRUPTS: PfnRange = { first: 0xfee00, last: 0xfeeff };
 
 interface TableParts {
   readonly entry: DeviceEntry;
@@ -47,7 +46,7 @@ export class TableSpace implements Tagged {
     this.announced = announced;
     this.#memory = memory;
     this.name = `domain ${entry.domain}${pasid < 0 ? '' : `, PASID ${pasid}`}`;
-    this.apertures = withoutInterrupts(aperturesOf(parts));
+    this.apertures = withoutMemory(entry.words).reduce(without, aperturesOf(parts));
   }
 
   /** Reads at most ENTRY_BUDGET entries of each stage; hardware has nothing of what lies behind. */
@@ -124,11 +123,11 @@ function aperturesOf({ entry, pasid }: TableParts): PfnRange[] {
   return [{ first: 0, last: pages - 1 }];
 }
 
-function withoutInterrupts(ranges: readonly PfnRange[]): PfnRange[] {
+function without(ranges: readonly PfnRange[], hole: PfnRange): PfnRange[] {
   return ranges
     .flatMap(({ first, last }) => [
-      { first, last: Math.min(last, INTERRUPTS.first - 1) },
-      { first: Math.max(first, INTERRUPTS.last + 1), last },
+      { first, last: Math.min(last, hole.first - 1) },
+      { first: Math.max(first, hole.last + 1), last },
     ])
     .filter(({ first, last }) => first <= last);
 }

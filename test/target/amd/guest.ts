@@ -27,7 +27,9 @@ export const Reg = {
   pprBase: 0x38,
   hardwareEvent: 0x40,
   hardwareStatus: 0x50,
+  segment1: 0x100,
   xtGeneral: 0x170,
+  xtPpr: 0x178,
   efr2: 0x1a0,
   commandHead: 0x2000,
   commandTail: 0x2008,
@@ -65,6 +67,8 @@ export class Guest {
   readonly interrupts: unknown[] = [];
   readonly responses: unknown[] = [];
   readonly invalidations: unknown[] = [];
+  /** Whether devices answer in time. */
+  answersInvalidations = true;
 
   constructor(options: Partial<AmdIommuOptions> = {}, memory = GuestMemory.ofBytes(RAM_PAGES * 4096)) {
     this.memory = memory;
@@ -73,7 +77,7 @@ export class Guest {
       memory,
       interrupt: (message) => void this.interrupts.push(message),
       completePageRequest: (response) => void this.responses.push(response),
-      invalidateDevice: (invalidation) => void this.invalidations.push(invalidation),
+      invalidateDevice: (invalidation) => this.invalidations.push(invalidation) > 0 && this.answersInvalidations,
       ...options,
     });
   }

@@ -64,7 +64,8 @@ describe('device table entries, 2.2.2.1', () => {
     const guest = started();
     expect(guest.access(0x1000, IOVA, WRITE)).toBe(BigInt(targetFault('amd', EVENT.deviceTableHardware)));
     const [[first, second]] = guest.events();
-    expect([first >> 60n, (first >> 57n) & 3n, first & 0xffffn, second]).toEqual([3n, 2n, 0x1000n, IOVA]);
+    // The address is that of the entry.
+    expect([first >> 60n, (first >> 57n) & 3n, first & 0xffffn, second]).toEqual([3n, 2n, 0x1000n, 0x1000n + 32n * 0x1000n]);
     guest.access(0x1001, IOVA, WRITE);
     expect([guest.read(Reg.hardwareStatus), guest.read(Reg.hardwareEvent)]).toEqual([3n, first]);
     guest.write(Reg.hardwareStatus, 3n);
@@ -78,11 +79,25 @@ describe('device table entries, 2.2.2.1', () => {
     expect(guest.access(DEVICE, IOVA, READ)).toBe(IOVA);
     guest.command(invalidateDevice(DEVICE));
     expect(guest.access(DEVICE, IOVA, READ)).toBe(PAGE_FAULT);
-    // Two segments: devices from 0x8000 on are the second one's.
-    guest.write(0x100, 0x1000n);
-    guest.write(Reg.control, ON | (1n << 34n));
-    expect(guest.access(0x8000 + DEVICE, IOVA, READ)).toBe(PAGE_FAULT);
-    expect(guest.access(0x8000, IOVA, READ)).toBe(IOVA);
+  });
+
+  test.each([1, 2, 3])('2^%i segments of the device table: each from a register of its own, the first from the old one', (lg2) => {
+    const guest = started();
+    guest.setDevice(DEVICE, { tv: false });
+    const devices = 0x1_0000 >> lg2;
+    for (let segment = 1; segment < 1 << lg2; segment++) {
+      const register = Reg.segment1 + 8 * (segment - 1);
+      guest.write(Reg.control, ON | (BigInt(lg2) << 34n));
+      const endpoint = segment * devices + DEVICE;
+      expect(guest.access(endpoint, IOVA, READ)).not.toBe(PAGE_FAULT);
+      guest.write(register, 0x1000n);
+      expect(guest.access(endpoint, IOVA, READ)).toBe(PAGE_FAULT);
+      // One page of entries: 128 devices.
+      expect(guest.access(segment * devices + 128, IOVA, READ)).toBe(BigInt(targetFault('amd', EVENT.deviceTableHardware)));
+      expect(guest.access(segment * devices, IOVA, READ)).toBe(IOVA);
+    }
+    guest.write(Reg.control, ON);
+    expect(guest.access(DEVICE, IOVA, READ)).toBe(PAGE_FAULT);
   });
 
   test('SA suppresses page faults, SE all but the first', () => {
@@ -184,6 +199,53 @@ describe('host tables, 2.2.3', () => {
   });
 });
 
+describe('ranges that are no memory, 2.1.2', () => {
+  const MANAGEMENT = 0xfd_f910_0000n;
+  const PORTS = 0xfd_fc00_0000n;
+  const INVALID = BigInt(targetFault('amd', EVENT.invalidRequest));
+
+  /** The type of the event that an access has, or where it goes. */
+  function become(guest: Guest, address: bigint, access: number): bigint | string {
+    const answer = guest.access(DEVICE, address, access);
+    if (answer !== INVALID) return answer;
+    const [[first, second]] = guest.events();
+    expect([first >> 60n, second]).toEqual([BigInt(EVENT.invalidRequest), address]);
+    return `type ${(first >> 57n) & 7n}`;
+  }
+
+  test.each<[number, boolean, bigint | string, bigint | string]>([
+    [0, true, 'type 3', 'type 4'],
+    [1, true, MANAGEMENT, 'type 4'],
+    [2, true, 'type 3', 'type 4'],
+    [3, true, MANAGEMENT, MANAGEMENT],
+    [3, false, 'type 7', 'type 7'],
+  ])('SysMgt %i, TV %s: a write, a read', (sysMgt, tv, write, read) => {
+    const guest = started({ tv, bits: [0n, BigInt(sysMgt) << 40n, 0n, 0n] });
+    expect([become(guest, MANAGEMENT, WRITE), become(guest, MANAGEMENT, READ)]).toEqual([write, read]);
+    const space = guest.iommu.spaceOf(DEVICE);
+    const page = Number(MANAGEMENT >> 12n);
+    if (space !== null) expect(runsOf(space, page, page)).toHaveLength(sysMgt === 3 ? 1 : 0);
+  });
+
+  test.each<[number, boolean, bigint | string]>([
+    [0, true, 'type 2'],
+    [1, true, PORTS],
+    [2, true, PORTS],
+    [2, false, 'type 7'],
+    [3, true, 'type 2'],
+  ])('IoCtl %i, TV %s', (ioCtl, tv, answer) => {
+    const guest = started({ tv, bits: [0n, BigInt(ioCtl) << 35n, 0n, 0n] });
+    expect(become(guest, PORTS, READ)).toBe(answer);
+  });
+
+  test('requests with PASID, and addresses beside them, are of memory', () => {
+    const guest = started();
+    for (const address of [MANAGEMENT - 1n, MANAGEMENT + 0x10_0000n, PORTS - 1n, PORTS + 0x200_0000n])
+      expect(guest.access(DEVICE, address, WRITE)).toBe(address);
+    expect(guest.access(DEVICE, MANAGEMENT, WRITE, 1)).toBe(PAGE_FAULT);
+  });
+});
+
 describe('guest tables, 2.2.6', () => {
   function withGuest(dte: Dte, pasid = 0, levels: 4 | 5 = 4) {
     const guest = started();
@@ -236,6 +298,26 @@ describe('guest tables, 2.2.6', () => {
     guest.write(Reg.control, ON & ~(1n << 16n));
     expect(guest.access(DEVICE, IOVA, READ)).toBe(IOVA);
     expect(guest.iommu.stageOf(DEVICE)).toEqual({ kind: 'bypass' });
+  });
+
+  test('GCR3TRPMode: the table’s root is system-physical without it, guest-physical with it', () => {
+    const { guest } = withGuest({ giov: true });
+    const { root, table } = guest.v1(3);
+    table.map(0, 0, 0x100, READ_WRITE);
+    const behind = guest.v2();
+    behind.table.map(5, 0x90, 1, READ_WRITE);
+    const gcr3 = guest.pool.allocate(1);
+    guest.store(BigInt(gcr3) << 12n, (BigInt(behind.root) << 12n) | 1n);
+    // Guest page 0x1000 is where the host has the table; page 0x1000 of the system is no memory.
+    table.map(0x1000, gcr3, 1, READ_WRITE);
+    guest.setDevice(DEVICE, { mode: 3, root, gcr3: 0x1000, giov: true, domain: 7 });
+    guest.command(invalidateDevice(DEVICE), invalidatePages(7));
+    expect(guest.access(DEVICE, IOVA, READ)).toBe(0x90000n);
+    guest.write(Reg.control, ON & ~(1n << 58n));
+    expect(guest.access(DEVICE, IOVA, READ)).toBe(BigInt(targetFault('amd', EVENT.pageTableHardware)));
+    guest.setDevice(DEVICE, { mode: 3, root, gcr3, giov: true, domain: 7 });
+    guest.command(invalidateDevice(DEVICE), invalidatePages(7));
+    expect(guest.access(DEVICE, IOVA, READ)).toBe(0x90000n);
   });
 
   test('privileged and user accesses, and fetches, are not mixed up', () => {

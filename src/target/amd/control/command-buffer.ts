@@ -94,7 +94,7 @@ export class CommandBuffer {
     const words = this.#words;
     const mask = RESERVED[get(words, OP)];
     if (mask === undefined || !reservedClear(words, mask)) return this.#stop(EVENT.illegalCommand, hi, lo);
-    return this.#execute(words);
+    return this.#execute(words, hi, lo);
   }
 
   #load(hi: number, lo: number): boolean {
@@ -115,7 +115,8 @@ export class CommandBuffer {
     return false;
   }
 
-  #execute(words: Int32Array): boolean {
+  /** `hi`, `lo`: where the command is. */
+  #execute(words: Int32Array, hi: number, lo: number): boolean {
     const { translator, spaces } = this.#parts;
     switch (get(words, OP)) {
       case OPCODE.completionWait:
@@ -131,7 +132,7 @@ export class CommandBuffer {
         this.#invalidatePages(words);
         return true;
       case OPCODE.invalidateIotlbPages:
-        this.#invalidateIotlb(words);
+        this.#invalidateIotlb(words, hi, lo);
         return true;
       case OPCODE.completePpr:
         this.#options.completePageRequest?.({
@@ -182,19 +183,21 @@ export class CommandBuffer {
     spaces.invalidated(domain, pasid, start, start + pages - 1);
   }
 
-  #invalidateIotlb(words: Int32Array): void {
+  /** 2.4.4; a device that does not answer in time is reported, and the commands behind it go on (2.5.8). */
+  #invalidateIotlb(words: Int32Array, hi: number, lo: number): void {
     const device = get(words, INVALIDATE_IOTLB.DEVICE);
     const { PASID_LOW, PASID_MIDDLE, PASID_HIGH } = INVALIDATE_IOTLB;
     const pasid = get(words, PASID_LOW) | (get(words, PASID_MIDDLE) << 8) | (get(words, PASID_HIGH) << 16);
     const { start, pages } = rangeOf(getWide(words, INVALIDATE_IOTLB.ADDRESS), isSet(words, INVALIDATE_IOTLB.S));
     this.#parts.spaces.command(words, device);
-    this.#options.invalidateDevice?.({
+    const answer = this.#options.invalidateDevice?.({
       device,
       pasid: isSet(words, INVALIDATE_IOTLB.GN) ? pasid : null,
       firstPage: start,
       pages,
       type: get(words, INVALIDATE_IOTLB.TYPE),
     });
+    if (answer === false) this.#parts.events.iotlbTimeout(device, hi, lo);
   }
 }
 

@@ -99,14 +99,13 @@ export class Registers {
     return 16 << Math.max(get(this.view(base), RING_BASE.LENGTH), LEAST_RING_LG2);
   }
 
-  /** Where a device's entry is (2.2.2): the byte, or -1 behind the end of its table. */
-  deviceEntry(device: number): number {
+  /** Where a device's entry is, or would be (2.2.2), and whether its table is as long. */
+  deviceEntry(device: number): { readonly address: number; readonly exists: boolean } {
     const lg2 = Math.min(this.control(CONTROL.SEGMENT_EN), 3);
     const segment = device >>> (16 - lg2);
     const index = device & ((1 << (16 - lg2)) - 1);
     const register = this.view(segment === 0 ? REG.DEVICE_TABLE : REG.DEVICE_TABLE_SEGMENT + 8 * (segment - 1));
-    if (index >>> 7 > get(register, DEVICE_TABLE.SIZE)) return -1;
-    return getWide(register, DEVICE_TABLE.BASE) * 4096 + 32 * index;
+    return { address: getWide(register, DEVICE_TABLE.BASE) * 4096 + 32 * index, exists: index >>> 7 <= get(register, DEVICE_TABLE.SIZE) };
   }
 
   /** How an interrupt of the IOMMU is sent: by MSI, or as an XT register says. */

@@ -52,6 +52,13 @@ export class Events {
     this.#finish(code, hi, lo);
   }
 
+  /** A device did not answer the command at this address in time. */
+  iotlbTimeout(device: number, hi: number, lo: number): void {
+    const words = this.#words.fill(0);
+    put(words, RECORD.DEVICE, device);
+    this.#finish(EVENT.iotlbTimeout, hi, lo);
+  }
+
   #finish(code: number, hi: number, lo: number): void {
     const words = this.#words;
     put(words, RECORD.CODE, code);

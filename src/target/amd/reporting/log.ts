@@ -55,11 +55,10 @@ export class RingLog {
     this.#interrupt = interrupt;
   }
 
-  /** The enable bit was written: from 0 to 1 the log runs again. */
-  configured(wasEnabled: boolean): void {
-    const { enable, running } = this.#places;
-    const isEnabled = this.#registers.control(enable) !== 0;
-    if (isEnabled !== wasEnabled) this.#registers.status(running, isEnabled);
+  /** The enable bit was written: with 1 the log runs, unless it has overflowed and the guest has not cleared that (3.4.14). */
+  configured(): void {
+    const { enable, running, overflow } = this.#places;
+    this.#registers.status(running, this.#registers.control(enable) !== 0 && !this.#registers.hasStatus(overflow));
   }
 
   /** Appends a record, and interrupts. False: the log does not run, is full, or is not in memory; a full one stops until it is enabled again. */

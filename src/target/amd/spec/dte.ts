@@ -35,11 +35,13 @@ export const DTE = {
   SE: bit(33, 1),
   /** or all of them. */
   SA: bit(34, 1),
+  /** Port I/O: IO_CONTROL. */
   IO_CONTROL: bits(36, 35, 1),
   CACHE: bit(37, 1),
   SNOOP_DISABLE: bit(38, 1),
   /** The exclusion range holds for the device. */
   EX: bit(39, 1),
+  /** System management messages: SYS_MGT. */
   SYS_MGT: bits(41, 40, 1),
   GCR3_HIGH: bits(63, 43, 1),
   /** Interrupt map valid: without it interrupts pass. */
@@ -66,6 +68,11 @@ export const DTE = {
   MODE_0FC: bit(55, 3),
   SNOOP_ATTRIBUTE: bits(63, 56, 3),
 } as const;
+
+/** DTE.IO_CONTROL; 3 is reserved. */
+export const IO_CONTROL = { refused: 0, forwarded: 1, translated: 2 } as const;
+/** DTE.SYS_MGT. */
+export const SYS_MGT = { refused: 0, forwarded: 1, intx: 2, translated: 3 } as const;
 
 /** DTE.INTERRUPT_CONTROL. */
 export const INTERRUPT_CONTROL = { abort: 0, pass: 1, remap: 2, reserved: 3 } as const;

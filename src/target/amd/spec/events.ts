@@ -45,8 +45,21 @@ export const RECORD = {
 
 /** RECORD.TYPE of hardware errors: bits 58:57. */
 export const HARDWARE_TYPE = { masterAbort: 1, targetAbort: 2, dataError: 3 } as const;
-/** RECORD.TYPE of INVALID_DEVICE_REQUEST: a read, or a write that is no message, of the interrupt range. */
-export const REQUEST_TYPE = { interruptRange: 0 } as const;
+/** RECORD.TYPE of INVALID_DEVICE_REQUEST, of what is no ATS translation request. */
+export const REQUEST_TYPE = {
+  /** A read of the interrupt range. */
+  interruptRead: 0,
+  /** Port I/O with IoCtl 0. */
+  portIo: 2,
+  /** A system management message with SysMgt 0, or with 2 and no INTx message. */
+  systemManagementWrite: 3,
+  /** A read of the system management range. */
+  systemManagementRead: 4,
+  /** An interrupt with IntCtl 0. */
+  interruptRefused: 5,
+  /** System management or port I/O that is to be translated (SysMgt 3, IoCtl 2), with TV = 0. */
+  untranslatable: 7,
+} as const;
 
 /** PAGE_SERVICE_REQUEST, 2.6.1. */
 export const PPR = {

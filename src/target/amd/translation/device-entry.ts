@@ -34,6 +34,8 @@ const LONGEST_TABLE_LG2 = 11;
 export class DeviceEntry {
   readonly device: number;
   readonly words = new Int32Array(DTE_BYTES / 4);
+  /** Where it was read from. */
+  readonly address: bigint = 0n;
   readonly verdict: number;
   /** ILLEGAL_DEV_TABLE_ENTRY.RZ: a reserved bit, not a level. */
   readonly hasReserved: boolean = false;
@@ -58,7 +60,9 @@ export class DeviceEntry {
       this.verdict = VERDICT.pass;
       return;
     }
-    if (!read(registers, memory, device, this.words)) {
+    const { address, exists } = registers.deviceEntry(device);
+    this.address = BigInt(address);
+    if (!exists || !read(memory, address, this.words)) {
       this.verdict = VERDICT.unreadable;
       return;
     }
@@ -136,9 +140,7 @@ export class DeviceEntry {
   }
 }
 
-function read(registers: Registers, memory: GuestMemory, device: number, into: Int32Array): boolean {
-  const at = registers.deviceEntry(device);
-  if (at < 0) return false;
+function read(memory: GuestMemory, at: number, into: Int32Array): boolean {
   const page = Math.floor(at / 4096);
   for (let i = 0; i < 4; i++) {
     if (memory.load64(hiOfPfn(page), loOfPfn(page) | (at % 4096) | (8 * i)) < 0) return false;

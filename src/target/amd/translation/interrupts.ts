@@ -1,10 +1,10 @@
-import { hiOfPfn, loOfPfn } from '../../../memory/address.ts';
+import { hiOf, hiOfPfn, loOf, loOfPfn } from '../../../memory/address.ts';
 import type { GuestMemory } from '../../../memory/guest-memory.ts';
 import { get, getWide, isSet } from '../../fields.ts';
 import type { Registers } from '../control/registers.ts';
 import type { Events, Flag } from '../reporting/events.ts';
 import { DTE, INTERRUPT_CONTROL } from '../spec/dte.ts';
-import { EVENT } from '../spec/events.ts';
+import { EVENT, REQUEST_TYPE } from '../spec/events.ts';
 import { DELIVERY, IRTE, IRTE_GA, MESSAGE } from '../spec/irte.ts';
 import { CONTROL } from '../spec/registers.ts';
 import { type DeviceEntry, VERDICT } from './device-entry.ts';
@@ -47,9 +47,9 @@ export class InterruptRemapping {
   remap(device: number, lo: number, data: number): RemappedInterrupt {
     const entry = this.#translator.entry(device);
     if (this.#registers.control(CONTROL.IOMMU_EN) === 0) return PASS;
-    if (entry.verdict === VERDICT.unreadable) return this.#refuse(entry, EVENT.deviceTableHardware, [], lo);
+    if (entry.verdict === VERDICT.unreadable) return this.#refuse(entry, EVENT.deviceTableHardware, entry.address);
     if (!isSet(entry.words, DTE.IV)) return PASS;
-    if (!entry.interruptsAreLegal) return this.#refuse(entry, EVENT.illegalDeviceEntry, [], lo);
+    if (!entry.interruptsAreLegal) return this.#refuse(entry, EVENT.illegalDeviceEntry, messageAddress(lo));
     const words = Int32Array.of(data);
     const passes = { [DELIVERY.nmi]: DTE.NMI_PASS, [DELIVERY.init]: DTE.INIT_PASS, [DELIVERY.extInt]: DTE.EXT_INT_PASS }[
       get(words, MESSAGE.MODE)
@@ -57,7 +57,8 @@ export class InterruptRemapping {
     const control = get(entry.words, DTE.INTERRUPT_CONTROL);
     if (control === INTERRUPT_CONTROL.remap) return this.#lookUp(entry, get(words, MESSAGE.INDEX), lo);
     if (passes !== undefined) return isSet(entry.words, passes) ? PASS : ABORT;
-    return control === INTERRUPT_CONTROL.pass ? PASS : ABORT;
+    if (control === INTERRUPT_CONTROL.pass) return PASS;
+    return isOrdinary(words) ? this.#invalid(entry, lo) : ABORT;
   }
 
   #lookUp(entry: DeviceEntry, index: number, lo: number): RemappedInterrupt {
@@ -66,7 +67,7 @@ export class InterruptRemapping {
     // The root is aligned to 128 bytes.
     const at = Math.floor(getWide(entry.words, DTE.INTERRUPT_ROOT) / 2) * 128 + index * (wide ? 16 : 4);
     const words = this.#read(at, wide);
-    if (words === null) return this.#refuse(entry, EVENT.deviceTableHardware, [], lo);
+    if (words === null) return this.#refuse(entry, EVENT.pageTableHardware, BigInt(at));
     const fields = wide ? IRTE_GA : IRTE;
     if (!isSet(words, fields.REMAP_EN)) return isSet(words, fields.SUPPRESS) ? ABORT : this.#unmapped(entry, [], lo);
     if (get(words, fields.TYPE) > HIGHEST_TYPE || isSet(words, fields.GUEST_MODE))
@@ -98,12 +99,27 @@ export class InterruptRemapping {
 
   /** IO_PAGE_FAULT with I, unless the device's entry ignores what is not mapped. */
   #unmapped(entry: DeviceEntry, flags: readonly Flag[], lo: number): RemappedInterrupt {
-    return isSet(entry.words, DTE.IG) ? ABORT : this.#refuse(entry, EVENT.pageFault, flags, lo);
+    return isSet(entry.words, DTE.IG) ? ABORT : this.#refuse(entry, EVENT.pageFault, messageAddress(lo), flags);
   }
 
-  #refuse(entry: DeviceEntry, code: number, flags: readonly Flag[], lo: number): RemappedInterrupt {
-    const { device, domain } = entry;
-    this.#events.request(code, { device, domain, pasid: -1 }, ['I', ...flags], 0, lo);
+  /** IntCtl 0: INVALID_DEVICE_REQUEST (2.5.9). */
+  #invalid({ device, domain }: DeviceEntry, lo: number): RemappedInterrupt {
+    this.#events.request(EVENT.invalidRequest, { device, domain, pasid: -1 }, [], 0, lo, REQUEST_TYPE.interruptRefused);
     return ABORT;
   }
+
+  /** `address`: what the device wrote to, or what could not be read. */
+  #refuse({ device, domain }: DeviceEntry, code: number, address: bigint, flags: readonly Flag[] = []): RemappedInterrupt {
+    this.#events.request(code, { device, domain, pasid: -1 }, ['I', ...flags], hiOf(address), loOf(address));
+    return ABORT;
+  }
+}
+
+function messageAddress(lo: number): bigint {
+  return BigInt(lo >>> 0);
+}
+
+/** Fixed and arbitrated: what IntCtl is about. */
+function isOrdinary(words: Int32Array): boolean {
+  return get(words, MESSAGE.MODE) <= DELIVERY.lowest;
 }

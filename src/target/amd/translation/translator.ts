@@ -1,5 +1,5 @@
-import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../../memory/access.ts';
-import { pfnOfHiLo } from '../../../memory/address.ts';
+import { EXECUTE, PRIVILEGED, WRITE } from '../../../memory/access.ts';
+import { hiOf, loOf, pfnOfHiLo } from '../../../memory/address.ts';
 import type { GuestMemory } from '../../../memory/guest-memory.ts';
 import { Iotlb, NO_CONTEXT } from '../../../memory/iotlb.ts';
 import {
@@ -20,12 +20,13 @@ import { getWide, isSet } from '../../fields.ts';
 import type { Registers } from '../control/registers.ts';
 import type { Events, Flag } from '../reporting/events.ts';
 import { DTE } from '../spec/dte.ts';
-import { EVENT, REQUEST_TYPE } from '../spec/events.ts';
+import { EVENT } from '../spec/events.ts';
 import { FAULT_ENDPOINT } from '../spec/faults.ts';
 import { CONTROL, EXCLUSION, REG } from '../spec/registers.ts';
 import type { AmdIommuOptions } from '../surroundings.ts';
 import { DeviceEntry, VERDICT } from './device-entry.ts';
 import { GCR3_UNREADABLE, guestRoot, guestTable } from './guest-tables.ts';
+import { FORWARDED, MEMORY, specialRequest } from './special-ranges.ts';
 
 /** Guest tables of PASIDs that a device entry remembers. */
 const STAGES = 64;
@@ -34,8 +35,9 @@ const PASS = 0;
 const TRANSLATE = 4;
 /** For the test that compares them with their declarations. */
 export const REPEATED = { PASS, TRANSLATE } as const;
-/** lo >>> 20 of addresses that interrupts are written to. */
+/** lo >>> 20 of addresses that interrupts are written to; and the 4 GiB in which the other special ranges are (2.1.2). */
 const INTERRUPT_RANGE = 0xfee;
+const HYPERTRANSPORT = 0xfd;
 
 /** Translates requests (2.2): device entries and translations are cached until the guest invalidates them. */
 export class Translator {
@@ -133,7 +135,10 @@ export class Translator {
     if (entry === null) return FAULT_ENDPOINT;
     if (entry.verdict === PASS) return this.#answer(hi, lo, 12);
     if (entry.verdict !== TRANSLATE) return this.#refuse(entry, pasid, hi, lo, access);
-    if (hi === 0 && lo >>> 20 === INTERRUPT_RANGE && pasid < 0) return this.#interruptRange(entry, lo, access);
+    if (((hi === 0 && lo >>> 20 === INTERRUPT_RANGE) || hi === HYPERTRANSPORT) && pasid < 0) {
+      const kind = specialRequest(entry.words, true, pfnOfHiLo(hi, lo), access);
+      if (kind !== MEMORY) return this.#special(entry, kind, hi, lo);
+    }
     if (this.#excludedFirst <= this.#excludedLast && this.#isExcluded(entry, hi, lo)) return this.#answer(hi, lo, 12);
     const context = entry.guest ? entry.guestPasid(pasid) : -1;
     if (context < 0 && pasid >= 0) return this.#pageFault(entry, pasid, [], hi, lo, access);
@@ -166,10 +171,10 @@ export class Translator {
     return pfn >= this.#excludedFirst && pfn <= this.#excludedLast && this.excluded(entry) !== null;
   }
 
-  /** Messages are written there, and nothing can be read (2.1.2): the machine asks `remap` what becomes of a write. */
-  #interruptRange(entry: DeviceEntry, lo: number, access: number): number {
-    if ((access & (READ | EXECUTE)) === 0) return this.#answer(0, lo, 12);
-    this.#report(EVENT.invalidRequest, entry, -1, [], 0, lo, REQUEST_TYPE.interruptRange);
+  /** Messages and port I/O go where they are addressed to, if they may: the machine asks `remap` what becomes of an interrupt. */
+  #special(entry: DeviceEntry, kind: number, hi: number, lo: number): number {
+    if (kind === FORWARDED) return this.#answer(hi, lo, 12);
+    this.#report(EVENT.invalidRequest, entry, -1, [], hi, lo, kind);
     return targetFault('amd', EVENT.invalidRequest);
   }
 
@@ -249,11 +254,18 @@ export class Translator {
   }
 
   #refuse(entry: DeviceEntry, pasid: number, hi: number, lo: number, access: number): number {
-    if (entry.verdict === VERDICT.abort) return this.#pageFault(entry, pasid, [], hi, lo, access);
-    const code = entry.verdict === VERDICT.illegal ? EVENT.illegalDeviceEntry : EVENT.deviceTableHardware;
-    const flags: Flag[] = [...rw(access), ...(entry.hasReserved ? (['RZ'] as const) : [])];
-    this.#report(code, entry, pasid, flags, hi, lo);
-    return targetFault('amd', code);
+    switch (entry.verdict) {
+      case VERDICT.abort: {
+        const kind = pasid < 0 ? specialRequest(entry.words, false, pfnOfHiLo(hi, lo), access) : MEMORY;
+        return kind === MEMORY ? this.#pageFault(entry, pasid, [], hi, lo, access) : this.#special(entry, kind, hi, lo);
+      }
+      case VERDICT.unreadable:
+        this.#report(EVENT.deviceTableHardware, entry, pasid, rw(access), hiOf(entry.address), loOf(entry.address));
+        return targetFault('amd', EVENT.deviceTableHardware);
+      default:
+        this.#report(EVENT.illegalDeviceEntry, entry, pasid, [...rw(access), ...(entry.hasReserved ? (['RZ'] as const) : [])], hi, lo);
+        return targetFault('amd', EVENT.illegalDeviceEntry);
+    }
   }
 
   #pageFault(entry: DeviceEntry, pasid: number, flags: readonly Flag[], hi: number, lo: number, access: number): number {

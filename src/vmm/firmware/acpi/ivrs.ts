@@ -63,7 +63,7 @@ const GVA_48 = 2;
  * The table's bytes.
  *
  * @example
- * const unit = { device: 0x18, capability: 0x40, registers: 0xfeb8_0000n, efr: 0n, devices: [{ kind: 'all' }] };
+ * const unit = { device: 0x18, capability: 0x40, registers: 0xfeb8_0000n, efr: 0x19n, devices: [{ kind: 'all' }] };
  * const ivrs = ivrsTable({ physicalBits: 40, virtualBits: 48, units: [unit] });
  * String.fromCharCode(...ivrs.subarray(0, 4)); // 'IVRS'
  *
@@ -87,6 +87,10 @@ function ivhd(type: number, unit: IvhdUnit): Uint8Array {
   const entries = new Bytes();
   for (const one of devices) if (one.kind !== 'acpi' || type === 0x40) entry(entries, one);
   const isShort = type === 0x10;
+  if (!isShort && efr === 0n)
+    throw new RangeError(
+      `IVRS: efr of unit 0x${device.toString(16)} is 0, and software that reads blocks of ${type.toString(16)}h takes it for the unit's`,
+    );
   const block = new Bytes()
     .u8('type', type)
     .u8('flags', 0)

@@ -48,6 +48,7 @@ describe('IVRS, 48882 chapter 5', () => {
 
   test.each<[string, Partial<IvrsDescription>]>([
     ['no unit', { units: [] }],
+    ['efr of unit 0x18 is 0', { types: [0x10, 0x11] }],
     ['not aligned', { units: [{ ...unit, registers: 0x1000n }] }],
     ['no range', { units: [{ ...unit, devices: [{ kind: 'range', first: 9, last: 8 }] }] }],
     ['no range of pages', { memory: [{ base: 1n, bytes: 0x1000n }] }],
