@@ -240,9 +240,11 @@ export class VtdIommu implements Target {
     return expected;
   }
 
-  /** A device did not complete its invalidations within the protocol's time (ITE). */
+  /** A device did not complete its invalidations within the protocol's time (ITE). A wait descriptor that waits for it never completes. */
   invalidationTimeout(device: number): void {
-    if (this.#devices.expire(device)) this.#faults.timeoutError(device);
+    if (!this.#devices.expire(device)) return;
+    this.#queue.abortWait();
+    this.#faults.timeoutError(device);
   }
 
   reset(): void {

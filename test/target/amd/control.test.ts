@@ -250,6 +250,8 @@ describe('events and page requests, 2.5 and 2.6', () => {
       last: true,
     };
     guest.iommu.pageRequest(request);
+    // A stop marker wants no answer (PCIe 10.4.1.2.1).
+    guest.iommu.pageRequest({ ...request, read: false, write: false });
     expect(guest.responses).toEqual([{ device: DEVICE, pasid: 0x5_4321, tag: 0x1003 }]);
     guest.setDevice(DEVICE, { bits: [1n << 52n, 0n, 0n, 0n] });
     guest.command(invalidateDevice(DEVICE));

@@ -326,15 +326,31 @@ describe('device-TLBs (4.3, 6.5.2.5, 6.5.2.6)', () => {
     expect(guest.load(STATUS * 4096)).toBe(5n);
   });
 
-  test('ITE: a device that does not answer; the wait descriptor is fetched again when ITE is cleared', () => {
+  test('ITE: a device that does not answer; the wait descriptor is given up, and what follows waits until ITE is cleared', () => {
     const { guest } = machine(false);
-    guest.submit(invalidate, wait(5));
+    guest.submit(invalidate, wait(5), wait(6));
     guest.iommu.invalidationTimeout(DEVICE);
+    expect(guest.iommu.read(Reg.iqh, 8)).toBe(64n);
     expect(guest.iommu.read(Reg.fsts, 4) & 0x40n).toBe(0x40n);
     expect((guest.iommu.read(Reg.iqercd, 8) >> 32n) & 0xffffn).toBe(BigInt(DEVICE));
     expect(guest.load(STATUS * 4096)).toBe(0n);
     guest.iommu.write(Reg.fsts, 4, 0x40n);
-    expect(guest.load(STATUS * 4096)).toBe(5n);
+    expect([guest.load(STATUS * 4096), guest.iommu.read(Reg.iqh, 8)]).toEqual([6n, 96n]);
+  });
+
+  test('ITE with nothing that waits: no descriptor is lost', () => {
+    const { guest, sent } = machine(false);
+    guest.submit(invalidate);
+    guest.iommu.invalidationTimeout(DEVICE);
+    expect(guest.iommu.read(Reg.iqh, 8)).toBe(32n);
+    guest.iommu.write(Reg.fsts, 4, 0x40n);
+    // All tags are taken: it is an invalidation that waits.
+    guest.submit(...Array.from({ length: 33 }, () => invalidate), wait(7));
+    guest.iommu.invalidationTimeout(DEVICE);
+    guest.iommu.write(Reg.fsts, 4, 0x40n);
+    expect([sent.length, guest.load(STATUS * 4096)]).toEqual([34, 0n]);
+    guest.iommu.invalidationCompletion(DEVICE, sent[33].tag);
+    expect(guest.load(STATUS * 4096)).toBe(7n);
   });
 
   test('ICE: a completion that nobody waits for; the queue goes on', () => {

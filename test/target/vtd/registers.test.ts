@@ -232,6 +232,20 @@ describe('page requests (7.4, 7.5)', () => {
     expect([responses.length, guest.iommu.read(Reg.pqt, 8)]).toEqual([2, 0n]);
   });
 
+  test('a stop marker is in the queue, or is lost, and nobody answers it (PCIe 10.4.1.2.1)', () => {
+    const { guest, responses, ask } = machine();
+    guest.setScalableContext(DEVICE, 16n | 8n);
+    guest.setPasid(9, { pgtt: 4, did: 1 });
+    const stop = () => guest.iommu.pageRequest({ device: DEVICE, pasid: 9, address: 0n, read: false, write: false, group: 0, last: true });
+    stop();
+    expect(guest.load(0x9000)).toBe((9n << 32n) | (BigInt(DEVICE) << 16n) | 0x101n);
+    for (let i = 0; i < 127; i++) ask(i);
+    stop();
+    guest.setPasid(9, null);
+    stop();
+    expect([responses.map(({ group }) => group), guest.iommu.read(Reg.prs, 4)]).toEqual([[126], 3n]);
+  });
+
   test.each<[keyof typeof Fault, (guest: Guest) => void]>([
     ['SCT.8', (guest) => guest.setScalableContext(DEVICE)],
     ['SCT.2', (guest) => guest.store(2 * 4096 + DEVICE * 32, 0n)],

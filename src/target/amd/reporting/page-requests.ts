@@ -57,7 +57,9 @@ export class PageRequests {
     words[2] = (request.page % 0x100000) << 12;
     words[3] = Math.floor(request.page / 0x100000) | 0;
     if (served && this.#registers.control(CONTROL.PPR_EN) !== 0 && this.#log.append(words)) return;
-    if (!request.last) return;
+    // That a PASID has stopped wants no answer (PCIe 10.4.1.2.1).
+    const isStopMarker = request.pasid !== null && !request.read && !request.write;
+    if (!request.last || isStopMarker) return;
     this.#complete?.({ device: request.device, pasid: request.pasid, tag: (request.group & 0x1ff) | (INVALID_REQUEST << RESPONSE_SHIFT) });
   }
 }

@@ -1,6 +1,8 @@
 import { LOADED } from '../../../memory/loaded.ts';
+import { get } from '../../fields.ts';
 import { Remainder } from '../../remainder.ts';
 import type { FaultLog } from '../reporting/fault-log.ts';
+import { TYPE_HIGH, Type } from '../spec/descriptors.ts';
 import { QueueError, TTM_LEGACY, TTM_RESERVED, TTM_SCALABLE } from '../spec/registers.ts';
 import { type DescriptorParts, Descriptors, DONE, WAITS } from './descriptors.ts';
 import type { Invalidations } from './invalidations.ts';
@@ -107,6 +109,18 @@ export class InvalidationQueue {
     spaces.endAccess();
     this.#running = false;
     if (this.isRunnable && !waits) this.#remainder.later();
+  }
+
+  /** A device did not answer in time: the wait descriptor that waits for it is given up, and tells nobody (6.5.2.11, ITE). */
+  abortWait(): void {
+    const words = this.#words;
+    if (!this.isRunnable || this.#checkQueue() !== DONE) return;
+    const wide = (words[IQA] & DW) !== 0;
+    const head = words[IQH];
+    if (!this.#fetch(head, wide)) return;
+    const descriptor = this.#descriptors.words;
+    const isWait = get(descriptor, TYPE_HIGH) === 0 && (descriptor[0] & TYPE_LOW) === Type.wait;
+    if (isWait) words[IQH] = (head + (wide ? 32 : 16)) & (this.#bytes() - 1);
   }
 
   #bytes(): number {

@@ -53,9 +53,10 @@ export class PageRequestQueue {
 
   receive(request: PageRequest): void {
     const code = this.#queue(request);
-    const { device, pasid, group, last } = request;
-    // Table 31: what is in the queue is answered by software.
-    if (code !== QUEUED && last) this.#parts.spaces.answer({ device, pasid, group, code });
+    const { device, pasid, group, last, read, write } = request;
+    // That a PASID has stopped wants no response (PCIe 10.4.1.2.1); table 31: what is in the queue is answered by software.
+    const isStopMarker = pasid !== null && !read && !write;
+    if (code !== QUEUED && last && !isStopMarker) this.#parts.spaces.answer({ device, pasid, group, code });
   }
 
   /** QUEUED, or the response code with which the unit answers by itself. */
