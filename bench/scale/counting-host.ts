@@ -56,6 +56,7 @@ export function countingHost(): Host {
     calls,
     openDevice,
     reach: (_device, wanted) => wanted,
+    lacksWriteOnly: () => null,
     refusesDirtyTracking: () => 'it only counts',
     createSpace,
     close() {},

@@ -33,3 +33,8 @@ export class LeftOut {
       );
   }
 }
+
+/** What is said where pages for writing only are not kept from readers. */
+export function readableToo(reason: string): string {
+  return `pages for writing only can be read as well: ${reason}`;
+}

@@ -53,7 +53,7 @@ export interface Path {
   readonly pending: boolean;
   /** The last flush did a part as large as one may be; the next one goes on behind it, and nothing but being called is missing. */
   readonly unfinished: boolean;
-  /** Of registers of devices that the host does not map: which, and why. Devices do not reach them. */
+  /** What is not as the guest means it, and why: registers of devices that the host does not map, pages for writing only that can be read as well. */
   readonly leftOut: readonly string[];
   /** Of the last call that failed. */
   readonly error: HostError | null;

@@ -1,12 +1,13 @@
 import { errno, HostError } from '../host/errno.ts';
 import type { Host, HostDevice, HostSpace, SpaceRequirements } from '../host/host.ts';
+import { WRITE } from '../memory/access.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { IntervalMap } from '../memory/interval-map.ts';
 import type { AddressSpace } from '../target/target.ts';
 import { Attachments } from './attachments.ts';
 import { DirtyRanges } from './dirty-ranges.ts';
 import { HeldSpace } from './held-space.ts';
-import { LeftOut } from './left-out.ts';
+import { LeftOut, readableToo } from './left-out.ts';
 import { NOWHERE, type Path, type PathContext, type PathCounters, type PathKind } from './path.ts';
 import { RunList } from './run-list.ts';
 import { copySpace } from './space-copy.ts';
@@ -65,6 +66,10 @@ class ShadowPath implements Path {
   #stale = false;
   /** What is mapped now was there before: a target takes back what failed, or what could not be put back comes later. */
   #returning = false;
+  /** Some page is, or was, for writing only. */
+  #hasWriteOnly = false;
+  /** Why that can be read as well. */
+  #readable: string | null = null;
   /** First errno of the reconciliation under way. */
   #result = 0;
   #error: HostError | null = null;
@@ -87,7 +92,7 @@ class ShadowPath implements Path {
   }
 
   get leftOut(): readonly string[] {
-    return this.#leftOut.reasons;
+    return this.#readable === null ? this.#leftOut.reasons : [...this.#leftOut.reasons, readableToo(this.#readable)];
   }
 
   get pending(): boolean {
@@ -103,6 +108,7 @@ class ShadowPath implements Path {
     // Before, so that a host with windows has them when the mappings come in; afterwards, because devices narrow what a host can map.
     if (result === 0) result = this.#coverApertures();
     if (result < 0) return result;
+    this.#separateWrites([device]);
     if (this.#stale) {
       this.#devices.await(device);
       return 0;
@@ -167,12 +173,28 @@ class ShadowPath implements Path {
   trackDirty(on: boolean): void {
     const { hostSpace } = this.#now;
     if (hostSpace.trackDirty(on) === 0 || (hostSpace.dirty !== null) === on) return;
-    if (on && this.#untrackable() !== null) return;
-    const requirements = { ...this.#requirements, dirtyTracking: on };
+    if (!on || this.#untrackable() === null) this.#remake({ dirtyTracking: on });
+  }
+
+  /** A host space of another make, with the same mappings, takes the place of the one there is. False: it is not to be had. */
+  #remake(more: SpaceRequirements): boolean {
+    const requirements = { ...this.#requirements, ...more };
     const nothing = new RunList(0);
     const copy = copySpace(this.#host, requirements, this.#now, nothing, nothing);
-    if (copy === null || !this.#moveTo(this.#hold(copy.hostSpace, copy.held))) return;
+    if (copy === null || !this.#moveTo(this.#hold(copy.hostSpace, copy.held))) return false;
     this.#requirements = requirements;
+    return true;
+  }
+
+  /** What is for writing only, and these devices would read, moves with all the rest into a space that keeps it from them; where there is none, that is said. */
+  #separateWrites(devices: Iterable<HostDevice>): void {
+    if (!this.#hasWriteOnly || this.#requirements.writeOnly === true) return;
+    for (const device of devices) {
+      const reason = this.#host.lacksWriteOnly(device);
+      if (reason === null) continue;
+      this.#readable = this.#readable === null && this.#remake({ writeOnly: true }) ? null : reason;
+      return;
+    }
   }
 
   noteWrites(): void {
@@ -254,6 +276,10 @@ class ShadowPath implements Path {
     if (!whole)
       this.#failed(-errno.ENOSPC, new HostError(this.#space.name, errno.ENOSPC, undefined, 'more mappings than one flush may change'));
     if (this.#givenUp()) return this.#result;
+    if (!this.#hasWriteOnly && hasWriteOnly(this.#survey.lists.additions)) {
+      this.#hasWriteOnly = true;
+      this.#separateWrites(this.#devices.devices);
+    }
     this.#issue();
     const { removals } = this.#survey.lists;
     for (let i = 0; i < removals.length && this.#result < 0; i++) this.#owe(removals, i);
@@ -384,6 +410,11 @@ class ShadowPath implements Path {
     this.#error = goes.close() ?? this.#error;
     return moved;
   }
+}
+
+function hasWriteOnly({ permission, length }: RunList): boolean {
+  for (let i = 0; i < length; i++) if (permission[i] === WRITE) return true;
+  return false;
 }
 
 /** Pages of the mappings that a run is cut into. */

@@ -20,6 +20,11 @@ export interface SpaceRequirements {
   readonly pageRequests?: PageRequestQueue;
   /** What its devices write is remembered by 4 KiB pages, where the host can: `HostSpace.dirty`. */
   readonly dirtyTracking?: boolean;
+  /**
+   * What is mapped for writing only cannot be read: a device whose tables have no such pages comes by other tables, or not at all. Default: on such
+   * hardware it can be read.
+   */
+  readonly writeOnly?: boolean;
 }
 
 /** Receives [first, last] of written pages. */
@@ -329,6 +334,8 @@ export interface Host {
   reach(device: HostDevice, wanted: readonly IovaRange[]): readonly IovaRange[];
   /** Why a space cannot be made that remembers what the device writes (SpaceRequirements.dirtyTracking); null: one can. */
   refusesDirtyTracking(device: HostDevice): string | null;
+  /** Why the device reads what a space maps for writing only, unless that is made otherwise (SpaceRequirements.writeOnly); null: it does not, as far as is known. */
+  lacksWriteOnly(device: HostDevice): string | null;
   /** @throws HostError, with the reason when the interface cannot meet a requirement. */
   createSpace(requirements?: SpaceRequirements): HostSpace;
   /** Tells of memory that will be mapped again and again; the disposer says that it will no more. Absent: it makes no difference to the host. */

@@ -4,6 +4,7 @@ import { READ, WRITE } from '../../memory/access.ts';
 import type { AddressSpace } from '../../target/target.ts';
 import { Attachments } from '../attachments.ts';
 import { DirtyRanges } from '../dirty-ranges.ts';
+import { readableToo } from '../left-out.ts';
 import { NOWHERE, type Path, type PathContext, type PathCounters, type PathKind } from '../path.ts';
 import { RunList } from '../run-list.ts';
 import { refuseMemory, refuseQueue, SecondStage } from '../second-stage/second-stage.ts';
@@ -77,6 +78,8 @@ class UserOwnedPath implements Path {
   /** The apertures that the first stage covers. */
   #reached: AddressSpace['apertures'] | null = null;
   #populated = false;
+  /** Some page is, or was, for writing only, which no first stage has. */
+  #isReadable = false;
   /** The hardware may remember what is no longer in the tables; a guest that owns its mappings has no device on it meanwhile. */
   #stale = false;
   #asid = 0;
@@ -122,7 +125,8 @@ class UserOwnedPath implements Path {
   }
 
   get leftOut(): readonly string[] {
-    return this.#second.leftOut;
+    const { leftOut, parent } = this.#second;
+    return this.#isReadable ? [...leftOut, readableToo(`first stages of ${parent.hardware.kind} have no such`)] : leftOut;
   }
 
   get pending(): boolean {
@@ -258,7 +262,11 @@ class UserOwnedPath implements Path {
     }
     const error = this.#wanted.error ?? this.#unreachable();
     if (error !== null) return this.#answered(-error.errno, error);
-    for (let i = 0; i < wanted.length; i++) if (wanted.permission[i] === WRITE) wanted.permission[i] = READ | WRITE;
+    for (let i = 0; i < wanted.length; i++) {
+      if (wanted.permission[i] !== WRITE) continue;
+      wanted.permission[i] = READ | WRITE;
+      this.#isReadable = true;
+    }
     return 0;
   }
 

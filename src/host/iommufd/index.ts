@@ -25,7 +25,7 @@ import { KernelPageTable, type NestedOptions, type PageTableOptions, StageOne } 
 import { IommufdPasids } from './pasids.ts';
 import { IommufdSpace } from './space.ts';
 import type { StageOneData } from './stage-one.ts';
-import { refusesDirtyTracking, TableSpace } from './table-space.ts';
+import { lacksWriteOnly, refusesDirtyTracking, TableSpace } from './table-space.ts';
 import { createVintf, type Vintf } from './tegra241.ts';
 import { Viommu } from './viommu.ts';
 
@@ -124,11 +124,15 @@ export class IommufdHost implements Host {
     return refusesDirtyTracking(this.#context, own(device));
   }
 
+  lacksWriteOnly(device: HostDevice): string | null {
+    return lacksWriteOnly(this.#context, own(device));
+  }
+
   createSpace(requirements: SpaceRequirements = {}): IommufdSpace {
     requireObject('IommufdHost', 'requirements', requirements);
     this.#checkOpen();
-    const { pageRequests, dirtyTracking = false } = requirements;
-    return pageRequests === undefined && !dirtyTracking
+    const { pageRequests, dirtyTracking = false, writeOnly = false } = requirements;
+    return pageRequests === undefined && !dirtyTracking && !writeOnly
       ? new IommufdSpace(this.#context, requirements)
       : new TableSpace(this.#context, requirements);
   }

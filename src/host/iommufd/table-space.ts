@@ -1,4 +1,4 @@
-import { HostError } from '../errno.ts';
+import { errno, HostError } from '../errno.ts';
 import type { SpaceRequirements } from '../host.ts';
 import type { IommufdContext } from './context.ts';
 import type { Attachable } from './device.ts';
@@ -19,18 +19,35 @@ export function refusesDirtyTracking(context: IommufdContext, device: Attachable
   }
 }
 
+/** IHI 0070, 6.3.1: IDR0.S1P. */
+const IDR0_S1P = 1 << 1;
+
+/** Linux fills first stages for an SMMUv3 that has them, where pages that can be written can be read (DDI 0487, D8.4); in a nesting parent it fills the second. */
+export function lacksWriteOnly(context: IommufdContext, device: Attachable): string | null {
+  try {
+    const { data } = readHwInfo(context, device, 0);
+    return data.kind === 'smmuv3' && (data.idr[0] & IDR0_S1P) !== 0 ? 'first stages of SMMUv3 have no pages for writing only' : null;
+  } catch (error) {
+    if (!(error instanceof HostError)) throw error;
+    // A kernel that has no such call nests nothing either.
+    return error.errno === errno.ENOTTY ? null : error.message;
+  }
+}
+
 /**
  * A space whose devices are attached by page tables with what automatic ones have not: a fault queue, in which devices ask for pages that it does not
- * map, or dirty tracking, or both.
+ * map, dirty tracking, pages for writing only.
  */
 export class TableSpace extends IommufdSpace {
   readonly #dirty: TablesDirtyTracking | null;
+  readonly #writeOnly: boolean;
   readonly #faults: { readonly faults?: FaultQueue };
 
   /** @throws HostError */
   constructor(context: IommufdContext, required: SpaceRequirements) {
     super(context, required);
-    const { pageRequests, dirtyTracking = false } = required;
+    const { pageRequests, dirtyTracking = false, writeOnly = false } = required;
+    this.#writeOnly = writeOnly;
     this.#faults = pageRequests === undefined ? {} : { faults: faultQueueOf(pageRequests) };
     this.#dirty = dirtyTracking ? new TablesDirtyTracking(this, () => this.tables.filter(({ tracksDirty }) => tracksDirty)) : null;
     if (!dirtyTracking) return;
@@ -49,17 +66,18 @@ export class TableSpace extends IommufdSpace {
 
   /** One that remembers from before the device comes; where there is none to be had, the device comes all the same. */
   protected override createTable(who: Attachable, options: NestedOptions): KernelPageTable {
-    if (this.#dirty === null) return super.createTable(who, options);
+    const wanted = { ...options, nestParent: this.#writeOnly && lacksWriteOnly(this.context, who) !== null };
+    if (this.#dirty === null) return new KernelPageTable(this.context, who, this, wanted);
     let table: KernelPageTable | null = null;
     try {
-      table = new KernelPageTable(this.context, who, this, { ...options, dirtyTracking: true });
+      table = new KernelPageTable(this.context, who, this, { ...wanted, dirtyTracking: true });
       table.setDirtyTracking(true);
       return table;
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
       table?.close();
       this.#dirty.inexact ??= error.message;
-      return super.createTable(who, options);
+      return new KernelPageTable(this.context, who, this, wanted);
     }
   }
 

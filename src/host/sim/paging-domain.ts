@@ -1,4 +1,4 @@
-import { WRITE } from '../../memory/access.ts';
+import { READ, WRITE } from '../../memory/access.ts';
 import { PAGE_BYTES } from '../../memory/address.ts';
 import type { SimIommu } from './iommu.ts';
 import { type Span, SpanList } from './spans.ts';
@@ -25,10 +25,13 @@ export class PagingDomain implements ParentStage {
   /** First pages of the leaf entries whose dirty bit is set. */
   readonly #dirty = new Set<number>();
   readonly #pageSizes: readonly number[];
+  /** What can be written can be read. */
+  readonly #isFirstStage: boolean;
 
   /** `format`: default as the IOMMU has it. */
-  constructor(iommu: SimIommu, format: DomainFormat = iommu.config) {
+  constructor(iommu: SimIommu, format: DomainFormat = iommu.config, isParent = false) {
     this.iommu = iommu;
+    this.#isFirstStage = !isParent && iommu.config.nesting?.fillsFirstStages === true;
     this.format = format;
     iommu.domains++;
     const { pageSizes } = format;
@@ -61,7 +64,8 @@ export class PagingDomain implements ParentStage {
     const page = pfn * perPage;
     const run = this.#runs.at(page);
     if (run === undefined) return DMA_UNMAPPED;
-    if ((access & ~run.permission) !== 0) return DMA_FORBIDDEN;
+    const granted = this.#isFirstStage && (run.permission & WRITE) !== 0 ? run.permission | READ : run.permission;
+    if ((access & ~granted) !== 0) return DMA_FORBIDDEN;
     if (commit && (access & WRITE) !== 0) this.dirtied(page);
     return Math.floor((run.physical + (page - run.first)) / perPage);
   }

@@ -101,6 +101,11 @@ export abstract class VfioHost implements Host {
     return `${this.kind} has no spaces made for it`;
   }
 
+  /** The interface does not say what IOMMU a device has. */
+  lacksWriteOnly(): string | null {
+    return null;
+  }
+
   reach(device: HostDevice, wanted: readonly IovaRange[]): readonly IovaRange[] {
     return reachThrough(this.createSpace(), device, wanted);
   }

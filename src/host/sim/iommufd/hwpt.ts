@@ -28,7 +28,7 @@ function allocPaging(context: IommufdContext, ioas: Ioas, device: DeviceObject, 
   if ((flags & ~(NEST_PARENT | DIRTY_TRACKING | FAULT_ID_VALID | FOR_PASID)) !== 0) return -errno.EOPNOTSUPP;
   if ((flags & FAULT_ID_VALID) !== 0 && (flags & NEST_PARENT) !== 0) return -errno.EOPNOTSUPP;
   if ((flags & DIRTY_TRACKING) !== 0 && !dirtyTracking) return -errno.EOPNOTSUPP;
-  if ((flags & NEST_PARENT) !== 0 && !nests) return -errno.EOPNOTSUPP;
+  if ((flags & NEST_PARENT) !== 0 && (!nests || (flags & ~NEST_PARENT & ~(nesting?.parentFlags ?? -1)) !== 0)) return -errno.EOPNOTSUPP;
   if ((flags & FOR_PASID) !== 0 && device.device.iommu.config.pasidLog2 === 0 && nesting?.pasidTables !== true) return -errno.EOPNOTSUPP;
   if (data.buffer.bytes === 0) return PagingHwpt.create(context, ioas, device.device, { automatic: false, flags });
   if (nesting?.paging === undefined) return -errno.EOPNOTSUPP;

@@ -69,7 +69,7 @@ export class PagingHwpt implements Hwpt {
     device: SimDevice,
     options: { automatic: boolean; flags: number; format?: DomainFormat },
   ): PagingHwpt {
-    const domain = new PagingDomain(device.iommu, options.format);
+    const domain = new PagingDomain(device.iommu, options.format, (options.flags & NEST_PARENT) !== 0);
     ioas.users++;
     return context.reserve(new PagingHwpt(ioas, domain, options.flags, options.automatic));
   }

@@ -108,6 +108,10 @@ export interface NestingModel {
   nest?(parent: ParentStage, physical: PhysicalMemory, type: number, data: UserBuffer): NestedDomain | number;
   /** Its devices' interrupts are writes that are translated like any other. Default false: they have a window, as on a PC. */
   readonly translatesInterrupts?: boolean;
+  /** What the kernel fills is a first stage, whose pages that can be written can be read, unless first stages can stand upon it. Default false. */
+  readonly fillsFirstStages?: boolean;
+  /** Flags of IOMMU_HWPT_ALLOC that may stand beside NEST_PARENT. Default: all. */
+  readonly parentFlags?: number;
   /** It walks two stages. Default: it has `nest` or `virtual`. */
   readonly nestParent?: boolean;
   /** Its driver gives page tables for PASIDs (IOMMU_HWPT_ALLOC_PASID) even where there are none. Default false. */

@@ -40,6 +40,10 @@ const BATCH_COMMANDS = 63;
 /** Fields of a stream table entry (5.2) that a guest may set: V, Config, S1Fmt, S1ContextPtr, S1CDMax; S1DSS, S1CIR, S1COR, S1CSH, S1STALLD, EATS. */
 const STE0_ALLOWED = 0x1n | (7n << 1n) | (3n << 4n) | 0xf_ffff_ffff_ffc0n | (0x1fn << 59n);
 const STE1_ALLOWED = 0xffn | (1n << 27n) | (3n << 28n);
+/** 6.3.1 */
+const IDR0_S2P = 1 << 0;
+const IDR0_S1P = 1 << 1;
+
 export interface SmmuConfig {
   /** IDR0 to IDR5. Default: AArch64 tables, two-level context tables, 16-bit ASIDs, 20-bit substream IDs, 48 bits in and out, 4K and 64K granules, ranges. */
   readonly idr?: readonly number[];
@@ -54,6 +58,10 @@ export function smmuv3(config: SmmuConfig = {}): NestingModel {
   return {
     infoType: INFO_SMMUV3,
     translatesInterrupts: true,
+    fillsFirstStages: (idr[0] & IDR0_S1P) !== 0,
+    nestParent: (idr[0] & (IDR0_S1P | IDR0_S2P)) === (IDR0_S1P | IDR0_S2P),
+    // arm_smmu_domain_alloc_paging_flags knows no NEST_PARENT with anything beside it.
+    parentFlags: 0,
     info(type) {
       if (type !== 0 && type !== INFO_SMMUV3) return config.tegra241 === undefined ? null : tegraInfo(type, config.tegra241);
       const data = new Uint8Array(hwInfoSmmu.bytes);
