@@ -31,6 +31,20 @@ test.prop([ranges], { numRuns: 60 })('covers every page that was added, ascendin
   if (added.length <= 256) expect(covered.size).toBe(wanted.size);
 });
 
+test.each([0, 100, 255])('past the bound the two that lie closest become one, wherever they stand: number %i and the next', (closest) => {
+  const dirty = new DirtyRanges();
+  let added = 0;
+  for (let i = 0, at = 0; i < 257; i++, added++) {
+    dirty.add(at, at);
+    at += i === closest ? 3 : 10 + (i % 7);
+  }
+  dirty.normalize();
+  expect(dirty.count).toBe(256);
+  // The two pages between them.
+  expect(pagesOf(dirty).size).toBe(added + 2);
+  expect(dirty.last(closest) - dirty.first(closest)).toBe(3);
+});
+
 test('nothing is left after clear', () => {
   const dirty = new DirtyRanges();
   dirty.add(5, 9);

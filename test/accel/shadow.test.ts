@@ -186,6 +186,41 @@ describe('a space of any number of entries', () => {
     expect([0, entries, 2 * entries - 2].map((page) => reaches(page))).toEqual([true, true, true]);
   });
 
+  test.each([
+    [1024, { splits: 0, splitsWithoutGap: 1 }],
+    [1025, { splits: 1, splitsWithoutGap: 0 }],
+  ])('of %i mappings a copy takes the place of one that is split, of more it would cost more than the gap', (mappings, counters) => {
+    const kernel = simKernel();
+    const host = openHost('iommufd', kernel);
+    const ram = kernel.allocate(16 * 4096);
+    const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
+    let gone = -1;
+    const space: AddressSpace = {
+      name: 'every third page is missing',
+      owner: 'target',
+      announced: true,
+      granuleLg2: 12,
+      apertures: [{ first: 0, last: 3 * mappings - 1 }],
+      enumerate(first, last, visit) {
+        for (let page = first; page <= last; page++) {
+          if (page % 3 === 2 || page === gone) continue;
+          const pages = page % 3 === 0 && page < last && page + 1 !== gone ? 2 : 1;
+          if (!visit(page, page % 3, pages, 3)) return page + pages;
+          page += pages - 1;
+        }
+        return last + 1;
+      },
+    };
+    const path = shadow.create({ space, memory, host });
+    expect(path.attach(host.openDevice(kernel.device().path), REQUESTER)).toBe(0);
+    gone = 300;
+    path.changed(gone, gone);
+    expect(path.flush()).toBe(0);
+    expect(path.counters).toMatchObject(counters);
+    const reached = [299, 300, 301, 303, 3 * mappings - 2].map((page) => kernel.device().hostPfn(page, READ) - Number(ram.address >> 12n));
+    expect(reached.map((page) => (page < 0 ? null : page))).toEqual([null, null, 1, 0, 1]);
+  });
+
   test('what the guest changes meanwhile is done at once, wherever it lies, and stays', () => {
     const { path, gone, reaches, attach } = scattered(20_000);
     expect(attach()).toBe(0);

@@ -168,6 +168,24 @@ describe('IntervalMap', () => {
     ]);
   });
 
+  test('a whole leaf that goes, wherever it stands in a tree of three levels, is a gap to every search', () => {
+    const [leaf, intervals] = [64, 4800];
+    for (let at = 0; at < intervals; at += leaf) {
+      const map = new IntervalMap(intervals);
+      for (let i = 0; i < intervals; i++) map.insert(4 * i, 2, 4 * i, 3);
+      const [first, end] = [4 * at, 4 * (at + leaf)];
+      expect(map.remove(first, end - first)).toBe(2 * leaf);
+      for (const page of [first, first + 7, end - 1]) {
+        expect(map.lookup(page)).toBe(-1);
+        const next = map.seek(page);
+        expect(next < 0 ? intervals * 4 : map.firstOf(next), `from page ${page}`).toBe(end);
+      }
+      if (first > 0) expect(map.firstOf(map.lookup(first - 3))).toBe(first - 4);
+      expect(map.insert(first + 4, 2, 0, 3)).toBeGreaterThanOrEqual(0);
+      expect(map.firstOf(map.seek(first))).toBe(first + 4);
+    }
+  });
+
   test('fills from its end, as from its beginning', () => {
     const map = new IntervalMap(1000);
     for (let first = 999; first >= 0; first--) expect(map.insert(first * 2, 1, first, 3)).toBeGreaterThanOrEqual(0);

@@ -81,6 +81,19 @@ describe('invalidations under way ("IOMMU PCIe ATS commands", "IOMMU Command-que
     expect([head(), fenced()]).toEqual([2, 9]);
   });
 
+  test('a timeout before the fence is told by it, across save and load', () => {
+    const { guest, fenced, head, surroundings } = setUp();
+    guest.command(INVAL);
+    guest.iommu.invalidationTimeout(1);
+    const state = JSON.parse(JSON.stringify(guest.iommu.save()));
+    guest.iommu = new RiscvIommu(guest.config, { memory: guest.memory, ...surroundings });
+    guest.iommu.load(state);
+    guest.command(fence(9));
+    expect([head(), fenced(), guest.iommu.read(Reg.cqcsr, 4) & 0xf00n]).toEqual([1, 0, CMD_TO]);
+    guest.iommu.write(Reg.cqcsr, 4, CMD_TO | 3n);
+    expect([head(), fenced()]).toEqual([2, 9]);
+  });
+
   test('a queue that is turned off while a fence waits stays on and busy until it is done', () => {
     const { guest } = setUp();
     guest.command(INVAL, fence(9));

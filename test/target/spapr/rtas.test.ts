@@ -93,6 +93,15 @@ describe('ibm,create-pe-dma-window (7.3.27.2)', () => {
     expect(create(machineWith(1, { start: 1n << 63n }), 34, 63)).toMatchObject({ status: 0, start: 1n << 63n });
   });
 
+  it('a place for them that is aligned to 4 KiB only: windows of such pages, and no others', () => {
+    const machine = machineWith(2, { start: 0x800000000001000n });
+    expect(create(machine, 16, 24).status).toBe(RTAS_PARAMETER_ERROR);
+    expect(available(machine)).toBe(2);
+    expect(create(machine, 12, 24)).toEqual({ status: 0, liobn: 0x80000001, start: 0x800000000001000n });
+    // What does not fit there goes above, and there to a place of its own size.
+    expect(create(machine, 16, 24)).toEqual({ status: 0, liobn: 0x80000002, start: 0x800000002000000n });
+  });
+
   it('more windows than there can be: parameter error', () => {
     const machine = machineWith(1);
     expect(create(machine, 12, 20).status).toBe(RTAS_SUCCESS);
