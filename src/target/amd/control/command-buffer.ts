@@ -157,9 +157,10 @@ export class CommandBuffer {
     const { registers, spaces } = this.#parts;
     spaces.flush();
     if (isSet(words, COMPLETION_WAIT.S)) {
-      const hi = words[1] & 0xf_ffff;
-      const lo = words[0] & ~7;
-      if (this.#memory.store64(hi, lo, words[3], words[2]) < 0) return this.#stop(EVENT.commandHardware, hi, lo);
+      const hi = get(words, COMPLETION_WAIT.ADDRESS_HIGH);
+      const lo = get(words, COMPLETION_WAIT.ADDRESS_LOW) << 3;
+      const [high, low] = [get(words, COMPLETION_WAIT.DATA_HIGH), get(words, COMPLETION_WAIT.DATA_LOW)];
+      if (this.#memory.store64(hi, lo, high, low) < 0) return this.#stop(EVENT.commandHardware, hi, lo);
     }
     if (isSet(words, COMPLETION_WAIT.I)) {
       registers.status(STATUS.COMPLETION_WAIT_INT, true);

@@ -62,8 +62,8 @@ export class Events {
   #finish(code: number, hi: number, lo: number): void {
     const words = this.#words;
     put(words, RECORD.CODE, code);
-    words[2] = lo;
-    words[3] = hi;
+    put(words, RECORD.ADDRESS_LOW, lo);
+    put(words, RECORD.ADDRESS_HIGH, hi);
     if (HARDWARE.has(code)) this.#hardware(words);
     this.#log.append(words);
   }

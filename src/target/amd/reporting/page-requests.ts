@@ -1,4 +1,4 @@
-import { put } from '../../fields.ts';
+import { put, putWide } from '../../fields.ts';
 import type { Registers } from '../control/registers.ts';
 import { PPR, PPR_CODE } from '../spec/events.ts';
 import { CONTROL } from '../spec/registers.ts';
@@ -54,8 +54,7 @@ export class PageRequests {
     put(words, PPR.EXECUTE, Number(request.execute));
     put(words, PPR.USER, Number(request.user));
     put(words, PPR.CODE, PPR_CODE);
-    words[2] = (request.page % 0x100000) << 12;
-    words[3] = Math.floor(request.page / 0x100000) | 0;
+    putWide(words, PPR.PAGE, request.page);
     if (served && this.#registers.control(CONTROL.PPR_EN) !== 0 && this.#log.append(words)) return;
     // That a PASID has stopped wants no answer (PCIe 10.4.1.2.1).
     const isStopMarker = request.pasid !== null && !request.read && !request.write;

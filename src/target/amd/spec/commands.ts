@@ -25,8 +25,9 @@ export const COMPLETION_WAIT = {
   I: bit(1),
   /** Commands behind it wait, which they do here in any case. */
   F: bit(2),
-  /** Eight bytes. */
-  ADDRESS: wide(51, 3),
+  /** Eight bytes: the address without its lowest three bits. */
+  ADDRESS_LOW: bits(31, 3),
+  ADDRESS_HIGH: bits(51, 32),
   OP,
   DATA_LOW: bits(31, 0, 1),
   DATA_HIGH: bits(63, 32, 1),

@@ -1,4 +1,4 @@
-import { bit, bits } from '../../fields.ts';
+import { bit, bits, wide } from '../../fields.ts';
 
 /** Events, 2.5, and page requests, 2.6: two doublewords. */
 export const RECORD_BYTES = 16;
@@ -15,7 +15,7 @@ export const EVENT = {
   invalidRequest: 8,
 } as const;
 
-/** Fields of events; each event has some of them, and the address in its second doubleword. */
+/** Fields of events; each event has some of them. */
 export const RECORD = {
   DEVICE: bits(15, 0),
   PASID_HIGH: bits(19, 16),
@@ -41,6 +41,8 @@ export const RECORD = {
   /** Of hardware errors and invalid requests. */
   TYPE: bits(59, 57),
   CODE: bits(63, 60),
+  ADDRESS_LOW: bits(31, 0, 1),
+  ADDRESS_HIGH: bits(63, 32, 1),
 } as const;
 
 /** RECORD.TYPE of hardware errors: bits 58:57. */
@@ -74,5 +76,6 @@ export const PPR = {
   USER: bit(54),
   GN: bit(56),
   CODE: bits(63, 60),
+  PAGE: wide(63, 12, 1),
 } as const;
 export const PPR_CODE = 1;

@@ -1,6 +1,6 @@
 import { get, isSet } from '../../fields.ts';
 import type { Features } from '../capabilities.ts';
-import { ATC_INV, OPCODE, PRI_RESP, SIGNAL, STREAM, SYNC, TLBI } from '../spec/commands.ts';
+import { ATC_INV, OP, OPCODE, PRI_RESP, SIGNAL, STREAM, SYNC, TLBI } from '../spec/commands.ts';
 
 /** What makes a command ILLEGAL (CERROR_ILL); reserved fields are ignored, as 4.1.5 allows. */
 interface Form {
@@ -78,7 +78,7 @@ export class CommandChecks {
 
   /** CERROR_ILL. */
   isIllegal(words: Int32Array): boolean {
-    const breaks = this.#breaks[words[0] & 0xff];
+    const breaks = this.#breaks[get(words, OP)];
     if (breaks === undefined) return false;
     return breaks === null || breaks(words, this.#features);
   }

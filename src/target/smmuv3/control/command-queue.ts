@@ -4,7 +4,7 @@ import { Remainder } from '../../remainder.ts';
 import type { Interrupts } from '../reporting/interrupts.ts';
 import type { Stalls } from '../reporting/stalls.ts';
 import type { Spaces } from '../spaces.ts';
-import { ATC_INV, CERROR, COMMAND_BYTES, OPCODE, PRI_RESP, RESUME, SIGNAL, STREAM, SYNC } from '../spec/commands.ts';
+import { ATC_INV, CERROR, COMMAND_BYTES, OP, OPCODE, PRI_RESP, RESUME, SIGNAL, STREAM, SYNC } from '../spec/commands.ts';
 import { PRG_RESPONSE } from '../spec/events.ts';
 import { CMDQ_CONS, CR0, GERROR, QUEUE_BASE, REG } from '../spec/registers.ts';
 import type { PageResponse, Smmuv3Options } from '../surroundings.ts';
@@ -105,14 +105,14 @@ export class CommandQueue {
     words[2] = word[0];
     words[3] = word[1];
     if (this.#checks.isIllegal(words)) return CERROR.ILL;
-    if ((words[0] & 0xff) === SYNCS) return this.#synchronize(words);
+    if (get(words, OP) === SYNCS) return this.#synchronize(words);
     this.#execute(words);
     return 0;
   }
 
   #execute(words: Int32Array): void {
     const { invalidations, stalls } = this.#parts;
-    switch (words[0] & 0xff) {
+    switch (get(words, OP)) {
       // Prefetches are hints (4.2).
       case PREFETCH_CONFIG:
       case PREFETCH_ADDR:
@@ -127,11 +127,11 @@ export class CommandQueue {
         const { TERM_MODEL } = this.#parts.registers.features;
         const aborts = TERM_MODEL === 1 || isSet(words, RESUME.ABORT);
         const action = isSet(words, RESUME.ACTION) ? 'retry' : aborts ? 'abort' : 'raz-wi';
-        stalls.resume(words[1] >>> 0, get(words, RESUME.STAG), action);
+        stalls.resume(get(words, STREAM.STREAM) >>> 0, get(words, RESUME.STAG), action);
         return;
       }
       case STALL_TERM:
-        stalls.terminate(words[1] >>> 0);
+        stalls.terminate(get(words, STREAM.STREAM) >>> 0);
         return;
       default:
         invalidations.run(words);
@@ -157,7 +157,7 @@ export class CommandQueue {
   /** 4.5.1; ignored while the SMMU is off. */
   #invalidateDevice(words: Int32Array): void {
     if (!this.#parts.registers.isOn) return;
-    const stream = words[1] >>> 0;
+    const stream = get(words, STREAM.STREAM) >>> 0;
     const size = get(words, ATC_INV.SIZE);
     const pages = 2 ** size;
     const page = getWide(words, ATC_INV.ADDRESS);
@@ -177,7 +177,7 @@ export class CommandQueue {
   #respond(words: Int32Array): void {
     if (!this.#parts.registers.isOn) return;
     this.#parts.respond({
-      stream: words[1] >>> 0,
+      stream: get(words, STREAM.STREAM) >>> 0,
       pasid: isSet(words, STREAM.SSV) ? get(words, STREAM.SUBSTREAM) : null,
       group: get(words, PRI_RESP.GROUP),
       response: RESPONSES[get(words, PRI_RESP.RESPONSE)],

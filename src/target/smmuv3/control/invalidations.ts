@@ -1,7 +1,7 @@
 import { PAGE_LG2, PFN_LIMIT } from '../../../memory/address.ts';
 import { get, getWide } from '../../fields.ts';
 import type { Spaces } from '../spaces.ts';
-import { CFGI_RANGE, OPCODE, STREAM, TLBI } from '../spec/commands.ts';
+import { CFGI_RANGE, OP, OPCODE, STREAM, TLBI } from '../spec/commands.ts';
 import { CR0, CR2 } from '../spec/registers.ts';
 import { ANY_ASID, STAGE_2_ONLY } from '../translation/scope.ts';
 import { WORLD_EL2, WORLD_EL2_E2H } from '../translation/stream-entry.ts';
@@ -39,7 +39,7 @@ export class Invalidations {
   }
 
   run(words: Int32Array): void {
-    switch (words[0] & 0xff) {
+    switch (get(words, OP)) {
       case CFGI_STE:
       case CFGI_STE_RANGE:
       case CFGI_CD:
@@ -53,7 +53,7 @@ export class Invalidations {
 
   #configurations(words: Int32Array): void {
     const stream = get(words, STREAM.STREAM) >>> 0;
-    switch (words[0] & 0xff) {
+    switch (get(words, OP)) {
       case CFGI_STE:
         this.#spaces.command(words, stream);
         this.#forgetStream(stream);
@@ -97,7 +97,7 @@ export class Invalidations {
 
   #translations(words: Int32Array): void {
     this.#spaces.command(words, -1);
-    switch (words[0] & 0xff) {
+    switch (get(words, OP)) {
       case TLBI_NSNH_ALL:
         this.#translator.forgetTranslations();
         this.#spaces.invalidatedAll();
@@ -130,7 +130,7 @@ export class Invalidations {
   }
 
   #ofVmid(words: Int32Array, vmid: number): void {
-    switch (words[0] & 0xff) {
+    switch (get(words, OP)) {
       case TLBI_NH_VA:
         this.#range(words, vmid, get(words, ASID));
         return;

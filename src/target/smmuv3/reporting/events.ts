@@ -85,8 +85,8 @@ export class Events {
   #access({ number, s2 = false, on = CLASS.IN, tableRead = false }: Fault, { hi, lo, access }: Request): void {
     const words = this.#words;
     const writes = (access & WRITE) !== 0;
-    words[4] = lo;
-    words[5] = hi;
+    put(words, RECORD.INPUT_LOW, lo);
+    put(words, RECORD.INPUT_HIGH, hi);
     // F_BAD_ATS_TREQ has what was asked for elsewhere, where only its figure says (7.3.6).
     if (number === F_BAD_ATS_TREQ) return;
     put(words, RECORD.RNW, Number(!writes));

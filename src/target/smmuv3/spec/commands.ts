@@ -3,7 +3,9 @@ import { bit, bits, wide } from '../../fields.ts';
 /** Commands, chapter 4: two doublewords. */
 export const COMMAND_BYTES = 16;
 
-/** 4.1.1. */
+/** Of every command, 4.1.1. */
+export const OP = bits(7, 0);
+/** OP. */
 export const OPCODE = {
   PREFETCH_CONFIG: 0x01,
   PREFETCH_ADDR: 0x02,
