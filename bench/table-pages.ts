@@ -1,6 +1,8 @@
 import { PAGE_BYTES } from '../src/memory/address.ts';
 import type { TableAllocator } from '../src/pagetable/page-table.ts';
 
+const ZEROS = new Uint8Array(PAGE_BYTES);
+
 /** Single pages [first, end) for tables: the next one, or the one freed last. `memory` is what they lie in, page 0 first. */
 export class TablePages implements TableAllocator {
   readonly #bytes: Uint8Array;
@@ -19,7 +21,8 @@ export class TablePages implements TableAllocator {
   allocate(pages: number): number {
     if (pages !== 1) throw new RangeError(`TablePages: ${pages} pages at once`);
     const pfn = this.#freed > 0 ? this.#free[--this.#freed] : this.#next < this.#end ? this.#next++ : -1;
-    if (pfn >= 0) this.#bytes.fill(0, pfn * PAGE_BYTES, (pfn + 1) * PAGE_BYTES);
+    // `fill` clears shared memory byte by byte.
+    if (pfn >= 0) this.#bytes.set(ZEROS, pfn * PAGE_BYTES);
     return pfn;
   }
 

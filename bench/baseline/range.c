@@ -139,8 +139,8 @@ static uint32_t batch(void)
 	if (unmapping)
 		return unmap(IOVA, pages);
 	uint32_t sum = map(IOVA, output, pages);
-	/* One in 4096 of the entries. */
-	for (uint64_t page = 0; page < pages; page += 4096) {
+	/* 16 of the entries. */
+	for (uint64_t page = 0; page < pages; page += pages >> 4) {
 		uint64_t table = root, entry = 0;
 		for (int level = 3; level >= 0; level--) {
 			load64(entry_at(table, level, IOVA + page), &entry);

@@ -22,7 +22,7 @@ function work(unmapping: boolean, lg2: 12 | 21): Work {
   if (unmapping) return { operations, before: map, batch: unmap };
   const batch = () => {
     let sum = map();
-    for (let page = 0; page < pages; page += 4096) {
+    for (let page = 0; page < pages; page += pages >> 4) {
       const found = table.walk(hiOfPfn(IOVA + page), loOfPfn(IOVA + page), READ);
       if (found < 0) throw new Error(`page ${page} is not mapped`);
       sum = (sum + table.out[0] + table.out[1]) | 0;

@@ -1,4 +1,5 @@
 import { joinHiLo, PAGE_BYTES, PAGE_LG2, pfnOfHiLo } from './address.ts';
+import { ArrayWords, copyBytes, copyWords } from './copy.ts';
 import { type Chunk, FRAME_BYTES, NO_CHUNK } from './guest-region.ts';
 import { LOADED } from './loaded.ts';
 import type { WriteLog } from './write-log.ts';
@@ -21,8 +22,8 @@ const loadedView = new DataView(LOADED.buffer);
 const stored = new Int32Array(new ArrayBuffer(8));
 const stored64 = new BigUint64Array(stored.buffer);
 
-/** Up to here a place, and the 64 bytes after it, are int32. */
-const INT32_PLACES = 0x7fff_ff00;
+/** Bytes of the longest copy that is made in words of 64 bits; a longer one is left to the engine. */
+const IN_WORDS = 256;
 
 /** Loads, stores and copies of memory that lies in chunks; which chunks there are is another's to say (guest-memory.ts). */
 export class ChunkedMemory {
@@ -39,6 +40,7 @@ export class ChunkedMemory {
   #u64: BigUint64Array = NO_CHUNK.u64;
   #i32: Int32Array = NO_CHUNK.i32;
   #readOnly = false;
+  readonly #arrayWords = new ArrayWords();
   /** null: nobody asks what is written. */
   protected log: WriteLog | null = null;
 
@@ -239,8 +241,11 @@ export class ChunkedMemory {
     if (!(at >= 0 && bytes >= 0 && at + bytes <= to.length && Number.isInteger(at) && Number.isInteger(bytes)))
       throw outsideArray(to, at, bytes);
     const offset = this.#find(hi, lo, bytes);
-    if (offset >= 0) return copyOut(this.#chunk.u8, offset, to, at, bytes);
-    return this.#pieces(hi, lo, bytes, false, (chunk, from, done, size) => copyOut(chunk.u8, from, to, at + done, size));
+    if (offset < 0) return this.#pieces(hi, lo, bytes, false, (chunk, from, done, size) => copyBytes(chunk.u8, from, to, at + done, size));
+    const words = this.#wordsFor(to, at, offset, bytes);
+    if (words !== null) copyWords(this.#u64, offset >>> 3, words, at >>> 3, bytes >>> 3);
+    else copyBytes(this.#chunk.u8, offset, to, at, bytes);
+    return OK;
   }
 
   /** Copies `from[at, at + bytes)` into guest memory. All of it is RAM that can be written, or nothing is copied. @throws RangeError when the array has no such bytes. */
@@ -249,12 +254,23 @@ export class ChunkedMemory {
       throw outsideArray(from, at, bytes);
     const offset = this.#find(hi, lo, bytes);
     if (offset >= 0 && this.#readOnly) return FAULT;
-    const result =
-      offset >= 0
-        ? copyOut(from, at, this.#chunk.u8, offset, bytes)
-        : this.#pieces(hi, lo, bytes, true, (chunk, to, done, size) => copyOut(from, at + done, chunk.u8, to, size));
-    if (this.log !== null && result === OK) this.#note(hi, lo, bytes);
-    return result;
+    if (offset < 0) {
+      const result = this.#pieces(hi, lo, bytes, true, (chunk, to, done, size) => copyBytes(from, at + done, chunk.u8, to, size));
+      if (result !== OK) return result;
+    } else {
+      const words = this.#wordsFor(from, at, offset, bytes);
+      if (words !== null) copyWords(words, at >>> 3, this.#u64, offset >>> 3, bytes >>> 3);
+      else copyBytes(from, at, this.#chunk.u8, offset, bytes);
+    }
+    if (this.log !== null) this.#note(hi, lo, bytes);
+    return OK;
+  }
+
+  /** The array in words of 64 bits, if a copy between it and the current chunk can be made in such; null: it cannot. */
+  #wordsFor(array: Uint8Array, at: number, offset: number, bytes: number): BigUint64Array | null {
+    if (bytes > IN_WORDS || ((at | offset | bytes) & 7) !== 0) return null;
+    const words = this.#arrayWords.of(array);
+    return at + bytes <= words.length * 8 ? words : null;
   }
 
   /** Walks a range that lies in more than one chunk, twice: the first round finds out whether all of it is RAM, and can be written when it is to be. */
@@ -263,7 +279,7 @@ export class ChunkedMemory {
     lo: number,
     bytes: number,
     store: boolean,
-    piece: (chunk: Chunk, offset: number, done: number, size: number) => number,
+    piece: (chunk: Chunk, offset: number, done: number, size: number) => void,
   ): number {
     const start = (hi >>> 0) * FRAME_BYTES + (lo >>> 0);
     for (const act of [false, true]) {
@@ -296,19 +312,4 @@ function outsideArray(array: Uint8Array, at: number, bytes: number): RangeError 
 
 function swap32(value: number): number {
   return (value >>> 24) | ((value >>> 8) & 0xff00) | ((value << 8) & 0xff0000) | (value << 24) | 0;
-}
-
-/**
- * A short copy byte by byte, in int32: `set` on a `subarray` allocates, and costs more than the copy up to about 64 bytes.
- * Places above 2 GiB are no int32.
- */
-function copyOut(from: Uint8Array, at: number, to: Uint8Array, offset: number, bytes: number): number {
-  if (bytes > 64 || at > INT32_PLACES || offset > INT32_PLACES) {
-    to.set(from.subarray(at, at + bytes), offset);
-    return OK;
-  }
-  const first = at | 0;
-  const place = offset | 0;
-  for (let i = 0; i < bytes; i++) to[(place + i) | 0] = from[(first + i) | 0];
-  return OK;
 }

@@ -1,0 +1,66 @@
+import { fc, test } from '@fast-check/vitest';
+import { expect, test as plain } from 'vitest';
+import { copyBytes } from '../../src/memory/copy.ts';
+import { GuestMemory } from '../../src/memory/guest-memory.ts';
+
+const BYTES = 512;
+
+/** Guest memory and arrays with something else in every byte. */
+function setUp() {
+  const memory = GuestMemory.ofBytes(4096);
+  const ram = new Uint8Array(memory.regions[0].buffer);
+  ram.forEach((_, i) => {
+    ram[i] = i * 7 + (i >> 8);
+  });
+  const buffer = new ArrayBuffer(2 * BYTES);
+  // One that is aligned to words, one that is not, and one that ends within a word.
+  const arrays = [new Uint8Array(buffer, 0, BYTES), new Uint8Array(buffer, BYTES + 4, BYTES - 8), new Uint8Array(new ArrayBuffer(133))];
+  for (const array of arrays) for (let i = 0; i < array.length; i++) array[i] = 255 - i * 3;
+  return { memory, ram, arrays };
+}
+
+const place = fc.oneof(
+  fc.nat(20).map((word) => word * 8),
+  fc.nat(160),
+);
+const copy = fc.record({ array: fc.nat(2), at: place, gpa: place, bytes: place, store: fc.boolean() });
+
+test.prop([fc.array(copy, { minLength: 1, maxLength: 40 })])(
+  'copies of any size and place are those of the bytes, the same array over and over',
+  (copies) => {
+    const { memory, ram, arrays } = setUp();
+    for (const { array, at, gpa, bytes, store } of copies) {
+      const [ramBefore, before] = [ram.slice(), arrays[array].slice()];
+      const size = Math.min(bytes, arrays[array].length - at);
+      if (size < 0) continue;
+      const answer = store ? memory.write(0, gpa, arrays[array], at, size) : memory.read(0, gpa, arrays[array], at, size);
+      expect(answer).toBe(0);
+      if (store) ramBefore.set(before.subarray(at, at + size), gpa);
+      else before.set(ramBefore.subarray(gpa, gpa + size), at);
+      // One compare in one call: `toEqual` looks at each byte for itself.
+      expect([Buffer.compare(ram, ramBefore), Buffer.compare(arrays[array], before)]).toEqual([0, 0]);
+    }
+  },
+);
+
+plain('an array whose buffer grows and shrinks gets all its bytes', () => {
+  const { memory, ram } = setUp();
+  type Resizable = ArrayBuffer & { resize(bytes: number): void };
+  const buffer = Reflect.construct(ArrayBuffer, [64, { maxByteLength: 256 }]) as Resizable;
+  const array = new Uint8Array(buffer);
+  for (const bytes of [64, 64, 64, 128, 128, 32, 32, 0, 0, 256, 256]) {
+    buffer.resize(bytes);
+    array.fill(0);
+    memory.read(0, 8, array, 0, bytes);
+    expect(array).toEqual(ram.slice(8, 8 + bytes));
+  }
+});
+
+plain('places above 2 GiB are no int32: those copies are the engine’s', () => {
+  const far = new Proxy(new Uint8Array(8), {
+    get: (of, name) => (name === 'set' ? (_: Uint8Array, at: number) => (copied = at) : Reflect.get(of, name)),
+  });
+  let copied = 0;
+  copyBytes(new Uint8Array(8), 0, far, 2 ** 31, 8);
+  expect(copied).toBe(2 ** 31);
+});
