@@ -67,6 +67,7 @@ const Revision = { table: 5, its: 1, root: 3, smmuv3: 4, reserved: 3 } as const;
 const HEADER_BYTES = 36;
 const NODES_AT = HEADER_BYTES + 12;
 const NODE_BYTES = 16;
+const IDENTIFIER_AT = 4;
 const SMMU_BYTES = 68;
 const ROOT_BYTES = 36;
 const RESERVED_BYTES = 28;
@@ -90,24 +91,19 @@ const GRANULE = 0x1_0000n;
  */
 export function iortTable({ its = [], smmus, roots, reserved = [], maker }: IortDescription): Uint8Array {
   const nodes = new Bytes();
-  const here = () => NODES_AT + nodes.length;
-  const groups = its.map((group) => {
-    const at = here();
-    nodes.append(itsGroup(group));
+  let count = 0;
+  /** Where the node is; its identifier is nobody else's (table 3, "Identifier"). */
+  const add = (bytes: Uint8Array): number => {
+    const at = NODES_AT + nodes.length;
+    new DataView(bytes.buffer, bytes.byteOffset).setUint32(IDENTIFIER_AT, count++, true);
+    nodes.append(bytes);
     return at;
-  });
-  const units = smmus.map((unit) => {
-    const at = here();
-    nodes.append(smmuv3(unit, unit.its === undefined ? 0 : placeOf('ITS group', groups, unit.its)));
-    return at;
-  });
-  for (const root of roots) nodes.append(rootComplex(root, placeOf('SMMU', units, root.smmu)));
-  for (const memory of reserved) nodes.append(reservedMemory(memory, placeOf('SMMU', units, memory.smmu)));
-  const body = new Bytes()
-    .u32('nodes', its.length + smmus.length + roots.length + reserved.length)
-    .u32('offset', NODES_AT)
-    .zeros(4)
-    .append(nodes.toUint8Array());
+  };
+  const groups = its.map((group) => add(itsGroup(group)));
+  const units = smmus.map((unit) => add(smmuv3(unit, unit.its === undefined ? 0 : placeOf('ITS group', groups, unit.its))));
+  for (const root of roots) add(rootComplex(root, placeOf('SMMU', units, root.smmu)));
+  for (const memory of reserved) add(reservedMemory(memory, placeOf('SMMU', units, memory.smmu)));
+  const body = new Bytes().u32('nodes', count).u32('offset', NODES_AT).zeros(4).append(nodes.toUint8Array());
   return acpiTable('IORT', Revision.table, body, maker);
 }
 

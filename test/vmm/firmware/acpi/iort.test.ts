@@ -15,7 +15,7 @@ describe('IORT, DEN0049E', () => {
     expect(words(table, 48, 7)).toEqual([0x0400_4404, 0, 0, 0, 0x905_0000, 0, 1]);
     expect(words(table, 48 + 44, 4)).toEqual([106, 107, 109, 108]);
     // Type 2, 36 bytes and a mapping, revision 3; ATS, segment; first, last of 0x200, output, the SMMU's place.
-    expect(words(table, 116, 4)).toEqual([0x0300_3802, 0, 1, 36]);
+    expect(words(table, 116, 4)).toEqual([0x0300_3802, 1, 1, 36]);
     expect(words(table, 116 + 24, 3)).toEqual([1, 1, 64]);
     expect(words(table, 116 + 36, 5)).toEqual([0x100, 0x1ff, 0x1100, 48, 0]);
     expect(table).toHaveLength(172);
@@ -35,7 +35,7 @@ describe('IORT, DEN0049E', () => {
   test('reserved memory: its ranges, and the streams that reach it', () => {
     const reserved = { smmu: 0, streams: { first: 0, count: 1, output: 8 }, ranges: [{ base: 0x800_0000n, bytes: 0x10_0000n }] };
     const table = iortTable({ smmus: [smmu], roots: [], reserved: [reserved] });
-    expect(words(table, 116, 17)).toEqual([0x0300_4406, 0, 1, 48, 0, 1, 28, 0x800_0000, 0, 0x10_0000, 0, 0, 0, 0, 8, 48, 0]);
+    expect(words(table, 116, 17)).toEqual([0x0300_4406, 1, 1, 48, 0, 1, 28, 0x800_0000, 0, 0x10_0000, 0, 0, 0, 0, 8, 48, 0]);
   });
 
   test.each<[string, Partial<IortDescription>]>([
