@@ -213,7 +213,8 @@ export class Iotlb extends Sized {
    */
   invalidateRange(space: number, context: number, first: number, last: number): void {
     if (!(first >= 0 && first <= last && last < PFN_LIMIT)) throw new RangeError(`Iotlb: [${first}, ${last}] is no range of pages`);
-    if (!this.#dropsOf(space, context)) return;
+    const tag = this.#tagOf(space, context);
+    if (tag === 0) return;
     for (let i = 0; i < this.#sizeCount; i++) {
       const lg2 = this.#sizes[i];
       const from = Math.floor(first * ITS_PAGES[lg2]);
@@ -222,7 +223,7 @@ export class Iotlb extends Sized {
         this.invalidateContext(space, context);
         return;
       }
-      for (let page = from; page <= to; page++) this.#drop(Math.floor(page * 2 ** -32) | (lg2 << 24), page | 0);
+      for (let page = from; page <= to; page++) this.#drop(Math.floor(page * 2 ** -32) | (lg2 << 24), page | 0, tag);
     }
   }
 
@@ -232,13 +233,14 @@ export class Iotlb extends Sized {
    */
   invalidateBlock(space: number, context: number, hi: number, lo: number, lg2: number): void {
     if (!(lg2 >= 12 && lg2 <= 64)) throw new RangeError(`Iotlb: lg2 ${lg2} is not in 12..64`);
-    if (!this.#dropsOf(space, context)) return;
+    const tag = this.#tagOf(space, context);
+    if (tag === 0) return;
     const sizes = this.#sizes;
     const count = this.#sizeCount;
     for (let i = 0; i < count; i++) {
       const size = sizes[i];
       const above = lg2 - size;
-      if (above <= 0) this.#drop(keyHi(hi, size), keyLo(hi, lo, size));
+      if (above <= 0) this.#drop(keyHi(hi, size), keyLo(hi, lo, size), tag);
       else if (above > RANGE_LG2) {
         this.invalidateContext(space, context);
         return;
@@ -247,22 +249,21 @@ export class Iotlb extends Sized {
         const high = keyHi(hi, size);
         const first = keyLo(hi, lo, size) & (-1 << above);
         const last = first | ((1 << above) - 1);
-        for (let low = first; low !== last; low = (low + 1) | 0) this.#drop(high, low);
-        this.#drop(high, last);
+        for (let low = first; low !== last; low = (low + 1) | 0) this.#drop(high, low, tag);
+        this.#drop(high, last, tag);
       }
     }
   }
 
-  /** Makes a context the current one, some of whose pages are to be dropped. False: it has none, or with global ones the whole space was forgotten. */
-  #dropsOf(space: number, context: number): boolean {
+  /** The tag of a context, some of whose pages are to be dropped. 0: it has none, or with global ones the whole space was forgotten. */
+  #tagOf(space: number, context: number): number {
     if (this.#globals[space & (SPACES - 1)] !== 0) {
       this.invalidateSpace(space);
-      return false;
+      return 0;
     }
+    if (this.#sizeCount === 0) return 0;
     const known = this.#find(space, context);
-    if (known < 0) return false;
-    this.#use(known);
-    return true;
+    return known < 0 ? 0 : this.#tags[known | KNOWN_TAG];
   }
 
   /** Every size, and every place. The size that is found is tried first from now on. */
@@ -306,12 +307,16 @@ export class Iotlb extends Sized {
     return this.#way(home, this.#victim);
   }
 
-  #drop(high: number, low: number): void {
+  /** A translation has one place: `#place` looks for it before it takes another. */
+  #drop(high: number, low: number, tag: number): void {
     const entries = this.#entries;
     const end = ENTRY_MASK & this.#mask;
-    let at = this.#home(high, low);
+    let at = homeOf(high, low, saltOf(tag), end);
     for (let way = 0; way < WAYS; way++) {
-      if (entries[at + KEY_LO] === low && entries[at + KEY_HI] === high && entries[at + TAG] === this.#tag) entries[at + TAG] = 0;
+      if (entries[at + KEY_LO] === low && entries[at + KEY_HI] === high && entries[at + TAG] === tag) {
+        entries[at + TAG] = 0;
+        return;
+      }
       at = (at + ENTRY_INTS) & end;
     }
   }
@@ -327,13 +332,8 @@ export class Iotlb extends Sized {
     return tag === 0 || this.#tags[known + KNOWN_TAG] !== tag || tag <= this.#oldTags[this.#tags[known] & (SPACES - 1)];
   }
 
-  /**
-   * The first place of a page. Pages in a row get places in a row; adding the bits above keeps pages a power of two apart
-   * from meeting in one place; the salt sets contexts apart.
-   */
   #home(high: number, low: number): number {
-    const sum = (((((low + (low >>> 9)) | 0) + (low >>> 18)) | 0) + ((high + this.#salt) | 0)) | 0;
-    return (sum << ENTRY_LG2) & this.#mask & ENTRY_MASK;
+    return homeOf(high, low, this.#salt, this.#mask & ENTRY_MASK);
   }
 
   #way(home: number, way: number): number {
@@ -355,7 +355,7 @@ export class Iotlb extends Sized {
     this.#context = tags[at | KNOWN_CONTEXT];
     this.#tag = tags[at | KNOWN_TAG];
     this.#tagAt = at;
-    this.#salt = Math.imul(this.#tag, 0x1b873593);
+    this.#salt = saltOf(this.#tag);
   }
 
   /** Where a context is that may have translations here; -1: it has none, and an invalidation nothing to do. */
@@ -407,6 +407,20 @@ export class Iotlb extends Sized {
     for (let i = 0; i < this.#sizeCount; i++) if (this.#sizes[i] === lg2) return;
     this.#sizes[this.#sizeCount++] = lg2;
   }
+}
+
+/** What sets contexts apart in `homeOf`. */
+function saltOf(tag: number): number {
+  return Math.imul(tag, 0x1b873593);
+}
+
+/**
+ * The first place of a page. Pages in a row get places in a row; adding the bits above keeps pages a power of two apart
+ * from meeting in one place; the salt sets contexts apart.
+ */
+function homeOf(high: number, low: number, salt: number, mask: number): number {
+  const sum = (((((low + (low >>> 9)) | 0) + (low >>> 18)) | 0) + ((high + salt) | 0)) | 0;
+  return (sum << ENTRY_LG2) & mask;
 }
 
 /** The set of places in which a context can be known. */

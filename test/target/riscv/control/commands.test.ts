@@ -8,7 +8,7 @@ import {
   IOTINVAL_RESERVED,
   Operation,
 } from '../../../../src/target/riscv/spec/commands.ts';
-import { EVERYTHING, Guest, Reg } from '../guest.ts';
+import { EVERYTHING, fence, Guest, invalVma, Reg } from '../guest.ts';
 
 const CMD_ILL = 1n << 10n;
 
@@ -80,5 +80,33 @@ describe('illegal commands: the head stays, cmd_ill is set', () => {
       const [first, second] = bit < 64 ? [low | (1n << BigInt(bit)), 0n] : [low, 1n << BigInt(bit - 64)];
       expect([bit, legality([first, second])]).toEqual([bit, false]);
     }
+  });
+});
+
+/* Commands of one kind in a row take a shorter way; where they end, and what is refused among them, is the same. */
+describe('IOTINVAL.VMA of a page of a process, in a row', () => {
+  const usual = invalVma({ pscid: 5, pfn: 0x400 });
+
+  test.each([0, 1, 3])('the head stands at the illegal one behind %i of them', (before) => {
+    const wrong: [bigint, bigint][] = [[0n, 0n]];
+    for (let bit = 0; bit < 128; bit++) {
+      if (((IOTINVAL_RESERVED[bit >>> 5] >>> (bit & 31)) & 1) === 0) continue;
+      wrong.push(bit < 64 ? [usual[0] | (1n << BigInt(bit)), usual[1]] : [usual[0], usual[1] | (1n << BigInt(bit - 64))]);
+    }
+    for (const command of wrong) {
+      const guest = new Guest();
+      guest.start();
+      guest.command(...Array.from({ length: before }, () => usual), command, usual);
+      expect([guest.iommu.read(Reg.cqh, 4), guest.iommu.read(Reg.cqcsr, 4) & CMD_ILL]).toEqual([BigInt(before), CMD_ILL]);
+    }
+  });
+
+  test('others among them are done in their turn', () => {
+    const guest = new Guest();
+    guest.start();
+    const { NL, S } = { NL: 1n << 34n, S: 1n << 9n };
+    const others: [bigint, bigint][] = [fence(), invalVma({}), [usual[0] | NL, usual[1]], [usual[0], usual[1] | S]];
+    guest.command(...others.flatMap((other) => [usual, other, usual]));
+    expect(guest.iommu.read(Reg.cqh, 4)).toBe(12n);
   });
 });
