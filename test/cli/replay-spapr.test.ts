@@ -160,6 +160,21 @@ describe('the recorded Linux guests', () => {
   });
 
   test.each([
+    ['smmuv3-cmdqv', 'pseries-linux-6.12-ddw-64k', '0x800000000000'],
+    ['vtd', 'pseries-linux-6.12-two-bridges', '0x400000000000'],
+  ])('in tables of ours on %s, %s: its dynamic windows lie where first stages reach', async (hardware, name, start) => {
+    const path = hardware === 'smmuv3-cmdqv' ? 'user-owned-queue' : 'user-owned';
+    const { status, out } = await runCli('replay', join(traces, `${name}.ndjson.gz`), '--path', path, '--host-hw', hardware, '--json');
+    const result = JSON.parse(out);
+    expect(result).toMatchObject({ path, answers: { wrong: 0 }, dma: { wrong: 0 }, hardwareDma: { wrong: 0 } });
+    expect(status).toBe(0);
+    expect(result.hardwareDma.checked).toBe(result.dma.checked);
+    expect(result.notes).toHaveLength(1);
+    expect(result.notes[0]).toContain(`begin at ${start}`);
+    expect(result.hostCalls.unmap).toBe(0);
+  });
+
+  test.each([
     ['pseries-linux-6.12-put-tce', 282_712, 20_568],
     ['pseries-linux-6.12-ddw', 262_208, 64],
   ])('%s: all right, with the fewest host calls that there can be', async (name, puts, hostCalls) => {

@@ -11,6 +11,11 @@ export interface WrittenStage {
   readonly stage: UserStage;
 }
 
+/** Pages of the lower half, which is all that a table of ours maps: VT-d's addresses are canonical. */
+export function inputPages({ kind, inputBits }: NestingHardware): number {
+  return 2 ** (inputBits - 12 - (kind === 'vtd' ? 1 : 0));
+}
+
 /** An empty first stage in the hardware's format, or null: no memory for it. */
 export function writeStage(hardware: NestingHardware, memory: GuestMemory, pages: TableAllocator, asid: number): WrittenStage | null {
   const root = pages.allocate(1);

@@ -10,7 +10,7 @@ import { RunList } from '../run-list.ts';
 import { refuseMemory, refuseQueue, SecondStage } from '../second-stage/second-stage.ts';
 import { StagePages } from '../second-stage/table-arena.ts';
 import { WantedRuns } from '../wanted-runs.ts';
-import { type WrittenStage, writeStage } from './stage-format.ts';
+import { inputPages, type WrittenStage, writeStage } from './stage-format.ts';
 import { without } from './table-difference.ts';
 
 /** Runs of one flush. */
@@ -42,11 +42,6 @@ function refuse(context: PathContext): string | null {
   if (rom !== null) return rom;
   const beyond = space.owner === 'target' && space.apertures.some(({ last }) => last >= inputPages(hardware));
   return beyond ? `${space.name} reaches beyond the ${hardware.inputBits} bits of the hardware's first stage` : null;
-}
-
-/** Pages of the lower half, which is all that a table of ours maps: VT-d's addresses are canonical. */
-function inputPages({ kind, inputBits }: NestingHardware): number {
-  return 2 ** (inputBits - 12 - (kind === 'vtd' ? 1 : 0));
 }
 
 /** Where x86 devices write for interrupts: no table is asked (VT-d 4.1, 3.14; 48882, 2.1.4), and the kernel reserves it in tables of its own. */

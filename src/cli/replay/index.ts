@@ -71,6 +71,7 @@ function describe(result: ReplayResult, { out }: Output): void {
   );
   out(`  other calls   ${count(otherCalls)}: invalidations, allocations, queries`);
   out(`  splits        ${splits.withGap} with a gap, ${splits.withoutGap} without`);
+  for (const note of result.notes ?? []) out(`  note          ${note}`);
   out(`  time          ${result.seconds.toFixed(1)} s`);
   for (const detail of [...answers.details, ...dma.details, ...hardwareDma.details]) out(`  wrong: ${detail}`);
 }

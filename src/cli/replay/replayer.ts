@@ -59,7 +59,12 @@ export interface RecordedTarget {
   end?(context: ReplayContext): void;
   /** Host map and unmap calls that QEMU 11.1 makes for the operations so far, by what was counted in the lab. */
   readonly peerHostCalls: number;
+  /** In what the machine is other than the recorded one. */
+  readonly notes?: readonly string[];
 }
 
-/** Makes a recorded target from the recording's `machine` line. @throws RecordingError */
-export type RecordedTargetFactory = (machine: RecordedLine, memory: GuestMemory) => RecordedTarget;
+/**
+ * Makes a recorded target from the recording's `machine` line. `end`: the bus address that devices do not reach any more; null: they reach all.
+ * @throws RecordingError
+ */
+export type RecordedTargetFactory = (machine: RecordedLine, memory: GuestMemory, end: bigint | null) => RecordedTarget;

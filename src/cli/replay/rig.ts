@@ -1,5 +1,7 @@
+import { inputPages } from '../../accel/user-owned/stage-format.ts';
 import type { Host } from '../../host/host.ts';
 import type { Port } from '../../host/port.ts';
+import { addressOfPfn } from '../../memory/address.ts';
 
 /** The DMA of one passed-through device, done for real: false when the hardware refused it. */
 export interface DmaEngine {
@@ -23,4 +25,13 @@ export interface Rig {
   /** The devices do every how many-th recorded DMA; 1 where they are quick. */
   readonly stride: number;
   close(): void;
+}
+
+/** The bus address that devices do not reach any more by first stages of ours; null: the path, or the hardware, has none. @throws HostError */
+export function firstStageEnd({ host, devices }: Rig, path: string): bigint | null {
+  if (path === 'shadow' || host.nesting === undefined || devices.length === 0) return null;
+  const device = host.openDevice(devices[0].path);
+  const hardware = host.nesting.hardwareOf(device);
+  device.close();
+  return typeof hardware === 'string' ? null : addressOfPfn(inputPages(hardware));
 }

@@ -4,7 +4,7 @@ import { type ReadProgress, type RecordedLine, RecordingError, recordedLines } f
 import { DmaCheck } from './dma-check.ts';
 import { allocateRam, recordedRam } from './ram.ts';
 import { guarded, type RecordedTarget, type ReplayContext } from './replayer.ts';
-import type { DmaEngine, Rig } from './rig.ts';
+import { type DmaEngine, firstStageEnd, type Rig } from './rig.ts';
 import { Tally } from './tally.ts';
 import { recordedTarget } from './targets.ts';
 
@@ -40,6 +40,8 @@ export interface ReplayResult {
   /** What QEMU 11.1 calls for the same operations (docs/peers.md). */
   readonly peerHostCalls: number;
   readonly seconds: number;
+  /** In what the machine was other than the recorded one; left out: in nothing. */
+  readonly notes?: readonly string[];
 }
 
 export interface ReplayWish {
@@ -81,7 +83,7 @@ class Run {
     this.#wish = wish;
     this.#rig = rig;
     const memory = guarded(machineLine, () => allocateRam(rig.port, recordedRam(machineLine)));
-    this.#recorded = recordedTarget(machineLine, memory);
+    this.#recorded = recordedTarget(machineLine, memory, firstStageEnd(rig, wish.path));
     this.#machine = new Machine({ memory, target: this.#recorded.target, host: rig.host, path: wish.path });
     const engines = new Map<number, DmaEngine>();
     this.#context = {
@@ -132,6 +134,7 @@ class Run {
       },
       peerHostCalls: this.#recorded.peerHostCalls,
       seconds,
+      ...(this.#recorded.notes !== undefined && { notes: this.#recorded.notes }),
     };
     this.#machine.close();
     return result;

@@ -25,6 +25,12 @@ interface Window {
   readonly endpoint: number;
 }
 
+/** Bus addresses that are others than they were: those from `recorded` on. */
+interface Move {
+  readonly recorded: bigint;
+  readonly start: bigint;
+}
+
 /** The access that was translated last: a fault of the same address is about it. */
 interface Translated {
   readonly liobn: number;
@@ -32,13 +38,14 @@ interface Translated {
   readonly allowed: number;
 }
 
-export function recordedSpapr(machine: RecordedLine, memory: GuestMemory): RecordedTarget {
-  return new RecordedSpapr(machine, memory);
+export function recordedSpapr(machine: RecordedLine, memory: GuestMemory, end: bigint | null): RecordedTarget {
+  return new RecordedSpapr(machine, memory, end);
 }
 
 class RecordedSpapr implements RecordedTarget {
   readonly target: SpaprIommu;
   peerHostCalls = 0;
+  notes?: readonly string[];
   readonly #memory: GuestMemory;
   readonly #hypercalls = new HypercallDispatcher<HypercallRegisters>();
   readonly #registers = new HypercallRegisters();
@@ -47,11 +54,16 @@ class RecordedSpapr implements RecordedTarget {
   #windows: Map<number, Window>;
   /** Endpoint of each bridge, by its BUID. */
   readonly #bridges = new Map<bigint, number>();
+  /** Where the dynamic windows of bridges begin, where that is elsewhere than it was, by BUID. */
+  readonly #moved = new Map<bigint, Move>();
+  /** The same of windows, by LIOBN. */
+  readonly #movedWindows = new Map<number, Move>();
   #translated: Translated | null = null;
   /** A page of RAM for the lists of H_PUT_TCE_INDIRECT, which a recording has without their address. */
   readonly #listPage: bigint;
 
-  constructor(machine: RecordedLine, memory: GuestMemory) {
+  /** `end`: dynamic windows lie below, wherever the recorded ones were: that is the platform's choice (LoPAR 7.3.27.2). */
+  constructor(machine: RecordedLine, memory: GuestMemory, end: bigint | null) {
     this.#memory = memory;
     const described = machine.has('bridges') ? machine.objects('bridges') : [machine];
     if (described.length === 0) machine.fail("'bridges' has no bridge");
@@ -67,7 +79,16 @@ class RecordedSpapr implements RecordedTarget {
       const ddw = bridge.has('ddw') ? bridge.object('ddw') : null;
       const buid = bridge.has('buid') ? bridge.u64('buid') : DEFAULT_BUID;
       this.#bridges.set(buid, endpoint);
-      return { buid, endpoints: [endpoint], windows, ...(ddw && { ddw: dynamicWindows(ddw) }) };
+      if (ddw === null) return { buid, endpoints: [endpoint], windows };
+      const limits = dynamicWindows(ddw);
+      const recorded = limits.start;
+      if (end === null || recorded < end) return { buid, endpoints: [endpoint], windows, ddw: limits };
+      const start = end / 2n;
+      this.#moved.set(buid, { recorded, start });
+      this.notes = [
+        `dynamic windows begin at ${hex(start)}, for the hardware's first stages end at ${hex(end)}; recorded was ${hex(recorded)}`,
+      ];
+      return { buid, endpoints: [endpoint], windows, ddw: { ...limits, start } };
     });
     this.#powerOn = powerOn;
     this.#windows = new Map(powerOn);
@@ -87,14 +108,14 @@ class RecordedSpapr implements RecordedTarget {
     switch (line.op) {
       case 'put':
         this.peerHostCalls++;
-        this.#hypercall(line, context, H_PUT_TCE, [line.u64('liobn'), line.u64('ioba'), line.u64('tce')]);
+        this.#hypercall(line, context, H_PUT_TCE, [line.u64('liobn'), this.#ioba(line), line.u64('tce')]);
         break;
       case 'indirect':
         this.#indirect(line, context);
         break;
       case 'stuff':
         this.peerHostCalls += line.integer('npages');
-        this.#hypercall(line, context, H_STUFF_TCE, [line.u64('liobn'), line.u64('ioba'), line.u64('tce'), line.u64('npages')]);
+        this.#hypercall(line, context, H_STUFF_TCE, [line.u64('liobn'), this.#ioba(line), line.u64('tce'), line.u64('npages')]);
         break;
       case 'get':
         this.#get(line, context);
@@ -142,11 +163,11 @@ class RecordedSpapr implements RecordedTarget {
       const at = this.#listPage + BigInt(8 * i);
       this.#memory.store64BE(hiOf(at), loOf(at), hiOf(tces[i]), loOf(tces[i]));
     }
-    this.#hypercall(line, context, H_PUT_TCE_INDIRECT, [line.u64('liobn'), line.u64('ioba'), this.#listPage, BigInt(tces.length)]);
+    this.#hypercall(line, context, H_PUT_TCE_INDIRECT, [line.u64('liobn'), this.#ioba(line), this.#listPage, BigInt(tces.length)]);
   }
 
   #get(line: RecordedLine, context: ReplayContext): void {
-    this.#hypercall(line, context, H_GET_TCE, [line.u64('liobn'), line.u64('ioba')]);
+    this.#hypercall(line, context, H_GET_TCE, [line.u64('liobn'), this.#ioba(line)]);
     if (line.integer('ret') !== 0) return;
     const expected = line.u64('tce');
     const tce = this.#registers.u64[4];
@@ -186,6 +207,13 @@ class RecordedSpapr implements RecordedTarget {
     });
   }
 
+  /** A guest that is told another start of its window names bus addresses from there on. */
+  #ioba(line: RecordedLine): bigint {
+    const ioba = line.u64('ioba');
+    const moved = this.#movedWindows.get(line.u32('liobn'));
+    return moved !== undefined && ioba >= moved.recorded ? ioba - moved.recorded + moved.start : ioba;
+  }
+
   #window(line: RecordedLine): Window {
     return this.#windows.get(line.u32('liobn')) ?? line.fail(`no window has LIOBN ${hex(line.u32('liobn'))}`);
   }
@@ -220,7 +248,9 @@ class RecordedSpapr implements RecordedTarget {
     const cells = this.#rtas(line, context, 'ibm,create-pe-dma-window', [...this.#bridgeCells(line), pageLg2, windowLg2], 4);
     if (line.has('ret') && line.integer('ret') !== 0) return;
     const liobn = line.u32('liobn');
-    const start = line.u64('start');
+    const recorded = line.u64('start');
+    const moved = this.#moved.get(line.u64('buid'));
+    const start = moved === undefined ? recorded : recorded - moved.recorded + moved.start;
     const found = { liobn: cells[1], start: (BigInt(cells[2]) << 32n) | BigInt(cells[3]) };
     context.answers.check(
       found.liobn === liobn && found.start === start,
@@ -228,6 +258,7 @@ class RecordedSpapr implements RecordedTarget {
     );
     const endpoint = this.#bridges.get(line.u64('buid')) ?? line.fail(`no bridge has BUID ${hex(line.u64('buid'))}`);
     this.#windows.set(liobn, { start, pageLg2, endpoint });
+    if (moved !== undefined) this.#movedWindows.set(liobn, moved);
   }
 }
 

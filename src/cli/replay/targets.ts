@@ -20,9 +20,9 @@ const targets: Readonly<Record<string, RecordedTargetFactory>> = {
 };
 
 /** @throws RecordingError when there is no such target, or the machine line contradicts itself. */
-export function recordedTarget(machine: RecordedLine, memory: GuestMemory): RecordedTarget {
+export function recordedTarget(machine: RecordedLine, memory: GuestMemory, end: bigint | null): RecordedTarget {
   const name = machine.text('target');
   const make = Object.hasOwn(targets, name) ? targets[name] : undefined;
   if (make === undefined) machine.fail(`target '${name}' cannot be replayed; there are ${Object.keys(targets).join(', ')}`);
-  return make(machine, memory);
+  return make(machine, memory, end);
 }
