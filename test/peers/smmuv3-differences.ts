@@ -66,6 +66,11 @@ const DIFFERENCES: readonly Difference[] = [
       eventOf(ours) === EVENT.C_BAD_STE && (STE_CONFIG(ste) & 2) !== 0 && (isSet(ste, STE.S2HA) || isSet(ste, STE.S2HD)),
   },
   {
+    section: '4.3.3, 4.3.4: CERROR_ILL without stage 1',
+    what: 'QEMU takes CFGI_CD and CFGI_CD_ALL',
+    explains: (o) => isCommand(o, 0x05, 0x06) && (o.command[0] & 0x400n) === 0n && refusedByOursAlone(o),
+  },
+  {
     section: '4.7.3: CMD_SYNC with CS 3 is CERROR_ILL',
     what: 'QEMU takes it',
     explains: (o) => isCommand(o, 0x46) && ((o.command[0] >> 12n) & 3n) === 3n && refusedByOursAlone(o),

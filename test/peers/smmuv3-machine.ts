@@ -38,13 +38,17 @@ export const At = {
   aside: RAM + 0x3ff_0000,
 } as const;
 
-/** Where the SMMU is, and how QEMU is asked for it. */
+const device = (more = '') => ({
+  base: 0x0c00_0000,
+  options: ['-machine', 'virt,gic-version=3,its=off', '-device', `arm-smmuv3,primary-bus=pcie.0,id=smmu${more}`],
+});
+
+/** Where the SMMU is, and how QEMU is asked for it. The machine's has both stages, the device stage 1 where nothing else is said. */
 export const MACHINES = {
   'virt,iommu=smmuv3': { base: 0x0905_0000, options: ['-machine', 'virt,iommu=smmuv3,gic-version=3,its=off'] },
-  'arm-smmuv3': {
-    base: 0x0c00_0000,
-    options: ['-machine', 'virt,gic-version=3,its=off', '-device', 'arm-smmuv3,primary-bus=pcie.0,id=smmu'],
-  },
+  'arm-smmuv3': device(),
+  'arm-smmuv3,stage=nested': device(',stage=nested'),
+  'arm-smmuv3,stage=2': device(',stage=2'),
 } as const;
 export type MachineName = keyof typeof MACHINES;
 
