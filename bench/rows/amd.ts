@@ -6,6 +6,7 @@ import { putWords } from '../structures.ts';
 import { TablePages } from '../table-pages.ts';
 import { mapPages, PAGES, Translations } from '../translations.ts';
 
+/** bench/baseline/amd.c has the same layouts and numbers. */
 const TABLE_PAGES = 4096;
 const BASE = 0x12;
 const DEVICE = 8;
@@ -55,10 +56,30 @@ class Commands implements Work {
   }
 }
 
-function row(name: string, variant: string, setup: () => Work): Row {
-  return { name, baseline: null, variants: [{ name: variant, goal: null, baseline: null, setup }] };
+function row(name: string, baseline: string, variant: string, args: readonly (string | number)[], setup: () => Work): Row {
+  return { name, baseline, variants: [{ name: variant, goal: null, baseline: { program: 'amd', arguments: args.map(String) }, setup }] };
 }
 
-export const translateHit = row('amd-translate-hit', '16K pages', () => new Translations(iommuWith(2 * PAGES), DEVICE, BASE));
-export const translateMiss = row('amd-translate-miss', '16K pages', () => new Translations(iommuWith(16), DEVICE, BASE));
-export const commands = row('amd-commands', 'INVALIDATE_IOMMU_PAGES', () => new Commands());
+const PAGES_NAME = '16K pages';
+
+export const translateHit = row(
+  'amd-translate-hit',
+  'the same lookup in C',
+  PAGES_NAME,
+  ['hit', PAGES],
+  () => new Translations(iommuWith(2 * PAGES), DEVICE, BASE),
+);
+export const translateMiss = row(
+  'amd-translate-miss',
+  'the same lookup, walk of 4 levels and fill in C',
+  PAGES_NAME,
+  ['miss', PAGES],
+  () => new Translations(iommuWith(16), DEVICE, BASE),
+);
+export const commands = row(
+  'amd-commands',
+  'the same fetching, checks, decoding and invalidation in C',
+  'INVALIDATE_IOMMU_PAGES',
+  ['commands'],
+  () => new Commands(),
+);

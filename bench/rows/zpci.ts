@@ -4,6 +4,7 @@ import { GeneralRegisters, MPCIFC, ZpciIommu } from '../../src/target/zpci/index
 import type { Row, Work } from '../row.ts';
 import { outputOf, PAGES, Translations } from '../translations.ts';
 
+/** bench/baseline/zpci.c has the same layouts and numbers. */
 const BASE = 1;
 const REGION = 0x4000;
 const SEGMENT = 0x8000;
@@ -56,10 +57,30 @@ class Refreshes implements Work {
   }
 }
 
-function row(name: string, variant: string, setup: () => Work): Row {
-  return { name, baseline: null, variants: [{ name: variant, goal: null, baseline: null, setup }] };
+function row(name: string, baseline: string, variant: string, args: readonly (string | number)[], setup: () => Work): Row {
+  return { name, baseline, variants: [{ name: variant, goal: null, baseline: { program: 'zpci', arguments: args.map(String) }, setup }] };
 }
 
-export const translateHit = row('zpci-translate-hit', '16K pages', () => new Translations(new Guest(2 * PAGES).iommu, 1, BASE));
-export const translateMiss = row('zpci-translate-miss', '16K pages', () => new Translations(new Guest(16).iommu, 1, BASE));
-export const refresh = row('zpci-rpcit', 'one page', () => new Refreshes());
+const PAGES_NAME = '16K pages';
+
+export const translateHit = row(
+  'zpci-translate-hit',
+  'the same lookup in C',
+  PAGES_NAME,
+  ['hit', PAGES],
+  () => new Translations(new Guest(2 * PAGES).iommu, 1, BASE),
+);
+export const translateMiss = row(
+  'zpci-translate-miss',
+  'the same lookup, walk of 3 levels and fill in C',
+  PAGES_NAME,
+  ['miss', PAGES],
+  () => new Translations(new Guest(16).iommu, 1, BASE),
+);
+export const refresh = row(
+  'zpci-rpcit',
+  'the same checks, look for malformed entries and invalidation in C',
+  'one page',
+  ['rpcit'],
+  () => new Refreshes(),
+);
