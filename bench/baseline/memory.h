@@ -40,14 +40,14 @@ static inline int compare_exchange64(uint64_t gpa, uint64_t old, uint64_t value)
 /* Pages from `next_page` to `end_page` for tables. */
 static uint64_t next_page, end_page, *free_pages, free_count;
 
-static void make_pages(uint64_t first, uint64_t end)
+static __attribute__((unused)) void make_pages(uint64_t first, uint64_t end)
 {
 	next_page = first;
 	end_page = end;
 	free_pages = allocate((end - first) * sizeof(*free_pages));
 }
 
-static uint64_t allocate_page(void)
+static __attribute__((unused)) uint64_t allocate_page(void)
 {
 	uint64_t page;
 	if (free_count)

@@ -1,5 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { EXECUTE, PRIVILEGED, READ_WRITE } from '../../src/memory/access.ts';
+import { PAGE_LG2 } from '../../src/memory/address.ts';
+import * as amdCommands from '../../src/target/amd/control/command-buffer.ts';
+import { OPCODE } from '../../src/target/amd/spec/commands.ts';
 import { VERDICT as AMD } from '../../src/target/amd/translation/device-entry.ts';
 import * as amd from '../../src/target/amd/translation/translator.ts';
 import { type Field, put } from '../../src/target/fields.ts';
@@ -10,11 +13,18 @@ import { REPEATED as REGISTERS } from '../../src/target/vtd/control/registers.ts
 import * as spec from '../../src/target/vtd/spec/descriptors.ts';
 import * as registers from '../../src/target/vtd/spec/registers.ts';
 import * as vtd from '../../src/target/vtd/translation/translator.ts';
+import { STATE } from '../../src/target/zpci/function.ts';
+import * as zpci from '../../src/target/zpci/zpci-iommu.ts';
 
 /* Translators repeat constants of other modules, for the compiler folds no others. */
 
 test('AMD: verdicts are those of device entries', () => {
   expect(amd.REPEATED).toEqual({ PASS: AMD.pass, TRANSLATE: AMD.translate });
+  expect(amdCommands.REPEATED).toEqual({ INVALIDATE_PAGES_OPCODE: OPCODE.invalidatePages });
+});
+
+test('zPCI: states and accesses', () => {
+  expect(zpci.REPEATED).toEqual({ ENABLED: STATE.enabled, PAGE: PAGE_LG2, RW: READ_WRITE });
 });
 
 describe('VT-d', () => {

@@ -131,6 +131,10 @@ export class Spaces {
     this.#observed.flush();
   }
 
+  get isObserved(): boolean {
+    return this.#observed.observer !== null;
+  }
+
   beginAccess(): void {
     this.#readBefore = this.#tables.loads;
   }

@@ -27,27 +27,23 @@ export class Refresh {
   /** R1: handle and status; R2: first byte; the register after R2: bytes. */
   run(registers: GeneralRegisters, r1: number, r2: number): number {
     if ((r2 & 1) !== 0) return INTERRUPTION.specification;
-    const word = new InstructionWord(registers, r1);
-    const one = this.#functions.byHandle(word.handle);
+    const { i32 } = registers;
+    const one = this.#functions.byHandle(i32[2 * r1 + 1] >>> 0);
     if (one === null || !one.isEnabled) return CC.handle;
-    if (one.state === STATE.error) {
-      word.status(STATUS.recovery);
-      return CC.error;
-    }
-    this.#functions.settleOwed();
-    const status = this.#refresh(one, registers.i32, 2 * r2);
+    const status = this.#statusOf(one, i32, 2 * r2);
     if (status === 0) return CC.done;
-    word.status(status);
+    new InstructionWord(registers, r1).status(status);
     return CC.error;
   }
 
-  #refresh(one: ZpciFunction, r: Int32Array, at: number): number {
-    const address = joinHiLo(r[at + 1], r[at]);
+  #statusOf(one: ZpciFunction, r: Int32Array, at: number): number {
+    if (one.state === STATE.error) return STATUS.recovery;
+    this.#functions.settleOwed();
     const space = one.translation;
-    if (space === null) return this.#fail(one, PEC.addressSpace, address);
+    if (space === null) return this.#fail(one, PEC.addressSpace, joinHiLo(r[at + 1], r[at]));
     const start = pfnOfHiLo(r[at + 1], r[at]);
     const end = start + pagesOf(r, at);
-    if (start > space.last || (end <= space.first && end > start)) return this.#fail(one, PEC.range, address);
+    if (start > space.last || (end <= space.first && end > start)) return this.#fail(one, PEC.range, joinHiLo(r[at + 1], r[at]));
     const first = Math.max(start, space.first);
     const last = Math.min(end, PFN_LIMIT, space.last + 1) - 1;
     one.counters[COUNTER.refresh]++;
@@ -56,8 +52,10 @@ export class Refresh {
     const lastTranslated = Math.min(last, space.lastTranslated);
     const code = this.#check.find(space, first, lastTranslated);
     const { observer } = this.#functions;
-    const range = space.leaves.widened(first, last);
-    observer?.changed(one.space, Math.max(space.first, range.first), Math.min(space.last, range.last));
+    if (observer !== null) {
+      const range = space.leaves.widened(first, last);
+      observer.changed(one.space, Math.max(space.first, range.first), Math.min(space.last, range.last));
+    }
     if (code !== 0) {
       // The space is left: nothing of it is reached, and the flush finds that so.
       const status = this.#fail(one, code, BigInt(this.#check.at) * BigInt(PAGE_BYTES));

@@ -6,6 +6,8 @@ import { PAGE_ENTRY, TABLE_ENTRY } from './spec/anchor.ts';
 import { PEC } from './spec/codes.ts';
 
 const FULL_LENGTH = 3;
+/** By level: pages that an entry is for. */
+const ENTRY_PAGES = [1, 2 ** 8, 2 ** 19, 2 ** 30, 2 ** 41] as const;
 /** Highest level whose entries can map frames: 2 GiB. */
 const FRAME_LEVELS = 2;
 
@@ -30,7 +32,7 @@ export class TableCheck {
   }
 
   #scan(level: number, table: number, base: number, first: number, last: number): number {
-    const pages = level === 0 ? 1 : 2 ** (11 * level - 3);
+    const pages = ENTRY_PAGES[level]!;
     const end = Math.floor((last - base) / pages);
     for (let index = Math.floor((first - base) / pages); index <= end; index++) {
       if (this.#left-- <= 0) return 0;
@@ -55,7 +57,6 @@ export class TableCheck {
     if (level > 1 && !whole) return PEC.tableLength;
     if (!rightType) return PEC.tableType;
     const origin = (word[1] >>> 0) * 2 ** 32 + ((word[0] & (level > 1 ? -(1 << 14) : -(1 << 11))) >>> 0);
-    const pages = 2 ** (11 * level - 3);
-    return this.#scan(level - 1, origin, start, Math.max(first, start), Math.min(last, start + pages - 1));
+    return this.#scan(level - 1, origin, start, Math.max(first, start), Math.min(last, start + ENTRY_PAGES[level]! - 1));
   }
 }

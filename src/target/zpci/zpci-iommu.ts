@@ -1,7 +1,7 @@
 import { READ_WRITE } from '../../memory/access.ts';
 import { hiOf, hiOfPfn, joinHiLo, loOf, loOfPfn, pfnOfHiLo } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
-import { NO_CONTEXT } from '../../memory/iotlb.ts';
+import { type Iotlb, NO_CONTEXT } from '../../memory/iotlb.ts';
 import { OUT_HI, OUT_LO } from '../../pagetable/page-table.ts';
 import { targetFault } from '../fault-codes.ts';
 import { type AddressSpace, NO_PASID, type Target, type TargetObserver } from '../target.ts';
@@ -21,6 +21,14 @@ import { TableSpace } from './spaces.ts';
 import { PEC } from './spec/codes.ts';
 import { FAULT_BLOCKED, FAULT_ENDPOINT } from './spec/faults.ts';
 import { TableCheck } from './table-check.ts';
+
+/** STATE.enabled, lg2 of a page, READ_WRITE: for the hot path, whose compiler folds a module's own constants only. */
+const ENABLED = 2;
+const PAGE = 12;
+const RW = 3;
+/** For the test that compares them with their declarations. */
+export const REPEATED = { ENABLED, PAGE, RW } as const;
+const NOT_CACHED = -1;
 
 /**
  * The PCI functions of an s390 guest and their address translation. Endpoints are function IDs. Instructions come from the machine, which
@@ -49,6 +57,7 @@ export class ZpciIommu implements Target {
   readonly #interrupts: AdapterInterrupts;
   readonly #measurement: Measurement;
   readonly #check: TableCheck;
+  readonly #iotlb: Iotlb;
   readonly #msiHi: number;
   readonly #msiLo: number;
   /** Who made the last access. */
@@ -63,6 +72,7 @@ export class ZpciIommu implements Target {
     this.#msiHi = hiOf(msiAddress);
     this.#msiLo = loOf(msiAddress);
     this.#functions = new Functions(options);
+    this.#iotlb = this.#functions.iotlb;
     this.#errors = new Errors(this.#functions, options);
     this.#interrupts = new AdapterInterrupts(options, this.#errors);
     this.#measurement = new Measurement(options, this.#errors);
@@ -182,6 +192,19 @@ export class ZpciIommu implements Target {
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
     const one = endpoint === this.#endpoint ? this.#function : this.#find(endpoint);
     if (one === null || pasid !== NO_PASID) return FAULT_ENDPOINT;
+    // What the IOTLB has, tables between PBA and PAL have translated; frames may reach further than those.
+    const cached = one.state === ENABLED ? this.#iotlb.lookup(one.index, NO_CONTEXT, hi, lo, access & RW) : NOT_CACHED;
+    if (cached === PAGE) {
+      const { out } = this.#iotlb;
+      this.translated[0] = out[OUT_LO];
+      this.translated[1] = out[OUT_HI];
+      return PAGE;
+    }
+    return this.#translateAny(one, hi, lo, access, cached);
+  }
+
+  /** `cached`: lg2 of what the IOTLB has just answered, or NOT_CACHED. */
+  #translateAny(one: ZpciFunction, hi: number, lo: number, access: number, cached: number): number {
     const space = one.translation;
     if (one.state !== STATE.enabled || space === null) return FAULT_BLOCKED;
     if (hi === this.#msiHi && (lo & -4096) === this.#msiLo) return this.#answer(hi, lo, 12);
@@ -191,9 +214,9 @@ export class ZpciIommu implements Target {
       const gpa = space.pageOf(pfn);
       return gpa < 0 ? this.#fault(one, PEC.range, hi, lo) : this.#answer(hiOfPfn(gpa), loOfPfn(gpa) | (lo & 0xfff), 12);
     }
-    const { iotlb } = this.#functions;
+    const iotlb = this.#iotlb;
     const wish = access & READ_WRITE;
-    let lg2 = iotlb.lookup(one.index, NO_CONTEXT, hi, lo, wish);
+    let lg2 = cached;
     let out: Int32Array = iotlb.out;
     if (lg2 < 0) {
       iotlb.misses++;

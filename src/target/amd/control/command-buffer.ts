@@ -1,7 +1,7 @@
-import { hiOfPfn, loOfPfn, PFN_LIMIT } from '../../../memory/address.ts';
+import { hiOfPfn, loOfPfn } from '../../../memory/address.ts';
 import type { GuestMemory } from '../../../memory/guest-memory.ts';
 import { NO_CONTEXT } from '../../../memory/iotlb.ts';
-import { type Field, get, getWide, isSet, reservedClear, reservedMask, type WideField } from '../../fields.ts';
+import { type Field, get, getWide, isSet, reservedMask, type WideField } from '../../fields.ts';
 import { Remainder } from '../../remainder.ts';
 import type { Events } from '../reporting/events.ts';
 import type { Spaces } from '../spaces.ts';
@@ -25,6 +25,12 @@ import type { Registers } from './registers.ts';
 
 /** Commands for one register access at most; what is left follows by itself. */
 const COMMANDS_PER_ACCESS = 1 << 14;
+/** OPCODE.invalidatePages, which comes most, for the compiler folds a module's own constants only. */
+const INVALIDATE_PAGES_OPCODE = 3;
+/** For the test that compares it with its declaration. */
+export const REPEATED = { INVALIDATE_PAGES_OPCODE } as const;
+/** Of a command's third word. */
+const ADDRESS_LOW = -(1 << 12);
 
 const reserved = (fields: Readonly<Record<string, Field | WideField>>) => reservedMask(2, Object.values(fields));
 /** By opcode: bits that must be 0; what has none is no command. */
@@ -72,12 +78,14 @@ export class CommandBuffer {
   run(): void {
     const { registers, spaces } = this.#parts;
     if (!registers.hasStatus(STATUS.COMMAND_BUFFER_RUN)) return;
+    // Where the buffer is cannot change while one register access is done.
+    const page = registers.ringPage(REG.COMMAND_BASE);
     const mask = (registers.ringBytes(REG.COMMAND_BASE) - 1) & POINTER_MASK;
     spaces.beginAccess();
     let isDone = false;
     for (let left = COMMANDS_PER_ACCESS; left > 0 && !spaces.isSpent && !isDone; left--) {
       const head = registers.get32(REG.COMMAND_HEAD) & mask;
-      isDone = head === (registers.get32(REG.COMMAND_TAIL) & mask) || !this.#step(head);
+      isDone = head === (registers.get32(REG.COMMAND_TAIL) & mask) || !this.#step(page + (head >>> 12), head & 0xfff);
       if (!isDone) registers.set32(REG.COMMAND_HEAD, (head + COMMAND_BYTES) & mask);
     }
     if (!isDone) this.#remainder.later();
@@ -86,15 +94,18 @@ export class CommandBuffer {
   }
 
   /** False: the buffer has stopped, its head at the command. */
-  #step(head: number): boolean {
-    const page = this.#parts.registers.ringPage(REG.COMMAND_BASE) + (head >>> 12);
+  #step(page: number, offset: number): boolean {
     const hi = hiOfPfn(page);
-    const lo = loOfPfn(page) | (head & 0xfff);
+    const lo = loOfPfn(page) | offset;
     if (!this.#load(hi, lo)) return this.#stop(EVENT.commandHardware, hi, lo);
     const words = this.#words;
-    const mask = RESERVED[get(words, OP)];
-    if (mask === undefined || !reservedClear(words, mask)) return this.#stop(EVENT.illegalCommand, hi, lo);
-    return this.#execute(words, hi, lo);
+    const opcode = get(words, OP);
+    const mask = RESERVED[opcode];
+    if (mask === undefined || ((words[0] & mask[0]) | (words[1] & mask[1]) | (words[2] & mask[2]) | (words[3] & mask[3])) !== 0)
+      return this.#stop(EVENT.illegalCommand, hi, lo);
+    if (opcode !== INVALIDATE_PAGES_OPCODE) return this.#execute(words, hi, lo);
+    this.#invalidatePages(words);
+    return true;
   }
 
   #load(hi: number, lo: number): boolean {
@@ -128,9 +139,6 @@ export class CommandBuffer {
         spaces.refresh(device);
         return true;
       }
-      case OPCODE.invalidatePages:
-        this.#invalidatePages(words);
-        return true;
       case OPCODE.invalidateIotlbPages:
         this.#invalidateIotlb(words, hi, lo);
         return true;
@@ -173,15 +181,18 @@ export class CommandBuffer {
   #invalidatePages(words: Int32Array): void {
     const { translator, spaces } = this.#parts;
     const domain = get(words, INVALIDATE_PAGES.DOMAIN);
-    const first = getWide(words, INVALIDATE_PAGES.ADDRESS);
-    const { start, pages } = rangeOf(first, isSet(words, INVALIDATE_PAGES.S));
+    const lg2 = isSet(words, INVALIDATE_PAGES.S) ? sizeOf(words) : 12;
     const pasid = isSet(words, INVALIDATE_PAGES.GN) ? get(words, INVALIDATE_PAGES.PASID) : -1;
     if (pasid < 0 && translator.hasGuestTables(domain)) translator.iotlb.invalidateSpace(domain);
     else if (pasid >= 0 && translator.hasPieces(domain)) translator.iotlb.invalidateContext(domain, pasid);
-    else translator.iotlb.invalidateRange(domain, pasid < 0 ? NO_CONTEXT : pasid, start, start + pages - 1);
+    else translator.iotlb.invalidateBlock(domain, pasid < 0 ? NO_CONTEXT : pasid, words[3], words[2], lg2);
     translator.forgetGuestTables(domain);
+    if (!spaces.isObserved) return;
     spaces.command(words, -1);
-    spaces.invalidated(domain, pasid, start, start + pages - 1);
+    const pages = 2 ** (lg2 - 12);
+    const page = getWide(words, INVALIDATE_PAGES.ADDRESS);
+    const first = page - (page % pages);
+    spaces.invalidated(domain, pasid, first, first + pages - 1);
   }
 
   /** 2.4.4; a device that does not answer in time is reported, and the commands behind it go on (2.5.8). */
@@ -189,12 +200,13 @@ export class CommandBuffer {
     const device = get(words, INVALIDATE_IOTLB.DEVICE);
     const { PASID_LOW, PASID_MIDDLE, PASID_HIGH } = INVALIDATE_IOTLB;
     const pasid = get(words, PASID_LOW) | (get(words, PASID_MIDDLE) << 8) | (get(words, PASID_HIGH) << 16);
-    const { start, pages } = rangeOf(getWide(words, INVALIDATE_IOTLB.ADDRESS), isSet(words, INVALIDATE_IOTLB.S));
+    const page = getWide(words, INVALIDATE_IOTLB.ADDRESS);
+    const pages = isSet(words, INVALIDATE_IOTLB.S) ? 2 ** (sizeOf(words) - 12) : 1;
     this.#parts.spaces.command(words, device);
     const answer = this.#options.invalidateDevice?.({
       device,
       pasid: isSet(words, INVALIDATE_IOTLB.GN) ? pasid : null,
-      firstPage: start,
+      firstPage: page - (page % pages),
       pages,
       type: get(words, INVALIDATE_IOTLB.TYPE),
     });
@@ -202,10 +214,10 @@ export class CommandBuffer {
   }
 }
 
-/** With S the lowest bit of the address that is clear says how many pages: 2 for bit 12 (2.4.3). */
-function rangeOf(page: number, sized: boolean): { readonly start: number; readonly pages: number } {
-  if (!sized) return { start: page, pages: 1 };
-  let pages = 2;
-  for (let rest = page; rest % 2 === 1 && pages < PFN_LIMIT; rest = Math.floor(rest / 2)) pages *= 2;
-  return { start: page - (page % pages), pages };
+/** lg2 of the bytes that a command with S means: the lowest bit of its address that is clear, from bit 12 on, says it, bit 12 for two pages (2.4.3). */
+function sizeOf(words: Int32Array): number {
+  const low = ~words[2] & ADDRESS_LOW;
+  if (low !== 0) return 32 - Math.clz32(low & -low);
+  const high = ~words[3];
+  return high === 0 ? 64 : 64 - Math.clz32(high & -high);
 }

@@ -56,6 +56,9 @@ export class Translator {
   readonly #fill = new Int32Array(OUT_LENGTH);
   #device = -1;
   #entry: DeviceEntry | null = null;
+  /** Of that entry: which accesses the IOTLB may answer by itself, READ and WRITE, and under which domain. */
+  #quick = 0;
+  #domain = 0;
   /** Exclusion range in pages; an empty one ends before it begins. */
   #excludedFirst = 1;
   #excludedLast = 0;
@@ -105,17 +108,18 @@ export class Translator {
 
   /** Where the guest tables of a domain's PASIDs are may be something else. */
   forgetGuestTables(domain: number): void {
+    if (this.#stages.size === 0) return;
     for (const entry of this.#stages.keys()) if (entry.domain === domain) this.#stages.delete(entry);
   }
 
   /** Whether translations of guest tables of the domain may be cached. */
   hasGuestTables(domain: number): boolean {
-    return this.#guestDomains.has(domain) || this.#nestedDomains.has(domain);
+    return (this.#guestDomains.size > 0 && this.#guestDomains.has(domain)) || this.hasPieces(domain);
   }
 
   /** Whether leaves of the domain's guest tables may be cached in pieces. */
   hasPieces(domain: number): boolean {
-    return this.#nestedDomains.has(domain);
+    return this.#nestedDomains.size > 0 && this.#nestedDomains.has(domain);
   }
 
   /** The exclusion range as far as it holds for an entry, or null. */
@@ -130,12 +134,26 @@ export class Translator {
   }
 
   translate(device: number, pasid: number, hi: number, lo: number, access: number): number {
+    if (device === this.#device && pasid < 0 && (access & ~this.#quick) === 0 && access !== 0) {
+      const { iotlb } = this;
+      const lg2 = iotlb.lookup(this.#domain, NO_CONTEXT, hi, lo, access);
+      if (lg2 >= 0) {
+        this.translated[0] = iotlb.out[OUT_LO];
+        this.translated[1] = iotlb.out[OUT_HI];
+        return lg2;
+      }
+      if (!isSpecial(hi, lo)) return this.#miss(this.#entry!, -1, hi, lo, access);
+    }
+    return this.#translateAny(device, pasid, hi, lo, access);
+  }
+
+  #translateAny(device: number, pasid: number, hi: number, lo: number, access: number): number {
     if (device !== this.#device && !this.#select(device)) return FAULT_ENDPOINT;
     const entry = this.#entry;
     if (entry === null) return FAULT_ENDPOINT;
     if (entry.verdict === PASS) return this.#answer(hi, lo, 12);
     if (entry.verdict !== TRANSLATE) return this.#refuse(entry, pasid, hi, lo, access);
-    if (((hi === 0 && lo >>> 20 === INTERRUPT_RANGE) || hi === HYPERTRANSPORT) && pasid < 0) {
+    if (isSpecial(hi, lo) && pasid < 0) {
       const kind = specialRequest(entry.words, true, pfnOfHiLo(hi, lo), access);
       if (kind !== MEMORY) return this.#special(entry, kind, hi, lo);
     }
@@ -155,8 +173,13 @@ export class Translator {
 
   #select(device: number): boolean {
     if (device < 0 || device > 0xffff) return false;
-    this.#entry = this.entry(device);
+    const entry = this.entry(device);
+    this.#entry = entry;
     this.#device = device;
+    this.#domain = entry.domain;
+    // Special ranges are never cached; an exclusion range may be above what is.
+    const isPlain = entry.verdict === TRANSLATE && entry.host !== null && !entry.guest && this.excluded(entry) === null;
+    this.#quick = isPlain ? entry.granted : 0;
     return true;
   }
 
@@ -280,6 +303,11 @@ export class Translator {
   #report(code: number, entry: DeviceEntry, pasid: number, flags: readonly Flag[], hi: number, lo: number, type = 0): void {
     this.#events.request(code, { device: entry.device, domain: entry.domain, pasid }, flags, hi, lo, type);
   }
+}
+
+/** Whether an address may be in one of the special ranges. */
+function isSpecial(hi: number, lo: number): boolean {
+  return hi === HYPERTRANSPORT || (hi === 0 && lo >>> 20 === INTERRUPT_RANGE);
 }
 
 function rw(access: number): Flag[] {
