@@ -9,15 +9,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/capability.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { END, OPEN, CLOSE, IOCTL, READ, WRITE, POLL, MMAP, MUNMAP, EVENTFD, DMA };
+enum { END, OPEN, CLOSE, IOCTL, READ, WRITE, POLL, MMAP, MUNMAP, EVENTFD, DMA, LIMIT, FORK, EXIT };
+// Beside the operation: the child does it.
+enum { BY_CHILD = 0x100 };
 enum { AREA_MAX = 8, SECONDS = 20 };
 
 struct area { uint64_t address, bytes, writable; };
@@ -32,6 +37,9 @@ static uint8_t *shadows[AREA_MAX];
 static uint8_t *at, *result, *results;
 static char **paths;
 static int path_count;
+// The child, if there is one, and pipes to it (which step) and from it (that it is done).
+static pid_t child;
+static int to_child, from_child;
 // Where a program stands, for whoever looks after it.
 static struct { uint64_t written; } *shared;
 
@@ -85,8 +93,21 @@ static int64_t dma(struct step *s) {
   return result != 0xdead0002;
 }
 
+// RLIMIT_MEMLOCK, which holds for whoever has no CAP_IPC_LOCK.
+static int64_t limit(struct step *s) {
+  struct rlimit lock = { s->request, s->request };
+  struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+  struct __user_cap_data_struct data[2];
+  if (syscall(SYS_capget, &header, data)) return -errno;
+  data[0].effective &= ~(1u << CAP_IPC_LOCK);
+  data[0].permitted &= ~(1u << CAP_IPC_LOCK);
+  return outcome(syscall(SYS_capset, &header, data) || setrlimit(RLIMIT_MEMLOCK, &lock) ? -1 : 0);
+}
+
+static int64_t split(void);
+
 static int64_t run(struct step *s) {
-  switch (s->operation) {
+  switch (s->operation & ~BY_CHILD) {
     case OPEN: return outcome(open(s->request < (uint64_t)path_count ? paths[s->request] : "", O_RDWR | O_CLOEXEC));
     case CLOSE: return outcome(close(s->fd));
     case IOCTL: return outcome(ioctl(s->fd, s->request, s->address));
@@ -97,8 +118,69 @@ static int64_t run(struct step *s) {
     case MUNMAP: return outcome(munmap((void *)s->request, s->bytes));
     case EVENTFD: return outcome(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
     case DMA: return dma(s);
+    case LIMIT: return limit(s);
+    case FORK: return split();
+    case EXIT: return 0;
     default: fail("unknown step"); return 0;
   }
+}
+
+static void pokes_of(struct step *s, int done) {
+  for (uint32_t i = 0; i < s->pokes; i++) {
+    struct poke *poke = take(sizeof *poke);
+    void *bytes = take(poke->bytes);
+    if (!done) continue;
+    memcpy((void *)poke->address, bytes, poke->bytes);
+    for (uint32_t k = 0; k < head.areas; k++)
+      if (poke->address - areas[k].address < areas[k].bytes) memcpy(shadows[k] + (poke->address - areas[k].address), bytes, poke->bytes);
+  }
+}
+
+static void do_step(struct step *s) {
+  pokes_of(s, 1);
+  int64_t rc = run(s);
+  result = results + shared->written;
+  put(&rc, sizeof rc);
+  put_changes();
+}
+
+// The child waits for steps that are its own.
+static int64_t split(void) {
+  int to[2], from[2];
+  if (pipe(to) || pipe(from)) return -errno;
+  child = fork();
+  if (child < 0) return -errno;
+  to_child = fcntl(to[1], F_DUPFD_CLOEXEC, 100);
+  from_child = fcntl(from[0], F_DUPFD_CLOEXEC, 100);
+  int steps = fcntl(to[0], F_DUPFD_CLOEXEC, 100), done = fcntl(from[1], F_DUPFD_CLOEXEC, 100);
+  for (int i = 0; i < 2; i++) { close(to[i]); close(from[i]); }
+  if (child > 0) { close(steps); close(done); return 0; }
+  close(to_child); close(from_child);
+  alarm(SECONDS);
+  while (read(steps, &at, sizeof at) == sizeof at) {
+    struct step *s = take(sizeof *s);
+    do_step(s);
+    if (s->operation == (EXIT | BY_CHILD)) break;
+    if (write(done, &at, sizeof at) != sizeof at) break;
+  }
+  _exit(0);
+}
+
+// Its end closes what it has, before it can be waited for.
+static void end_child(void) {
+  if (!child) return;
+  close(to_child); close(from_child);
+  int status;
+  if (waitpid(child, &status, 0) != child || status) _exit(3);
+  child = 0;
+}
+
+static void let_child(struct step *s) {
+  uint8_t *here = (uint8_t *)s;
+  if (write(to_child, &here, sizeof here) != sizeof here) _exit(4);
+  pokes_of(s, 0);
+  if (s->operation == (EXIT | BY_CHILD)) { end_child(); return; }
+  if (read(from_child, &here, sizeof here) != sizeof here) _exit(5);
 }
 
 static void play(void) {
@@ -112,24 +194,17 @@ static void play(void) {
   for (;;) {
     struct step *s = take(sizeof *s);
     if (s->operation == END) break;
-    for (uint32_t i = 0; i < s->pokes; i++) {
-      struct poke *poke = take(sizeof *poke);
-      void *bytes = take(poke->bytes);
-      memcpy((void *)poke->address, bytes, poke->bytes);
-      for (uint32_t k = 0; k < head.areas; k++)
-        if (poke->address - areas[k].address < areas[k].bytes) memcpy(shadows[k] + (poke->address - areas[k].address), bytes, poke->bytes);
-    }
-    int64_t rc = run(s);
-    put(&rc, sizeof rc);
-    put_changes();
+    if (s->operation & BY_CHILD) let_child(s);
+    else do_step(s);
   }
+  end_child();
 }
 
 static void skip(void) {
   for (;;) {
     struct step *s = take(sizeof *s);
     if (s->operation == END) return;
-    for (uint32_t i = 0; i < s->pokes; i++) { struct poke *poke = take(sizeof *poke); take(poke->bytes); }
+    pokes_of(s, 0);
   }
 }
 
@@ -158,11 +233,11 @@ int main(int argc, char **argv) {
   memcpy(areas, take(head.areas * sizeof *areas), head.areas * sizeof *areas);
   for (uint32_t i = 0; i < head.programs; i++) {
     result = results; shared->written = 0;
-    pid_t child = fork();
-    if (child < 0) fail("fork");
-    if (child == 0) { play(); _exit(0); }
+    pid_t player = fork();
+    if (player < 0) fail("fork");
+    if (player == 0) { play(); _exit(0); }
     int status;
-    if (waitpid(child, &status, 0) != child) fail("wait");
+    if (waitpid(player, &status, 0) != player) fail("wait");
     uint64_t end[2] = { shared->written, (uint64_t)status };
     if (write(kept, end, sizeof end) != sizeof end) fail("write");
     for (uint64_t done = 0; done < shared->written;) { ssize_t n = write(kept, results + done, shared->written - done); if (n <= 0) fail("write"); done += n; }

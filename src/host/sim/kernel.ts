@@ -5,7 +5,9 @@ import { SimDevice, type SimDeviceParts, SimGroup } from './device.ts';
 import { EventFile, SharedFile, type SimFile } from './files.ts';
 import { CallHooks } from './hooks.ts';
 import { type IommuConfig, SimIommu } from './iommu.ts';
+import { LockedMemory, type Payer } from './locked-memory.ts';
 import { PhysicalMemory, ProcessMemory, type Vma } from './memory.ts';
+import { SimProcess } from './process.ts';
 import { UserBuffer } from './structs.ts';
 
 export interface SimDeviceConfig {
@@ -25,7 +27,7 @@ export interface SimDeviceConfig {
 export interface SimMachine {
   readonly iommus?: readonly IommuConfig[];
   readonly devices?: readonly SimDeviceConfig[];
-  /** Bytes that the process may pin (RLIMIT_MEMLOCK); more is ENOMEM. Default: no limit. */
+  /** Bytes that the process may pin (RLIMIT_MEMLOCK); more is ENOMEM. Default: no limit (CAP_IPC_LOCK). */
   readonly pinLimit?: number;
   /** Mappings that a type1 container allows (vfio_iommu_type1.dma_entry_limit). Default 65535, as the kernel's. */
   readonly dmaEntryLimit?: number;
@@ -34,10 +36,7 @@ export interface SimMachine {
 /** A kernel interface: adds its nodes (`kernel.nodes`) and what it wants of devices. One file or folder each. */
 export type SimInterface = (kernel: SimKernel) => void;
 
-/** First descriptor that is handed out, so that 0 to 2 are never valid. */
-const FIRST_DESCRIPTOR = 3;
-
-/** A simulated Linux with one process: descriptors, memory, devices. What its interfaces do is registered by them. */
+/** A simulated Linux: processes, of which one runs at a time, and devices. What its interfaces do is registered by them. */
 export class SimKernel implements Port {
   readonly name = 'sim';
   readonly machine: SimMachine;
@@ -45,7 +44,6 @@ export class SimKernel implements Port {
   readonly devices: readonly SimDevice[];
   readonly groups = new Map<number, SimGroup>();
   readonly physical = new PhysicalMemory();
-  readonly process: ProcessMemory;
   /** What opening a path makes; a negative errno refuses. */
   readonly nodes = new Map<string, () => SimFile | number>();
   readonly hooks = new CallHooks(() => this.step());
@@ -53,14 +51,19 @@ export class SimKernel implements Port {
   readonly hardware = new Set<() => void>();
   /** Bytes pinned for DMA now. */
   pinnedBytes = 0;
-  readonly #files = new Map<number, SimFile>();
-  /** No descriptor below it is free. */
-  #lowest = FIRST_DESCRIPTOR;
+  /** What the user of all processes has locked. */
+  readonly #user = new LockedMemory();
+  readonly #processes = new Set<SimProcess>();
+  /** Descriptors of all processes that an open file has. */
+  readonly #descriptors = new Map<SimFile, number>();
+  /** The process that makes calls now. */
+  #current: SimProcess;
   readonly #byName: ReadonlyMap<string, SimDevice>;
 
   constructor(machine: SimMachine, interfaces: readonly SimInterface[]) {
     this.machine = machine;
-    this.process = new ProcessMemory(this.physical);
+    this.#current = new SimProcess(new ProcessMemory(this.physical), machine.pinLimit ?? Number.POSITIVE_INFINITY);
+    this.#processes.add(this.#current);
     this.iommus = (machine.iommus ?? [{}]).map((config) => new SimIommu(config));
     const devices = machine.devices ?? [{ name: 'vfio0' }];
     this.devices = devices.map((config, index) => {
@@ -73,6 +76,58 @@ export class SimKernel implements Port {
     });
     this.#byName = new Map(this.devices.map((device) => [device.name, device]));
     for (const add of interfaces) add(this);
+  }
+
+  /** The process that makes calls now. */
+  get current(): SimProcess {
+    return this.#current;
+  }
+
+  /** Its memory. */
+  get process(): ProcessMemory {
+    return this.#current.memory;
+  }
+
+  /** A child of the process that runs; `as` lets it make calls. */
+  fork(): SimProcess {
+    const child = this.#current.fork();
+    this.#processes.add(child);
+    for (const file of child.files.values()) this.#descriptors.set(file, (this.#descriptors.get(file) ?? 0) + 1);
+    return child;
+  }
+
+  /** What `run` does, a process does. */
+  as<T>(process: SimProcess, run: () => T): T {
+    const before = this.#current;
+    this.#current = process;
+    try {
+      return run();
+    } finally {
+      this.#current = before;
+    }
+  }
+
+  /** A process ends: descriptors are closed, and its memory is gone but for what is pinned. */
+  exit(process: SimProcess): void {
+    this.as(process, () => this.#closeAll());
+    process.memory.release();
+    this.#processes.delete(process);
+  }
+
+  #closeAll(): void {
+    for (const fd of [...this.#current.files.keys()].reverse()) this.#put(fd);
+  }
+
+  /** Takes a descriptor away; the last one of a file closes it. */
+  #put(fd: number): void {
+    const file = this.#current.remove(fd);
+    if (file === undefined) return;
+    const left = (this.#descriptors.get(file) ?? 1) - 1;
+    if (left > 0) this.#descriptors.set(file, left);
+    else {
+      this.#descriptors.delete(file);
+      file.close();
+    }
   }
 
   /** Lets hardware that polls memory go on: before every call and every DMA, and whenever a test asks. */
@@ -103,14 +158,12 @@ export class SimKernel implements Port {
   }
 
   file(fd: number): SimFile | undefined {
-    return this.#files.get(fd);
+    return this.#current.files.get(fd);
   }
 
-  /** The lowest free descriptor, as POSIX wants it. */
   install(file: SimFile): number {
-    while (this.#files.has(this.#lowest)) this.#lowest++;
-    this.#files.set(this.#lowest, file);
-    return this.#lowest++;
+    this.#descriptors.set(file, 1);
+    return this.#current.install(file);
   }
 
   open(path: string): number {
@@ -124,10 +177,8 @@ export class SimKernel implements Port {
 
   /** The descriptor is gone even when an error is reported, as Linux does it. */
   close(fd: number): number {
-    const file = this.#files.get(fd);
-    const result = this.hooks.call('close', fd, () => (file === undefined ? -errno.EBADF : 0));
-    if (this.#files.delete(fd)) this.#lowest = Math.min(this.#lowest, fd);
-    file?.close();
+    const result = this.hooks.call('close', fd, () => (this.file(fd) === undefined ? -errno.EBADF : 0));
+    this.#put(fd);
     return result;
   }
 
@@ -138,7 +189,7 @@ export class SimKernel implements Port {
   }
 
   ioctl(fd: number, request: number, argument: PortMemory | number): number {
-    const file = this.#files.get(fd);
+    const file = this.file(fd);
     const address = typeof argument === 'number' ? argument : Number(argument.address);
     return this.hooks.call(file?.ioctlName(request) ?? 'ioctl', fd, () =>
       file === undefined ? -errno.EBADF : file.ioctl(request, address),
@@ -149,7 +200,7 @@ export class SimKernel implements Port {
   allocate(bytes: number, { writable = true } = {}): PortMemory {
     if (!Number.isSafeInteger(bytes) || bytes <= 0) throw new RangeError(`allocate: ${bytes} bytes`);
     const frames = this.physical.allocate(Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES);
-    const vma = this.process.map(frames, 0, frames.buffer.byteLength, { writable });
+    const vma = this.process.map(frames, 0, frames.buffer.byteLength, { writable, isPrivate: true });
     this.physical.drop(frames);
     return this.#portMemory(vma, frames.buffer);
   }
@@ -157,7 +208,7 @@ export class SimKernel implements Port {
   mmap(fd: number, bytes: number, offset: bigint): PortMemory | number {
     let vma: Vma | undefined;
     const result = this.hooks.call('mmap', fd, () => {
-      const file = this.#files.get(fd);
+      const file = this.file(fd);
       if (file === undefined) return -errno.EBADF;
       if (bytes <= 0 || offset % BigInt(PAGE_BYTES) !== 0n) return -errno.EINVAL;
       const mapped = file.mmap?.(Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES, Number(offset)) ?? -errno.ENODEV;
@@ -180,7 +231,7 @@ export class SimKernel implements Port {
   }
 
   #transfer(fd: number, memory: PortMemory, bytes: number, move: (file: SimFile, user: UserBuffer) => number | undefined): number {
-    const file = this.#files.get(fd);
+    const file = this.file(fd);
     if (file === undefined) return -errno.EBADF;
     return move(file, new UserBuffer(this.process, memory.address, bytes)) ?? -errno.EINVAL;
   }
@@ -188,7 +239,7 @@ export class SimKernel implements Port {
   /** Nothing happens while a simulated process waits, so the answer is what is there now. */
   poll(fd: number, _milliseconds: number): number {
     return this.hooks.call('poll', fd, () => {
-      const file = this.#files.get(fd);
+      const file = this.file(fd);
       return file === undefined ? -errno.EBADF : (file.readable?.() ?? true) ? 1 : 0;
     });
   }
@@ -197,24 +248,40 @@ export class SimKernel implements Port {
     return this.hooks.call('eventfd', -1, () => this.install(new EventFile()));
   }
 
+  /** Who pays for what the process that runs wants pinned: the process itself, or the user of all of them. */
+  payer(by: 'process' | 'user' = 'process'): Payer {
+    const process = this.#current;
+    const account = by === 'user' ? this.#user : process.locked;
+    return { account: process.lockLimit === Number.POSITIVE_INFINITY ? null : account, process };
+  }
+
   /** Pins memory for DMA against the limit: 0 or -ENOMEM. */
-  pin(bytes: number): number {
-    if (this.pinnedBytes + bytes > (this.machine.pinLimit ?? Number.POSITIVE_INFINITY)) return -errno.ENOMEM;
+  pin(bytes: number, { account, process }: Payer = this.payer()): number {
+    if (account !== null) {
+      if (bytes > 0 && account.bytes + bytes > process.lockLimit) return -errno.ENOMEM;
+      account.bytes += bytes;
+    }
     this.pinnedBytes += bytes;
     return 0;
   }
 
-  unpin(bytes: number): void {
+  unpin(bytes: number, { account }: Payer = this.payer()): void {
+    if (account !== null) account.bytes -= bytes;
     this.pinnedBytes -= bytes;
   }
 
   /** What the process has of the kernel now, by kind: all of it must be 0, memory that it allocated excepted, when it has closed everything. */
   live(): Record<string, number> {
-    const live: Record<string, number> = { descriptors: this.#files.size, mappings: this.process.live, frames: this.physical.live };
+    const [processes, files] = [[...this.#processes], [...this.#descriptors.keys()]];
+    const live: Record<string, number> = {
+      descriptors: processes.reduce((sum, process) => sum + process.files.size, 0),
+      mappings: processes.reduce((sum, { memory }) => sum + memory.live, 0),
+      frames: this.physical.live,
+    };
     live['pinnedBytes'] = this.pinnedBytes;
     live['domains'] = this.iommus.reduce((sum, iommu) => sum + iommu.domains, 0);
     live['groupsOwned'] = [...this.groups.values()].filter((group) => group.owner !== null).length;
-    for (const file of this.#files.values()) {
+    for (const file of files) {
       for (const [kind, count] of Object.entries(file.objects?.() ?? {})) live[kind] = (live[kind] ?? 0) + count;
     }
     return live;
@@ -222,28 +289,25 @@ export class SimKernel implements Port {
 
   /** What every open file says of itself, as plain data: equal before and after a call that must change nothing. */
   save(): unknown {
-    return { live: this.live(), files: [...this.#files].map(([fd, file]) => [fd, file.save?.() ?? null]) };
+    return { live: this.live(), files: [...this.#current.files].map(([fd, file]) => [fd, file.save?.() ?? null]) };
   }
 
   /** The process exits and a new one starts: descriptors are closed; memory that was handed out stays readable. */
   reset(): void {
-    for (const fd of [...this.#files.keys()].reverse()) {
-      const file = this.#files.get(fd);
-      this.#files.delete(fd);
-      file?.close();
-    }
-    this.#lowest = FIRST_DESCRIPTOR;
+    for (const process of [...this.#processes]) if (process !== this.#current) this.exit(process);
+    this.#closeAll();
     this.hooks.reset();
   }
 
   #portMemory(vma: Vma, buffer: SharedArrayBuffer): PortMemory {
     let mapped = true;
+    const { process } = this;
     return {
       buffer,
       address: BigInt(vma.first),
       bytes: buffer.byteLength,
       release: () => {
-        if (mapped) this.process.unmap(vma);
+        if (mapped) process.unmap(vma);
         mapped = false;
       },
     };

@@ -56,7 +56,10 @@ export interface Vma extends Span<number> {
   readonly writable: boolean;
   /** Registers of a device (VM_PFNMAP): there are no pages to pin. */
   readonly registers?: boolean;
-  /** Whoever must know when the mapping goes. */
+  /** It is the process's own: a child has a copy (MAP_PRIVATE). */
+  readonly isPrivate?: boolean;
+  /** Whoever must know when a child has the mapping too, and when a mapping goes. */
+  readonly onFork?: () => void;
   readonly onUnmap?: () => void;
 }
 
@@ -75,14 +78,42 @@ export class ProcessMemory {
     this.#physical = physical;
   }
 
-  map(frames: Frames, offset: number, bytes: number, options: Partial<Pick<Vma, 'writable' | 'registers' | 'onUnmap'>> = {}): Vma {
+  map(frames: Frames, offset: number, bytes: number, options: Partial<Omit<Vma, keyof Span<number> | 'frames' | 'offset'>> = {}): Vma {
     const first = alignLike(this.#next, bytes);
     const vma = { first, last: first + bytes - 1, frames, offset, writable: true, ...options };
     this.#next = first + Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES + PAGE_BYTES;
-    this.#vmas.insert(vma);
-    this.#views.set(frames, [...(this.#views.get(frames) ?? []), vma]);
-    this.#physical.hold(frames);
+    this.#add(vma);
     return vma;
+  }
+
+  #add(vma: Vma): void {
+    this.#vmas.insert(vma);
+    this.#views.set(vma.frames, [...(this.#views.get(vma.frames) ?? []), vma]);
+    this.#physical.hold(vma.frames);
+  }
+
+  /** A child's: private memory is copied at once, for what is pinned must stay the parent's. */
+  fork(): ProcessMemory {
+    const child = new ProcessMemory(this.#physical);
+    child.#next = this.#next;
+    for (const vma of this.#vmas) {
+      if (vma.isPrivate !== true) {
+        child.#add({ ...vma });
+        vma.onFork?.();
+        continue;
+      }
+      const bytes = vma.last - vma.first + 1;
+      const frames = this.#physical.allocate(Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES);
+      new Uint8Array(frames.buffer).set(new Uint8Array(vma.frames.buffer, vma.offset, bytes));
+      child.#add({ ...vma, frames, offset: 0 });
+      this.#physical.drop(frames);
+    }
+    return child;
+  }
+
+  /** The process ends. */
+  release(): void {
+    for (const vma of [...this.#vmas]) this.unmap(vma);
   }
 
   unmap(vma: Vma): void {

@@ -93,3 +93,12 @@ function search(count: number, below: (index: number) => boolean): number {
   }
   return low;
 }
+
+/** What of a span a hole leaves. */
+export function without({ first, last }: Span<bigint>, hole: Span<bigint>): Span<bigint>[] {
+  if (hole.first > last || hole.last < first) return [{ first, last }];
+  const parts: Span<bigint>[] = [];
+  if (hole.first > first) parts.push({ first, last: hole.first - 1n });
+  if (hole.last < last) parts.push({ first: hole.last + 1n, last });
+  return parts;
+}

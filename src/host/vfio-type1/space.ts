@@ -128,7 +128,8 @@ export class Type1Space extends VfioSpace {
 
   /**
    * Adds to `bitmap` a bit for every granule of the range that a device may have written since tracking began (type1 says
-   * so of all that is mapped, unless the device reports what it writes). No mapping may stick out of the range.
+   * so of all that is mapped, unless the device reports what it writes). No mapping may stick out of the range. Where one begins within a word of the
+   * bitmap, Linux 7.3 may tell some pages behind it as well: what an earlier answer has left there.
    */
   readDirty(iova: number, pages: number, bitmap: PortMemory): number {
     const view = new DataView(this.host.control.buffer);

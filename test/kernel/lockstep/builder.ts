@@ -42,6 +42,8 @@ export interface Known {
 export class Builder {
   readonly random: Random;
   readonly process: SimProcess;
+  /** What is played now, the child does. */
+  byChild = false;
   readonly steps: Step[] = [];
   readonly outcomes: Outcome[] = [];
   readonly objects: Known[] = [];
@@ -68,17 +70,17 @@ export class Builder {
   }
 
   play(step: Partial<Step> & Pick<Step, 'operation' | 'name'>): Outcome {
-    const whole: Step = { fd: -1, request: 0, address: 0n, bytes: 0, pokes: [], ...step };
+    const whole: Step = { fd: -1, request: 0, address: 0n, bytes: 0, pokes: [], byChild: this.byChild, ...step };
     const outcome = this.process.play(whole);
     this.steps.push(whole);
     this.outcomes.push(outcome);
     return outcome;
   }
 
-  /** Maps a page of a file. Returns where it lies, or 0. */
+  /** Maps a page of a file, in the process that forks. Returns where it lies, or 0. */
   mmap(fd: number, bytes: number, offset: bigint): number {
     const { result, address } = this.process.map(fd, bytes, offset);
-    this.steps.push({ operation: 'mmap', name: 'mmap', fd, request: address || FREE, address: offset, bytes, pokes: [] });
+    this.steps.push({ operation: 'mmap', name: 'mmap', fd, request: address || FREE, address: offset, bytes, pokes: [], byChild: false });
     this.outcomes.push({ result, changes: [] });
     return address;
   }
@@ -101,7 +103,7 @@ export class Builder {
     const address = random.chance(1) ? this.badAddress(size) : this.control;
     const pokes = [...more, { address: this.control, bytes }];
     const { result } = this.play({ operation: 'ioctl', name, fd, request, address, pokes });
-    const after = this.process.read(this.control, STRUCT_BYTES);
+    const after = this.process.read(this.control, STRUCT_BYTES, this.byChild);
     return { result, words: new Uint32Array(after.buffer, after.byteOffset, STRUCT_BYTES / 4) };
   }
 

@@ -9,6 +9,7 @@ import { hwptSteps } from './hwpt-steps.ts';
 import { allocIoas, destroy, ioasSteps } from './ioas-steps.ts';
 import { IOMMUFD, PATHS, vtdMachine } from './machine.ts';
 import { detachPasid, makeDevice, mockState, mockSteps } from './mock-steps.ts';
+import { limit, processSteps } from './process-steps.ts';
 import type { Area, Outcome, Program } from './program.ts';
 import { SimProcess } from './sim-process.ts';
 import { beginType1, type1Steps } from './type1-steps.ts';
@@ -105,9 +106,14 @@ export function generate(seed: number): Simulated {
   const { kernel, kinds, begin, end } = random.pick(subjects);
   const process = new SimProcess(kernel(), PATHS, AREAS);
   const builder = new Builder(random, process);
+  if (random.chance(20)) limit(builder);
   const fd = begin(builder);
   const count = 10 + random.below(STEPS);
-  for (let step = 0; step < count; step++) choose(builder, kinds)(builder, fd);
+  for (let step = 0; step < count; step++) {
+    builder.byChild = process.hasChild && random.chance(40);
+    choose(builder, [...kinds, ...processSteps])(builder, fd);
+  }
+  builder.byChild = false;
   end?.(builder, fd);
   if (fd >= 0) builder.play({ operation: 'close', name: 'close', fd });
   return { program: builder.program, outcomes: builder.outcomes, areas: process.areas };

@@ -16,7 +16,8 @@ export interface Poke {
   readonly bytes: Uint8Array;
 }
 
-/** `request`: an ioctl's number, of an open the path's number, of a mapping where it lies; `address`: an ioctl's argument, a buffer, of a mapping its offset, of a DMA the IOVA. */
+/** `request`: an ioctl's number, of an open the path's number, of a mapping where it lies; `address`: an ioctl's argument, a buffer, of a mapping its offset, of a DMA the IOVA;
+ * of a limit `request` is its bytes. */
 export interface Step {
   readonly operation: keyof typeof OPERATIONS;
   readonly fd: number;
@@ -24,6 +25,8 @@ export interface Step {
   readonly address: bigint;
   readonly bytes: number;
   readonly pokes: readonly Poke[];
+  /** The child does it, and not the process that forked. */
+  readonly byChild: boolean;
   /** For whoever reads a difference. */
   readonly name: string;
 }
@@ -36,7 +39,24 @@ export interface Outcome {
   readonly changes: readonly Poke[];
 }
 
-const OPERATIONS = { end: 0, open: 1, close: 2, ioctl: 3, read: 4, write: 5, poll: 6, mmap: 7, munmap: 8, eventfd: 9, dma: 10 } as const;
+const OPERATIONS = {
+  end: 0,
+  open: 1,
+  close: 2,
+  ioctl: 3,
+  read: 4,
+  write: 5,
+  poll: 6,
+  mmap: 7,
+  munmap: 8,
+  eventfd: 9,
+  dma: 10,
+  limit: 11,
+  fork: 12,
+  exit: 13,
+} as const;
+/** Beside the operation. */
+const BY_CHILD = 0x100;
 const STEP_BYTES = 40;
 
 const padded = (bytes: number) => Math.ceil(bytes / 8) * 8;
@@ -71,8 +91,8 @@ export function encodePrograms(areas: readonly Area[], programs: readonly Progra
   writer.u32s(areas.length, programs.length);
   for (const { address, bytes, writable } of areas) writer.u64s(address, bytes, writable ? 1 : 0);
   for (const program of programs) {
-    for (const { operation, fd, request, address, bytes, pokes } of program) {
-      writer.u32s(OPERATIONS[operation], pokes.length);
+    for (const { operation, fd, request, address, bytes, pokes, byChild } of program) {
+      writer.u32s(OPERATIONS[operation] | (byChild ? BY_CHILD : 0), pokes.length);
       writer.u64s(fd, request, address, bytes);
       for (const poke of pokes) {
         writer.u64s(poke.address, poke.bytes.length);

@@ -1,9 +1,12 @@
 import { errno } from '../../../src/host/errno.ts';
 import type { PortMemory } from '../../../src/host/port.ts';
-import type { SimKernel } from '../../../src/host/sim/index.ts';
+import type { SimFile } from '../../../src/host/sim/files.ts';
+import type { SimProcess as KernelProcess, SimKernel } from '../../../src/host/sim/index.ts';
 import type { Area, Outcome, Poke, Step } from './program.ts';
 
 const WORD = 8;
+/** What poll(2) says of no descriptor. */
+const POLLNVAL = 0x20;
 /** What QEMU's iommu-testdev writes. */
 const PATTERN = new Uint8Array(Uint32Array.of(0x1234_5678).buffer);
 
@@ -13,10 +16,11 @@ class Watched {
   readonly #now: Buffer;
   readonly #before: Buffer;
 
-  constructor(area: Area, buffer: ArrayBufferLike) {
+  /** `before`: what it was compared with last. */
+  constructor(area: Area, buffer: ArrayBufferLike, before = Buffer.alloc(area.bytes)) {
     this.area = area;
     this.#now = Buffer.from(buffer as ArrayBuffer);
-    this.#before = Buffer.alloc(area.bytes);
+    this.#before = before;
   }
 
   poke({ address, bytes }: Poke): void {
@@ -43,12 +47,19 @@ class Watched {
   }
 }
 
-/** Plays steps on the simulated kernel. */
+/** A process of the simulated kernel, and its memory that is compared. */
+interface Player {
+  readonly process: KernelProcess;
+  readonly watched: readonly Watched[];
+}
+
+/** Plays steps on the simulated kernel, in a process and in its child. */
 export class SimProcess {
   readonly kernel: SimKernel;
   readonly areas: readonly Area[];
   readonly #paths: readonly string[];
-  readonly #watched: readonly Watched[];
+  readonly #parent: Player;
+  #child: Player | null = null;
   readonly #memory = new Map<bigint, PortMemory>();
   /** By where they lie. */
   readonly #mappings = new Map<number, PortMemory>();
@@ -64,13 +75,24 @@ export class SimProcess {
       this.#memory.set(memory.address, memory);
       watched.push(new Watched({ address: memory.address, bytes, writable }, memory.buffer));
     }
-    this.#watched = watched;
+    this.#parent = { process: kernel.current, watched };
     this.areas = watched.map(({ area }) => area);
   }
 
-  /** A copy of memory. */
-  read(address: bigint, bytes: number): Buffer {
-    return Buffer.from(this.kernel.process.view(address, bytes) as Uint8Array);
+  /** What a descriptor is to the process or its child. */
+  file(fd: number, byChild: boolean): SimFile | undefined {
+    return this.#player(byChild).process.files.get(fd);
+  }
+
+  #player(byChild: boolean): Player {
+    const player = byChild ? this.#child : this.#parent;
+    if (player === null) throw new RangeError('SimProcess: there is no child');
+    return player;
+  }
+
+  /** A copy of memory, of the process or of its child. */
+  read(address: bigint, bytes: number, byChild: boolean): Buffer {
+    return Buffer.from(this.#player(byChild).process.memory.view(address, bytes) as Uint8Array);
   }
 
   /** Maps a file: the result, and where it lies then. */
@@ -82,10 +104,28 @@ export class SimProcess {
     return { result: 0, address };
   }
 
+  /** There is a child now. */
+  get hasChild(): boolean {
+    return this.#child !== null;
+  }
+
   play(step: Step): Outcome {
-    for (const poke of step.pokes) for (const watched of this.#watched) watched.poke(poke);
-    const result = this.#run(step);
-    return { result, changes: this.#watched.flatMap((watched) => (watched.area.writable ? watched.changes() : [])) };
+    const player = this.#player(step.byChild);
+    return this.kernel.as(player.process, () => {
+      for (const poke of step.pokes) for (const watched of player.watched) watched.poke(poke);
+      const result = this.#run(step);
+      return { result, changes: player.watched.flatMap((watched) => (watched.area.writable ? watched.changes() : [])) };
+    });
+  }
+
+  #fork(): number {
+    const process = this.kernel.fork();
+    const watched = this.#parent.watched.map(({ area }) => {
+      const bytes = process.memory.view(area.address, area.bytes) as Uint8Array;
+      return new Watched(area, bytes.buffer, Buffer.from(bytes));
+    });
+    this.#child = { process, watched };
+    return 0;
   }
 
   #run({ operation, fd, request, address, bytes }: Step): number {
@@ -101,12 +141,21 @@ export class SimProcess {
       case 'write':
         return kernel[operation](fd, { address, bytes } as PortMemory, bytes);
       case 'poll':
-        return kernel.poll(fd, 0);
+        return kernel.file(fd) === undefined ? POLLNVAL : kernel.poll(fd, 0);
       case 'eventfd':
         return kernel.eventfd();
       case 'munmap':
         this.#mappings.get(request)?.release();
         this.#mappings.delete(request);
+        return 0;
+      case 'limit':
+        kernel.current.lockLimit = request;
+        return 0;
+      case 'fork':
+        return this.#fork();
+      case 'exit':
+        kernel.exit(kernel.current);
+        this.#child = null;
         return 0;
       case 'dma': {
         const file = kernel.file(fd);

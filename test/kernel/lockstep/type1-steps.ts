@@ -79,11 +79,16 @@ function deviceFd(builder: Builder): void {
   if (result >= 0) vfioState(builder).devices.push(result);
 }
 
+function track(builder: Builder, fd: number): void {
+  builder.ioctl('DIRTY_PAGES', fd, uapi.VFIO_IOMMU_DIRTY_PAGES, [builder.random.chance(85) ? 1 : builder.random.pick([0, 2, 3, 8])]);
+}
+
 /** As little is mapped at a time, so many bits are wanted: the bitmap lies in the control page. */
 function dirtyPages(builder: Builder, fd: number): void {
   const { random, mapped } = builder;
   if (random.chance(40)) {
-    builder.ioctl('DIRTY_PAGES', fd, uapi.VFIO_IOMMU_DIRTY_PAGES, [random.chance(80) ? 1 : random.pick([0, 2, 3, 8])]);
+    const everything = [4, 0x100_0000n - BigInt(random.below(4)) * 4096n, 100n * 4096n];
+    builder.ioctl('DIRTY_PAGES get', fd, uapi.VFIO_IOMMU_DIRTY_PAGES, [...everything, 4096n, 16n, buffer(builder)]);
     return;
   }
   const known = mapped.length > 0 && random.chance(80) ? random.pick(mapped) : null;
@@ -100,7 +105,9 @@ function dirtyPages(builder: Builder, fd: number): void {
 function unmapTelling(builder: Builder, fd: number): void {
   const { random, mapped } = builder;
   const known = mapped.length > 0 && random.chance(85) ? random.pick(mapped) : null;
-  const [first, bytes] = [known?.iova ?? iova(builder), known?.length ?? length(builder)];
+  const whole = random.chance(30);
+  const first = whole ? 0x100_0000n - BigInt(random.below(3)) * 4096n : (known?.iova ?? iova(builder));
+  const bytes = whole ? 60n * 4096n : (known?.length ?? length(builder));
   const flags = random.chance(85) ? 1 : random.pick([4, 5, 6, 3]);
   const bitmap = [random.chance(94) ? 4096n : 2048n, BigInt(random.pick([8, 8, 16, 0])), buffer(builder)];
   builder.ioctl('UNMAP_DMA telling', fd, uapi.VFIO_IOMMU_UNMAP_DMA, [flags, first, bytes, ...bitmap]);
@@ -144,7 +151,7 @@ const on = (step: Kind[1]) => (builder: Builder) => step(builder, oneOf(builder,
 export function beginType1(builder: Builder): void {
   openContainer(builder);
   openGroup(builder);
-  for (const step of [setContainer, setIommu, deviceFd]) if (builder.random.chance(90)) step(builder);
+  for (const step of [setContainer, setIommu, deviceFd, on(track)]) if (builder.random.chance(90)) step(builder);
 }
 
 export const type1Steps: readonly Kind[] = [
@@ -156,6 +163,7 @@ export const type1Steps: readonly Kind[] = [
   [1, status],
   [3, setIommu],
   [5, deviceFd],
+  [2, on(track)],
   [6, on(dirtyPages)],
   [3, on(unmapTelling)],
   [3, on(moveAddress)],

@@ -27,12 +27,17 @@ export function vfioState(builder: Builder): VfioState {
   return state;
 }
 
+/** Whether a descriptor is a device's, bound or not, to the process that plays. */
+function isDevice({ process, byChild }: Builder, fd: number): boolean {
+  return process.file(fd, byChild)?.device !== undefined;
+}
+
 /** A descriptor of the list; sometimes another, or none. A device's own ioctls, which it shares numbers with, are nobody's business here. */
 export function oneOf(builder: Builder, descriptors: readonly number[]): number {
   const { random } = builder;
   if (descriptors.length > 0 && !random.chance(3)) return random.pick(descriptors);
   const other = 3 + random.below(12);
-  return builder.process.kernel.file(other)?.device == null ? other : -1;
+  return isDevice(builder, other) ? -1 : other;
 }
 
 /** The device writes to memory. */
@@ -45,10 +50,12 @@ export function dma(builder: Builder): void {
   const address = page + BigInt(random.below(random.chance(30) ? 4 : 1) * PAGE + random.below(PAGE / 8) * 8);
   // A write for an interrupt is no DMA, and QEMU lets no device reach its own registers.
   if (page === 0xfee0_0000n || registers.has(address & ~0xfffn)) return;
-  builder.play({ operation: 'dma', name: 'DMA', fd: random.pick(devices), address });
+  const fd = random.pick(devices);
+  if (isDevice(builder, fd)) builder.play({ operation: 'dma', name: 'DMA', fd, address });
 }
 
 export function mapRegisters(builder: Builder): void {
+  if (builder.byChild) return;
   const { random } = builder;
   const { devices, bars } = vfioState(builder);
   const bytes = random.chance(90) ? PAGE : random.pick([2 * PAGE, 16 * PAGE]);
@@ -58,7 +65,7 @@ export function mapRegisters(builder: Builder): void {
 
 export function unmapRegisters(builder: Builder): void {
   const { bars } = vfioState(builder);
-  if (bars.length === 0) return;
+  if (bars.length === 0 || builder.byChild) return;
   const [{ address, bytes }] = bars.splice(builder.random.below(bars.length), 1);
   builder.play({ operation: 'munmap', name: 'munmap', request: address, bytes });
 }

@@ -63,6 +63,8 @@ export class AreaAccesses {
       const bytes = ((end - at) / PAGE + 1n) * PAGE;
       const found = area.pages.source.resolve(start, bytes, area.pages.writable);
       if (typeof found === 'number') return refused(found);
+      const short = area.pages.pin(area.offset + (at - area.first), end - at + 1n);
+      if (short < 0) return refused(short);
       for (let page = 0n; page < bytes; page += PAGE) pages.push(found.frames.first + found.offset + Number(page));
       area.accesses++;
       if (user.unmap === undefined) area.locks++;
@@ -73,6 +75,9 @@ export class AreaAccesses {
 
   unpin(first: bigint, last: bigint, user: AccessUser): void {
     for (const area of this.#contiguous(first, last)) {
+      const start = area.first > first ? area.first : first;
+      const end = area.last < last ? area.last : last;
+      area.pages.unpin(area.offset + (start - area.first), end - start + 1n);
       area.accesses--;
       if (user.unmap === undefined) area.locks--;
     }

@@ -128,7 +128,7 @@ export class CdevFile implements SimFile {
       this.#mappings--;
       if (this.#closed) this.close();
     };
-    const vma = this.#kernel.process.map(frames, 0, bytes, { registers: true, onUnmap });
+    const vma = this.#kernel.process.map(frames, 0, bytes, { registers: true, onFork: () => this.#mappings++, onUnmap });
     this.#kernel.physical.drop(frames);
     return vma;
   }

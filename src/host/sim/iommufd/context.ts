@@ -71,6 +71,8 @@ export class IommufdContext implements SimFile {
   readonly kernel: SimKernel;
   /** ID of the IOAS of VFIO compatibility; 0: none. */
   vfioIoas = 0;
+  /** Pinned memory is the process's and not the user's (IOMMU_OPTION_RLIMIT_MODE). */
+  accountsProcess = false;
   readonly #handlers: ReadonlyMap<number, IoctlHandler>;
   /** What is none of its own ioctls. */
   readonly #other: (context: IommufdContext, request: number, address: number) => number;
@@ -168,7 +170,10 @@ export class IommufdContext implements SimFile {
     const found = this.#shown.find(({ shown }) => shown.offset === offset && shown.bytes === bytes);
     if (found === undefined) return -errno.ENXIO;
     found.object.users++;
-    return this.kernel.process.map(found.shown.frames, 0, bytes, { onUnmap: () => found.object.users-- });
+    return this.kernel.process.map(found.shown.frames, 0, bytes, {
+      onFork: () => found.object.users++,
+      onUnmap: () => found.object.users--,
+    });
   }
 
   /** Destroys an object that nothing but the table refers to. 0, -ENOENT, or -EBUSY. */

@@ -93,7 +93,7 @@ export class IoPageTable {
     const { pages } = area;
     const found = pages.source.resolve(pages.start + area.offset, area.last - area.first + 1n, pages.writable);
     if (typeof found === 'number') return found;
-    const refused = pages.pin();
+    const refused = pages.pin(area.offset, area.last - area.first + 1n);
     if (refused < 0) return refused;
     this.#kernel.physical.hold(found.frames);
     area.frames = found.frames;
@@ -105,7 +105,7 @@ export class IoPageTable {
     if (area.frames === null) return;
     this.#kernel.physical.drop(area.frames);
     area.frames = null;
-    area.pages.unpin();
+    area.pages.unpin(area.offset, area.last - area.first + 1n);
   }
 
   /**
@@ -238,7 +238,8 @@ export class IoPageTable {
     // Both pin the frames now.
     if (area.frames === null) return;
     this.#kernel.physical.hold(area.frames);
-    area.pages.pin();
+    for (const part of [low, high]) area.pages.pin(part.offset, part.last - part.first + 1n);
+    area.pages.unpin(area.offset, area.last - area.first + 1n);
   }
 
   /** Combining pages can be forbidden only while no domain has combined any. 0 or a negative errno. */

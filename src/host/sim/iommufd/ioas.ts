@@ -61,9 +61,10 @@ function permissionOf(flags: number): number {
 
 /** The process's memory, as the source of a mapping. */
 export function processSource(context: IommufdContext): Source {
+  const { process } = context.kernel;
   return {
     resolve(start, bytes, write) {
-      const vma = context.kernel.process.find(Number(start));
+      const vma = process.find(Number(start));
       if (vma === undefined || Number(start + bytes) - 1 > vma.last || (write && !vma.writable)) return -errno.EFAULT;
       if (vma.registers) return -errno.EFAULT;
       return { frames: vma.frames, offset: vma.offset + (Number(start) - vma.first) };
@@ -86,7 +87,8 @@ function fileSource(file: SimFile): Source {
 export function pagesOf(context: IommufdContext, source: Source, start: bigint, bytes: bigint, writable: boolean): Pages | number {
   if (start + bytes > IOVA_MAX) return -errno.EOVERFLOW;
   if (bytes === 0n || bytes > IOVA_MAX - BigInt(PAGE_BYTES)) return -errno.EINVAL;
-  return new Pages(context.kernel, source, start, bytes, writable);
+  const payer = context.kernel.payer(context.accountsProcess ? 'process' : 'user');
+  return new Pages(context.kernel, payer, source, start, bytes, writable);
 }
 
 function mapSlices(ioas: Ioas, slices: readonly Slice[] | number, flags: number, iova: bigint): bigint {

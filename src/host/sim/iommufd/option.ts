@@ -8,16 +8,12 @@ const HUGE_PAGES = 1;
 const SET = 0;
 const GET = 1;
 
-/** Contexts that account pinned memory by process and not by user. */
-const processAccounting = new WeakSet<IommufdContext>();
-
 function rlimitMode(context: IommufdContext, op: number, value: bigint): bigint {
-  if (op === GET) return processAccounting.has(context) ? 1n : 0n;
+  if (op === GET) return context.accountsProcess ? 1n : 0n;
   if (op !== SET) return BigInt(-errno.EOPNOTSUPP);
   if (Object.keys(context.objects()).length > 0) return BigInt(-errno.EBUSY);
   if (value > 1n) return BigInt(-errno.EINVAL);
-  if (value === 1n) processAccounting.add(context);
-  else processAccounting.delete(context);
+  context.accountsProcess = value === 1n;
   return value;
 }
 

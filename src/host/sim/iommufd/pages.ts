@@ -1,6 +1,8 @@
 import { PAGE_BYTES } from '../../../memory/address.ts';
 import type { SimKernel } from '../kernel.ts';
+import type { Payer } from '../locked-memory.ts';
 import type { Frames } from '../memory.ts';
+import { type Span, without } from '../spans.ts';
 
 const PAGE = BigInt(PAGE_BYTES);
 
@@ -20,34 +22,45 @@ export class Pages {
   readonly bytes: bigint;
   readonly writable: boolean;
   readonly #kernel: SimKernel;
-  #areas = 0;
+  readonly #payer: Payer;
+  /** Whole pages, by their number in it, for each who wants them pinned: a page that several want is pinned once. */
+  readonly #pins: Span<bigint>[] = [];
 
-  constructor(kernel: SimKernel, source: Source, start: bigint, bytes: bigint, writable: boolean) {
+  constructor(kernel: SimKernel, payer: Payer, source: Source, start: bigint, bytes: bigint, writable: boolean) {
     this.#kernel = kernel;
+    this.#payer = payer;
     this.source = source;
     this.start = start;
     this.bytes = bytes;
     this.writable = writable;
   }
 
-  get #pinned(): number {
-    const first = this.start / PAGE;
-    const last = (this.start + this.bytes - 1n) / PAGE;
-    return Number(last - first + 1n) * PAGE_BYTES;
+  #pagesOf(offset: bigint, bytes: bigint): Span<bigint> {
+    return { first: (this.start + offset) / PAGE, last: (this.start + offset + bytes - 1n) / PAGE };
   }
 
-  /** One more area of it is in a domain. 0 or -ENOMEM. */
-  pin(): number {
-    if (this.#areas === 0) {
-      const refused = this.#kernel.pin(this.#pinned);
-      if (refused < 0) return refused;
-    }
-    this.#areas++;
-    return 0;
+  /** Bytes of the pages that nobody has pinned. */
+  #alone(pages: Span<bigint>): number {
+    let parts = [pages];
+    for (const pin of this.#pins) parts = parts.flatMap((part) => without(part, pin));
+    return Number(parts.reduce((sum, { first, last }) => sum + last - first + 1n, 0n)) * PAGE_BYTES;
   }
 
-  unpin(): void {
-    if (--this.#areas === 0) this.#kernel.unpin(this.#pinned);
+  /** An area or an access wants [offset, offset + bytes) pinned. 0 or -ENOMEM. */
+  pin(offset: bigint, bytes: bigint): number {
+    const pages = this.#pagesOf(offset, bytes);
+    const refused = this.#kernel.pin(this.#alone(pages), this.#payer);
+    if (refused === 0) this.#pins.push(pages);
+    return refused;
+  }
+
+  unpin(offset: bigint, bytes: bigint): void {
+    const pages = this.#pagesOf(offset, bytes);
+    this.#pins.splice(
+      this.#pins.findIndex(({ first, last }) => first === pages.first && last === pages.last),
+      1,
+    );
+    this.#kernel.unpin(this.#alone(pages), this.#payer);
   }
 }
 

@@ -130,7 +130,7 @@ class DeviceFile implements SimFile {
     if (offset !== 0 || bytes !== PAGE_BYTES) return -errno.EINVAL;
     const frames = this.#kernel.physical.allocate(bytes);
     this.#holders++;
-    const vma = this.#kernel.process.map(frames, 0, bytes, { registers: true, onUnmap: () => this.close() });
+    const vma = this.#kernel.process.map(frames, 0, bytes, { registers: true, onFork: () => this.#holders++, onUnmap: () => this.close() });
     this.#kernel.physical.drop(frames);
     return vma;
   }

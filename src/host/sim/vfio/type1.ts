@@ -5,9 +5,10 @@ import * as uapi from '../../vfio/uapi.ts';
 import type { SimGroup } from '../device.ts';
 import type { SimIommu } from '../iommu.ts';
 import type { SimKernel } from '../kernel.ts';
+import type { Payer } from '../locked-memory.ts';
 import type { Frames } from '../memory.ts';
 import { PagingDomain } from '../paging-domain.ts';
-import { type Span, SpanList } from '../spans.ts';
+import { type Span, SpanList, without } from '../spans.ts';
 import { readArgsz } from '../structs.ts';
 import type { ContainerDriver } from './container.ts';
 import { type CommandOf, dirtyBitmap, dmaMap, dmaUnmap } from './structs.ts';
@@ -26,6 +27,11 @@ interface Dma extends Span<bigint> {
   readonly permission: number;
   readonly frames: Frames;
   readonly physical: number;
+  /** Bytes that are pinned: none of registers. */
+  readonly pinned: number;
+  /** The process that said where it lies. */
+  payer: Payer;
+  bitmap: dirty.DmaBitmap | null;
 }
 
 /** The type1 IOMMU driver, versions 1 and 2 (the kernel's vfio_iommu_type1.c). */
@@ -141,7 +147,7 @@ export class Type1Driver implements ContainerDriver {
     if (((size | iova | vaddr) & (this.#granule - 1n)) !== 0n) return -errno.EINVAL;
     const last = iova + size - 1n;
     const there = this.#dmas.firstIn(iova, last);
-    if (setVaddr) return updateVaddr(there, iova, last, vaddr);
+    if (setVaddr) return this.#updateVaddr(there, iova, last, vaddr);
     if (there !== undefined) return -errno.EEXIST;
     if (this.#available === 0) return -errno.ENOSPC;
     if (!this.#ranges().some((range) => range.first <= iova && last <= range.last)) return -errno.EINVAL;
@@ -153,14 +159,31 @@ export class Type1Driver implements ContainerDriver {
     const start = Number(vaddr);
     const vma = this.#kernel.process.find(start);
     if (vma === undefined || start + bytes - 1 > vma.last || ((permission & WRITE) !== 0 && !vma.writable)) return -errno.EFAULT;
-    const refused = this.#kernel.pin(bytes);
+    const [pinned, payer] = [vma.registers === true ? 0 : bytes, this.#kernel.payer()];
+    const refused = this.#kernel.pin(pinned, payer);
     if (refused < 0) return refused;
     this.#kernel.physical.hold(vma.frames);
     const physical = vma.frames.first + vma.offset + (start - vma.first);
-    const dma: Dma = { first, last, vaddr, vaddrInvalid: false, permission, frames: vma.frames, physical };
+    const dma: Dma = { first, last, vaddr, vaddrInvalid: false, permission, frames: vma.frames, physical, pinned, payer, bitmap: null };
     this.#dmas.insert(dma);
     this.#available--;
     for (const { domain } of this.#domains.values()) domain.map(runOf(dma));
+    return 0;
+  }
+
+  /** VFIO_DMA_MAP_FLAG_VADDR: the same memory at another address, of another process perhaps, after it was declared invalid. */
+  #updateVaddr(dma: Dma | undefined, first: bigint, last: bigint, vaddr: bigint): number {
+    if (dma === undefined) return -errno.ENOENT;
+    if (!dma.vaddrInvalid || dma.first !== first || dma.last !== last) return -errno.EINVAL;
+    const payer = this.#kernel.payer();
+    if (payer.process !== dma.payer.process) {
+      const refused = this.#kernel.pin(dma.pinned, payer);
+      if (refused < 0) return refused;
+      this.#kernel.unpin(dma.pinned, dma.payer);
+      dma.payer = payer;
+    }
+    dma.vaddr = vaddr;
+    dma.vaddrInvalid = false;
     return 0;
   }
 
@@ -168,7 +191,7 @@ export class Type1Driver implements ContainerDriver {
     for (const { domain } of this.#domains.values()) domain.unmap(Number(dma.first / PAGE), Number(dma.last / PAGE));
     this.#dmas.remove(dma);
     this.#kernel.physical.drop(dma.frames);
-    this.#kernel.unpin(Number(dma.last - dma.first + 1n));
+    this.#kernel.unpin(dma.pinned, dma.payer);
     this.#available++;
   }
 
@@ -208,8 +231,10 @@ export class Type1Driver implements ContainerDriver {
       if (found.some((dma) => dma.vaddrInvalid)) return -errno.EINVAL;
       for (const dma of found) dma.vaddrInvalid = true;
     } else {
-      if (bitmap && !dirty.writeBitmap(this.#kernel.process, bitmap_data, iova, this.#granule, found)) return -errno.EFAULT;
-      for (const dma of found) this.#remove(dma);
+      for (const dma of found) {
+        if (bitmap && !this.#tell(dma, bitmap_data, iova)) return -errno.EFAULT;
+        this.#remove(dma);
+      }
     }
     return command.respond({ size: found.reduce((sum, dma) => sum + (dma.last - dma.first + 1n), 0n) });
   }
@@ -219,6 +244,7 @@ export class Type1Driver implements ContainerDriver {
     const { argsz, flags, iova, size, bitmap_pgsize, bitmap_size, bitmap_data } = command.in;
     if (flags === dirty.START || flags === dirty.STOP) {
       this.#tracking = flags === dirty.START;
+      if (!this.#tracking) for (const dma of this.#dmas) dma.bitmap = null;
       return 0;
     }
     if (flags !== dirty.GET_BITMAP || argsz < dirtyBitmap.bytes || size === 0n) return -errno.EINVAL;
@@ -228,7 +254,17 @@ export class Type1Driver implements ContainerDriver {
     if (bitmap_pgsize !== this.#granule || ((iova | size) & (this.#granule - 1n)) !== 0n || !this.#tracking) return -errno.EINVAL;
     const last = iova + size - 1n;
     if (this.#splits(iova, last)) return -errno.EINVAL;
-    return dirty.writeBitmap(this.#kernel.process, bitmap_data, iova, this.#granule, this.#within(iova, last)) ? 0 : -errno.EFAULT;
+    for (const dma of this.#within(iova, last)) {
+      if (!this.#tell(dma, bitmap_data, iova)) return -errno.EFAULT;
+      dma.bitmap?.clear();
+    }
+    return 0;
+  }
+
+  /** Whether the bitmap at `address`, of the pages from `iova` on, could be told what of the mapping is dirty. */
+  #tell(dma: Dma, address: bigint, iova: bigint): boolean {
+    dma.bitmap ??= new dirty.DmaBitmap((dma.last - dma.first + 1n) / this.#granule);
+    return dma.bitmap.tell(this.#kernel.process, address, (dma.first - iova) / this.#granule);
   }
 
   objects(): Record<string, number> {
@@ -250,15 +286,6 @@ export class Type1Driver implements ContainerDriver {
   }
 }
 
-/** VFIO_DMA_MAP_FLAG_VADDR: the same memory at another address, after it was declared invalid. */
-function updateVaddr(dma: Dma | undefined, first: bigint, last: bigint, vaddr: bigint): number {
-  if (dma === undefined) return -errno.ENOENT;
-  if (!dma.vaddrInvalid || dma.first !== first || dma.last !== last) return -errno.EINVAL;
-  dma.vaddr = vaddr;
-  dma.vaddrInvalid = false;
-  return 0;
-}
-
 function runOf(dma: Dma) {
   const { first, last, physical, permission } = dma;
   return { first: Number(first / PAGE), last: Number(last / PAGE), physical: physical / PAGE_BYTES, permission };
@@ -268,14 +295,6 @@ function clip(first: bigint, last: bigint, to: Span<bigint>): Span<bigint>[] {
   const low = first > to.first ? first : to.first;
   const high = last < to.last ? last : to.last;
   return low <= high ? [{ first: low, last: high }] : [];
-}
-
-function without({ first, last }: Span<bigint>, hole: Span<bigint>): Span<bigint>[] {
-  if (hole.first > last || hole.last < first) return [{ first, last }];
-  const parts: Span<bigint>[] = [];
-  if (hole.first > first) parts.push({ first, last: hole.first - 1n });
-  if (hole.last < last) parts.push({ first: hole.last + 1n, last });
-  return parts;
 }
 
 const names = new Map<number, string>([
