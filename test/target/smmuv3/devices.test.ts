@@ -151,6 +151,17 @@ describe('ATS translation requests, 3.9.1.2', () => {
     expect(guest.numbers()).toEqual(numbers);
   });
 
+  test('F_BAD_ATS_TREQ, 7.3.6: the page, what was asked for before the overrides, one unit', () => {
+    const { guest } = nested({ EATS: 0, PRIVCFG: 2, INSTCFG: 2 });
+    ask(guest, WRITE, 0x12_3456_7abcn);
+    ask(guest, EXECUTE | PRIVILEGED, 0x12_3456_7abcn, 3);
+    // Without a PASID nothing is privileged, nor executed (13.7).
+    ask(guest, EXECUTE | PRIVILEGED);
+    const record = (flags: number, low: number, address = [0x3456_7000, 0x12]) =>
+      Int32Array.of(EVENT.F_BAD_ATS_TREQ | low, STREAM, (flags << 28) | 1, 0, ...address, 0, 0);
+    expect(guest.events()).toEqual([record(0b1100, 0), record(0b1011, (3 << 12) | (1 << 11)), record(0b1000, 0, [0x5000, 0])]);
+  });
+
   test('off: UR and F_BAD_ATS_TREQ; CR2.REC_CFG_ATS records configuration errors', () => {
     const { guest } = nested({ V: 0 }, 0b1110);
     expect(ask(guest, READ)).toEqual({ status: 'unsupported-request' });

@@ -1,4 +1,4 @@
-import { EXECUTE, PRIVILEGED, WRITE } from '../../../memory/access.ts';
+import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../../memory/access.ts';
 import { put, putWide } from '../../fields.ts';
 import { CLASS, EVENT, RECORD } from '../spec/events.ts';
 import type { Interrupts } from './interrupts.ts';
@@ -64,7 +64,8 @@ export class Events {
     if (fault.address !== undefined) putWide(words, RECORD.IPA, Math.floor(fault.address / 4096));
     if (number === F_STE_FETCH || number === F_CD_FETCH || number === F_WALK_EABT)
       putWide(words, RECORD.FETCH, Math.floor((fault.address ?? 0) / 8));
-    if (number >= F_WALK_EABT || number === F_TRANSL_FORBIDDEN || number === F_BAD_ATS_TREQ) this.#access(fault, request);
+    if (number >= F_WALK_EABT || number === F_TRANSL_FORBIDDEN) this.#access(fault, request);
+    if (number === F_BAD_ATS_TREQ) this.#asked(request);
     if (stag >= 0) {
       put(words, RECORD.STALL, 1);
       put(words, RECORD.STAG, stag);
@@ -87,8 +88,6 @@ export class Events {
     const writes = (access & WRITE) !== 0;
     put(words, RECORD.INPUT_LOW, lo);
     put(words, RECORD.INPUT_HIGH, hi);
-    // F_BAD_ATS_TREQ has what was asked for elsewhere, where only its figure says (7.3.6).
-    if (number === F_BAD_ATS_TREQ) return;
     put(words, RECORD.RNW, Number(!writes));
     if (number === F_TRANSL_FORBIDDEN) return;
     put(words, RECORD.PNU, Number((access & PRIVILEGED) !== 0));
@@ -96,6 +95,18 @@ export class Events {
     put(words, RECORD.S2, Number(s2));
     put(words, RECORD.CLASS, on);
     if (number === F_PERMISSION && on === CLASS.TT) put(words, RECORD.TTRNW, Number(tableRead));
+  }
+
+  /** What a translation request asks for: one unit, and permissions before the overrides of its stream table entry (7.3.6). */
+  #asked({ hi, lo, access }: Request): void {
+    const words = this.#words;
+    words[4] = lo & ~0xfff;
+    words[5] = hi;
+    put(words, RECORD.SPAN, 1);
+    put(words, RECORD.ASKED_R, Number((access & READ) !== 0));
+    put(words, RECORD.ASKED_W, Number((access & WRITE) !== 0));
+    put(words, RECORD.ASKED_X, Number((access & EXECUTE) !== 0));
+    put(words, RECORD.ASKED_P, Number((access & PRIVILEGED) !== 0));
   }
 
   #append(words: Int32Array): void {

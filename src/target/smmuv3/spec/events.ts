@@ -30,6 +30,13 @@ export const RECORD = {
   STREAM: bits(63, 32),
   STAG: bits(15, 0, 1),
   STALL: bit(31, 1),
+  /** F_BAD_ATS_TREQ (7.3.6): smallest translation units that were asked for, */
+  SPAN: bits(3, 0, 1),
+  /** privileged, for execution, for writing, for reading. */
+  ASKED_P: bit(28, 1),
+  ASKED_X: bit(29, 1),
+  ASKED_W: bit(30, 1),
+  ASKED_R: bit(31, 1),
   /** Privileged. */
   PNU: bit(33, 1),
   /** Instruction. */
