@@ -79,6 +79,18 @@ describe('vfio-spapr-tce: what fails half-way', () => {
     expect(kernel.live()).toMatchObject({ tces: 0, registrations: 0 });
   });
 
+  test('a window that gave way to one that cannot be is back, and maps', () => {
+    const space = host.createSpace();
+    expect(space.attach(host.openDevice(groupPaths(kernel)[0])), space.error?.message).toBe(0);
+    const before = space.windows.slice();
+    kernel.hooks.fail({ kind: 'VFIO_IOMMU_SPAPR_TCE_CREATE', nth: 1, errno: errno.EIO });
+    expect(space.cover([{ first: 0, last: END + 1 }])).toBe(-errno.EIO);
+    expect(kernel.hooks.counts.get('VFIO_IOMMU_SPAPR_TCE_REMOVE'), 'it gave way').toBe(1);
+    expect(space.windows).toEqual(before);
+    expect(space.map(END, pfn, 1, READ_WRITE)).toBe(0);
+    expect(reached(END)).toEqual([pfn]);
+  });
+
   test('a window that the kernel does not remove keeps what is mapped in it', () => {
     const space = attached();
     expect(space.map(HIGH, pfn, 1, READ_WRITE)).toBe(0);

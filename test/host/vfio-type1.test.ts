@@ -125,6 +125,39 @@ describe('vfio-type1', () => {
     expect(space.info().mappingsLeft).toBe(65535);
   });
 
+  test('a device that narrows the apertures widens them again when it leaves', () => {
+    start({
+      iommus: [{}, { aperture: { first: 0n, last: 0x1ff_ffffn } }],
+      devices: [
+        { name: 'vfio0', iommu: 0 },
+        { name: 'vfio1', iommu: 1 },
+      ],
+    });
+    const space = host.createSpace();
+    const [wide, narrow] = groupPaths(kernel).map((path) => host.openDevice(path));
+    const lasts = [wide, narrow].map((device) => {
+      expect(space.attach(device)).toBe(0);
+      return space.apertures().at(-1)?.last;
+    });
+    expect(lasts).toEqual([0xf_ffff_ffff, 0x1fff]);
+    expect(space.detach(narrow)).toBe(0);
+    expect(space.apertures().at(-1)?.last).toBe(0xf_ffff_ffff);
+    expect(space.map(0x2000, pfn, 1, READ_WRITE)).toBe(0);
+    expect(kernel.device('vfio0').hostPfn(0x2000, READ_WRITE)).toBe(pfn);
+  });
+
+  test('a device that its container does not let go is silenced only where no other reaches what is mapped', () => {
+    start({ devices: [{ name: 'vfio0' }, { name: 'vfio1' }] });
+    const space = host.createSpace();
+    const [held, other] = groupPaths(kernel).map((path, i) => host.openDevice(`${path}#vfio${i}`));
+    expect(space.map(BASE, pfn, 1, READ_WRITE)).toBe(0);
+    for (const device of [held, other]) expect(space.attach(device)).toBe(0);
+    const region = kernel.mmap(held.fd, 4096, 0n) as PortMemory;
+    expect(held.close()?.message).toMatch(/EBUSY/);
+    expect(kernel.device('vfio1').hostPfn(BASE, READ_WRITE)).toBe(pfn);
+    region.release();
+  });
+
   test('devices of one group go together', () => {
     start({
       devices: [

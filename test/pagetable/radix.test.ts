@@ -1,7 +1,8 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, test } from 'vitest';
 import { GuestMemory, READ, READ_WRITE, WRITE } from '../../src/memory/index.ts';
 import { AmdV1Table } from '../../src/pagetable/amd-v1.ts';
 import { FAULT_TABLE_ACCESS, faultCode, type PageTable, type TableMemory } from '../../src/pagetable/page-table.ts';
+import { RiscvTable } from '../../src/pagetable/riscv.ts';
 import { VtdSecondStageTable } from '../../src/pagetable/vtd-second-stage.ts';
 import { X86Table } from '../../src/pagetable/x86.ts';
 import { TableRam } from './ram.ts';
@@ -47,6 +48,20 @@ describe('a split', () => {
       expect((entry >> 12n) & 0xfffffn).toBe(BigInt(PAGES_2M + index));
     }
   });
+});
+
+test('a split of 512 GiB keeps the memory type in every entry, above 16 GiB too (RISC-V, Svpbmt)', () => {
+  const ram = new TableRam(64, 2);
+  const table = new RiscvTable({ mode: 'sv48', memory: ram.memory, root: ROOT, allocator: ram, svpbmt: true });
+  // Entry 1: D, A, U, W, R, V and PBMT 2 (IO); output 512 GiB.
+  const io = 2n << 61n;
+  ram.store(BigInt(ROOT * 4096 + 8), 8, false, ((2n ** 39n) >> 2n) | 0xd7n | io);
+  expect(table.unmap(2 ** 27, 2 ** 18)).toBe(2 ** 18);
+  for (const index of [1, 15, 16, 511]) {
+    const entry = ram.load(BigInt((ROOT + 1) * 4096 + index * 8), 8, false)!;
+    expect(entry & (3n << 61n)).toBe(io);
+    expect(((entry >> 10n) & (2n ** 44n - 1n)) << 12n).toBe(2n ** 39n + BigInt(index) * 2n ** 30n);
+  }
 });
 
 describe('enumerate', () => {

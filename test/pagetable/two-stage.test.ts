@@ -120,6 +120,11 @@ describe.each(pairs)('$name', (pair) => {
     expect(both.walk(0, 0x5000_0008, READ)).toBe(12);
     expect(joinHiLo(both.out[OUT_HI], both.out[OUT_LO])).toBe(0x700_0008n);
     expect(both.out[OUT_PERMISSION] & (READ | WRITE)).toBe(READ);
+    // A large page over small ones: not aligned in the second stage's output.
+    stages.second.map(0x4000, 0x9001, 0x200, READ);
+    stages.writer.map(0x60000, 0x4000, 0x200, READ);
+    expect(both.walk(0, 0x6000_3008, READ)).toBe(12);
+    expect(joinHiLo(both.out[OUT_HI], both.out[OUT_LO])).toBe(0x900_4008n);
   });
 
   test('a fault belongs to the stage and the access that met it', () => {

@@ -322,4 +322,15 @@ describe('stalls, 3.12.2', () => {
     guest.command(resume(0, 1n << 12n));
     expect(guest.ended).toEqual([{ stream: STREAM, stag: 0, action: 'retry' }]);
   });
+
+  test('saved and loaded: what waits for a tag is retried when there is one', () => {
+    const { guest } = stalling({ features: { STALL_MAX: 1 } });
+    for (const iova of [0x5000n, 0x6000n]) guest.access(STREAM, iova, READ);
+    const state = structuredClone(guest.smmu.save());
+    guest.smmu.reset();
+    guest.untagged.length = 0;
+    guest.smmu.load(state);
+    guest.command(resume(0, 1n << 12n));
+    expect([guest.ended.length, guest.untagged]).toEqual([1, ['retry']]);
+  });
 });

@@ -80,6 +80,25 @@ describe('translation (LoPAR 2.9, 3.2.2.2)', () => {
 });
 
 describe('enumerate', () => {
+  it('what is too much for one call goes on behind it, and nothing is lost between', () => {
+    const [{ buid, endpoints }] = bridges;
+    const windows = [{ liobn: 0x80000000, start: 0n, pageLg2: 12, pages: 2 ** 20 }];
+    const machine = new TestMachine({ bridges: [{ buid, endpoints, windows }] });
+    const mapped = 2 ** 19 + 2048;
+    for (let page = 0; page < mapped; page += 512) machine.call(H_STUFF_TCE, LIOBN, BigInt(page) << 12n, 0x7003n, 512n);
+    const space = machine.iommu.spaceOf(0)!;
+    const [{ last }] = space.apertures;
+    let [parts, next] = [0, 0];
+    for (let at = 0; at <= last; parts++) {
+      at = space.enumerate(at, last, (iova, _gpa, pages) => {
+        if (iova !== next) expect(iova, 'a gap').toBe(next);
+        next = iova + pages;
+        return true;
+      });
+    }
+    expect([parts, next]).toEqual([2, mapped]);
+  });
+
   const neighbours: HostBridgeOptions = {
     buid: 1n,
     endpoints: [0],

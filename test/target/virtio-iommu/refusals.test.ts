@@ -74,6 +74,28 @@ describe('a kick that the host refuses', () => {
     expect([1, 2, 8].map((page) => reaches(iommu, EP, page))).toEqual([nth === 1 ? 5 : null, nth === 2 ? 6 : null, 7]);
     expect(iommu.counts.mappings).toBe(2);
   });
+
+  test('what the IOTLB came to know of it meanwhile is forgotten', () => {
+    const { iommu, requests } = start(SPLIT, 32);
+    iommu.attach(1, EP);
+    iommu.map(1, 0x1000n, 0x1fffn, 0x5000n, 3);
+    const seen: (number | null)[] = [];
+    iommu.observe({
+      attach: () => 0,
+      changed: () => undefined,
+      flush: () => {
+        seen.push(reaches(iommu, EP, 1));
+        return seen.length === 2 ? 0 : ENOMEM;
+      },
+    });
+    requests.add(unmap(1, 0x1000n, 0x1fffn));
+    requests.add(map(1, 0x1000n, 0x1fffn, 0x9000n));
+    iommu.notify(REQUEST_QUEUE);
+    // Together; taken back; then the UNMAP alone, which is refused, and what it took away stands in the way of the MAP.
+    expect(seen.slice(0, 3)).toEqual([9, 5, null]);
+    expect(requests.collect().map(({ bytes }) => bytes[0])).toEqual([S_NOMEM, S_INVAL]);
+    expect(reaches(iommu, EP, 1)).toBe(5);
+  });
 });
 
 describe('a load or a reset that the host refuses', () => {

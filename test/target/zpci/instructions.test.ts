@@ -2,7 +2,9 @@ import { describe, expect, test } from 'vitest';
 import { READ, WRITE } from '../../../src/memory/access.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import type { AddressSpace } from '../../../src/target/target.ts';
+import { COUNTER } from '../../../src/target/zpci/function.ts';
 import { ccdfOf, FAULT_BLOCKED, INTERRUPTION, PEC, ZpciIommu, type ZpciIommuOptions } from '../../../src/target/zpci/index.ts';
+import { FMB } from '../../../src/target/zpci/spec/fib.ts';
 import { FIRST, Guest, GuestTables, handleOf, PAGES } from './guest.ts';
 
 const IOVA = BigInt(FIRST) << 12n;
@@ -233,6 +235,39 @@ describe('RPCIT', () => {
     for (let segment = 0; segment < 64; segment++) tables.set(tables.entry(1, segment), tables.pageEntry(0));
     expect(told(() => guest.register(1, tables.iota, 4, 64 * 256 - 1))).toEqual([[1, anchor, 1]]);
     expect(told(() => guest.iommu.fail(1, 0x3a, 0n))).toEqual([[1, undefined, undefined]]);
+  });
+
+  test('names every page that the bytes touch, and nothing below PBA', () => {
+    const { guest, tables } = started();
+    guest.register(1, tables.iota);
+    const said: unknown[] = [];
+    guest.iommu.observe({ attach: () => 0, changed: (_, first, last) => void said.push([first, last]), flush: () => 0 });
+    const bytes = (address: bigint, count: bigint) => {
+      guest.registers.u64[1] = BigInt(handleOf(1)) << 32n;
+      guest.registers.u64[2] = address;
+      guest.registers.u64[3] = count;
+      return [guest.iommu.rpcit(guest.registers, 1, 2), guest.status(1)];
+    };
+    const start = BigInt(FIRST) << 12n;
+    expect(bytes(start + 0xf00n, 0x101n)).toEqual([0, 0]);
+    expect(bytes(start + 0xf00n, 0x100n)).toEqual([0, 0]);
+    expect(bytes(start + 0x1000n, 0x1001n)).toEqual([0, 0]);
+    expect(said).toEqual([
+      [FIRST, FIRST + 1],
+      [FIRST, FIRST],
+      [FIRST + 1, FIRST + 2],
+    ]);
+    expect(bytes(start - 0x3000n, 0x2000n)).toEqual([1, 8]);
+    expect(guest.events.map(({ code }) => code)).toEqual([PEC.range]);
+  });
+
+  test('is counted in the measurement block, where it was carried out', () => {
+    const { guest, tables } = started();
+    guest.register(1, tables.iota);
+    guest.modify(1, 10, { 64: 0x3200n });
+    for (let i = 0; i < 3; i++) guest.refresh(1, FIRST, 1);
+    guest.iommu.measure();
+    expect(guest.load(0x3200n + BigInt(FMB.COUNTERS + 8 * COUNTER.refresh))).toBe(3n);
   });
 
   test('an odd second register', () => {
