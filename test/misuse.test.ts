@@ -9,7 +9,9 @@ import { Iotlb } from '../src/memory/iotlb.ts';
 import { RiscvIommu } from '../src/target/riscv/index.ts';
 import { H_PUT_TCE, HypercallRegisters, SpaprIommu } from '../src/target/spapr/index.ts';
 import { VtdIommu } from '../src/target/vtd/index.ts';
+import { DeviceNode } from '../src/vmm/index.ts';
 import { Machine } from '../src/vmm/machine.ts';
+import { SUBJECTS, UNCHECKED } from './methods-of-classes.ts';
 
 /*
  * What an embedder does wrong is a TypeError or RangeError at once, in one line that begins with who was called. The whole kind: every class that the
@@ -68,6 +70,49 @@ describe('constructors', () => {
   });
 });
 
+describe('methods', () => {
+  /** Methods that take something, inherited ones too. */
+  const methodsOf = (Class: { readonly prototype: object }) => {
+    const names = new Set<string>();
+    for (let at = Class.prototype; at !== Object.prototype; at = Object.getPrototypeOf(at))
+      for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(at)))
+        if (name !== 'constructor' && typeof value === 'function' && !/^[^(]*\(\)/.test(String(value))) names.add(name);
+    return [...names];
+  };
+  const isUnchecked = (of: string, method: string) =>
+    UNCHECKED.some((entry) => (entry.of === of || entry.of === '*') && (entry.methods.includes(method) || entry.methods.includes('*')));
+
+  test('each is in one of the tables, and nothing else is', () => {
+    const all = classes.flatMap(([name, Class]) => methodsOf(Class).map((method) => [name, method] as const));
+    const has = ([name, method]: readonly [string, string]) => SUBJECTS[name]?.methods[method] !== undefined;
+    expect(all.filter((one) => has(one) === isUnchecked(...one)).map((one) => one.join('.'))).toEqual([]);
+    const listed = Object.entries(SUBJECTS).flatMap(([name, { methods }]) => Object.keys(methods).map((method) => `${name}.${method}`));
+    const known = new Set(all.map((one) => one.join('.')));
+    expect(listed.filter((one) => !known.has(one))).toEqual([]);
+  });
+
+  test.each(Object.entries(SUBJECTS))('%s', (_name, { make, methods }) => {
+    const passed: string[] = [];
+    for (const [method, right] of Object.entries(methods))
+      for (const [at, argument] of right.entries())
+        for (const wrong of WRONG) {
+          // What is left out has its default; an object may be of nothing but optional parts, and null may be none.
+          if (typeof wrong === typeof argument || wrong === undefined) continue;
+          const subject = make() as Record<string, (...args: unknown[]) => unknown>;
+          try {
+            subject[method]!(...right.with(at, wrong));
+            passed.push(`${method}: ${typeof wrong} as ${at}`);
+          } catch (error) {
+            const told = error as Error;
+            const isOneLine =
+              (error instanceof TypeError || error instanceof RangeError) && /^[A-Za-z0-9][\w -]*: [^\n]+$/.test(told.message);
+            if (!isOneLine) passed.push(`${method}: ${typeof wrong} as ${at}: ${told.message}`);
+          }
+        }
+    expect([...new Set(passed)]).toEqual([]);
+  });
+});
+
 function pseries(path = 'auto') {
   const kernel = simKernel({ devices: [{ name: 'vfio0' }, { name: 'vfio1' }] });
   const ram = kernel.allocate(1 << 18);
@@ -95,6 +140,7 @@ describe('options', () => {
     ['no memory', () => new RiscvIommu({}, {} as never), /^RiscvIommu: memory is no memory$/],
     ['a hook that is none', () => new VtdIommu({}, { memory, respond: 5 } as never), /^VtdIommu: respond is no function$/],
     ['an IOTLB of bigint', () => new Iotlb(64n as never), /^Iotlb: capacity 64 is no number$/],
+    ['a property that is none', () => new DeviceNode('a').set('b', 7 as never), /^DeviceNode: value is no text, list or Uint8Array$/],
     ['a machine of nothing', () => new Machine({} as never), /^Machine: memory /],
     ['a path that is none', () => pseries('teleport'), /^path: no path is called 'teleport'/],
   ];

@@ -1,6 +1,6 @@
 import { errno, HostError } from '../host/errno.ts';
 import type { Host, HostDevice } from '../host/host.ts';
-import { requireInteger, requireObject } from '../memory/arguments.ts';
+import { requireInteger, requireNumber, requireObject } from '../memory/arguments.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
 import {
   type AddressSpace,
@@ -107,6 +107,9 @@ export class Binder implements TargetObserver {
    * @throws RangeError when the endpoint has a device already.
    */
   add(endpoint: number, device: HostDevice, space: AddressSpace | null): number {
+    requireNumber('Binder', 'endpoint', endpoint);
+    requireObject('Binder', 'device', device, 'HostDevice', ['detach']);
+    if (space !== null) requireObject('Binder', 'space', space, 'AddressSpace', ['enumerate']);
     if (this.#bindings.get(endpoint) !== undefined) throw new RangeError(`endpoint 0x${endpoint.toString(16)} has a device already`);
     const group = this.#groupOf(device);
     const release = this.#confine(endpoint, device, group);
@@ -125,6 +128,7 @@ export class Binder implements TargetObserver {
 
   /** Takes the device off the target, blocked. Returns 0 or a negative errno, and then it stays. */
   remove(endpoint: number): number {
+    requireNumber('Binder', 'endpoint', endpoint);
     const binding = this.#bindings.get(endpoint);
     if (binding === undefined) return 0;
     const path = binding.group.backing?.path;
@@ -139,6 +143,7 @@ export class Binder implements TargetObserver {
 
   /** The same, come what may: a device that cannot be detached is closed. Returns why, or null. */
   expel(endpoint: number): HostError | null {
+    requireNumber('Binder', 'endpoint', endpoint);
     const binding = this.#bindings.get(endpoint);
     if (binding === undefined || this.remove(endpoint) === 0) return null;
     const error = this.#backings.error ?? new HostError('detach', errno.EIO, undefined, binding.device.name);
@@ -149,6 +154,7 @@ export class Binder implements TargetObserver {
 
   /** The path of an endpoint and why; `blocked` when it reaches nothing, with the reason where that is not the guest's wish. */
   choiceOf(endpoint: number): Choice | null {
+    requireNumber('Binder', 'endpoint', endpoint);
     const binding = this.#bindings.get(endpoint);
     if (binding === undefined) return null;
     const reason = binding.group.refusal(binding);
@@ -172,6 +178,8 @@ export class Binder implements TargetObserver {
   }
 
   attach(endpoint: number, space: AddressSpace | null): number {
+    requireNumber('Binder', 'endpoint', endpoint);
+    if (space !== null) requireObject('Binder', 'space', space, 'AddressSpace', ['enumerate']);
     const binding = this.#bindings.get(endpoint);
     if (binding === undefined) return 0;
     const { wanted: before, stage: stageBefore } = binding;

@@ -1,4 +1,4 @@
-import { requireInteger } from '../memory/arguments.ts';
+import { requireBigint, requireFunction, requireInteger, requireNumber } from '../memory/arguments.ts';
 import type { TableWatch } from './table-watch.ts';
 
 /**
@@ -29,6 +29,8 @@ export class StoreWatch implements TableWatch {
 
   /** The guest has stored `bytes` bytes at a guest-physical address. When it returns, the hardware has followed. Returns whether somebody wanted to know. */
   stored(address: bigint, bytes: number): boolean {
+    requireBigint('StoreWatch', 'address', address);
+    requireNumber('StoreWatch', 'bytes', bytes);
     let told = false;
     for (let at = Number(address), left = bytes; left > 0; ) {
       const offset = at % 4096;
@@ -45,17 +47,20 @@ export class StoreWatch implements TableWatch {
   }
 
   watch(pfn: number): boolean {
+    requireNumber('StoreWatch', 'pfn', pfn);
     if (this.#watched.size >= this.#limit && !this.#watched.has(pfn)) return false;
     this.#watched.add(pfn);
     return true;
   }
 
   unwatch(pfn: number): void {
+    requireNumber('StoreWatch', 'pfn', pfn);
     this.#watched.delete(pfn);
   }
 
   /** @throws TypeError when somebody observes already. */
   observe(stored: (pfn: number, offset: number, bytes: number) => void): () => void {
+    requireFunction('StoreWatch', 'stored', stored);
     if (this.#observer !== null) throw new TypeError('StoreWatch: somebody observes it already');
     this.#observer = stored;
     return () => {

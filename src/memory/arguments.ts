@@ -15,16 +15,43 @@ export function requireFunction(who: string, name: string, value: unknown): void
   if (value !== undefined && typeof value !== 'function') throw new TypeError(`${who}: ${name} is no function`);
 }
 
+/** @throws TypeError unless it is a number, whichever. */
+export function requireNumber(who: string, name: string, value: unknown): asserts value is number {
+  if (typeof value !== 'number') throw new TypeError(`${who}: ${name} ${shown(value)} is no number`);
+}
+
+/** @throws TypeError unless all are numbers, under the names by which the message tells them. For control calls: it costs an object. */
+export function requireNumbers(who: string, values: Readonly<Record<string, unknown>>): void {
+  for (const [name, value] of Object.entries(values)) requireNumber(who, name, value);
+}
+
+/** @throws TypeError unless it is a bigint, whichever. */
+export function requireBigint(who: string, name: string, value: unknown): asserts value is bigint {
+  if (typeof value !== 'bigint') throw new TypeError(`${who}: ${name} ${shown(value)} is no bigint`);
+}
+
+/** @throws TypeError unless it is a boolean. */
+export function requireBoolean(who: string, name: string, value: unknown): void {
+  if (typeof value !== 'boolean') throw new TypeError(`${who}: ${name} is no boolean`);
+}
+
+/** An access to registers. Its place and size are the guest's, and any; their types are the embedder's. @throws TypeError for another one. */
+export function requireAccess(who: string, offset: unknown, bytes: unknown, value: unknown = 0n): void {
+  requireNumber(who, 'offset', offset);
+  requireNumber(who, 'bytes', bytes);
+  requireBigint(who, 'value', value);
+}
+
 /** @throws TypeError for no number; RangeError unless it is an integer from `least` to `most`. */
 export function requireInteger(who: string, name: string, value: unknown, least: number, most: number): void {
-  if (typeof value !== 'number') throw new TypeError(`${who}: ${name} ${shown(value)} is no number`);
+  requireNumber(who, name, value);
   if (!Number.isInteger(value) || value < least || value > most)
     throw new RangeError(`${who}: ${name} ${value} is not in ${least}..${most}`);
 }
 
 /** @throws TypeError for no bigint; RangeError unless it fits 64 bits, unsigned. */
 export function require64(who: string, name: string, value: unknown): void {
-  if (typeof value !== 'bigint') throw new TypeError(`${who}: ${name} ${shown(value)} is no bigint`);
+  requireBigint(who, name, value);
   if (value < 0n || value >> 64n !== 0n) throw new RangeError(`${who}: ${name} ${value} does not fit 64 bits`);
 }
 

@@ -1,5 +1,5 @@
 import { PAGE_BYTES, pfnOf } from './address.ts';
-import { require64, requireFunction } from './arguments.ts';
+import { require64, requireFunction, requireNumber } from './arguments.ts';
 import { ChunkedMemory } from './chunked-memory.ts';
 import { type Chunk, chunksOfAll, type GuestRegion } from './guest-region.ts';
 import { ReachedPages } from './reached-pages.ts';
@@ -138,6 +138,7 @@ export class GuestMemory extends ChunkedMemory {
    */
   mayDiscard(gpa: bigint, bytes: number): boolean {
     require64('GuestMemory', 'gpa', gpa);
+    requireNumber('GuestMemory', 'bytes', bytes);
     if (gpa % BigInt(PAGE_BYTES) !== 0n || !(bytes > 0 && bytes % PAGE_BYTES === 0))
       throw new RangeError(`GuestMemory: ${bytes} bytes at 0x${gpa.toString(16)} are not whole pages`);
     return this.#reached.isFree(pfnOf(gpa), bytes / PAGE_BYTES);

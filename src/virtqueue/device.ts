@@ -1,4 +1,4 @@
-import { require64, requireInteger, requireObject } from '../memory/arguments.ts';
+import { require64, requireInteger, requireNumber, requireObject } from '../memory/arguments.ts';
 import { PackedQueue } from './packed.ts';
 import type { QueueMemory } from './queue-memory.ts';
 import {
@@ -118,6 +118,8 @@ export class VirtioDevice {
    * @throws RangeError when there is no such queue.
    */
   setQueue(index: number, setup: QueueSetup | null): boolean {
+    requireNumber('VirtioDevice', 'index', index);
+    if (setup !== null) requireObject('VirtioDevice', 'setup', setup);
     if (!(index in this.#queues)) throw new RangeError(`VirtioDevice: no queue ${index}`);
     const queue = setup && (this.#status & STATUS_FEATURES_OK) !== 0 ? this.#open(setup) : null;
     this.#queues[index] = queue;
@@ -126,11 +128,13 @@ export class VirtioDevice {
 
   /** The queue, while the driver is ready and the device not broken; otherwise null. */
   queue(index: number): Virtqueue | null {
+    requireNumber('VirtioDevice', 'index', index);
     const live = STATUS_FEATURES_OK | STATUS_DRIVER_OK;
     return (this.#status & (live | STATUS_NEEDS_RESET)) === live ? (this.#queues[index]?.ring ?? null) : null;
   }
 
   interrupt(source: number): void {
+    requireNumber('VirtioDevice', 'source', source);
     this.#events.interrupt(source);
   }
 
@@ -156,6 +160,9 @@ export class VirtioDevice {
 
   /** @throws TypeError when a queue cannot be like that; nothing has changed then. */
   load(state: VirtioDeviceState): void {
+    requireObject('VirtioDevice', 'state', state);
+    if (!Array.isArray(state.queues) || typeof state.features !== 'string')
+      throw new TypeError('VirtioDevice: state is none that save made');
     const features = this.#features;
     this.#features = BigInt(state.features);
     const queues = state.queues.map((saved) => saved && this.#reopen(saved));

@@ -194,7 +194,7 @@ export class IommufdDevice extends Attachable {
 /** @throws TypeError for a device of another host. */
 export function own(device: HostDevice): Attachable {
   if (device instanceof Attachable) return device;
-  throw new TypeError(`${device.name} was not opened through this host`);
+  throw new TypeError(`IommufdHost: ${String(device?.name)} was not opened through this host`);
 }
 
 /** iommufd itself does not say; sysfs has it for whoever opened the device by its own node. */

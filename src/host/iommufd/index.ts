@@ -1,4 +1,4 @@
-import { requireObject, requireString } from '../../memory/arguments.ts';
+import { requireBytes, requireNumber, requireObject, requireString } from '../../memory/arguments.ts';
 import { errno, HostError } from '../errno.ts';
 import type {
   Host,
@@ -111,6 +111,7 @@ export class IommufdHost implements Host {
 
   /** From now on spaces map parts of it by its file (IOMMU_IOAS_MAP_FILE), as far as the kernel can; of memory without a file nothing is kept. */
   share(memory: SharedMemory): () => void {
+    requireObject('IommufdHost', 'memory', memory);
     const own = { ...memory };
     if (own.file !== null) this.#context.shared.add(own);
     return () => this.#context.shared.delete(own);
@@ -139,31 +140,44 @@ export class IommufdHost implements Host {
 
   /** What the IOMMU in front of a device is. `type`: of the data wanted (enum iommu_hw_info_type), where there are several. */
   hwInfo(device: Handle, type = 0): HwInfo {
+    requireHandles({ device });
+    requireNumber('IommufdHost', 'type', type);
     return readHwInfo(this.#context, device, type);
   }
 
   /** A page table filled from a space, with what automatic ones have not: nesting, dirty tracking, page faults, PASIDs. */
   createPageTable(device: Handle, space: IommufdSpace, options: PageTableOptions = {}): KernelPageTable {
+    requireHandles({ device, space });
+    requireObject('IommufdHost', 'options', options);
     return new KernelPageTable(this.#context, device, space, options);
   }
 
   /** A page table of the user's own format on a nesting parent, or on a vIOMMU. */
   createStageOne(device: Handle, parent: KernelPageTable | Viommu, data: StageOneData, options: NestedOptions = {}): StageOne {
+    requireHandles({ device, parent });
+    requireObject('IommufdHost', 'data', data);
+    requireBytes('IommufdHost', 'data.bytes', data.bytes);
+    requireObject('IommufdHost', 'options', options);
     return new StageOne(this.#context, device, parent, data, options);
   }
 
   /** Invalidations of a VT-d first stage, batched. */
   createVtdInvalidations(target: StageOne, capacity?: number): VtdInvalidations {
+    requireHandles({ target });
     return new VtdInvalidations(this.#context, target, capacity);
   }
 
   /** Invalidation commands of an SMMUv3's guest, batched. */
   createSmmuInvalidations(target: Viommu, capacity?: number): SmmuInvalidations {
+    requireHandles({ target });
     return new SmmuInvalidations(this.#context, target, capacity);
   }
 
   /** Invalidations of any type (enum iommu_hwpt_invalidate_data_type), entries given as words. */
   createInvalidations(target: Handle, type: number, entryBytes: number, capacity?: number): Invalidations {
+    requireHandles({ target });
+    requireNumber('IommufdHost', 'type', type);
+    requireNumber('IommufdHost', 'entryBytes', entryBytes);
     return new Invalidations(this.#context, target, type, entryBytes, capacity);
   }
 
@@ -173,11 +187,15 @@ export class IommufdHost implements Host {
 
   /** `type`: enum iommu_viommu_type. `data`: of the type's own; the kernel's answer comes back in it. */
   createViommu(device: Handle, parent: KernelPageTable, type: number, data?: Uint8Array): Viommu {
+    requireHandles({ device, parent });
+    requireNumber('IommufdHost', 'type', type);
+    if (data !== undefined) requireBytes('IommufdHost', 'data', data);
     return new Viommu(this.#context, device, parent, type, data);
   }
 
   /** A vIOMMU whose guest has command queues of its own (Tegra241). */
   createVintf(device: Handle, parent: KernelPageTable): Vintf {
+    requireHandles({ device, parent });
     return createVintf(this.#context, device, parent);
   }
 
@@ -192,6 +210,7 @@ export class IommufdHost implements Host {
   }
 
   setVfioIoas(space: IommufdSpace | null): void {
+    if (space !== null) requireHandles({ space });
     if (space === null) this.#vfioIoas('clear', 0);
     else this.#vfioIoas('set', space.id);
   }
@@ -218,5 +237,13 @@ export class IommufdHost implements Host {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+}
+
+/** @throws TypeError unless each is an object of the kernel's, with its ID. */
+function requireHandles(values: Readonly<Record<string, unknown>>): void {
+  for (const [name, value] of Object.entries(values)) {
+    requireObject('IommufdHost', name, value);
+    requireNumber('IommufdHost', `${name}.id`, (value as Handle).id);
   }
 }

@@ -1,3 +1,4 @@
+import { requireInteger } from '../../memory/arguments.ts';
 import { HostError } from '../errno.ts';
 import type { PortMemory } from '../port.ts';
 import { Command } from './command.ts';
@@ -31,6 +32,8 @@ export class Invalidations {
   /** `target`: a first stage or a vIOMMU. `type`: enum iommu_hwpt_invalidate_data_type. */
   constructor(context: IommufdContext, target: Handle, type: number, entryBytes: number, capacity = DEFAULT_CAPACITY) {
     this.#context = context;
+    requireInteger('Invalidations', 'entryBytes', entryBytes, 4, 4096);
+    requireInteger('Invalidations', 'capacity', capacity, 1, 2 ** 20);
     this.#capacity = capacity;
     this.#memory = context.port.allocate(entryBytes * capacity);
     this.entries = new Int32Array(this.#memory.buffer);

@@ -1,3 +1,4 @@
+import { requireObject } from '../../memory/arguments.ts';
 import { errno, HostError } from '../errno.ts';
 import type { HostDevice, IovaRange } from '../host.ts';
 import type { Port } from '../port.ts';
@@ -66,6 +67,7 @@ export class TceHost extends VfioHost {
 
   /** Spaces that have devices register it now, others with their first device: once, and not with each map of a part (version 2). */
   share(memory: SharedMemory): () => void {
+    requireObject('TceHost', 'memory', memory);
     const own = { ...memory };
     this.#shared.add(own);
     for (const space of this.#tceSpaces) space.shared(own);

@@ -1,4 +1,5 @@
 import { addressOfPfn, PAGE_LG2 } from '../../memory/address.ts';
+import { requireNumber, requireObject } from '../../memory/arguments.ts';
 import { errno } from '../errno.ts';
 import type { IovaRange } from '../host.ts';
 import type { SharedMemory } from '../shared-memory.ts';
@@ -161,12 +162,14 @@ export class TceSpace extends VfioSpace {
 
   /** Adds a window while a device is attached. Returns 0 or a negative errno. */
   createWindow(wish: WindowWish = {}): number {
+    requireObject('TceSpace', 'wish', wish);
     const info = this.#calls.info();
     return typeof info === 'number' ? this.fail('VFIO_IOMMU_SPAPR_TCE_GET_INFO', info) : this.#create(wish, info);
   }
 
   /** Removes a window and all that is mapped in it; the default one too, where the platform lets it go. Returns 0 or a negative errno. */
   removeWindow(window: TceWindow): number {
+    requireObject('TceSpace', 'window', window);
     const index = this.#windows.indexOf(window);
     const pages = window.last - window.first + 1;
     if (index < 0) return this.fail('VFIO_IOMMU_SPAPR_TCE_REMOVE', errno.EINVAL, window.first, pages, 'no window of this space');
@@ -249,6 +252,8 @@ export class TceSpace extends VfioSpace {
    * are pinned with each mapping. Returns 0 or a negative errno.
    */
   registerMemory(host: number, pages: number): number {
+    requireNumber('TceSpace', 'host', host);
+    requireNumber('TceSpace', 'pages', pages);
     if (this.#version === 1) return 0;
     const result = this.#registered.hold(host, pages);
     return result < 0 ? this.fail('VFIO_IOMMU_SPAPR_REGISTER_MEMORY', result, 0, 0) : 0;
@@ -269,6 +274,8 @@ export class TceSpace extends VfioSpace {
   }
 
   unregisterMemory(host: number, pages: number): void {
+    requireNumber('TceSpace', 'host', host);
+    requireNumber('TceSpace', 'pages', pages);
     if (this.#version === 2) this.#registered.drop(host, pages);
   }
 

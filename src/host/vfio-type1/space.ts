@@ -1,4 +1,5 @@
 import { addressOfPfn, PAGE_LG2, PFN_LIMIT } from '../../memory/address.ts';
+import { requireNumber, requireObject } from '../../memory/arguments.ts';
 import { errno, HostError } from '../errno.ts';
 import type { DirtyTracking, IovaRange } from '../host.ts';
 import type { PortMemory } from '../port.ts';
@@ -132,6 +133,9 @@ export class Type1Space extends VfioSpace {
    * bitmap, Linux 7.3 may tell some pages behind it as well: what an earlier answer has left there.
    */
   readDirty(iova: number, pages: number, bitmap: PortMemory): number {
+    requireNumber('Type1Space', 'iova', iova);
+    requireNumber('Type1Space', 'pages', pages);
+    requireObject('Type1Space', 'bitmap', bitmap);
     const view = new DataView(this.host.control.buffer);
     view.setBigUint64(DIRTY_BYTES, addressOfPfn(iova), true);
     view.setBigUint64(DIRTY_BYTES + 8, addressOfPfn(pages), true);
@@ -142,6 +146,9 @@ export class Type1Space extends VfioSpace {
 
   /** `unmap` and `readDirty` (which adds to `bitmap`) in one, so that no write falls between them. */
   unmapReadingDirty(iova: number, pages: number, bitmap: PortMemory): number {
+    requireNumber('Type1Space', 'iova', iova);
+    requireNumber('Type1Space', 'pages', pages);
+    requireObject('Type1Space', 'bitmap', bitmap);
     return this.unmapWith(iova, pages, () => {
       const view = new DataView(this.host.control.buffer);
       view.setUint32(0, uapi.VFIO_DMA_UNMAP_BYTES + uapi.VFIO_BITMAP_BYTES, true);

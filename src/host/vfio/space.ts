@@ -75,6 +75,7 @@ export abstract class VfioSpace implements HostSpace, GroupSpace {
   }
 
   cover(ranges: readonly IovaRange[]): number {
+    if (!Array.isArray(ranges)) throw new TypeError('VfioSpace: ranges is no array');
     this.#covered = ranges;
     return this.live ? this.coverNow(ranges) : 0;
   }
@@ -211,7 +212,7 @@ export abstract class VfioSpace implements HostSpace, GroupSpace {
 
   #own(device: HostDevice): VfioDevice {
     if (device instanceof VfioDevice) return device;
-    throw new TypeError(`${device.name} was not opened through this host`);
+    throw new TypeError(`VfioSpace: ${String(device?.name)} was not opened through this host`);
   }
 
   /** Brings a group into the container with all that is mapped, or not at all. */

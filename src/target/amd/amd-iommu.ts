@@ -1,8 +1,16 @@
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
-import { require64, requireFunction, requireInteger, requireObject } from '../../memory/arguments.ts';
+import {
+  require64,
+  requireAccess,
+  requireFunction,
+  requireInteger,
+  requireNumber,
+  requireNumbers,
+  requireObject,
+} from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { isSet } from '../fields.ts';
-import type { AddressSpace, FirstStage, Target, TargetObserver } from '../target.ts';
+import { type AddressSpace, type FirstStage, NO_PASID, type Target, type TargetObserver } from '../target.ts';
 import { EFR, EFR2 } from './capabilities.ts';
 import { CommandBuffer } from './control/command-buffer.ts';
 import { PciCapability } from './control/pci-capability.ts';
@@ -76,15 +84,18 @@ export class AmdIommu implements Target {
 
   /** Tells of a device behind the IOMMU. @throws RangeError for what is no requester ID. */
   addEndpoint(device: number): void {
+    requireNumbers('AmdIommu', { device });
     if (!Number.isInteger(device) || device < 0 || device > 0xffff) throw new RangeError(`AmdIommu: ${device} is no requester ID`);
     this.#spaces.add(device);
   }
 
   removeEndpoint(device: number): void {
+    requireNumbers('AmdIommu', { device });
     this.#spaces.remove(device);
   }
 
   observe(observer: TargetObserver): () => void {
+    requireObject('AmdIommu', 'observer', observer, 'TargetObserver', ['attach', 'changed', 'flush']);
     return this.#spaces.observe(observer);
   }
 
@@ -97,14 +108,17 @@ export class AmdIommu implements Target {
   }
 
   knows(endpoint: number): boolean {
+    requireNumbers('AmdIommu', { endpoint });
     return this.#spaces.knows(endpoint);
   }
 
   spaceOf(endpoint: number, pasid?: number): AddressSpace | null {
+    requireNumbers('AmdIommu', { endpoint, pasid: pasid === undefined ? NO_PASID : pasid });
     return this.#spaces.spaceOf(endpoint, pasid);
   }
 
   stageOf(endpoint: number, pasid?: number): FirstStage | null {
+    requireNumbers('AmdIommu', { endpoint, pasid: pasid === undefined ? NO_PASID : pasid });
     return this.#spaces.stageOf(endpoint, pasid);
   }
 
@@ -114,17 +128,22 @@ export class AmdIommu implements Target {
 
   /** What becomes of a device's 4-byte write of `data` to a message address (0xfee00000 and on; its low half). */
   remap(device: number, lo: number, data: number): RemappedInterrupt {
+    requireNumber('AmdIommu', 'device', device);
+    requireNumber('AmdIommu', 'lo', lo);
+    requireNumber('AmdIommu', 'data', data);
     return this.#interrupts.remap(device, lo, data);
   }
 
   /** A page request of a device. */
   pageRequest(request: PageRequest): void {
+    requireObject('AmdIommu', 'request', request);
     const { verdict, words } = this.#translator.entry(request.device & 0xffff);
     this.#pageRequests.receive(request, verdict === VERDICT.translate && isSet(words, DTE.PPR));
   }
 
   /** A register read of 4 or 8 bytes; any other size, place or alignment reads 0. */
   read(offset: number, bytes: number): bigint {
+    requireAccess('AmdIommu', offset, bytes);
     if (!isAccess(offset, bytes)) return 0n;
     this.#commands.run();
     const low = this.#registers.get32(offset);
@@ -133,6 +152,7 @@ export class AmdIommu implements Target {
 
   /** A register write of 4 or 8 bytes; any other size, place or alignment is ignored. */
   write(offset: number, bytes: number, value: bigint): void {
+    requireAccess('AmdIommu', offset, bytes, value);
     if (!isAccess(offset, bytes)) return;
     const registers = this.#registers;
     const ranCommands = this.#commandsEnabled;

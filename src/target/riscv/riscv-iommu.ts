@@ -1,6 +1,6 @@
 import { WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
-import { require64, requireFunction, requireInteger, requireObject } from '../../memory/arguments.ts';
+import { require64, requireAccess, requireFunction, requireInteger, requireNumbers, requireObject } from '../../memory/arguments.ts';
 import { GuestMemory } from '../../memory/guest-memory.ts';
 import { requireMemory } from '../../memory/loaded.ts';
 import { FAULT_BASE } from '../fault-codes.ts';
@@ -170,16 +170,19 @@ export class RiscvIommu implements Target {
 
   /** Tells of a device behind the IOMMU. An observer hears what the device reaches from now on. */
   addEndpoint(device: number): void {
+    requireNumbers('RiscvIommu', { device });
     if (!Number.isInteger(device) || device < 0 || device > 0xff_ffff) throw new RangeError(`RiscvIommu: ${device} is not a device_id`);
     this.#spaces.add(device);
   }
 
   removeEndpoint(device: number): void {
+    requireNumbers('RiscvIommu', { device });
     this.#spaces.remove(device);
   }
 
   /** A register read of 4 or 8 bytes; any other size, place or alignment reads 0. */
   read(offset: number, bytes: number): bigint {
+    requireAccess('RiscvIommu', offset, bytes);
     if (!isAccess(offset, bytes)) return 0n;
     const word = offset & ~3;
     if (word === IOCOUNTOVF || word === IPSR || (word & ~7) === IOHPMCYCLES) this.#hpm.tick();
@@ -191,6 +194,7 @@ export class RiscvIommu implements Target {
 
   /** A register write of 4 or 8 bytes; any other size, place or alignment is ignored. */
   write(offset: number, bytes: number, value: bigint): void {
+    requireAccess('RiscvIommu', offset, bytes, value);
     if (!isAccess(offset, bytes)) return;
     this.#spaces.begin();
     if (bytes === 4) this.#writes.write(offset, loOf(value));
@@ -208,6 +212,7 @@ export class RiscvIommu implements Target {
 
   /** Processes up to `limit` commands: for embedders that set `deferCommands`. */
   processCommands(limit: number): void {
+    requireNumbers('RiscvIommu', { limit });
     this.#commands.run(limit);
   }
 
@@ -219,6 +224,7 @@ export class RiscvIommu implements Target {
   }
 
   observe(observer: TargetObserver): () => void {
+    requireObject('RiscvIommu', 'observer', observer, 'TargetObserver', ['attach', 'changed', 'flush']);
     return this.#spaces.observe(observer);
   }
 
@@ -231,10 +237,12 @@ export class RiscvIommu implements Target {
   }
 
   knows(endpoint: number): boolean {
+    requireNumbers('RiscvIommu', { endpoint });
     return this.#spaces.knows(endpoint);
   }
 
   spaceOf(endpoint: number): AddressSpace | null {
+    requireNumbers('RiscvIommu', { endpoint });
     return this.#spaces.spaceOf(endpoint);
   }
 
@@ -244,6 +252,8 @@ export class RiscvIommu implements Target {
 
   /** A request of any kind, for bridges that know more than `translate` asks: `answer` has what `translated` has not. */
   request(kind: RequestKind, device: number, pasid: number, iova: bigint, access: number): number {
+    requireNumbers('RiscvIommu', { kind, device, pasid, access });
+    require64('RiscvIommu', 'iova', iova);
     return told(this.#translator.request(kind, device, pasid, hiOf(iova), loOf(iova), access));
   }
 
@@ -253,6 +263,8 @@ export class RiscvIommu implements Target {
    * `translate`: where no interrupt file in memory is left, nothing is stored and the write is blamed on its MSI page table entry.
    */
   storeInterrupt(device: number, pasid: number, iova: bigint, value: number): number {
+    requireNumbers('RiscvIommu', { device, pasid, value });
+    require64('RiscvIommu', 'iova', iova);
     const hi = hiOf(iova);
     const lo = loOf(iova);
     const lg2 = this.#translator.request(Kind.untranslated, device, pasid, hi, lo, WRITE);
@@ -268,17 +280,20 @@ export class RiscvIommu implements Target {
 
   /** Completes a PCIe ATS translation request. */
   translationRequest(request: AtsRequest): AtsCompletion {
+    requireObject('RiscvIommu', 'request', request);
     const t2gpa = () => this.#contexts.device(request.device)?.t2gpa ?? false;
     return completeTranslation(this.#translator, t2gpa, request);
   }
 
   /** A page request or stop marker from a device. */
   pageRequest(message: AtsMessage): void {
+    requireObject('RiscvIommu', 'message', message);
     this.#pages.receive(message);
   }
 
   /** An invalidation completion from a device. False: nobody waits for it. */
   invalidationCompletion(message: AtsMessage): boolean {
+    requireObject('RiscvIommu', 'message', message);
     const expected = this.#tags.complete(message);
     if (expected) this.#resume();
     return expected;
@@ -286,6 +301,7 @@ export class RiscvIommu implements Target {
 
   /** Invalidation requests, by a vector of ITags, were not completed within the protocol's time. */
   invalidationTimeout(tags: number): void {
+    requireNumbers('RiscvIommu', { tags });
     this.#tags.expire(tags);
     this.#resume();
   }

@@ -1,6 +1,6 @@
 import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
-import { requireFunction, requireObject } from '../../memory/arguments.ts';
+import { require64, requireAccess, requireFunction, requireNumbers, requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import {
   type AddressSpace,
@@ -106,16 +106,19 @@ export class Smmuv3 implements Target {
 
   /** Tells of a device behind the SMMU. @throws RangeError for what is no StreamID (IDR1.SIDSIZE). */
   addEndpoint(stream: number): void {
+    requireNumbers('Smmuv3', { stream });
     const streams = 2 ** this.#registers.features.SIDSIZE;
     if (!Number.isInteger(stream) || stream < 0 || stream >= streams) throw new RangeError(`Smmuv3: ${stream} is no StreamID`);
     this.#spaces.add(stream);
   }
 
   removeEndpoint(stream: number): void {
+    requireNumbers('Smmuv3', { stream });
     this.#spaces.remove(stream);
   }
 
   observe(observer: TargetObserver): () => void {
+    requireObject('Smmuv3', 'observer', observer, 'TargetObserver', ['attach', 'changed', 'flush']);
     return this.#spaces.observe(observer);
   }
 
@@ -128,14 +131,17 @@ export class Smmuv3 implements Target {
   }
 
   knows(endpoint: number): boolean {
+    requireNumbers('Smmuv3', { endpoint });
     return this.#spaces.knows(endpoint);
   }
 
   spaceOf(endpoint: number, pasid?: number): AddressSpace | null {
+    requireNumbers('Smmuv3', { endpoint, pasid: pasid === undefined ? NO_PASID : pasid });
     return this.#spaces.spaceOf(endpoint, pasid);
   }
 
   stageOf(endpoint: number, pasid?: number): FirstStage | null {
+    requireNumbers('Smmuv3', { endpoint, pasid: pasid === undefined ? NO_PASID : pasid });
     return this.#spaces.stageOf(endpoint, pasid);
   }
 
@@ -148,6 +154,8 @@ export class Smmuv3 implements Target {
    * A translation request of a device (PCIe ATS). `access`: READ, WRITE unless it wants to read alone (NW), EXECUTE and PRIVILEGED of its PASID.
    */
   translationRequest(endpoint: number, pasid: number, address: bigint, access: number): TranslationCompletion {
+    requireNumbers('Smmuv3', { endpoint, pasid, access });
+    require64('Smmuv3', 'address', address);
     return this.#ats.request({ stream: endpoint, substream: pasid < 0 ? NO_PASID : pasid, hi: hiOf(address), lo: loOf(address), access });
   }
 
@@ -158,10 +166,12 @@ export class Smmuv3 implements Target {
 
   /** A page request of a device (PCIe PRI). */
   pageRequest(request: PageRequest): void {
+    requireObject('Smmuv3', 'request', request);
     this.#pageRequests.receive(request);
   }
 
   report(event: HardwareEvent): void {
+    requireObject('Smmuv3', 'event', event);
     if (event.kind === 'record') this.#events.pass(event.words);
     else if (event.kind === 'lost') this.#events.lost();
     else this.#reportPageRequest(event);
@@ -190,6 +200,7 @@ export class Smmuv3 implements Target {
 
   /** A register read of 4 or 8 bytes; any other size, place or alignment reads 0 (6.2). */
   read(offset: number, bytes: number): bigint {
+    requireAccess('Smmuv3', offset, bytes);
     if (!isAccess(offset, bytes)) return 0n;
     this.#commands.run();
     const low = this.#read32(offset);
@@ -203,6 +214,7 @@ export class Smmuv3 implements Target {
 
   /** A register write of 4 or 8 bytes; any other size, place or alignment is ignored. Of eight bytes the low half comes first. */
   write(offset: number, bytes: number, value: bigint): void {
+    requireAccess('Smmuv3', offset, bytes, value);
     if (!isAccess(offset, bytes)) return;
     this.#write32(offset, loOf(value));
     if (bytes === 8) this.#write32(offset + 4, hiOf(value));

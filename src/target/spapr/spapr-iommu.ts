@@ -1,5 +1,5 @@
 import { pfnOfHiLo } from '../../memory/address.ts';
-import { requireObject } from '../../memory/arguments.ts';
+import { requireNumbers, requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { type AddressSpace, NO_PASID, type Target, type TargetObserver } from '../target.ts';
 import type { DmaWindow } from './dma-window.ts';
@@ -91,6 +91,7 @@ export class SpaprIommu implements Target {
   }
 
   observe(observer: TargetObserver): () => void {
+    requireObject('SpaprIommu', 'observer', observer, 'TargetObserver', ['attach', 'changed', 'flush']);
     if (this.#hypercalls.observer !== null) throw new TypeError('SpaprIommu: it has an observer already');
     this.#hypercalls.observer = observer;
     let observing = true;
@@ -101,10 +102,12 @@ export class SpaprIommu implements Target {
   }
 
   knows(endpoint: number): boolean {
+    requireNumbers('SpaprIommu', { endpoint });
     return this.#byEndpoint.has(endpoint);
   }
 
   spaceOf(endpoint: number): AddressSpace | null {
+    requireNumbers('SpaprIommu', { endpoint });
     return this.#byEndpoint.get(endpoint) ?? null;
   }
 

@@ -1,5 +1,6 @@
 import { EXECUTE, READ, READ_WRITE, WRITE } from '../../memory/access.ts';
 import { hiOf, hiOfPfn, loOf, loOfPfn, PAGE_LG2, pfnOfHiLo } from '../../memory/address.ts';
+import { require64, requireBytes, requireNumbers, requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { Iotlb, NO_CONTEXT } from '../../memory/iotlb.ts';
 import { VirtioDevice } from '../../virtqueue/device.ts';
@@ -106,6 +107,7 @@ export class VirtioIommu implements Target {
    * @throws RangeError when it is known already, or its reserved regions are not possible.
    */
   addEndpoint(id: number, reserved: readonly ReservedRegion[] = []): () => void {
+    requireNumbers('VirtioIommu', { id });
     if (this.#domains.endpoints.has(id)) throw new RangeError(`VirtioIommu: endpoint ${id} is known already`);
     if (!Number.isInteger(id) || id < 0 || id > 0xffff_ffff) throw new RangeError(`VirtioIommu: endpoint ${id} is no 32-bit number`);
     const endpoint = { id, reserved: new ReservedRegions(reserved, this.#settings.probeBytes), domain: null };
@@ -123,11 +125,15 @@ export class VirtioIommu implements Target {
 
   /** Fills `to` with the configuration space from `offset` on (5.13.4). */
   readConfig(offset: number, to: Uint8Array): void {
+    requireNumbers('VirtioIommu', { offset });
+    requireBytes('VirtioIommu', 'to', to);
     this.#config.read(offset, to);
   }
 
   /** A driver's write to the configuration space: only `bypass` takes one, once F_BYPASS_CONFIG is negotiated (5.13.4.1). */
   writeConfig(offset: number, from: Uint8Array): void {
+    requireNumbers('VirtioIommu', { offset });
+    requireBytes('VirtioIommu', 'from', from);
     const bypass = this.#config.bypassWritten(offset, from);
     if (bypass === null || (this.#features & F_BYPASS_CONFIG) === 0n) return;
     if (this.#domains.setBypass(bypass)) this.#config.bypass = bypass;
@@ -139,11 +145,13 @@ export class VirtioIommu implements Target {
    * buffers are looked at when a fault needs one.
    */
   notify(queue: number): boolean {
+    requireNumbers('VirtioIommu', { queue });
     return queue === REQUEST_QUEUE && this.#requests.serve();
   }
 
   /** What a driver does up to FEATURES_OK (3.1.1), for those who have none. @throws RangeError when the features are not acceptable. */
   negotiate(features: bigint = this.device.offeredFeatures): void {
+    require64('VirtioIommu', 'features', features);
     this.device.status = 0;
     this.device.driverFeatures = features;
     this.device.status = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK;
@@ -153,6 +161,7 @@ export class VirtioIommu implements Target {
 
   /** ATTACH (5.13.6.3). This and the next ones do one request, as a kick of its own, and return its status. */
   attach(domain: number, endpoint: number, flags = 0): number {
+    requireNumbers('VirtioIommu', { domain, endpoint, flags });
     const request = this.#begin(T_ATTACH, ATTACH_BYTES);
     put(request, ATTACH.DOMAIN, domain);
     put(request, ATTACH.ENDPOINT, endpoint);
@@ -162,6 +171,7 @@ export class VirtioIommu implements Target {
 
   /** DETACH (5.13.6.4). */
   detach(domain: number, endpoint: number): number {
+    requireNumbers('VirtioIommu', { domain, endpoint });
     const request = this.#begin(T_DETACH, DETACH_BYTES);
     put(request, DETACH.DOMAIN, domain);
     put(request, DETACH.ENDPOINT, endpoint);
@@ -170,6 +180,10 @@ export class VirtioIommu implements Target {
 
   /** MAP (5.13.6.5): [virtStart, virtEnd], both included, to `physStart` on. */
   map(domain: number, virtStart: bigint, virtEnd: bigint, physStart: bigint, flags: number): number {
+    requireNumbers('VirtioIommu', { domain, flags });
+    require64('VirtioIommu', 'virtStart', virtStart);
+    require64('VirtioIommu', 'virtEnd', virtEnd);
+    require64('VirtioIommu', 'physStart', physStart);
     const request = this.#begin(T_MAP, MAP_BYTES);
     put(request, MAP.DOMAIN, domain);
     put(request, MAP.VIRT_START_LO, loOf(virtStart));
@@ -184,6 +198,9 @@ export class VirtioIommu implements Target {
 
   /** UNMAP (5.13.6.6): [virtStart, virtEnd], both included. */
   unmap(domain: number, virtStart: bigint, virtEnd: bigint): number {
+    requireNumbers('VirtioIommu', { domain });
+    require64('VirtioIommu', 'virtStart', virtStart);
+    require64('VirtioIommu', 'virtEnd', virtEnd);
     const request = this.#begin(T_UNMAP, UNMAP_BYTES);
     put(request, UNMAP.DOMAIN, domain);
     put(request, UNMAP.VIRT_START_LO, loOf(virtStart));
@@ -195,10 +212,12 @@ export class VirtioIommu implements Target {
 
   /** PROBE (5.13.6.7): the reserved regions of an endpoint; null: NOENT. */
   probe(endpoint: number): readonly ReservedRegion[] | null {
+    requireNumbers('VirtioIommu', { endpoint });
     return this.#domains.endpoints.get(endpoint)?.reserved.regions ?? null;
   }
 
   observe(observer: TargetObserver): () => void {
+    requireObject('VirtioIommu', 'observer', observer, 'TargetObserver', ['attach', 'changed', 'flush']);
     if (this.#domains.observer !== null) throw new TypeError('VirtioIommu: there is an observer already');
     this.#domains.observer = observer;
     let observing = true;
@@ -217,6 +236,7 @@ export class VirtioIommu implements Target {
   }
 
   knows(endpoint: number): boolean {
+    requireNumbers('VirtioIommu', { endpoint });
     return this.#domains.endpoints.has(endpoint);
   }
 
@@ -227,6 +247,7 @@ export class VirtioIommu implements Target {
 
   /** The rest becomes reserved regions of the endpoint (5.13.6.8.1), which PROBE says; RangeError where a PROBE answer has no room for them. */
   confine(endpoint: number, reachable: readonly PfnRange[]): () => void {
+    requireNumbers('VirtioIommu', { endpoint });
     const known = this.#domains.endpoints.get(endpoint);
     if (known === undefined) throw new RangeError(`VirtioIommu: no endpoint ${endpoint}`);
     const before = known.reserved;
@@ -235,6 +256,7 @@ export class VirtioIommu implements Target {
   }
 
   spaceOf(endpoint: number): AddressSpace | null {
+    requireNumbers('VirtioIommu', { endpoint });
     const known = this.#domains.endpoints.get(endpoint);
     return known === undefined ? null : this.#domains.spaceOf(known);
   }

@@ -1,6 +1,6 @@
 import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
-import { requireFunction, requireObject } from '../../memory/arguments.ts';
+import { require64, requireAccess, requireFunction, requireNumber, requireNumbers, requireObject } from '../../memory/arguments.ts';
 import { GuestMemory } from '../../memory/guest-memory.ts';
 import { requireMemory } from '../../memory/loaded.ts';
 import { FAULT_BASE } from '../fault-codes.ts';
@@ -114,16 +114,19 @@ export class VtdIommu implements Target {
 
   /** Tells of a device behind the unit. An observer hears what it reaches from now on. @throws RangeError when it is no requester ID. */
   addEndpoint(device: number): void {
+    requireNumbers('VtdIommu', { device });
     if (!Number.isInteger(device) || device < 0 || device > 0xffff) throw new RangeError(`VtdIommu: ${device} is not a requester ID`);
     this.#spaces.add(device);
   }
 
   removeEndpoint(device: number): void {
+    requireNumbers('VtdIommu', { device });
     this.#spaces.remove(device);
   }
 
   /** A register read of 4 or 8 bytes; any other size, place or alignment reads 0. */
   read(offset: number, bytes: number): bigint {
+    requireAccess('VtdIommu', offset, bytes);
     if (!this.#isAccess(offset, bytes)) return 0n;
     this.#queue.run();
     const low = this.#registers.get(offset);
@@ -132,6 +135,7 @@ export class VtdIommu implements Target {
 
   /** A register write of 4 or 8 bytes; any other size, place or alignment is ignored. */
   write(offset: number, bytes: number, value: bigint): void {
+    requireAccess('VtdIommu', offset, bytes, value);
     if (!this.#isAccess(offset, bytes)) return;
     this.#spaces.beginAccess();
     this.#writes.write(offset, loOf(value));
@@ -146,6 +150,7 @@ export class VtdIommu implements Target {
   }
 
   observe(observer: TargetObserver): () => void {
+    requireObject('VtdIommu', 'observer', observer, 'TargetObserver', ['attach', 'changed', 'flush']);
     return this.#spaces.observe(observer);
   }
 
@@ -158,14 +163,17 @@ export class VtdIommu implements Target {
   }
 
   knows(endpoint: number): boolean {
+    requireNumbers('VtdIommu', { endpoint });
     return this.#spaces.knows(endpoint);
   }
 
   spaceOf(endpoint: number, pasid?: number): AddressSpace | null {
+    requireNumbers('VtdIommu', { endpoint, pasid: pasid === undefined ? NO_PASID : pasid });
     return this.#spaces.spaceOf(endpoint, pasid);
   }
 
   stageOf(endpoint: number, pasid?: number): FirstStage | null {
+    requireNumbers('VtdIommu', { endpoint, pasid: pasid === undefined ? NO_PASID : pasid });
     return this.#spaces.stageOf(endpoint, pasid);
   }
 
@@ -182,11 +190,17 @@ export class VtdIommu implements Target {
    * processors; POSTED: it was recorded, and nobody is to be told; negative: a fault code.
    */
   remap(source: number, address: number, data: number): number {
+    requireNumber('VtdIommu', 'source', source);
+    requireNumber('VtdIommu', 'address', address);
+    requireNumber('VtdIommu', 'data', data);
     return told(this.#interrupts.remap(source, address, data));
   }
 
   /** The same for an entry of an I/O APIC's redirection table (5.1.5.1), `hi` and `lo` its two words. */
   remapIoapic(source: number, hi: number, lo: number): number {
+    requireNumber('VtdIommu', 'source', source);
+    requireNumber('VtdIommu', 'hi', hi);
+    requireNumber('VtdIommu', 'lo', lo);
     // Its upper half is the address from bit 4 on (destination, or format and index); bit 11 is bit 2 in both formats.
     const address = 0xfee0_0000 | ((hi >>> 12) & 0xffff0) | (((lo >>> 11) & 1) << 2);
     return told(this.#interrupts.remap(source, address, (lo & 0x7ff) | (lo & (1 << 15))));
@@ -199,22 +213,27 @@ export class VtdIommu implements Target {
 
   /** Completes a translation request of a device (PCIe ATS). */
   translationRequest(request: TranslationRequest): TranslationCompletion {
+    requireObject('VtdIommu', 'request', request);
     return this.#deviceTlb.request(request);
   }
 
   /** Whether a device may use an address that it was told, with a PASID or without: 0, or the fault code. */
   translatedRequest(device: number, address: bigint, access: number, pasid = NO_PASID): number {
+    requireNumbers('VtdIommu', { device, access, pasid });
+    require64('VtdIommu', 'address', address);
     return told(this.#deviceTlb.translatedRequest(device, address, access, pasid));
   }
 
   /** A page request of a device (PCIe PRI). */
   pageRequest(request: PageRequest): void {
+    requireObject('VtdIommu', 'request', request);
     if (!this.#choices.pageRequests) return;
     this.#pages.receive(request);
     this.#spaces.flush();
   }
 
   report(event: HardwareEvent): void {
+    requireObject('VtdIommu', 'event', event);
     if (event.kind === 'record') this.#faults.adopt(event.words);
     else if (event.kind === 'lost') this.#faults.overflow();
     else this.#reportPageRequest(event);
@@ -234,6 +253,7 @@ export class VtdIommu implements Target {
 
   /** A device has done what the request with this tag asked. False: nobody waits for it, and the guest is told (ICE). */
   invalidationCompletion(device: number, tag: number): boolean {
+    requireNumbers('VtdIommu', { device, tag });
     const expected = this.#devices.complete(device, tag);
     if (!expected) this.#faults.completionError(device);
     this.#queue.run();
@@ -242,6 +262,7 @@ export class VtdIommu implements Target {
 
   /** A device did not complete its invalidations within the protocol's time (ITE). A wait descriptor that waits for it never completes. */
   invalidationTimeout(device: number): void {
+    requireNumbers('VtdIommu', { device });
     if (!this.#devices.expire(device)) return;
     this.#queue.abortWait();
     this.#faults.timeoutError(device);

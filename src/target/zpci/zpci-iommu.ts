@@ -1,5 +1,6 @@
 import { READ_WRITE } from '../../memory/access.ts';
 import { hiOf, hiOfPfn, joinHiLo, loOf, loOfPfn, pfnOfHiLo } from '../../memory/address.ts';
+import { require64, requireBoolean, requireBytes, requireNumber, requireNumbers, requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { type Iotlb, NO_CONTEXT } from '../../memory/iotlb.ts';
 import { OUT_HI, OUT_LO } from '../../pagetable/page-table.ts';
@@ -84,6 +85,7 @@ export class ZpciIommu implements Target {
   }
 
   observe(observer: TargetObserver): () => void {
+    requireObject('ZpciIommu', 'observer', observer, 'TargetObserver', ['attach', 'changed', 'flush']);
     if (this.#functions.observer !== null) throw new TypeError('ZpciIommu: it has an observer already');
     this.#functions.observer = observer;
     this.#functions.settleAll();
@@ -108,50 +110,74 @@ export class ZpciIommu implements Target {
   }
 
   knows(endpoint: number): boolean {
+    requireNumbers('ZpciIommu', { endpoint });
     return this.#functions.byFid(endpoint) !== null;
   }
 
   spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
+    requireNumbers('ZpciIommu', { endpoint, pasid });
     return pasid === NO_PASID ? (this.#functions.byFid(endpoint)?.reachable ?? null) : null;
   }
 
   /** CLP on a copy of the guest's block (8 KiB at most), which gets the response. */
   clp(block: Uint8Array): number {
+    requireBytes('ZpciIommu', 'block', block);
     return this.#clp.call(block);
   }
 
   /** Modify PCI function controls; `fib`: absolute address of the function information block. */
   mpcifc(registers: GeneralRegisters, r1: number, fib: bigint): number {
+    requireObject('ZpciIommu', 'registers', registers);
+    requireNumbers('ZpciIommu', { r1 });
+    require64('ZpciIommu', 'fib', fib);
     return this.#controls.modify(registers, r1, fib);
   }
 
   /** Store PCI function controls. */
   stpcifc(registers: GeneralRegisters, r1: number, fib: bigint): number {
+    requireObject('ZpciIommu', 'registers', registers);
+    requireNumbers('ZpciIommu', { r1 });
+    require64('ZpciIommu', 'fib', fib);
     return this.#controls.store(registers, r1, fib);
   }
 
   /** Refresh PCI translations: done when the hardware has followed. */
   rpcit(registers: GeneralRegisters, r1: number, r2: number): number {
+    requireObject('ZpciIommu', 'registers', registers);
+    requireNumber('ZpciIommu', 'r1', r1);
+    requireNumber('ZpciIommu', 'r2', r2);
     return this.#refresh.run(registers, r1, r2);
   }
 
   /** PCI load. */
   pcilg(registers: GeneralRegisters, r1: number, r2: number): number {
+    requireObject('ZpciIommu', 'registers', registers);
+    requireNumber('ZpciIommu', 'r1', r1);
+    requireNumber('ZpciIommu', 'r2', r2);
     return this.#loadStore.load(registers, r1, r2);
   }
 
   /** PCI store. */
   pcistg(registers: GeneralRegisters, r1: number, r2: number): number {
+    requireObject('ZpciIommu', 'registers', registers);
+    requireNumber('ZpciIommu', 'r1', r1);
+    requireNumber('ZpciIommu', 'r2', r2);
     return this.#loadStore.store(registers, r1, r2);
   }
 
   /** PCI store block; `address`: absolute, of the block. */
   pcistb(registers: GeneralRegisters, r1: number, r3: number, address: bigint): number {
+    requireObject('ZpciIommu', 'registers', registers);
+    requireNumber('ZpciIommu', 'r1', r1);
+    requireNumber('ZpciIommu', 'r3', r3);
+    require64('ZpciIommu', 'address', address);
     return this.#loadStore.storeBlock(registers, r1, r3, address);
   }
 
   /** SCLP's configure, and deconfigure: from standby to disabled, and from any state back. False: it was so already. @throws RangeError for no function. */
   configure(fid: number, configured: boolean): boolean {
+    requireNumbers('ZpciIommu', { fid });
+    requireBoolean('ZpciIommu', 'configured', configured);
     const one = this.#known(fid);
     if ((one.state !== STATE.standby) === configured) return false;
     if (!configured) this.#functions.disable(one);
@@ -161,6 +187,7 @@ export class ZpciIommu implements Target {
 
   /** A function has written `data` where `isMessage` says that MSIs go. @throws RangeError for no function. */
   message(fid: number, data: number): void {
+    requireNumbers('ZpciIommu', { fid, data });
     this.#interrupts.message(this.#known(fid), data);
   }
 
@@ -174,6 +201,8 @@ export class ZpciIommu implements Target {
    * is told with this PEC. @throws RangeError for no function.
    */
   fail(fid: number, code: number, address: bigint): void {
+    requireNumbers('ZpciIommu', { fid, code });
+    require64('ZpciIommu', 'address', address);
     const one = this.#known(fid);
     if (one.isEnabled) this.#errors.fail(one, code, address);
   }

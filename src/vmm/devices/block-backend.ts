@@ -1,5 +1,5 @@
 import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
-import { requireInteger, requireString } from '../../memory/arguments.ts';
+import { requireBytes, requireInteger, requireNumber, requireString } from '../../memory/arguments.ts';
 
 /** Where a disk's bytes are. Each call answers 0, or a negative number when it failed. */
 export interface BlockBackend {
@@ -30,10 +30,14 @@ export class FileBackend implements BlockBackend {
   }
 
   read(at: number, into: Uint8Array): number {
+    requireNumber('FileBackend', 'at', at);
+    requireBytes('FileBackend', 'into', into);
     return whole(into.length, (done) => readSync(this.#fd, into, done, into.length - done, at + done));
   }
 
   write(at: number, from: Uint8Array): number {
+    requireNumber('FileBackend', 'at', at);
+    requireBytes('FileBackend', 'from', from);
     return whole(from.length, (done) => writeSync(this.#fd, from, done, from.length - done, at + done));
   }
 
@@ -87,11 +91,15 @@ export class MemoryBackend implements BlockBackend {
   }
 
   read(at: number, into: Uint8Array): number {
+    requireNumber('MemoryBackend', 'at', at);
+    requireBytes('MemoryBackend', 'into', into);
     into.set(this.content.subarray(at, at + into.length));
     return 0;
   }
 
   write(at: number, from: Uint8Array): number {
+    requireNumber('MemoryBackend', 'at', at);
+    requireBytes('MemoryBackend', 'from', from);
     this.content.set(from, at);
     return 0;
   }

@@ -1,6 +1,6 @@
 import { READ, WRITE } from '../../memory/access.ts';
 import { hiOf, loOf } from '../../memory/address.ts';
-import { requireObject } from '../../memory/arguments.ts';
+import { requireAccess, requireObject } from '../../memory/arguments.ts';
 import { NO_PASID } from '../../target/target.ts';
 import { msix } from '../pci/capabilities.ts';
 import type { FunctionDma } from '../pci/dma.ts';
@@ -87,10 +87,12 @@ export class DmaEngine implements RegisterBlock {
 
   /** How it reaches memory: made for its function, so after it. */
   attach(dma: EngineDma): void {
+    requireObject('DmaEngine', 'dma', dma, 'EngineDma', ['transfer']);
     this.#dma = dma;
   }
 
   read(offset: number, bytes: number): bigint {
+    requireAccess('DmaEngine', offset, bytes);
     let value = 0n;
     for (let i = 0; i < bytes; i++) value |= BigInt(this.#byte(offset + i)) << BigInt(8 * i);
     return value;
@@ -102,6 +104,7 @@ export class DmaEngine implements RegisterBlock {
   }
 
   write(offset: number, bytes: number, value: bigint): void {
+    requireAccess('DmaEngine', offset, bytes, value);
     for (let i = 0; i < bytes; i++) {
       const byte = Number((value >> BigInt(8 * i)) & 0xffn);
       if (offset + i >= ENGINE.DATA) this.#data[offset + i - ENGINE.DATA] = byte;

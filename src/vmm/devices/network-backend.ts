@@ -1,4 +1,4 @@
-import { requireObject } from '../../memory/arguments.ts';
+import { requireBytes, requireFunction, requireObject } from '../../memory/arguments.ts';
 
 /** Bytes of the longest Ethernet frame without its check sequence: 1,500 of payload, a header, a VLAN tag. */
 export const FRAME_BYTES = 1518;
@@ -47,6 +47,7 @@ export class StreamBackend implements NetworkBackend {
   }
 
   connect(receive: (frame: Uint8Array) => void): void {
+    requireFunction('StreamBackend', 'receive', receive);
     let rest: Buffer = Buffer.alloc(0);
     this.#stream.on('data', (piece) => {
       rest = Buffer.concat([rest, piece]);
@@ -66,6 +67,7 @@ export class StreamBackend implements NetworkBackend {
   }
 
   send(frame: Uint8Array): void {
+    requireBytes('StreamBackend', 'frame', frame);
     if (this.#stream.destroyed || this.#stream.writableNeedDrain) {
       this.dropped++;
       return;

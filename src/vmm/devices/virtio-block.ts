@@ -1,3 +1,4 @@
+import { requireBytes, requireNumber } from '../../memory/arguments.ts';
 import { Chain, type QueueMemory, VirtioDevice } from '../../virtqueue/index.ts';
 import type { VirtioDescription, VirtioModel } from '../virtio/model.ts';
 import { VirtioType } from '../virtio/spec.ts';
@@ -64,6 +65,8 @@ export class VirtioBlock implements VirtioModel {
   }
 
   readConfig(offset: number, to: Uint8Array): void {
+    requireNumber('VirtioBlock', 'offset', offset);
+    requireBytes('VirtioBlock', 'to', to);
     for (let i = 0; i < to.length; i++) to[i] = offset + i < CONFIG.BYTES ? this.#config.getUint8(offset + i) : 0;
   }
 
@@ -71,6 +74,7 @@ export class VirtioBlock implements VirtioModel {
   writeConfig(): void {}
 
   notify(index: number): boolean {
+    requireNumber('VirtioBlock', 'index', index);
     return serveQueue(this.device, index, this.#chain, REQUESTS_A_TURN, this.#serve);
   }
 

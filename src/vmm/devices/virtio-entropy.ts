@@ -1,4 +1,5 @@
 import { randomFillSync } from 'node:crypto';
+import { requireBytes, requireNumber } from '../../memory/arguments.ts';
 import { Chain, type QueueMemory, VirtioDevice } from '../../virtqueue/index.ts';
 import type { VirtioDescription, VirtioModel } from '../virtio/model.ts';
 import { VirtioType } from '../virtio/spec.ts';
@@ -45,12 +46,15 @@ export class VirtioEntropy implements VirtioModel {
 
   /** There is no configuration (5.4.4). */
   readConfig(_offset: number, to: Uint8Array): void {
+    requireNumber('VirtioEntropy', 'offset', _offset);
+    requireBytes('VirtioEntropy', 'to', to);
     to.fill(0);
   }
 
   writeConfig(): void {}
 
   notify(index: number): boolean {
+    requireNumber('VirtioEntropy', 'index', index);
     return serveQueue(this.device, index, this.#chain, BUFFERS_A_TURN, this.#serve);
   }
 

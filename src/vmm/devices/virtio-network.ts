@@ -1,3 +1,4 @@
+import { requireBytes, requireNumber } from '../../memory/arguments.ts';
 import { BROKEN, Chain, EMPTY, type QueueMemory, VirtioDevice } from '../../virtqueue/index.ts';
 import type { VirtioDescription, VirtioModel } from '../virtio/model.ts';
 import { VirtioType } from '../virtio/spec.ts';
@@ -65,6 +66,8 @@ export class VirtioNetwork implements VirtioModel {
   }
 
   readConfig(offset: number, to: Uint8Array): void {
+    requireNumber('VirtioNetwork', 'offset', offset);
+    requireBytes('VirtioNetwork', 'to', to);
     for (let i = 0; i < to.length; i++) to[i] = this.#mac[offset + i] ?? 0;
   }
 
@@ -72,6 +75,7 @@ export class VirtioNetwork implements VirtioModel {
   writeConfig(): void {}
 
   notify(index: number): boolean {
+    requireNumber('VirtioNetwork', 'index', index);
     if (index !== Queue.TRANSMIT) {
       this.#deliver();
       return false;

@@ -1,3 +1,4 @@
+import { requireBigint, requireBoolean, requireNumber, requireObject } from '../../memory/arguments.ts';
 import type { PciFunction } from './function.ts';
 import * as pci from './spec.ts';
 
@@ -41,11 +42,17 @@ export class PciBus {
 
   /** A function that is there from now on; the disposer takes it away. @throws RangeError when the place is taken, or none. */
   add(device: number, number: number, fn: PciFunction): () => void {
+    requireNumber('PciBus', 'device', device);
+    requireNumber('PciBus', 'number', number);
+    requireObject('PciBus', 'fn', fn, 'PciFunction', ['readConfig']);
     return this.#put(device, number, { fn, behind: null });
   }
 
   /** A bridge; the bus behind it. @throws RangeError as `add`, and for a function that is no bridge. */
   addBridge(device: number, number: number, bridge: PciFunction): PciBus {
+    requireNumber('PciBus', 'device', device);
+    requireNumber('PciBus', 'number', number);
+    requireObject('PciBus', 'bridge', bridge, 'PciFunction', ['readConfig']);
     if (bridge.readConfig(pci.HEADER_TYPE, 1) !== pci.BRIDGE_HEADER) throw new RangeError('PCI: the function is no bridge');
     const behind = new PciBus(() => bridge.readConfig(pci.SECONDARY_BUS, 1));
     this.#put(device, number, { fn: bridge, behind });
@@ -64,12 +71,14 @@ export class PciBus {
 
   /** Requester ID of a function of this bus, as its requests carry it now; -1: it is not here. */
   requesterOf(fn: PciFunction): number {
+    requireObject('PciBus', 'fn', fn);
     for (const [place, slot] of this.#slots) if (slot.fn === fn) return (this.number << 8) | place;
     return -1;
   }
 
   /** The function that a configuration access with this requester ID reaches. */
   find(requester: number): PciFunction | null {
+    requireNumber('PciBus', 'requester', requester);
     const bus = requester >> 8;
     if (bus === this.number) return this.#slots.get(requester & 0xff)?.fn ?? null;
     for (const { fn, behind } of this.#slots.values()) {
@@ -83,6 +92,8 @@ export class PciBus {
 
   /** What answers at an address of memory or I/O space. */
   decode(address: bigint, io: boolean): BarHit | null {
+    requireBigint('PciBus', 'address', address);
+    requireBoolean('PciBus', 'io', io);
     for (const { fn, behind } of this.#slots.values()) {
       const hit = hitOf(fn, address, io) ?? (behind !== null && !io && forwards(fn, address) ? behind.decode(address, io) : null);
       if (hit !== null) return hit;

@@ -1,4 +1,4 @@
-import { requireFunction, requireInteger, requireObject } from '../../memory/arguments.ts';
+import { requireAccess, requireBoolean, requireFunction, requireInteger, requireNumber, requireObject } from '../../memory/arguments.ts';
 import type { Capability, ExtendedCapability } from './capabilities.ts';
 import { type ConfigField, ConfigSpace } from './config-space.ts';
 import { Msi } from './msi.ts';
@@ -127,6 +127,7 @@ export class PciFunction {
 
   /** Where software has put a BAR, or null while the function does not answer there. */
   addressOf(bar: number): bigint | null {
+    requireNumber('PciFunction', 'bar', bar);
     const found = this.bars[bar];
     if (!found) return null;
     const wanted = found.kind === 'io' ? pci.Command.IO : pci.Command.MEMORY;
@@ -135,6 +136,7 @@ export class PciFunction {
 
   /** The address in a BAR, whether the function answers or not. */
   placeOf(bar: number): bigint {
+    requireNumber('PciFunction', 'bar', bar);
     const low = this.#config.get(pci.BAR0 + 4 * bar, 4);
     const kind = this.bars[bar]?.kind;
     if (kind === 'io') return BigInt((low & ~3) >>> 0);
@@ -144,10 +146,13 @@ export class PciFunction {
 
   /** Reads up to 4 bytes of configuration space. */
   readConfig(offset: number, bytes: number): number {
+    requireAccess('PciFunction', offset, bytes);
     return this.#config.get(offset, bytes);
   }
 
   writeConfig(offset: number, bytes: number, value: number): void {
+    requireAccess('PciFunction', offset, bytes);
+    requireNumber('PciFunction', 'value', value);
     this.#config.write(offset, bytes, value);
     this.#settleIntx();
     this.#msix?.settle();
@@ -156,6 +161,8 @@ export class PciFunction {
 
   /** Reads 1, 2, 4 or 8 bytes behind a BAR; 0 where nothing is. */
   readBar(bar: number, offset: number, bytes: number): bigint {
+    requireNumber('PciFunction', 'bar', bar);
+    requireAccess('PciFunction', offset, bytes);
     const found = this.bars[bar];
     if (!found || offset < 0 || offset + bytes > found.bytes) return 0n;
     const inTable = this.#msix?.blockAt(bar, offset) ?? null;
@@ -163,6 +170,8 @@ export class PciFunction {
   }
 
   writeBar(bar: number, offset: number, bytes: number, value: bigint): void {
+    requireNumber('PciFunction', 'bar', bar);
+    requireAccess('PciFunction', offset, bytes, value);
     const found = this.bars[bar];
     if (!found || offset < 0 || offset + bytes > found.bytes) return;
     const inTable = this.#msix?.blockAt(bar, offset) ?? null;
@@ -172,6 +181,7 @@ export class PciFunction {
 
   /** Interrupts by MSI-X or MSI. False: software uses neither, so it is INTx's matter (`setIntx`). */
   signal(vector: number): boolean {
+    requireNumber('PciFunction', 'vector', vector);
     const way = this.#msix?.enabled ? this.#msix : this.#msi?.enabled ? this.#msi : null;
     way?.signal(vector);
     return way !== null;
@@ -179,6 +189,7 @@ export class PciFunction {
 
   /** Whether the function wants its INTx pin asserted; it is while nothing forbids that (7.5.1.1.3, 7.5.1.1.4). */
   setIntx(wanted: boolean): void {
+    requireBoolean('PciFunction', 'wanted', wanted);
     this.#intx = wanted && this.interruptPin !== 0;
     const status = this.#config.get(pci.STATUS, 2) & ~pci.Status.INTERRUPT;
     this.#config.put(pci.STATUS, 2, this.#intx ? status | pci.Status.INTERRUPT : status);

@@ -1,3 +1,4 @@
+import { require64, requireAccess, requireNumber, requireObject } from '../../memory/arguments.ts';
 import { type BarHit, PciBus } from './bus.ts';
 import type { PciFunction } from './function.ts';
 import { CONFIG_BYTES } from './spec.ts';
@@ -31,17 +32,21 @@ export class PciHost {
 
   /** A function of bus 0 that is there from now on; the disposer takes it away. @throws RangeError when the place is taken, or on another bus. */
   add(requester: number, fn: PciFunction): () => void {
+    requireNumber('PciHost', 'requester', requester);
+    requireObject('PciHost', 'fn', fn, 'PciFunction', ['readConfig']);
     if (requester >> 8 !== 0) throw new RangeError(`PCI: 0x${requester.toString(16)} is on a bus behind a bridge (PciBus.add)`);
     return this.bus.add(requester >> 3, requester & 7, fn);
   }
 
   /** The function that software reaches by this requester ID now. */
   functionAt(requester: number): PciFunction | null {
+    requireNumber('PciHost', 'requester', requester);
     return this.bus.find(requester);
   }
 
   /** Reads the enhanced configuration space (PCI Express Base 5.0, 7.2.2): 4096 bytes a function. All ones where there is none. */
   readEcam(offset: number, bytes: number): bigint {
+    requireAccess('PciHost', offset, bytes);
     let value = 0n;
     for (let done = 0; done < bytes; done += 4) {
       const size = Math.min(4, bytes - done);
@@ -51,6 +56,7 @@ export class PciHost {
   }
 
   writeEcam(offset: number, bytes: number, value: bigint): void {
+    requireAccess('PciHost', offset, bytes, value);
     for (let done = 0; done < bytes; done += 4) {
       const part = Number((value >> BigInt(8 * done)) & 0xffff_ffffn);
       this.#write(Math.floor(offset / CONFIG_BYTES), (offset + done) % CONFIG_BYTES, Math.min(4, bytes - done), part);
@@ -59,12 +65,17 @@ export class PciHost {
 
   /** Reads ports 0xcf8 to 0xcff. */
   readPort(port: number, bytes: number): number {
+    requireNumber('PciHost', 'port', port);
+    requireNumber('PciHost', 'bytes', bytes);
     if (port < CONFIG_DATA_PORT) return port === CONFIG_ADDRESS_PORT && bytes === 4 ? this.#address >>> 0 : allOnes(bytes);
     const place = this.#selected(port);
     return place === null ? allOnes(bytes) : this.#read(place.requester, place.offset, bytes);
   }
 
   writePort(port: number, bytes: number, value: number): void {
+    requireNumber('PciHost', 'port', port);
+    requireNumber('PciHost', 'bytes', bytes);
+    requireNumber('PciHost', 'value', value);
     if (port === CONFIG_ADDRESS_PORT && bytes === 4) this.#address = value & ~0x7f00_0003;
     const place = port < CONFIG_DATA_PORT ? null : this.#selected(port);
     if (place !== null) this.#write(place.requester, place.offset, bytes, value);
@@ -85,12 +96,17 @@ export class PciHost {
 
   /** Reads memory behind a BAR; null: no function answers there. */
   readMemory(address: bigint, bytes: number): bigint | null {
+    require64('PciHost', 'address', address);
+    requireNumber('PciHost', 'bytes', bytes);
     const found = this.#find(address, false);
     return found === null ? null : found.fn.readBar(found.bar, found.offset, bytes);
   }
 
   /** Whether a function took the write. */
   writeMemory(address: bigint, bytes: number, value: bigint): boolean {
+    require64('PciHost', 'address', address);
+    requireNumber('PciHost', 'bytes', bytes);
+    require64('PciHost', 'value', value);
     const found = this.#find(address, false);
     found?.fn.writeBar(found.bar, found.offset, bytes, value);
     return found !== null;
@@ -98,11 +114,16 @@ export class PciHost {
 
   /** The same for I/O space. */
   readIo(port: number, bytes: number): bigint | null {
+    requireNumber('PciHost', 'port', port);
+    requireNumber('PciHost', 'bytes', bytes);
     const found = this.#find(BigInt(port), true);
     return found === null ? null : found.fn.readBar(found.bar, found.offset, bytes);
   }
 
   writeIo(port: number, bytes: number, value: bigint): boolean {
+    requireNumber('PciHost', 'port', port);
+    requireNumber('PciHost', 'bytes', bytes);
+    require64('PciHost', 'value', value);
     const found = this.#find(BigInt(port), true);
     found?.fn.writeBar(found.bar, found.offset, bytes, value);
     return found !== null;

@@ -1,4 +1,4 @@
-import { requireObject } from '../../memory/arguments.ts';
+import { requireObject, requireString } from '../../memory/arguments.ts';
 import type { TestMachine } from './machine.ts';
 
 /**
@@ -24,6 +24,7 @@ export class QmpProtocol {
 
   /** Answers to one command, in order; null `end`: the process goes on. */
   answer(line: string): { readonly lines: readonly object[]; readonly quit: boolean } {
+    requireString('QmpProtocol', 'line', line);
     let command: { execute?: unknown; id?: unknown } = {};
     try {
       command = JSON.parse(line);

@@ -1,4 +1,4 @@
-import { requireObject } from '../../memory/arguments.ts';
+import { requireObject, requireString } from '../../memory/arguments.ts';
 import type { TestMachine } from './machine.ts';
 
 /** QEMU's docs/devel/testing/qtest.rst, "QTest Protocol": one command a line, one answer a line. */
@@ -31,6 +31,7 @@ export class QtestProtocol {
 
   /** The answer to one line; null for an empty one. */
   answer(line: string): string | null {
+    requireString('QtestProtocol', 'line', line);
     const words = line.trim().split(/\s+/);
     if (words[0] === '') return null;
     try {

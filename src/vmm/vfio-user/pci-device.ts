@@ -1,4 +1,4 @@
-import { requireObject } from '../../memory/arguments.ts';
+import { requireBigint, requireBoolean, requireNumber, requireObject } from '../../memory/arguments.ts';
 import type { PciFunction } from '../pci/function.ts';
 import { CapabilityId, CONFIG_BYTES, CONVENTIONAL_BYTES } from '../pci/spec.ts';
 import type { IrqType, VfioUserClient, VfioUserDevice } from './device.ts';
@@ -62,6 +62,8 @@ export class PciVfioDevice implements VfioUserDevice {
 
   /** The client, for messages of the function's: `PciSurroundings.sendMessage` of a function whose messages are writes. */
   sendMessage(address: bigint, data: number): void {
+    requireBigint('PciVfioDevice', 'address', address);
+    requireNumber('PciVfioDevice', 'data', data);
     const bytes = new Uint8Array(4);
     new DataView(bytes.buffer).setUint32(0, data, true);
     this.#client?.write(address, bytes);
@@ -69,11 +71,14 @@ export class PciVfioDevice implements VfioUserDevice {
 
   /** Signals a vector where the client keeps the table: `PciSurroundings.signal`. */
   trigger(irq: number, vector: number): boolean {
+    requireNumber('PciVfioDevice', 'irq', irq);
+    requireNumber('PciVfioDevice', 'vector', vector);
     return this.#client?.trigger(irq, vector) ?? false;
   }
 
   /** The level of the function's pin: `PciSurroundings.setIntx`. The client masks a level that it was told, until its guest has seen to it. */
   setIntx(asserted: boolean): void {
+    requireBoolean('PciVfioDevice', 'asserted', asserted);
     this.#intx = asserted;
     this.#settleIntx();
   }
@@ -91,12 +96,17 @@ export class PciVfioDevice implements VfioUserDevice {
   }
 
   maskIrq(irq: number, masked: boolean): void {
+    requireNumber('PciVfioDevice', 'irq', irq);
+    requireBoolean('PciVfioDevice', 'masked', masked);
     if (irq !== Irq.INTX) return;
     this.#intxMasked = masked;
     this.#settleIntx();
   }
 
   readRegion(region: number, offset: number, into: DataView): void {
+    requireNumber('PciVfioDevice', 'region', region);
+    requireNumber('PciVfioDevice', 'offset', offset);
+    if (!(into instanceof DataView)) throw new TypeError('PciVfioDevice: into is no DataView');
     if (region !== CONFIG_REGION) {
       for (const [at, bytes] of pieces(offset, into.byteLength)) putBytes(into, at - offset, bytes, this.#fn.readBar(region, at, bytes));
       return;
@@ -110,6 +120,9 @@ export class PciVfioDevice implements VfioUserDevice {
   }
 
   writeRegion(region: number, offset: number, from: DataView): void {
+    requireNumber('PciVfioDevice', 'region', region);
+    requireNumber('PciVfioDevice', 'offset', offset);
+    if (!(from instanceof DataView)) throw new TypeError('PciVfioDevice: from is no DataView');
     for (const [at, bytes] of pieces(offset, from.byteLength)) {
       const value = getBytes(from, at - offset, bytes);
       if (region !== CONFIG_REGION) this.#fn.writeBar(region, at, bytes, value);
@@ -128,6 +141,7 @@ export class PciVfioDevice implements VfioUserDevice {
   }
 
   connected(client: VfioUserClient): void {
+    requireObject('PciVfioDevice', 'client', client, 'VfioUserClient', ['write', 'trigger']);
     this.#client = client;
     this.#options.connected?.(client);
   }

@@ -1,4 +1,4 @@
-import { requireInteger, requireObject } from '../../memory/arguments.ts';
+import { requireAccess, requireInteger, requireNumber, requireObject } from '../../memory/arguments.ts';
 import { CONFIG_INTERRUPT, type QueueSetup } from '../../virtqueue/index.ts';
 import type { RegisterBlock } from '../pci/registers.ts';
 import { featureWord, withFeatureWord } from './feature-words.ts';
@@ -76,10 +76,12 @@ export class VirtioMmio implements RegisterBlock {
 
   /** What the device calls with a queue's number, or CONFIG_INTERRUPT. */
   interrupt(source: number): void {
+    requireNumber('VirtioMmio', 'source', source);
     this.#setInterrupts(this.#interrupts | (source === CONFIG_INTERRUPT ? Isr.CONFIG : Isr.QUEUE));
   }
 
   read(offset: number, bytes: number): bigint {
+    requireAccess('VirtioMmio', offset, bytes);
     if (offset >= REG.CONFIG) {
       const value = new DataView(new ArrayBuffer(8));
       this.#description.model.readConfig(offset - REG.CONFIG, new Uint8Array(value.buffer, 0, bytes));
@@ -116,6 +118,7 @@ export class VirtioMmio implements RegisterBlock {
   }
 
   write(offset: number, bytes: number, value: bigint): void {
+    requireAccess('VirtioMmio', offset, bytes, value);
     if (offset >= REG.CONFIG) {
       const data = new DataView(new ArrayBuffer(8));
       data.setBigUint64(0, value, true);

@@ -1,4 +1,4 @@
-import { requireInteger, requireObject } from '../../memory/arguments.ts';
+import { requireInteger, requireNumber, requireObject } from '../../memory/arguments.ts';
 import { CONFIG_INTERRUPT } from '../../virtqueue/index.ts';
 import { type Capability, msix, vendor } from '../pci/capabilities.ts';
 import { PciFunction, type PciSurroundings } from '../pci/function.ts';
@@ -82,6 +82,7 @@ export class VirtioPci {
 
   /** What the device calls with a queue's number, or CONFIG_INTERRUPT (4.1.5.1.2, 4.1.5.1.3). */
   interrupt(source: number): void {
+    requireNumber('VirtioPci', 'source', source);
     const vector = source === CONFIG_INTERRUPT ? this.#common.configVector : this.#common.vectorOf(source);
     if (this.fn.msixEnabled) {
       if (vector !== NO_VECTOR) this.fn.signal(vector);

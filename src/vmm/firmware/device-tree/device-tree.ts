@@ -1,4 +1,4 @@
-import { requireString } from '../../../memory/arguments.ts';
+import { requireObject, requireString } from '../../../memory/arguments.ts';
 
 /** Flattened device trees: Devicetree Specification 0.4, chapter 5. */
 
@@ -33,12 +33,16 @@ export class DeviceNode {
 
   /** Sets a property; an empty list of cells is one without a value, which says yes by being there. */
   set(name: string, value: PropertyValue): this {
+    requireString('DeviceNode', 'name', name);
+    if (typeof value !== 'string' && !(value instanceof Uint8Array) && !Array.isArray(value))
+      throw new TypeError('DeviceNode: value is no text, list or Uint8Array');
     this.properties.set(name, bytesOf(value));
     return this;
   }
 
   /** Takes a property away. */
   delete(name: string): this {
+    requireString('DeviceNode', 'name', name);
     this.properties.delete(name);
     return this;
   }
@@ -67,6 +71,7 @@ export class DeviceNode {
   }
 
   add(child: DeviceNode): this {
+    requireObject('DeviceNode', 'child', child, 'DeviceNode', ['all']);
     this.children.push(child);
     return this;
   }
