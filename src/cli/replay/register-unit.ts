@@ -2,7 +2,7 @@ import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { AmdIommu } from '../../target/amd/index.ts';
 import { RiscvIommu } from '../../target/riscv/index.ts';
-import { Smmuv3 } from '../../target/smmuv3/index.ts';
+import { type InterruptSource, Smmuv3 } from '../../target/smmuv3/index.ts';
 import type { Target } from '../../target/target.ts';
 import { VtdIommu } from '../../target/vtd/index.ts';
 import { hex } from '../../vmm/recording-lines.ts';
@@ -152,14 +152,15 @@ export const recordedSmmuv3: RecordedTargetFactory = (machine, memory) =>
   new RecordedRegisterUnit(machine, memory, (send) => {
     const options = machine.object('options');
     const features = options.integer('S1P') === 0 ? { features: { S1P: 0 } } : {};
-    const smmu = new Smmuv3({
-      memory,
-      ...features,
-      // The only wire that recorded guests have.
-      interrupt: (source) => {
-        if (source === 'event') send(0n, 0);
-      },
-    });
+    // The only wire that recorded guests have, or messages in its place.
+    const wire = (source: InterruptSource) => {
+      if (source === 'event') send(0n, 0);
+    };
+    const message = (address: bigint, data: number) => {
+      send(address, data);
+      return true;
+    };
+    const smmu = new Smmuv3({ memory, ...features, ...(options.has('messages') ? { message } : { interrupt: wire }) });
     return { unit: smmu, message: () => false, announced: false };
   });
 

@@ -1,6 +1,6 @@
 import { statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Smmuv3 } from '../../../target/smmuv3/index.ts';
+import { type InterruptSource, Smmuv3 } from '../../../target/smmuv3/index.ts';
 import { type DeviceNode, writeDeviceTree } from '../../../vmm/firmware/device-tree/device-tree.ts';
 import { mapStreams } from '../../../vmm/firmware/device-tree/iommu-map.ts';
 import { smmuv3Node } from '../../../vmm/firmware/device-tree/smmuv3.ts';
@@ -30,6 +30,8 @@ const KERNEL = 0x4020_0000;
 const TREE = 0x4800_0000;
 const INITRD = 0x4900_0000;
 const STUB = 0x5f00_0000;
+/** Writes of whichever vfio-user function reach the ITS as those of device 0. */
+const MESSAGE_DEVICE = 0;
 /** SPI of INTA# of device 4 (slots take turns), level-triggered. */
 const EVENT_WIRE = [0, 3, 4];
 
@@ -65,13 +67,13 @@ function stub(): Uint8Array {
 /** Arm SMMUv3 on a virt machine without firmware: a device tree of QEMU's with our node in it. */
 export const smmuv3: GuestRecipe = {
   iommu: 'smmuv3',
-  summary: 'Arm SMMUv3, first stage; --variant stage2',
+  summary: 'Arm SMMUv3, first stage; --variant stage2, msi',
   arch: 'aarch64',
   debianArch: 'arm64',
   suite: 'trixie',
   qemuPackage: 'qemu-system-arm',
   modules: GUEST_MODULES,
-  variants: ['stage2'],
+  variants: ['stage2', 'msi'],
   fault: /arm-smmu-v3 10000000\.iommu:\s+0x00000000dead0000/,
   inUse: /arm-smmu-v3 10000000\.iommu: ias \d+-bit, oas \d+-bit/,
   remapping: null,
@@ -80,17 +82,19 @@ export const smmuv3: GuestRecipe = {
   tasks: ['reboot', 'rebind'],
   needsModule: false,
   recordable: true,
-  build: (choices, _deliver, witness) => {
+  build: (choices, deliver, witness) => {
     const { memory } = witness;
     const stage2 = choices.variant === 'stage2';
-    const wire = witness.sending(() => device.pulseIntx());
-    const smmu = new Smmuv3({
-      memory,
-      ...(stage2 && { features: { S1P: 0 } }),
-      interrupt: (source) => {
-        if (source === 'event') wire(0n, 0);
-      },
-    });
+    const messages = choices.variant === 'msi';
+    const send = witness.sending(messages ? deliver : () => device.pulseIntx());
+    const message = (address: bigint, data: number) => {
+      send(address, data);
+      return true;
+    };
+    const wire = (source: InterruptSource) => {
+      if (source === 'event') send(0n, 0);
+    };
+    const smmu = new Smmuv3({ memory, ...(stage2 && { features: { S1P: 0 } }), ...(messages ? { message } : { interrupt: wire }) });
     for (const stream of [DISK, ENGINE]) smmu.addEndpoint(stream);
     const registers: RegisterCounts = { reads: 0, writes: 0 };
     const fn = smmuFunction(witness.registers(countedRegisters(smmu, registers)));
@@ -99,7 +103,7 @@ export const smmuv3: GuestRecipe = {
       absent: () => fn.addressOf(0) !== null,
       reset: () => witness.reset(() => smmu.reset()),
     });
-    witness.machine('smmuv3', BigInt(RAM_AT), [DISK, ENGINE], { S1P: Number(!stage2) });
+    witness.machine('smmuv3', BigInt(RAM_AT), [DISK, ENGINE], { S1P: Number(!stage2), ...(messages && { messages: 1 }) });
     return {
       target: witness.target(smmu),
       functions: [{ name: 'registers', slot: UNIT_SLOT, device, memory }],
@@ -141,11 +145,12 @@ async function armArguments(choices: GuestChoices, files: RunFiles): Promise<rea
 function describe(tree: DeviceNode, choices: GuestChoices, initrdBytes: number): void {
   const phandle = freePhandle(tree);
   const its = [...tree.all()].find((node) => node.name.startsWith('its@') || node.name.startsWith('msi-controller@'))!;
-  tree.add(smmuv3Node({ registers: BigInt(REGISTERS), phandle, event: EVENT_WIRE }));
+  const itsHandle = its.cells('phandle')[0]!;
+  const event = choices.variant === 'msi' ? { messages: { its: itsHandle, device: MESSAGE_DEVICE } } : { event: EVENT_WIRE };
+  tree.add(smmuv3Node({ registers: BigInt(REGISTERS), phandle, ...event }));
   const bus = tree.find('pcie');
   mapStreams(bus, phandle, [{ first: DISK, count: ENGINE - DISK + 1, output: DISK }]);
-  // Writes of a vfio-user device reach the ITS as those of device 0.
-  bus.set('msi-map', [DISK, its.cells('phandle')[0]!, 0, 1]);
+  bus.set('msi-map', [DISK, itsHandle, MESSAGE_DEVICE, 1]);
   // An entry: PCI address in three cells, the processor's in two, size in two. The second byte of the first cell says which space.
   const ranges = bus.cells('ranges');
   for (let at = 0; at < ranges.length; at += 7) {
