@@ -11,6 +11,7 @@ import { H_PUT_TCE, HypercallRegisters, SpaprIommu } from '../src/target/spapr/i
 import { VtdIommu } from '../src/target/vtd/index.ts';
 import { DeviceNode } from '../src/vmm/index.ts';
 import { Machine } from '../src/vmm/machine.ts';
+import { FUNCTIONS, UNCHECKED_FUNCTIONS } from './functions-of-entries.ts';
 import { SUBJECTS, UNCHECKED } from './methods-of-classes.ts';
 
 /*
@@ -27,26 +28,50 @@ const NOT_CHECKED: Readonly<Record<string, string>> = {
   VfioUserServer: 'its constructor is private',
 };
 
-async function exportedClasses(): Promise<[string, new (...args: unknown[]) => unknown][]> {
+type Exported = (new (...args: unknown[]) => unknown) & ((...args: unknown[]) => unknown);
+
+async function exportedFunctions(): Promise<[string, Exported][]> {
   const entries = readdirSync(SRC, { recursive: true, encoding: 'utf8' }).filter(
     (file) => /(^|\/)index\.ts$/.test(file) && !file.startsWith('cli/') && (!file.startsWith('host/') || file.split('/').length === 3),
   );
-  const found = new Map<string, new (...args: unknown[]) => unknown>();
+  const found = new Map<string, Exported>();
   for (const entry of entries) {
     const exported = (await import(join(SRC, entry))) as Record<string, unknown>;
-    for (const [name, value] of Object.entries(exported))
-      if (typeof value === 'function' && /^class\b/.test(Function.prototype.toString.call(value))) found.set(name, value as never);
+    for (const [name, value] of Object.entries(exported)) if (typeof value === 'function') found.set(name, value as Exported);
   }
   return [...found];
 }
 
-const classes = await exportedClasses();
+const exported = await exportedFunctions();
+const isClass = (value: unknown) => /^class\b/.test(Function.prototype.toString.call(value));
+const classes = exported.filter(([, value]) => isClass(value));
+const functions = exported.filter(([, value]) => !isClass(value));
+const takesNothing = (value: unknown) => /^[^(]*\(\)/.test(Function.prototype.toString.call(value));
+
+/** Each wrong type in each place: what was let through, or refused in other than one line that begins with who was called. */
+async function letThrough(right: readonly unknown[], call: (args: readonly unknown[]) => unknown): Promise<string[]> {
+  const found = new Set<string>();
+  for (const [at, argument] of right.entries())
+    for (const wrong of WRONG) {
+      // What is left out has its default; an object may be of nothing but optional parts, and null may be none.
+      if (typeof wrong === typeof argument || wrong === undefined) continue;
+      try {
+        await call(right.with(at, wrong));
+        found.add(`${typeof wrong} as ${at}`);
+      } catch (error) {
+        const told = error as Error;
+        const isOneLine = (error instanceof TypeError || error instanceof RangeError) && /^[A-Za-z0-9][\w -]*: [^\n]+$/.test(told.message);
+        if (!isOneLine) found.add(`${typeof wrong} as ${at}: ${told.message}`);
+      }
+    }
+  return [...found];
+}
 
 describe('constructors', () => {
   /** `constructor()`, or none. */
-  const takesNothing = (Class: unknown) => !/\bconstructor\(\s*[^)\s]/.test(Function.prototype.toString.call(Class));
+  const isPlain = (Class: unknown) => !/\bconstructor\(\s*[^)\s]/.test(Function.prototype.toString.call(Class));
 
-  test.each(classes.filter(([name, Class]) => NOT_CHECKED[name] === undefined && !takesNothing(Class)))('%s', (_, Class) => {
+  test.each(classes.filter(([name, Class]) => NOT_CHECKED[name] === undefined && !isPlain(Class)))('%s', (_, Class) => {
     let refused = 0;
     for (const first of WRONG)
       for (const second of WRONG) {
@@ -76,7 +101,7 @@ describe('methods', () => {
     const names = new Set<string>();
     for (let at = Class.prototype; at !== Object.prototype; at = Object.getPrototypeOf(at))
       for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(at)))
-        if (name !== 'constructor' && typeof value === 'function' && !/^[^(]*\(\)/.test(String(value))) names.add(name);
+        if (name !== 'constructor' && typeof value === 'function' && !takesNothing(value)) names.add(name);
     return [...names];
   };
   const isUnchecked = (of: string, method: string) =>
@@ -91,25 +116,25 @@ describe('methods', () => {
     expect(listed.filter((one) => !known.has(one))).toEqual([]);
   });
 
-  test.each(Object.entries(SUBJECTS))('%s', (_name, { make, methods }) => {
+  test.each(Object.entries(SUBJECTS))('%s', async (_name, { make, methods }) => {
     const passed: string[] = [];
-    for (const [method, right] of Object.entries(methods))
-      for (const [at, argument] of right.entries())
-        for (const wrong of WRONG) {
-          // What is left out has its default; an object may be of nothing but optional parts, and null may be none.
-          if (typeof wrong === typeof argument || wrong === undefined) continue;
-          const subject = make() as Record<string, (...args: unknown[]) => unknown>;
-          try {
-            subject[method]!(...right.with(at, wrong));
-            passed.push(`${method}: ${typeof wrong} as ${at}`);
-          } catch (error) {
-            const told = error as Error;
-            const isOneLine =
-              (error instanceof TypeError || error instanceof RangeError) && /^[A-Za-z0-9][\w -]*: [^\n]+$/.test(told.message);
-            if (!isOneLine) passed.push(`${method}: ${typeof wrong} as ${at}: ${told.message}`);
-          }
-        }
-    expect([...new Set(passed)]).toEqual([]);
+    for (const [method, right] of Object.entries(methods)) {
+      const found = await letThrough(right, (args) => (make() as Record<string, Exported>)[method]!(...args));
+      passed.push(...found.map((text) => `${method}: ${text}`));
+    }
+    expect(passed).toEqual([]);
+  });
+});
+
+describe('functions', () => {
+  test('each is in one of the tables, and nothing else is', () => {
+    const all = functions.filter(([, value]) => !takesNothing(value)).map(([name]) => name);
+    expect(all.toSorted()).toEqual([...Object.keys(FUNCTIONS), ...Object.keys(UNCHECKED_FUNCTIONS)].toSorted());
+  });
+
+  test.each(Object.entries(FUNCTIONS))('%s', async (name, right) => {
+    const call = new Map(functions).get(name)!;
+    expect(await letThrough(right, (args) => call(...args))).toEqual([]);
   });
 });
 

@@ -1,3 +1,4 @@
+import { requireObject } from '../memory/arguments.ts';
 import type { PathContext, PathKind } from './path.ts';
 import { paths } from './registry.ts';
 
@@ -71,6 +72,9 @@ export function checkWish(wish: PathWish): void {
  * watched and on demand.
  */
 export function candidates(context: PathContext): readonly Candidate[] {
+  requireObject('choose', 'context', context);
+  if (context.host !== null) requireObject('choose', 'context.host', context.host, 'Host', ['createSpace']);
+  requireObject('choose', 'context.space', context.space, 'AddressSpace', ['enumerate']);
   return paths.flatMap((kind) => {
     const reason = kind.refuse(context);
     if (reason !== null || kind.readsGuestTables) return [{ path: kind.name, kind, hearing: 'announced', reason }];

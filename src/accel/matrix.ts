@@ -1,4 +1,5 @@
 import type { Host, HostDevice } from '../host/host.ts';
+import { requireBoolean, requireObject } from '../memory/arguments.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
 import type { AddressSpace, StageFormat } from '../target/target.ts';
 import { candidates } from './choose.ts';
@@ -28,6 +29,10 @@ export interface Way {
  * waysBetween(tce, host, host.openDevice(kernel.device().path)).find(({ reason }) => reason === null)?.path; // 'user-owned'
  */
 export function waysBetween(traits: SpaceTraits, host: Host, device: HostDevice, isWatched = false): readonly Way[] {
+  requireObject('waysBetween', 'traits', traits);
+  requireObject('waysBetween', 'host', host, 'Host', ['openDevice', 'createSpace']);
+  requireObject('waysBetween', 'device', device, 'HostDevice', ['detach']);
+  requireBoolean('waysBetween', 'isWatched', isWatched);
   const { inputBits = 48, stageFormat, ...kind } = traits;
   const space: AddressSpace = {
     ...kind,

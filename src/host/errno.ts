@@ -1,3 +1,4 @@
+import { requireNumber } from '../memory/arguments.ts';
 /** Linux errno values (include/uapi/asm-generic/errno-base.h, errno.h) that host kernels answer. */
 export const errno = {
   EPERM: 1,
@@ -36,6 +37,7 @@ const names = new Map<number, string>(Object.entries(errno).map(([name, value]) 
 
 /** `ENOENT` for 2 or -2; `errno 999` for a value that has no name here. */
 export function errnoName(value: number): string {
+  requireNumber('errnoName', 'value', value);
   return names.get(Math.abs(value)) ?? `errno ${Math.abs(value)}`;
 }
 

@@ -60,6 +60,11 @@ export function requireBytes(who: string, name: string, value: unknown): void {
   if (!(value instanceof Uint8Array)) throw new TypeError(`${who}: ${name} is no Uint8Array`);
 }
 
+/** @throws TypeError unless it is an array. */
+export function requireArray(who: string, name: string, value: unknown): void {
+  if (!Array.isArray(value)) throw new TypeError(`${who}: ${name} is no array`);
+}
+
 /** @throws TypeError unless it is a string. */
 export function requireString(who: string, name: string, value: unknown): void {
   if (typeof value !== 'string') throw new TypeError(`${who}: ${name} ${shown(value)} is no string`);

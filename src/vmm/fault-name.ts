@@ -1,4 +1,5 @@
 import { errnoName } from '../host/errno.ts';
+import { requireNumber } from '../memory/arguments.ts';
 import { MEM_FAULT } from '../memory/guest-memory.ts';
 import { EVENT } from '../target/amd/spec/events.ts';
 import * as amd from '../target/amd/spec/faults.ts';
@@ -29,6 +30,7 @@ const NUMBERS = 0x1_0000;
 
 /** The target whose fault a code is; null for MEM_FAULT, an errno, and what is no answer of a device's access. */
 export function faultSource(code: number): FaultSource | null {
+  requireNumber('faultSource', 'code', code);
   for (const [source, base] of Object.entries(FAULT_BASE) as [FaultSource, number][])
     if (-code >= base && -code < base + NUMBERS) return source;
   return null;
@@ -36,6 +38,7 @@ export function faultSource(code: number): FaultSource | null {
 
 /** The architecture's own number of a target's fault: a VT-d fault reason, a RISC-V cause, an event code; null where `faultSource` is. */
 export function faultNumber(code: number): number | null {
+  requireNumber('faultNumber', 'code', code);
   const source = faultSource(code);
   return source === null ? null : -code - FAULT_BASE[source];
 }
@@ -49,6 +52,7 @@ export function faultNumber(code: number): number | null {
  * faultName(-22); // 'EINVAL'
  */
 export function faultName(code: number): string {
+  requireNumber('faultName', 'code', code);
   if (code === MEM_FAULT) return 'MEM_FAULT';
   const source = faultSource(code);
   if (source !== null) return `${source} ${NAMES.get(code) ?? `0x${(-code - FAULT_BASE[source]).toString(16)}`}`;

@@ -1,4 +1,4 @@
-import { requireFunction } from '../memory/arguments.ts';
+import { requireArray, requireFunction } from '../memory/arguments.ts';
 
 /** LoPAR 14.5.3: the partition called a function that there is not. */
 const H_FUNCTION = -2;
@@ -23,7 +23,7 @@ export class HypercallDispatcher<Registers> {
    * @throws RangeError when one of them is served already; then none is added.
    */
   serve(opcodes: readonly number[], handler: HypercallHandler<Registers>): () => void {
-    if (!Array.isArray(opcodes)) throw new TypeError('HypercallDispatcher: opcodes is no array');
+    requireArray('HypercallDispatcher', 'opcodes', opcodes);
     requireFunction('HypercallDispatcher', 'handler', handler);
     const taken = opcodes.find((opcode) => this.#handlers.has(opcode));
     if (taken !== undefined) throw new RangeError(`hypercall 0x${taken.toString(16)} is served already`);

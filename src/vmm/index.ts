@@ -21,6 +21,7 @@ export {
   type RootComplex,
   type Smmuv3Node,
 } from './firmware/acpi/iort.ts';
+export { type IvhdDevice, type IvhdUnit, type IvrsDescription, ivrsTable, type UnityMemory } from './firmware/acpi/ivrs.ts';
 export type { TableMaker } from './firmware/acpi/table.ts';
 export { type ViotDescription, type ViotEndpoints, type ViotIommu, viotTable } from './firmware/acpi/viot.ts';
 export { DeviceNode, type PropertyValue, readDeviceTree, writeDeviceTree } from './firmware/device-tree/device-tree.ts';

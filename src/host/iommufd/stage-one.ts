@@ -1,3 +1,4 @@
+import { require64, requireArray, requireNumber, requireObject } from '../../memory/arguments.ts';
 /** A first stage in the hardware's own terms, as IOMMU_HWPT_ALLOC wants it. */
 export interface StageOneData {
   /** enum iommu_hwpt_data_type */
@@ -25,7 +26,11 @@ export interface VtdStage1 {
 }
 
 /** struct iommu_hwpt_vtd_s1: a scalable-mode first stage. */
-export function vtdStage1({ root, addressWidth, supervisor, extendedAccess, writeProtect }: VtdStage1): StageOneData {
+export function vtdStage1(stage: VtdStage1): StageOneData {
+  requireObject('vtdStage1', 'stage', stage);
+  const { root, addressWidth, supervisor, extendedAccess, writeProtect } = stage;
+  require64('vtdStage1', 'root', root);
+  requireNumber('vtdStage1', 'addressWidth', addressWidth);
   const view = new DataView(new ArrayBuffer(24));
   view.setBigUint64(0, (supervisor ? SRE : 0n) | (extendedAccess ? EAFE : 0n) | (writeProtect ? WPE : 0n), true);
   view.setBigUint64(8, root, true);
@@ -39,11 +44,14 @@ function words(type: number, values: readonly bigint[]): StageOneData {
 
 /** struct iommu_hwpt_arm_smmuv3: the first two double words of the guest's stream table entry (IHI 0070, 5.2). */
 export function smmuv3Stage1(ste0: bigint, ste1: bigint): StageOneData {
+  require64('smmuv3Stage1', 'ste0', ste0);
+  require64('smmuv3Stage1', 'ste1', ste1);
   return words(TYPE_ARM_SMMUV3, [ste0, ste1]);
 }
 
 /** struct iommu_hwpt_amd_guest: the guest's device table entry (48882, 2.2.2.1). @throws RangeError unless it has four words. */
 export function amdGuest(dte: readonly bigint[]): StageOneData {
-  if (dte.length !== 4) throw new RangeError(`a device table entry has 4 words, not ${dte.length}`);
+  requireArray('amdGuest', 'dte', dte);
+  if (dte.length !== 4) throw new RangeError(`amdGuest: a device table entry has 4 words, not ${dte.length}`);
   return words(TYPE_AMD_GUEST, dte);
 }

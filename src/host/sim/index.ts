@@ -1,3 +1,4 @@
+import { requireObject } from '../../memory/arguments.ts';
 import { iommufd } from './iommufd/index.ts';
 import { type SimInterface, SimKernel, type SimMachine } from './kernel.ts';
 import { vfio } from './vfio/index.ts';
@@ -22,5 +23,6 @@ const interfaces: readonly SimInterface[] = [(kernel) => iommufd(kernel), vfio];
 
 /** A simulated kernel with simulated IOMMU hardware and devices behind it: a Port for any host driver. */
 export function simKernel(machine: SimMachine = {}): SimKernel {
+  requireObject('simKernel', 'machine', machine);
   return new SimKernel(machine, interfaces);
 }

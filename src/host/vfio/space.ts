@@ -1,6 +1,6 @@
 import { READ, READ_WRITE, WRITE } from '../../memory/access.ts';
 import { addressOfPfn, hiOfPfn, loOfPfn, PFN_LIMIT } from '../../memory/address.ts';
-import { requireObject } from '../../memory/arguments.ts';
+import { requireArray, requireObject } from '../../memory/arguments.ts';
 import { INTERVAL_OVERLAP, IntervalMap } from '../../memory/interval-map.ts';
 import { errno, HostError } from '../errno.ts';
 import type { DirtyTracking, HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
@@ -75,7 +75,7 @@ export abstract class VfioSpace implements HostSpace, GroupSpace {
   }
 
   cover(ranges: readonly IovaRange[]): number {
-    if (!Array.isArray(ranges)) throw new TypeError('VfioSpace: ranges is no array');
+    requireArray('VfioSpace', 'ranges', ranges);
     this.#covered = ranges;
     return this.live ? this.coverNow(ranges) : 0;
   }

@@ -1,4 +1,4 @@
-import { requireInteger } from '../../memory/arguments.ts';
+import { requireInteger, requireObject } from '../../memory/arguments.ts';
 import type { Capability } from '../capability.ts';
 
 const SECTION = 'IOMMU capabilities';
@@ -81,6 +81,7 @@ export const ALL_CAPABILITIES = riscvCapabilities();
  * @throws RangeError for a name that the specification has not, or a value that does not fit its field
  */
 export function riscvCapabilities(otherwise: Readonly<Partial<Record<CapabilityName, number | boolean>>> = {}): bigint {
+  requireObject('riscvCapabilities', 'otherwise', otherwise);
   const unknown = Object.keys(otherwise).find((name) => !CAPABILITIES.some((field) => field.name === name));
   if (unknown !== undefined) throw new RangeError(`riscvCapabilities: there is no ${unknown}`);
   let register = 0n;

@@ -1,3 +1,4 @@
+import { requireNumber } from '../../memory/arguments.ts';
 import { S_DEVERR, S_FAULT, S_NOMEM, S_RANGE } from './spec/requests.ts';
 
 /** Not on the wire: the request cannot be told its status, its buffer comes back with a used length of 0 (5.13.6). */
@@ -7,6 +8,7 @@ const names = ['OK', 'IOERR', 'UNSUPP', 'DEVERR', 'INVAL', 'RANGE', 'NOENT', 'FA
 
 /** `RANGE` for 5. */
 export function statusName(status: number): string {
+  requireNumber('statusName', 'status', status);
   return names[status] ?? `status ${status}`;
 }
 

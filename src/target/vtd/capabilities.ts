@@ -1,3 +1,4 @@
+import { requireArray, requireObject } from '../../memory/arguments.ts';
 import type { Capability } from '../capability.ts';
 import type { VtdChoices } from './options.ts';
 import { FRCD, FRCD_FITTING, FRCD_NEXT_PAGE, IVA } from './spec/registers.ts';
@@ -15,6 +16,8 @@ export const PASID_BITS = 20;
 
 /** Whatever the guest can read of the unit, and why it is so. */
 export function capabilities(choices: VtdChoices): readonly RegisterCapability[] {
+  requireObject('VtdIommu', 'choices', choices);
+  requireArray('VtdIommu', 'secondStageLevels', choices.secondStageLevels);
   const { cachingMode, secondStageLevels, scalableMode, deviceTlb, pageRequests, interruptRemapping } = choices;
   const cap = (name: string, at: number, value: Capability['value'], reason: string): RegisterCapability => ({
     name: `CAP.${name}`,

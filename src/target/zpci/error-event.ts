@@ -1,3 +1,4 @@
+import { require64, requireNumbers, requireObject } from '../../memory/arguments.ts';
 /** An error event of a function (QEMU: s390_pci_generate_error_event; Linux: zpci_event_error). */
 export interface ErrorEvent {
   /** One of PEC (spec/codes.ts). */
@@ -14,7 +15,11 @@ const CCDF_BYTES = 32;
  * The event's content-code dependent field, as CHSC's store event information hands it to the guest with content code 1 (QEMU: struct
  * PciCcdfErr; Linux: struct zpci_ccdf_err): 32 bytes, big-endian.
  */
-export function ccdfOf({ code, handle, fid, address }: ErrorEvent): Uint8Array {
+export function ccdfOf(event: ErrorEvent): Uint8Array {
+  requireObject('ccdfOf', 'event', event);
+  const { code, handle, fid, address } = event;
+  requireNumbers('ccdfOf', { code, handle, fid });
+  require64('ccdfOf', 'address', address);
   const bytes = new Uint8Array(CCDF_BYTES);
   const view = new DataView(bytes.buffer);
   view.setUint32(4, handle);

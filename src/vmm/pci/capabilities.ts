@@ -1,3 +1,4 @@
+import { requireArray, requireBoolean, requireNumber, requireNumbers, requireObject } from '../../memory/arguments.ts';
 import type { ConfigField } from './config-space.ts';
 import {
   CapabilityId,
@@ -34,6 +35,8 @@ export interface InBar {
 
 /** MSI with a power of two of vectors up to 32, 64-bit addresses and, if wanted, mask bits (7.7.1). @throws RangeError for another number. */
 export function msi(vectors = 1, maskable = false): Capability {
+  requireNumber('PCI', 'vectors', vectors);
+  requireBoolean('PCI', 'maskable', maskable);
   const capable = Math.log2(vectors);
   if (!Number.isInteger(capable) || capable < 0 || capable > 5) throw new RangeError(`PCI: MSI has ${vectors} vectors`);
   const control = (capable << MsiControl.CAPABLE_SHIFT) | MsiControl.WIDE | (maskable ? MsiControl.MASKABLE : 0);
@@ -50,6 +53,10 @@ export function msi(vectors = 1, maskable = false): Capability {
 
 /** MSI-X (7.7.2). @throws RangeError for no possible number of vectors or place. */
 export function msix(vectors: number, table: InBar, pending: InBar): Capability {
+  requireNumber('PCI', 'vectors', vectors);
+  requireObject('PCI', 'table', table);
+  requireObject('PCI', 'pending', pending);
+  requireNumbers('PCI', { bar: table.bar, offset: table.offset, pendingBar: pending.bar, pendingOffset: pending.offset });
   if (!Number.isInteger(vectors) || vectors < 1 || vectors > 2048) throw new RangeError(`PCI: MSI-X has ${vectors} vectors`);
   for (const { bar, offset } of [table, pending])
     if (bar < 0 || bar > 5 || offset % 8 !== 0) throw new RangeError(`PCI: MSI-X cannot lie in BAR ${bar} at 0x${offset.toString(16)}`);
@@ -72,6 +79,8 @@ export function msix(vectors: number, table: InBar, pending: InBar): Capability 
 
 /** A vendor's own registers (7.9.4), those behind the length byte. */
 export function vendor(fields: readonly ConfigField[], bytes: number): Capability {
+  requireArray('PCI', 'fields', fields);
+  requireNumber('PCI', 'bytes', bytes);
   return { id: CapabilityId.VENDOR, bytes, fields: [{ name: 'Capability Length', at: 2, bytes: 1, value: bytes }, ...fields] };
 }
 
@@ -93,6 +102,7 @@ export function integratedEndpoint(): Capability {
 
 /** Address Translation Service (10.5.1). `queueDepth`: invalidations that the function takes at a time, 1 to 32. */
 export function ats(queueDepth = 32): ExtendedCapability {
+  requireNumber('PCI', 'queueDepth', queueDepth);
   const pageAligned = 1 << 5;
   return {
     id: ExtendedId.ATS,
@@ -107,6 +117,7 @@ export function ats(queueDepth = 32): ExtendedCapability {
 
 /** Page Request Interface (10.5.2). `outstanding`: requests under way at most. */
 export function pri(outstanding = 32): ExtendedCapability {
+  requireNumber('PCI', 'outstanding', outstanding);
   return {
     id: ExtendedId.PRI,
     version: 1,
@@ -123,6 +134,7 @@ export function pri(outstanding = 32): ExtendedCapability {
 
 /** PASID (7.8.9). `width`: bits of a PASID, 1 to 20. */
 export function pasid(width = 20): ExtendedCapability {
+  requireNumber('PCI', 'width', width);
   return {
     id: ExtendedId.PASID,
     version: 1,

@@ -5,6 +5,9 @@ import { CONFIG_BYTES } from './spec.ts';
 
 /** Requester ID of a function: bus, device (0 to 31) and function (0 to 7). @throws RangeError for anything else. */
 export function requesterId(bus: number, device: number, fn = 0): number {
+  requireNumber('PCI', 'bus', bus);
+  requireNumber('PCI', 'device', device);
+  requireNumber('PCI', 'fn', fn);
   if (!(bus >= 0 && bus < 256 && device >= 0 && device < 32 && fn >= 0 && fn < 8))
     throw new RangeError(`PCI: ${bus}:${device}.${fn} is no function's place`);
   return (bus << 8) | (device << 3) | fn;
@@ -146,5 +149,6 @@ function allOnes(bytes: number): number {
 
 /** Bytes that an ECAM of this many buses takes. */
 export function ecamBytes(buses: number): number {
+  requireNumber('PCI', 'buses', buses);
   return buses * 256 * CONFIG_BYTES;
 }

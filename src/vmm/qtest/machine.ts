@@ -1,3 +1,4 @@
+import { requireObject, requireString } from '../../memory/arguments.ts';
 import { GuestMemory } from '../../memory/guest-memory.ts';
 import { FunctionDma } from '../pci/dma.ts';
 import { ecamBytes, PciHost, requesterId } from '../pci/host.ts';
@@ -45,9 +46,11 @@ const BUSES = 256;
 
 /** @throws RangeError for a name that there is not, and for a unit that the machine does not have. */
 export function testMachine(name: MachineName, options: TestMachineOptions = {}): TestMachine {
+  requireString('testMachine', 'name', name);
+  requireObject('testMachine', 'options', options);
   const { ramBytes = 128 << 20, testDevice = 2, iommu: iommuSlot = 1 } = options;
   const places = PLACES[name];
-  if (places === undefined) throw new RangeError(`there is no machine ${name}; there are ${MACHINES.join(', ')}`);
+  if (places === undefined) throw new RangeError(`testMachine: there is no machine ${name}; there are ${MACHINES.join(', ')}`);
   const units: readonly UnitName[] = places.units;
   const unitName = options.unit ?? places.units[0];
   if (!units.includes(unitName)) throw new RangeError(`testMachine: unit ${unitName} is none of ${name}'s: ${units.join(', ')}`);

@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net';
+import { requireObject, requireString } from '../../memory/arguments.ts';
 import type { TestMachine } from './machine.ts';
 import { QmpProtocol } from './qmp-protocol.ts';
 import { LINE_LIMIT, QtestProtocol } from './qtest-protocol.ts';
@@ -10,13 +11,16 @@ export interface QtestSockets {
 }
 
 /** Serves a machine to a qtest client that listens; resolves when the client is gone, or says so. @throws Node's error when nobody listens. */
-export async function serveQtest(machine: TestMachine, { qtest, qmp }: QtestSockets): Promise<void> {
+export async function serveQtest(machine: TestMachine, sockets: QtestSockets): Promise<void> {
+  requireObject('serveQtest', 'sockets', sockets);
+  const { qtest, qmp } = sockets;
+  requireString('serveQtest', 'qtest', qtest);
   const protocol = new QtestProtocol(machine);
-  const sockets: Socket[] = [];
+  const opened: Socket[] = [];
   const ended: Promise<void>[] = [];
   const open = async (path: string, line: (text: string, socket: Socket) => void): Promise<Socket> => {
     const socket = connect(path);
-    sockets.push(socket);
+    opened.push(socket);
     await new Promise<void>((resolve, reject) => socket.once('connect', resolve).once('error', reject));
     ended.push(new Promise((resolve) => socket.once('close', () => resolve())));
     socket.on('error', () => {});
@@ -33,13 +37,13 @@ export async function serveQtest(machine: TestMachine, { qtest, qmp }: QtestSock
       const socket = await open(qmp, (text, from) => {
         const { lines: answers, quit } = control.answer(text);
         for (const one of answers) from.write(`${JSON.stringify(one)}\r\n`);
-        if (quit) for (const each of sockets) each.end();
+        if (quit) for (const each of opened) each.end();
       });
       socket.write(`${JSON.stringify(control.greeting)}\r\n`);
     }
     await Promise.race(ended);
   } finally {
-    for (const socket of sockets) socket.destroy();
+    for (const socket of opened) socket.destroy();
   }
 }
 

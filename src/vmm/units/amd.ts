@@ -1,3 +1,4 @@
+import { requireBigint, requireFunction, requireNumber, requireObject } from '../../memory/arguments.ts';
 import { type AmdIommu, CAPABILITY_BYTES } from '../../target/amd/index.ts';
 import { type Capability, msi } from '../pci/capabilities.ts';
 import type { ConfigField } from '../pci/config-space.ts';
@@ -16,6 +17,8 @@ export const AMD_REGISTER_BYTES = 0x4000;
  * master, and its messages go out all the same.
  */
 export function amdFunction(iommu: AmdIommu, sendMessage: (address: bigint, data: number) => void): PciFunction {
+  requireObject('amdFunction', 'iommu', iommu, 'AmdIommu', ['read', 'write']);
+  requireFunction('amdFunction', 'sendMessage', sendMessage);
   return new PciFunction(
     {
       vendor: 0x1022,
@@ -36,6 +39,7 @@ function capabilityBlock({ pci }: AmdIommu): Capability {
 
 /** Registers behind BAR 0 of a function, for machines that have no other place for them. */
 export function amdRegisterFunction(registers: RegisterBlock): PciFunction {
+  requireObject('amdRegisterFunction', 'registers', registers, 'RegisterBlock', ['read', 'write']);
   return new PciFunction({ vendor: 0x1efd, device: 0x0d02, classCode: IOMMU_CLASS, bars: [{ bytes: AMD_REGISTER_BYTES, registers }] });
 }
 
@@ -47,6 +51,11 @@ export function amdMessage(
   data: number,
   deliver: (address: bigint, data: number) => void,
 ): boolean {
+  requireObject('amdMessage', 'iommu', iommu, 'AmdIommu', ['remap']);
+  requireNumber('amdMessage', 'source', source);
+  requireNumber('amdMessage', 'data', data);
+  requireBigint('amdMessage', 'address', address);
+  requireFunction('amdMessage', 'deliver', deliver);
   if (!isX86Message(address)) return false;
   const answer = iommu.remap(source, Number(address & 0xffff_ffffn) | 0, data);
   if (answer.kind === 'pass') deliver(address, data);

@@ -1,3 +1,4 @@
+import { requireObject } from '../../memory/arguments.ts';
 import type { RegisterBlock } from '../pci/registers.ts';
 
 /** Class of a function that is an IOMMU (PCI Code and ID Assignment 1.11, base class 08h). */
@@ -11,6 +12,8 @@ export interface RegisterCounts {
 
 /** A unit's registers, counted, wherever a machine puts them. */
 export function countedRegisters(unit: RegisterBlock, counts: RegisterCounts): RegisterBlock {
+  requireObject('countedRegisters', 'unit', unit, 'RegisterBlock', ['read', 'write']);
+  requireObject('countedRegisters', 'counts', counts);
   return {
     read: (offset, bytes) => {
       counts.reads++;

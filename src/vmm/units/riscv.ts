@@ -1,3 +1,4 @@
+import { requireObject } from '../../memory/arguments.ts';
 import { MSI_CFG_TBL } from '../../target/riscv/index.ts';
 import { msix } from '../pci/capabilities.ts';
 import { PciFunction } from '../pci/function.ts';
@@ -15,6 +16,7 @@ export const RISCV_VECTOR_BITS = 2;
 
 /** The unit as a PCI function, as QEMU has it; its MSI-X table is msi_cfg_tbl, so that the messages are the unit's own. */
 export function riscvFunction(registers: RegisterBlock): PciFunction {
+  requireObject('riscvFunction', 'registers', registers, 'RegisterBlock', ['read', 'write']);
   return new PciFunction({
     vendor: 0x1b36,
     device: 0x0014,

@@ -1,3 +1,4 @@
+import { requireObject } from '../../memory/arguments.ts';
 import { PciFunction } from '../pci/function.ts';
 import type { RegisterBlock } from '../pci/registers.ts';
 import { IOMMU_CLASS } from './registers.ts';
@@ -7,6 +8,7 @@ export const SMMU_REGISTER_BYTES = 0x2_0000;
 
 /** The registers behind BAR 0 of a function, for machines that have no other place for them; its pin is the event queue's wire. */
 export function smmuFunction(registers: RegisterBlock): PciFunction {
+  requireObject('smmuFunction', 'registers', registers, 'RegisterBlock', ['read', 'write']);
   return new PciFunction({
     vendor: 0x1efd,
     device: 0x0d03,

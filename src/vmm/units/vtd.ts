@@ -1,3 +1,4 @@
+import { requireBigint, requireFunction, requireNumber, requireObject } from '../../memory/arguments.ts';
 import { DELIVER, type VtdIommu } from '../../target/vtd/index.ts';
 import { PciFunction } from '../pci/function.ts';
 import type { RegisterBlock } from '../pci/registers.ts';
@@ -25,6 +26,11 @@ export function vtdMessage(
   data: number,
   deliver: (address: bigint, data: number) => void,
 ): boolean {
+  requireObject('vtdMessage', 'iommu', iommu, 'VtdIommu', ['remap']);
+  requireNumber('vtdMessage', 'source', source);
+  requireNumber('vtdMessage', 'data', data);
+  requireBigint('vtdMessage', 'address', address);
+  requireFunction('vtdMessage', 'deliver', deliver);
   if (!isX86Message(address)) return false;
   if (iommu.remap(source, Number(address & 0xffff_ffffn) | 0, data) !== DELIVER) return true;
   const message = x86Message(iommu.interrupt);

@@ -1,7 +1,9 @@
+import { requireBigint, requireObject } from '../../memory/arguments.ts';
 /** Interrupt messages of x86 in compatibility format: Intel SDM volume 3, 11.11 (MSI address and data). */
 
 /** Where a write is an interrupt: FEEx_xxxxh. */
 export function isX86Message(address: bigint): boolean {
+  requireBigint('isX86Message', 'address', address);
   return address >> 20n === 0xfeen;
 }
 
@@ -21,6 +23,7 @@ export interface X86Interrupt {
  * does not get it.
  */
 export function x86Message(interrupt: Readonly<X86Interrupt>): { readonly address: bigint; readonly data: number } | null {
+  requireObject('x86Message', 'interrupt', interrupt);
   const { vector, destination, logical, redirectionHint, deliveryMode, levelTriggered } = interrupt;
   if (destination < 0 || destination > 0xff) return null;
   const address = 0xfee0_0000 + (destination << 12) + (redirectionHint ? 8 : 0) + (logical ? 4 : 0);

@@ -1,5 +1,6 @@
 import { READ, WRITE } from '../../../memory/access.ts';
 import { hiOf, loOf, pfnOf } from '../../../memory/address.ts';
+import { requireObject } from '../../../memory/arguments.ts';
 import { MEM_OK } from '../../../memory/guest-memory.ts';
 import { X86Table } from '../../../pagetable/x86.ts';
 import { errno } from '../../errno.ts';
@@ -42,6 +43,7 @@ export interface AmdConfig {
 }
 
 export function amd(config: AmdConfig = {}): NestingModel {
+  requireObject('amd', 'config', config);
   const efr = config.efr ?? EFR_GT | EFR_GATS_5 | EFR_GLX_3 | EFR_PASMAX;
   return {
     infoType: INFO_AMD,

@@ -1,3 +1,4 @@
+import { requireObject } from '../../../memory/arguments.ts';
 import { errno } from '../../errno.ts';
 import type { PhysicalMemory } from '../memory.ts';
 import { Struct, type UserBuffer } from '../structs.ts';
@@ -54,6 +55,7 @@ export interface SmmuConfig {
 const defaultIdr = [0x0000_1acb | (1 << 19), (19 << 21) | (20 << 6) | 16, 0, 1 << 10, 0, 0x55];
 
 export function smmuv3(config: SmmuConfig = {}): NestingModel {
+  requireObject('smmuv3', 'config', config);
   const idr = config.idr ?? defaultIdr;
   return {
     infoType: INFO_SMMUV3,

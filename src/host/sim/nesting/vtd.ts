@@ -1,5 +1,6 @@
 import { READ, WRITE } from '../../../memory/access.ts';
 import { pfnOf } from '../../../memory/address.ts';
+import { requireObject } from '../../../memory/arguments.ts';
 import { X86Table } from '../../../pagetable/x86.ts';
 import { errno } from '../../errno.ts';
 import type { PhysicalMemory } from '../memory.ts';
@@ -54,6 +55,7 @@ export interface VtdConfig {
 }
 
 export function vtd(config: VtdConfig = {}): NestingModel {
+  requireObject('vtd', 'config', config);
   const cap = config.cap ?? CAP_FS5LP | CAP_FS1GP;
   const ecap = config.ecap ?? ECAP_SMTS | ECAP_SSTS | ECAP_FSTS | ECAP_NEST | ECAP_PASID | ECAP_SRS | ECAP_EAFS;
   return {

@@ -1,3 +1,4 @@
+import { requireArray, requireObject } from '../../../memory/arguments.ts';
 import { acpiTable, Bytes, type TableMaker } from './table.ts';
 
 /** The DMA Remapping Reporting table: VT-d D51397-018 (5.10), chapter 8 "BIOS Considerations". */
@@ -99,7 +100,9 @@ const scopeTypes = { endpoint: 1, bridge: 2, ioapic: 3, hpet: 4, namespace: 5 } 
  * @throws RangeError when there is no unit, or something does not fit its field or is not aligned; the line names it.
  */
 export function dmarTable(description: DmarDescription): Uint8Array {
+  requireObject('DMAR', 'description', description);
   const { hostAddressWidth, interruptRemapping, x2apicOptOut = false, dmaOptIn = false, units } = description;
+  requireArray('DMAR', 'units', units);
   if (units.length === 0) throw new RangeError('DMAR: there is no unit');
   const flags = Number(interruptRemapping) | (Number(x2apicOptOut) << 1) | (Number(dmaOptIn) << 2);
   const body = new Bytes()

@@ -1,3 +1,4 @@
+import { requireArray, requireObject } from '../../../memory/arguments.ts';
 import { acpiTable, Bytes, type TableMaker } from './table.ts';
 
 /** The I/O Remapping Table: Arm DEN0049E. */
@@ -89,7 +90,13 @@ const GRANULE = 0x1_0000n;
  *
  * @throws RangeError when a node names one that there is not, or something does not fit its field or is not aligned; the line names it.
  */
-export function iortTable({ its = [], smmus, roots, reserved = [], maker }: IortDescription): Uint8Array {
+export function iortTable(description: IortDescription): Uint8Array {
+  requireObject('IORT', 'description', description);
+  const { its = [], smmus, roots, reserved = [], maker } = description;
+  requireArray('IORT', 'its', its);
+  requireArray('IORT', 'smmus', smmus);
+  requireArray('IORT', 'roots', roots);
+  requireArray('IORT', 'reserved', reserved);
   const nodes = new Bytes();
   let count = 0;
   /** Where the node is; its identifier is nobody else's (table 3, "Identifier"). */

@@ -1,3 +1,4 @@
+import { requireArray, requireObject } from '../../../memory/arguments.ts';
 import { acpiTable, Bytes, type TableMaker } from './table.ts';
 
 /** The I/O Virtualization Reporting Structure: AMD IOMMU specification 48882, chapter 5 "I/O Virtualization ACPI Table". */
@@ -69,7 +70,11 @@ const GVA_48 = 2;
  *
  * @throws RangeError when there is no unit, or something does not fit its field or is not aligned; the line names it.
  */
-export function ivrsTable({ physicalBits, virtualBits, types, units, memory = [], maker }: IvrsDescription): Uint8Array {
+export function ivrsTable(description: IvrsDescription): Uint8Array {
+  requireObject('IVRS', 'description', description);
+  const { physicalBits, virtualBits, types, units, memory = [], maker } = description;
+  requireArray('IVRS', 'units', units);
+  requireArray('IVRS', 'memory', memory);
   if (units.length === 0) throw new RangeError('IVRS: there is no unit');
   if (physicalBits < 32 || physicalBits > 64 || virtualBits < 32 || virtualBits > 64)
     throw new RangeError(`IVRS: addresses of ${physicalBits} and ${virtualBits} bits`);

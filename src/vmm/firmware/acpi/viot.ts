@@ -1,3 +1,4 @@
+import { requireArray, requireObject } from '../../../memory/arguments.ts';
 import { acpiTable, Bytes, type TableMaker } from './table.ts';
 
 /** The Virtual I/O Translation table: ACPI 6.5, 5.2.30. */
@@ -37,7 +38,11 @@ const ENDPOINTS_BYTES = 24;
  *
  * @throws RangeError when something does not fit its field, or a range is none; the line names it.
  */
-export function viotTable({ iommu, endpoints, maker }: ViotDescription): Uint8Array {
+export function viotTable(description: ViotDescription): Uint8Array {
+  requireObject('VIOT', 'description', description);
+  const { iommu, endpoints, maker } = description;
+  requireObject('VIOT', 'iommu', iommu);
+  requireArray('VIOT', 'endpoints', endpoints);
   const body = new Bytes()
     .u16('node count', 1 + endpoints.length)
     .u16('node offset', NODES_AT)

@@ -1,4 +1,4 @@
-import { requireObject, requireString } from '../../../memory/arguments.ts';
+import { requireBytes, requireObject, requireString } from '../../../memory/arguments.ts';
 
 /** Flattened device trees: Devicetree Specification 0.4, chapter 5. */
 
@@ -98,6 +98,7 @@ function bytesOf(value: PropertyValue): Uint8Array {
  * @throws RangeError for what is no device tree.
  */
 export function readDeviceTree(blob: Uint8Array): DeviceNode {
+  requireBytes('readDeviceTree', 'blob', blob);
   const view = new DataView(blob.buffer, blob.byteOffset, blob.length);
   if (blob.length < HEADER_BYTES || view.getUint32(0) !== MAGIC) throw new RangeError('device tree: no blob of one');
   const strings = view.getUint32(12);
@@ -131,6 +132,7 @@ export function readDeviceTree(blob: Uint8Array): DeviceNode {
 
 /** The blob of a tree, with no memory reservations. */
 export function writeDeviceTree(root: DeviceNode): Uint8Array {
+  requireObject('writeDeviceTree', 'root', root, 'DeviceNode', ['all']);
   const names = new Map<string, number>();
   let strings = '';
   const nameOf = (name: string) => {
