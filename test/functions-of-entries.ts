@@ -17,7 +17,16 @@ export const FUNCTIONS: Readonly<Record<string, readonly unknown[]>> = {
   ...{ candidates: [{}], choose: [{}, 'auto'], waysBetween: [{}, {}, {}, false] },
   ...{ amdGuest: [[]], smmuv3Stage1: [0n, 0n], vtdStage1: [{}] },
   ...{ amd: [{}], simKernel: [{}], smmuv3: [{}], vtd: [{}], riscvCapabilities: [{}], capabilities: [{}], ccdfOf: [{}] },
-  ...{ ats: [32], ecamBytes: [1], msi: [1, false], msix: [1, place, place], pasid: [20], pri: [32], requesterId: [0, 1, 0], vendor: [[], 4] },
+  ...{
+    ats: [32],
+    ecamBytes: [1],
+    msi: [1, false],
+    msix: [1, place, place],
+    pasid: [20],
+    pri: [32],
+    requesterId: [0, 1, 0],
+    vendor: [[], 4],
+  },
   ...{ serveQtest: [{}, {}], testMachine: ['q35', { ramBytes: 1 << 20 }] },
   ...{ amdFunction: [{}, () => {}], amdMessage: message, amdRegisterFunction: [{}], vtdFunction: [{}, {}], vtdMessage: message },
   ...{ countedRegisters: [{}, {}], riscvFunction: [{}], smmuFunction: [{}], isX86Message: [0n], x86Message: [{}] },
@@ -25,8 +34,12 @@ export const FUNCTIONS: Readonly<Record<string, readonly unknown[]>> = {
 
 /** Functions that look at no types, and why. */
 export const UNCHECKED_FUNCTIONS: Readonly<Record<string, string>> = {
-  ...Object.fromEntries(['hiOf', 'loOf', 'pfnOf', 'addressOfPfn', 'join'].map((name) => [name, 'conversions of addresses that were checked'])),
+  ...Object.fromEntries(
+    ['hiOf', 'loOf', 'pfnOf', 'addressOfPfn', 'join'].map((name) => [name, 'conversions of addresses that were checked']),
+  ),
   ...Object.fromEntries(['joinHiLo', 'hiOfPfn', 'loOfPfn', 'pfnOfHiLo'].map((name) => [name, 'the same, on hot paths'])),
-  ...Object.fromEntries(['faultCode', 'faultKind', 'faultLevel', 'targetFault'].map((name) => [name, 'codes of faults, as walkers make them'])),
+  ...Object.fromEntries(
+    ['faultCode', 'faultKind', 'faultLevel', 'targetFault'].map((name) => [name, 'codes of faults, as walkers make them']),
+  ),
   enumerateTwoStage: "what targets' address spaces are made of",
 };

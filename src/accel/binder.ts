@@ -1,6 +1,6 @@
 import { errno, HostError } from '../host/errno.ts';
 import type { Host, HostDevice } from '../host/host.ts';
-import { requireInteger, requireNumber, requireObject } from '../memory/arguments.ts';
+import { requireBoolean, requireInteger, requireNumber, requireObject } from '../memory/arguments.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
 import {
   type AddressSpace,
@@ -273,6 +273,7 @@ export class Binder implements TargetObserver {
 
   /** Hosts that can are to remember what devices write: said before guest memory is logged, and, that it is not any more, after. */
   trackDirty(on: boolean): void {
+    requireBoolean('Binder', 'on', on);
     for (const { path } of this.#backings.all) path.trackDirty(on);
   }
 

@@ -1,5 +1,5 @@
 import { addressOfPfn, PAGE_LG2, PFN_LIMIT } from '../../memory/address.ts';
-import { requireNumber, requireObject } from '../../memory/arguments.ts';
+import { requireBoolean, requireNumber, requireObject } from '../../memory/arguments.ts';
 import { errno, HostError } from '../errno.ts';
 import type { DirtyTracking, IovaRange } from '../host.ts';
 import type { PortMemory } from '../port.ts';
@@ -112,6 +112,7 @@ export class Type1Space extends VfioSpace {
   }
 
   override trackDirty(on: boolean): number {
+    requireBoolean('Type1Space', 'on', on);
     let result = 0;
     if (this.live) result = on ? this.startDirtyTracking() : this.stopDirtyTracking();
     if (result === 0) this.#dirty = on ? new Type1DirtyTracking(this) : null;

@@ -1,6 +1,6 @@
 import { READ, READ_WRITE, WRITE } from '../../memory/access.ts';
 import { addressOfPfn, hiOfPfn, loOfPfn, PFN_LIMIT } from '../../memory/address.ts';
-import { requireArray, requireObject } from '../../memory/arguments.ts';
+import { requireArray, requireBoolean, requireObject } from '../../memory/arguments.ts';
 import { INTERVAL_OVERLAP, IntervalMap } from '../../memory/interval-map.ts';
 import { errno, HostError } from '../errno.ts';
 import type { DirtyTracking, HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
@@ -137,7 +137,8 @@ export abstract class VfioSpace implements HostSpace, GroupSpace {
     return null;
   }
 
-  trackDirty(_on: boolean): number {
+  trackDirty(on: boolean): number {
+    requireBoolean('VfioSpace', 'on', on);
     return this.fail('VFIO_IOMMU_DIRTY_PAGES', errno.EOPNOTSUPP, 0, 0, `${this.host.kind} keeps no dirty bits`);
   }
 
