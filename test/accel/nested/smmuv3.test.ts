@@ -6,6 +6,7 @@ import { smmuv3 } from '../../../src/host/sim/index.ts';
 import { READ, READ_WRITE } from '../../../src/memory/access.ts';
 import { get } from '../../../src/target/fields.ts';
 import { EVENT, RECORD } from '../../../src/target/smmuv3/spec/events.ts';
+import { REG } from '../../../src/target/smmuv3/spec/registers.ts';
 import type { Command, Table } from '../../target/smmuv3/guest.ts';
 import { SYNC, tlbiAll, tlbiAsid, tlbiPage } from './smmuv3-commands.ts';
 import { BASE, DATA, PAGES, SmmuMachine, STREAMS } from './smmuv3-machine.ts';
@@ -15,6 +16,8 @@ import { BASE, DATA, PAGES, SmmuMachine, STREAMS } from './smmuv3-machine.ts';
 const [FIRST, SECOND] = STREAMS;
 const [ABORT, BYPASS, STAGE_1] = [0, 4, 5];
 const ASIDS = [7, 8, 9];
+/** Behind all that the guest uses. */
+const LONG_QUEUE = 0x1e_0000;
 const hardwares = {
   nested: () => smmuv3(),
   'nested-queue': () => smmuv3({ tegra241: {} }),
@@ -189,16 +192,27 @@ for (const path of Object.keys(hardwares) as (keyof typeof hardwares)[]) {
 }
 
 describe('host calls', () => {
-  /** Commands of one kind, as many as a queue of the guest's holds, and what they cost. */
+  /** Commands in a queue of 1,024 entries, which the guest has put in place of its own, and what they cost. */
   function cost(path: keyof typeof hardwares, commands: readonly Command[]): Record<string, number> {
     const { smmu } = new Program(path);
+    const { guest } = smmu;
+    guest.write(REG.CR0, 0b0101);
+    guest.write64(REG.CMDQ_BASE, BigInt(LONG_QUEUE | 10));
+    guest.write(REG.CMDQ_CONS, 0);
+    guest.write(REG.CMDQ_PROD, 0);
+    for (const [i, [low, high]] of [...commands, SYNC].entries()) {
+      guest.store(LONG_QUEUE + 16 * i, low);
+      guest.store(LONG_QUEUE + 16 * i + 8, high);
+    }
+    guest.write(REG.CR0, 0b1101);
     smmu.calls();
-    smmu.guest.command(...commands, SYNC);
+    guest.write(REG.CMDQ_PROD, commands.length + 1);
+    expect(guest.read(REG.CMDQ_CONS)).toBe(commands.length + 1);
     return smmu.calls();
   }
 
-  test('200 queued invalidations are one call; with a queue none', () => {
-    const commands = Array.from({ length: 200 }, (_, i) => tlbiPage(ASIDS[0], BASE + i));
+  test('1,000 queued invalidations are one call; with a queue none', () => {
+    const commands = Array.from({ length: 1000 }, (_, i) => tlbiPage(ASIDS[0], BASE + i));
     expect(cost('nested', commands)).toEqual({ IOMMU_HWPT_INVALIDATE: 1 });
     expect(cost('nested-queue', commands)).toEqual({});
   });
