@@ -216,6 +216,8 @@ export interface StageOptions {
   readonly ranges?: number;
   /** Its devices can ask for pages: in a queue, or (true) by NestingParent.events. Default false. */
   readonly pageRequests?: boolean | PageRequestQueue;
+  /** Devices behind several IOMMUs may come, and each IOMMU has the stage. Default false: behind one. */
+  readonly severalIommus?: boolean;
 }
 
 /** A first stage that the hardware has. It remembers what it has read until it is told to forget. */

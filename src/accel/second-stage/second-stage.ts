@@ -48,7 +48,7 @@ export class SecondStage {
     known.set(host, guests);
     const siblings = guests.get(memory) ?? new Map<string, SecondStage>();
     guests.set(memory, siblings);
-    const key = `${use.tables}${use.queue}`;
+    const key = `${hardware.kind} ${use.tables} ${use.queue}`;
     const before = siblings.get(key);
     if (before !== undefined) {
       before.#users++;

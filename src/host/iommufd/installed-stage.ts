@@ -1,6 +1,7 @@
 import type { HostError } from '../errno.ts';
 import type { HostDevice, InstalledStage, StageOptions } from '../host.ts';
 import type { Handle, IommufdContext } from './context.ts';
+import type { Place } from './device.ts';
 import type { FaultQueue } from './fault-queue.ts';
 import type { CommandRoute, VtdInvalidations } from './invalidate.ts';
 import { type NestedOptions, StageOne } from './page-table.ts';
@@ -41,14 +42,14 @@ abstract class ForgettingStage extends StageOne implements InstalledStage {
     return this.#syncError ?? super.error;
   }
 
-  override attach(device: HostDevice): number {
+  override attach(device: HostDevice, as?: Place): number {
     this.#syncError = null;
-    return super.attach(device);
+    return super.attach(device, as);
   }
 
-  override detach(device: HostDevice): number {
+  override detach(device: HostDevice, as?: Place): number {
     this.#syncError = null;
-    return super.detach(device);
+    return super.detach(device, as);
   }
 
   invalidate(first: number, pages: number): void {
@@ -139,9 +140,9 @@ export class SmmuStage extends ForgettingStage {
     this.#parts = parts;
   }
 
-  override attach(device: HostDevice): number {
+  override attach(device: HostDevice, as?: Place): number {
     const result = this.#parts.admit(device);
-    return result < 0 ? result : super.attach(device);
+    return result < 0 ? result : super.attach(device, as);
   }
 
   /** (NUM + 1) × 2^SCALE granules that hold the range; what else lies in them is read again, no more. */

@@ -14,28 +14,21 @@ import type {
   UserStage,
 } from '../host.ts';
 import type { Handle, IommufdContext } from './context.ts';
-import { own } from './device.ts';
+import { type Attachable, own } from './device.ts';
 import { SmmuGuestCommands } from './guest-commands.ts';
-import { readHwInfo } from './hw-info.ts';
 import { SmmuStage, VtdStage } from './installed-stage.ts';
-import { SmmuInvalidations, VtdInvalidations } from './invalidate.ts';
 import { faultQueueOf } from './page-requests.ts';
 import { KernelPageTable } from './page-table.ts';
 import { ParentSpace } from './parent-space.ts';
-import { SmmuCommands } from './smmu-commands.ts';
+import { ParentUnit } from './parent-unit.ts';
 import { IommufdSpace } from './space.ts';
+import { SpreadStage } from './spread-stage.ts';
 import { StageEvents } from './stage-events.ts';
-import { CommandQueue, createVintf, type Vintf } from './tegra241.ts';
-import { type Vdevice, Viommu } from './viommu.ts';
+import { CommandQueue } from './tegra241.ts';
+import type { Vdevice } from './viommu.ts';
 
-/** Entries that one invalidation call carries at most. */
-const INVALIDATIONS = 4096;
-/** enum iommu_viommu_type */
-const VIOMMU_SMMUV3 = 1;
 /** IHI 0070, 6.3.4. */
 const IDR3_RIL = 1 << 10;
-/** enum iommu_hw_info_arm_smmuv3_flags: TLBI and CFGI must be issued twice. */
-const TWICE = 1;
 /** STE.V and STE.Config (IHI 0070, 5.2). */
 const FIXED = { abort: 1n, bypass: 1n | (4n << 1n) } as const;
 
@@ -46,15 +39,6 @@ const STE1 = 0xffn | (1n << 27n) | (3n << 28n);
 /** A guest's entry without what says nothing of a first stage; of one that is not valid nothing counts. */
 function guestEntry([word0, word1]: readonly [bigint, bigint]): readonly [bigint, bigint] {
   return (word0 & 1n) === 0n ? [0n, 0n] : [word0 & STE0, word1 & STE1];
-}
-
-/** How a guest's own commands reach an SMMUv3: through the vIOMMU, or a queue that the hardware reads. */
-interface SmmuSide {
-  readonly viommu: Viommu;
-  readonly vintf: Vintf | null;
-  readonly calls: SmmuInvalidations;
-  readonly route: SmmuCommands;
-  readonly idr: readonly number[];
 }
 
 interface ParentOptions {
@@ -70,13 +54,14 @@ export class IommufdParent implements NestingParent {
   readonly hardware: NestingHardware;
   readonly space: ParentSpace;
   readonly #context: IommufdContext;
-  readonly #table: KernelPageTable;
-  readonly #smmu: SmmuSide | null = null;
+  /** Of the first device's IOMMU: all that is a guest's own, and its vIOMMU, are there. */
+  readonly #unit: ParentUnit;
+  readonly #units = new Set<ParentUnit>();
+  readonly #homes = new WeakMap<HostDevice, ParentUnit>();
   readonly #commands: SmmuGuestCommands | null = null;
-  readonly #ranges: VtdInvalidations | null = null;
   readonly #events: StageEvents;
   readonly #fixed = new Map<'abort' | 'bypass', AttachmentPoint>();
-  readonly #devices = new Map<HostDevice, Vdevice>();
+  readonly #devices = new Map<HostDevice, { readonly vdevice: Vdevice; readonly unit: ParentUnit }>();
   readonly #streams = new Set<number>();
   readonly #made: { close(): void }[] = [];
   #queuePages: TablePages | null = null;
@@ -87,29 +72,35 @@ export class IommufdParent implements NestingParent {
     this.#context = context;
     this.hardware = hardware;
     this.space = new ParentSpace(context, device, { forPasid: hardware.pasidStages, dirtyTracking });
-    this.#table = this.space.table;
     this.#made.unshift(this.space);
     try {
-      if (hardware.kind === 'smmuv3') {
-        this.#smmu = this.#createSmmu(device, queue);
-        this.#commands = new SmmuGuestCommands(this.#smmu.route, this.#smmu.idr, this.#streams);
-      } else this.#ranges = new VtdInvalidations(context, this.#table, INVALIDATIONS);
+      this.#unit = this.#addUnit(this.space.table, device, queue);
     } catch (error) {
       for (const object of this.#made) object.close();
       throw error;
     }
-    this.#events = new StageEvents(context, this.#smmu?.viommu ?? null);
+    const { smmu } = this.#unit;
+    if (smmu !== null) this.#commands = new SmmuGuestCommands(smmu.route, smmu.idr, this.#streams);
+    this.#events = new StageEvents(context, smmu?.viommu ?? null);
   }
 
-  #createSmmu(device: Handle, queue: boolean): SmmuSide {
-    const { data } = readHwInfo(this.#context, device, 0);
-    if (data.kind !== 'smmuv3') throw new HostError('IOMMU_GET_HW_INFO', errno.EOPNOTSUPP, undefined, 'no SMMUv3');
-    const vintf = queue ? createVintf(this.#context, device, this.#table) : null;
-    const viommu = vintf?.viommu ?? new Viommu(this.#context, device, this.#table, VIOMMU_SMMUV3);
-    this.#made.unshift(viommu);
-    const calls = new SmmuInvalidations(this.#context, viommu, INVALIDATIONS);
-    const route = new SmmuCommands(this.#context.port, calls, (data.flags & TWICE) !== 0);
-    return { viommu, vintf, calls, route, idr: data.idr };
+  /** @throws HostError; then the table is gone. */
+  #addUnit(table: KernelPageTable, device: Handle, queue: boolean): ParentUnit {
+    try {
+      const unit = new ParentUnit(this.#context, device, table, this.hardware.kind, queue);
+      this.#units.add(unit);
+      return unit;
+    } catch (error) {
+      this.space.dropTable(table);
+      throw error;
+    }
+  }
+
+  #dropUnit(unit: ParentUnit): void {
+    for (const [device, place] of this.#devices) if (place.unit === unit) this.release(device);
+    unit.close();
+    this.#units.delete(unit);
+    this.space.dropTable(unit.table);
   }
 
   get commands(): GuestCommands | null {
@@ -120,24 +111,34 @@ export class IommufdParent implements NestingParent {
     return this.#context.port.allocate(pages * PAGE_BYTES);
   }
 
-  install(device: HostDevice, stage: UserStage, { ranges, pageRequests = false }: StageOptions = {}): InstalledStage {
+  install(device: HostDevice, stage: UserStage, options: StageOptions = {}): InstalledStage {
+    if (options.severalIommus !== true) return this.#create(this.#unit, own(device), stage, options);
+    const units = {
+      units: this.#units,
+      homes: this.#homes,
+      add: (joining: Attachable) => this.#addUnit(this.space.addTable(joining), joining, false),
+      drop: (unit: ParentUnit) => this.#dropUnit(unit),
+      create: (unit: ParentUnit, joining: Attachable) => this.#create(unit, joining, stage, options),
+    };
+    return new SpreadStage(units, own(device));
+  }
+
+  #create(unit: ParentUnit, device: Attachable, stage: UserStage, { ranges, pageRequests = false }: StageOptions): VtdStage | SmmuStage {
     const queue = pageRequests === true ? this.#events.faults() : pageRequests === false ? undefined : faultQueueOf(pageRequests);
     const faults = queue === undefined ? {} : { faults: queue };
     const parts = { ...faults, ...(ranges !== undefined && { ranges }) };
-    if (stage.kind === 'vtd' && this.#ranges !== null)
-      return new VtdStage(this.#context, own(device), this.#table, stage, {
-        ...parts,
-        forPasid: this.hardware.pasidStages,
-        invalidations: this.#ranges,
-      });
-    if (stage.kind === 'smmuv3' && this.#smmu !== null) {
-      const { viommu, idr, route } = this.#smmu;
+    if (stage.kind === 'vtd' && unit.ranges !== null) {
+      const forPasid = this.hardware.pasidStages;
+      return new VtdStage(this.#context, device, unit.table, stage, { ...parts, forPasid, invalidations: unit.ranges });
+    }
+    if (stage.kind === 'smmuv3' && unit.smmu !== null) {
+      const { viommu, idr, route } = unit.smmu;
       const { asid } = stage;
       const ste = asid === undefined ? guestEntry(stage.ste) : stage.ste;
       const ranged = (idr[3] & IDR3_RIL) !== 0;
-      const admit = (joining: HostDevice) => this.#admit(joining);
+      const admit = (joining: HostDevice) => this.#admit(unit, joining);
       const commands = { ...(asid !== undefined && { asid }), ranged, route, admit };
-      return new SmmuStage(this.#context, own(device), viommu, ste, { ...parts, ...commands });
+      return new SmmuStage(this.#context, device, viommu, ste, { ...parts, ...commands });
     }
     throw new TypeError(`no ${stage.kind} stage behind ${this.hardware.kind}`);
   }
@@ -152,12 +153,12 @@ export class IommufdParent implements NestingParent {
 
   /** VT-d: nothing but the parent for bypass, and a table without mappings for abort. */
   #makeFixed(device: Handle & HostDevice, kind: 'abort' | 'bypass'): AttachmentPoint {
-    if (this.#smmu !== null) {
+    if (this.#unit.smmu !== null) {
       const stage = this.install(device, { kind: 'smmuv3', ste: [FIXED[kind], 0n] });
       this.#made.unshift(stage);
       return stage;
     }
-    if (kind === 'bypass') return this.#table;
+    if (kind === 'bypass') return this.#unit.table;
     const empty = new IommufdSpace(this.#context, {});
     this.#made.unshift(empty);
     const table = new KernelPageTable(this.#context, device, empty, { forPasid: this.hardware.pasidStages });
@@ -166,7 +167,7 @@ export class IommufdParent implements NestingParent {
   }
 
   name(device: HostDevice, id: number): number {
-    const failed = this.#smmu === null ? 0 : this.#admit(device, id);
+    const failed = this.#unit.smmu === null ? 0 : this.#admit(this.#unit, device, id);
     if (failed < 0) return failed;
     this.#events.names.set(own(device).id, id);
     try {
@@ -179,14 +180,14 @@ export class IommufdParent implements NestingParent {
   }
 
   /** Commands and events name a stream by its virtual ID, so a device wants a place on the vIOMMU before it is attached. Any ID will do: -1. */
-  #admit(device: HostDevice, id = -1): number {
+  #admit(unit: ParentUnit, device: HostDevice, id = -1): number {
     for (const known of this.#devices.keys()) if (known.closed) this.release(known);
     const before = this.#devices.get(device);
-    if (before !== undefined && (id < 0 || before.virtualId === BigInt(id))) return 0;
+    if (before !== undefined && before.unit === unit && (id < 0 || before.vdevice.virtualId === BigInt(id))) return 0;
     try {
       places.get(device)?.release(device);
       const stream = id < 0 ? this.#nextStream++ : id;
-      this.#devices.set(device, this.#smmu!.viommu.addDevice(own(device), BigInt(stream)));
+      this.#devices.set(device, { vdevice: unit.smmu!.viommu.addDevice(own(device), BigInt(stream)), unit });
       this.#streams.add(stream);
       places.set(device, this);
       return 0;
@@ -198,7 +199,7 @@ export class IommufdParent implements NestingParent {
 
   /** The device has a place here no longer. @throws HostError */
   release(device: HostDevice): void {
-    const vdevice = this.#devices.get(device);
+    const vdevice = this.#devices.get(device)?.vdevice;
     if (vdevice === undefined) return;
     // Of a closed device the kernel has taken it.
     vdevice.close();
@@ -208,7 +209,7 @@ export class IommufdParent implements NestingParent {
   }
 
   openQueue(page: number): void {
-    const smmu = this.#smmu;
+    const { smmu } = this.#unit;
     if (smmu === null || smmu.vintf === null)
       throw new HostError('IOMMU_HW_QUEUE_ALLOC', errno.EOPNOTSUPP, undefined, 'no vIOMMU that can have a queue');
     const pages = this.allocate(1);
@@ -242,13 +243,17 @@ export class IommufdParent implements NestingParent {
   close(): void {
     this.#events.close();
     for (const device of this.#devices.keys()) this.release(device);
-    while (this.#made.length > 0) {
+    // Stages and queues, then the vIOMMUs under them, then the tables under those.
+    while (this.#made.length > 1) {
       this.#made[0].close();
       this.#made.shift();
     }
+    for (const unit of this.#units) {
+      unit.close();
+      this.#units.delete(unit);
+    }
+    this.space.close();
     this.#fixed.clear();
-    this.#ranges?.dispose();
-    this.#smmu?.calls.dispose();
     this.#queuePages?.release();
     this.#queuePages = null;
   }

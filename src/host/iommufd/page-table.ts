@@ -1,7 +1,7 @@
 import { errno, type HostError } from '../errno.ts';
 import type { AttachmentPoint, DirtyVisitor, HostDevice } from '../host.ts';
 import { type Handle, type IommufdContext, KernelObject, LastError } from './context.ts';
-import { type IommufdDevice, own } from './device.ts';
+import { type IommufdDevice, own, type Place } from './device.ts';
 import { type DirtyOptions, readDirty } from './dirty.ts';
 import type { FaultQueue } from './fault-queue.ts';
 import type { StageOneData } from './stage-one.ts';
@@ -72,16 +72,16 @@ abstract class PageTable extends KernelObject implements AttachmentPoint {
     this.forPasid = forPasid;
   }
 
-  /** Attaches the device, or replaces what it was attached to with no moment in between. Returns 0 or a negative errno. */
-  attach(device: HostDevice): number {
+  /** Attaches the device, or replaces what it was attached to with no moment in between. `as`: see Attachable.attach. Returns 0 or a negative errno. */
+  attach(device: HostDevice, as: Place = this): number {
     this.context.calls.attach++;
-    const result = own(device).attach(this);
+    const result = own(device).attach(this, as);
     return result < 0 ? this.#last.set('VFIO_DEVICE_ATTACH_IOMMUFD_PT', result) : 0;
   }
 
   /** The device's requests are blocked. Returns 0 or a negative errno; of a device that is attached elsewhere -EINVAL. */
-  detach(device: HostDevice): number {
-    if (device.attachment !== this) return this.#last.set('VFIO_DEVICE_DETACH_IOMMUFD_PT', -errno.EINVAL);
+  detach(device: HostDevice, as: Place = this): number {
+    if (device.attachment !== as) return this.#last.set('VFIO_DEVICE_DETACH_IOMMUFD_PT', -errno.EINVAL);
     this.context.calls.attach++;
     const result = own(device).detach();
     return result < 0 ? this.#last.set('VFIO_DEVICE_DETACH_IOMMUFD_PT', result) : 0;
