@@ -37,3 +37,15 @@ test.each([
   expect(kernel.device().hostPfn(0x10, READ)).toBe({ nothing: DMA_BLOCKED, space: mine, other: others }[reaches]);
   host.close();
 });
+
+test('a page table of another IOMMU is refused by name', () => {
+  const kernel = simKernel({ iommus: [{}, {}], devices: [{ name: 'vfio0' }, { name: 'vfio1', iommu: 1 }] });
+  const host = new IommufdHost(kernel);
+  const [device, other] = ['vfio0', 'vfio1'].map((name) => host.openDevice(kernel.device(name).path));
+  const table = host.createPageTable(device, host.createSpace());
+  expect(table.attach(device)).toBe(0);
+  expect(table.attach(other)).toBe(-errno.EINVAL);
+  expect(table.error?.message).toContain('vfio1: it is behind another IOMMU than the page table is made for');
+  expect(other.attachment).toBeNull();
+  host.close();
+});

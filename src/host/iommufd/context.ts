@@ -73,15 +73,17 @@ export abstract class KernelObject implements Handle {
 export class LastError {
   #name = '';
   #errno = 0;
+  #hint: string | undefined;
 
   /** Keeps a failure and answers it. */
-  set(name: string, errno: number): number {
+  set(name: string, errno: number, hint?: string): number {
+    this.#hint = hint;
     this.#name = name;
     this.#errno = errno;
     return errno;
   }
 
   get error(): HostError | null {
-    return this.#errno === 0 ? null : new HostError(this.#name, this.#errno);
+    return this.#errno === 0 ? null : new HostError(this.#name, this.#errno, undefined, this.#hint);
   }
 }

@@ -31,6 +31,7 @@ export interface PageTableOptions extends NestedOptions {
 }
 
 const hints = 'the IOMMU cannot do what was asked for';
+const OTHER_IOMMU = 'it is behind another IOMMU than the page table is made for, or cannot do what that needs';
 
 function flagsOf({ nestParent, dirtyTracking, forPasid, faults }: PageTableOptions): number {
   return (nestParent ? NEST_PARENT : 0) | (dirtyTracking ? DIRTY_TRACKING : 0) | (faults ? FAULT_ID_VALID : 0) | (forPasid ? FOR_PASID : 0);
@@ -76,7 +77,8 @@ abstract class PageTable extends KernelObject implements AttachmentPoint {
   attach(device: HostDevice, as: Place = this): number {
     this.context.calls.attach++;
     const result = own(device).attach(this, as);
-    return result < 0 ? this.#last.set('VFIO_DEVICE_ATTACH_IOMMUFD_PT', result) : 0;
+    const hint = result === -errno.EINVAL ? `${device.name}: ${OTHER_IOMMU}` : undefined;
+    return result < 0 ? this.#last.set('VFIO_DEVICE_ATTACH_IOMMUFD_PT', result, hint) : 0;
   }
 
   /** The device's requests are blocked. Returns 0 or a negative errno; of a device that is attached elsewhere -EINVAL. */
