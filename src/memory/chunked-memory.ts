@@ -95,8 +95,8 @@ export class ChunkedMemory {
   /** Makes the chunk that holds [address, address + bytes) the current one and returns the offset in it, or -1. */
   #find(hi: number, lo: number, bytes: number): number {
     if (!this.#holds(hi, lo)) return -1;
-    const offset = (lo >>> 0) - this.#chunk.lo;
-    return offset + bytes <= this.#chunk.bytes ? offset : -1;
+    const offset = (lo - this.#lo) >>> 0;
+    return bytes - 1 <= (this.#lastByte >>> 0) - offset ? offset : -1;
   }
 
   /** Loads 64 bits into `word`. An unaligned load may tear. */

@@ -110,8 +110,8 @@ export abstract class RadixTable extends RadixReader implements PageTable {
       throw new RangeError(`${this.description.format}: [${values}] are not multiples of its smallest page of ${granule * 4096} bytes`);
   }
 
-  /** Maps on from `fill.next` to the end of what the table covers. False: it cannot go on. */
-  #fill(fill: Fill, table: number, level: number, base: number): boolean {
+  /** Maps on from `fill.next` to the end of what the table covers. False: it cannot go on. `fresh`: nothing stands in the table from there on. */
+  #fill(fill: Fill, table: number, level: number, base: number, fresh = false): boolean {
     const pages = this.pages[level];
     const end = Math.min(fill.end, base + pages * this.entries[level]);
     while (fill.next < end) {
@@ -122,7 +122,10 @@ export abstract class RadixTable extends RadixReader implements PageTable {
       if (kind === TABLE) {
         const covered = start + this.pages[next] * this.entries[next];
         if (fill.next < covered ? !this.#fill(fill, address, next, start) : !this.#insert(table, index, level)) return false;
-      } else if (kind !== ABSENT || !(this.#putLeaf(fill, table, index, level) || this.#putTable(fill, table, index, level, start))) {
+      } else if (
+        kind !== ABSENT ||
+        !(this.#putLeaf(fill, table, index, level, fresh) || this.#putTable(fill, table, index, level, start))
+      ) {
         return false;
       }
     }
@@ -130,13 +133,13 @@ export abstract class RadixTable extends RadixReader implements PageTable {
   }
 
   /** Maps at `fill.next` by the largest mapping that this level can hold there, or by a run of the level's only size. */
-  #putLeaf(fill: Fill, table: number, index: number, level: number): boolean {
+  #putLeaf(fill: Fill, table: number, index: number, level: number, fresh: boolean): boolean {
     const sizes = this.#sizes[level];
     const pages = this.pages[level];
     for (let i = this.#fitting(fill, sizes); i >= 0; i--) {
       const count = 2 ** (sizes[i] - 12) / pages;
       const most = sizes.length > 1 ? count : Math.min(this.entries[level] - index, Math.floor((fill.end - fill.next) / pages));
-      const run = this.#absentRun(table, index, most, level);
+      const run = fresh ? most : this.#absentRun(table, index, most, level);
       if (run < count) continue;
       const address = (fill.next + fill.delta) * 4096;
       this.#storeLeaves(table, index, run, level, { address, lg2: sizes[i], permission: fill.permission, keptHi: 0, keptLo: 0 });
@@ -216,7 +219,7 @@ export abstract class RadixTable extends RadixReader implements PageTable {
     const before = fill.next;
     this.encodeTable(level, child);
     this.#storeMade(table, index);
-    const done = this.#fill(fill, child, level - 1, start);
+    const done = this.#fill(fill, child, level - 1, start, true);
     if (fill.next === before) this.#dropTable(table, index, child, level - 1);
     return done;
   }

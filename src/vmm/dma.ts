@@ -5,6 +5,9 @@ import { GuestMemory, MEM_FAULT } from '../memory/guest-memory.ts';
 import { NO_PASID, type Target } from '../target/target.ts';
 import type { Observation } from './observation.ts';
 
+/** lg2 of the most bytes that are copied at once. */
+const PIECE_LG2 = 30;
+
 /**
  * The DMA of one emulated device: translated in software, as the guest's IOMMU says, page by page.
  *
@@ -82,23 +85,28 @@ export class EmulatedDevice {
   /** As `read` (access READ) and `write` (access WRITE), the address in two int32; allocates nothing up to 64 bytes. */
   transfer(hi: number, lo: number, bytes: Uint8Array, access: number, pasid: number): number {
     if (this.#removed) throw new TypeError(`EmulatedDevice: endpoint 0x${this.endpoint.toString(16)} was removed`);
-    const translated = this.#target.translated;
-    for (let done = 0; done < bytes.length; ) {
-      const lg2 = this.#target.translate(this.endpoint, pasid, hi, lo, access);
+    const target = this.#target;
+    const memory = this.#memory;
+    const { translated } = target;
+    const end = bytes.length;
+    for (let done = 0; done < end; ) {
+      const lg2 = target.translate(this.endpoint, pasid, hi, lo, access);
       this.accesses++;
       if (lg2 < 0) return this.#refused(lg2, hi, lo, access, pasid);
-      const left = bytes.length - done;
-      const size = lg2 >= 31 ? Math.min(left, 0x8000_0000 - (lo & 0x7fff_ffff)) : Math.min(left, (1 << lg2) - (lo & ((1 << lg2) - 1)));
+      // What is left of the page, of its next GiB at most: an int32, as places in the array are in all but huge ones.
+      const inPiece = lg2 < PIECE_LG2 ? (1 << lg2) - 1 : (1 << PIECE_LG2) - 1;
+      const room = inPiece + 1 - (lo & inPiece);
+      const size = end - done < room ? (end - done) | 0 : room;
       const answer =
         access === READ
-          ? this.#memory.read(translated[1], translated[0], bytes, done, size)
-          : this.#memory.write(translated[1], translated[0], bytes, done, size);
+          ? memory.read(translated[1], translated[0], bytes, done, size)
+          : memory.write(translated[1], translated[0], bytes, done, size);
       if (answer < 0) return this.#refused(MEM_FAULT, hi, lo, access, pasid);
       if (this.#observation?.active) this.#done(hi, lo, size, access, pasid);
       done += size;
-      const next = (lo >>> 0) + size;
-      if (next > 0xffff_ffff) hi = (hi + 1) | 0;
-      lo = next | 0;
+      if (done === end) break;
+      lo = (lo + size) | 0;
+      if (lo >>> 0 < size) hi = (hi + 1) | 0;
     }
     return 0;
   }
