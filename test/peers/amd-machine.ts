@@ -134,6 +134,10 @@ export class AmdPeers {
     this.qemu.writeq(AMD + offset, value);
   }
 
+  async read(offset: number): Promise<{ ours: bigint; theirs: bigint }> {
+    return { ours: this.ours.read(offset, 8), theirs: await this.qemu.readq(AMD + offset) };
+  }
+
   /** No device has an entry, tables are empty, and nothing is cached. */
   setUp(): void {
     const [start, bytes] = [Page.devices, PAGES * 4096 - (Page.devices - STRUCTURES)];

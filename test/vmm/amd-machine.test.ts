@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { openHost } from '../../src/host/registry.ts';
-import { simKernel } from '../../src/host/sim/index.ts';
+import { amd, type IommuConfig, simKernel } from '../../src/host/sim/index.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import type { AmdIommuOptions } from '../../src/target/amd/index.ts';
 import { Machine } from '../../src/vmm/index.ts';
 import { completionWait, Guest, invalidateAll, invalidateDevice, invalidatePages, RAM_PAGES } from '../target/amd/guest.ts';
 
@@ -11,21 +12,28 @@ const RAM = RAM_PAGES * 4096;
 
 /** Two devices of a guest that has set its IOMMU up, passed through to a simulated host. */
 function machine() {
-  const kernel = simKernel({ iommus: [{}], devices: [{ name: 'vfio0' }, { name: 'vfio1' }] });
+  const made = unconnected({});
+  const { kernel, guest, vm, host } = made;
+  vm.passThrough(DEVICE, kernel.device('vfio0').path);
+  vm.passThrough(SECOND, kernel.device('vfio1').path);
+  const calls = () => host.calls.map + host.calls.unmap;
+  return { ...made, guest, calls };
+}
+
+/** The same before anything is passed through. */
+function unconnected(options: Partial<AmdIommuOptions>, nesting: IommuConfig['nesting'] = null, path?: string) {
+  const kernel = simKernel({ iommus: [{ nesting }], devices: [{ name: 'vfio0' }, { name: 'vfio1' }] });
   const { buffer, address } = kernel.allocate(RAM);
   const memory = new GuestMemory([{ gpa: 0n, buffer, bytes: RAM, hostAddress: address }]);
-  const guest = new Guest({}, memory);
+  const guest = new Guest(options, memory);
   for (const device of [DEVICE, SECOND]) guest.iommu.addEndpoint(device);
   const host = openHost('iommufd', kernel);
-  const vm = new Machine({ memory, target: guest.iommu, host });
+  const vm = new Machine({ memory, target: guest.iommu, host, ...(path && { path }) });
   guest.start();
   const { root, table } = guest.v1(3);
   for (const device of [DEVICE, SECOND]) guest.setDevice(device, { mode: 3, root, domain: 7 });
   guest.command(invalidateAll(), completionWait());
-  vm.passThrough(DEVICE, kernel.device('vfio0').path);
-  vm.passThrough(SECOND, kernel.device('vfio1').path);
-  const calls = () => host.calls.map + host.calls.unmap;
-  return { kernel, guest, table, host, vm, calls };
+  return { kernel, guest, table, host, vm };
 }
 
 describe('a guest with an AMD IOMMU on iommufd', () => {
@@ -69,5 +77,20 @@ describe('a guest with an AMD IOMMU on iommufd', () => {
     expect(second.dmaRead(0x30_0000n, new Uint8Array(4))).toBeLessThan(0);
     expect(first.dmaRead(0x30_0000n, new Uint8Array(4))).toBe(0);
     vm.close();
+  });
+
+  test('without NpCache mappings are not announced, and a device is refused by that name', () => {
+    const { vm, kernel } = unconnected({ npCache: false });
+    expect(() => vm.passThrough(DEVICE, kernel.device('vfio0').path)).toThrow(/announce/);
+  });
+
+  test.each(['nested', 'user-owned'])('%s is refused on an AMD host of today, with the reason', (path) => {
+    const { vm, kernel, guest } = unconnected({}, amd(), path);
+    const { root } = guest.v2();
+    const gcr3 = guest.pool.allocate(1);
+    guest.store(BigInt(gcr3) << 12n, (BigInt(root) << 12n) | 1n);
+    guest.setDevice(DEVICE, { gcr3, giov: true, domain: 9 });
+    guest.command(invalidateDevice(DEVICE), completionWait());
+    expect(() => vm.passThrough(DEVICE, kernel.device('vfio0').path)).toThrow(/invalidat/);
   });
 });

@@ -41,6 +41,7 @@ const HOOKS = ['schedule', 'interrupt', 'invalidateDevice', 'completePageRequest
  */
 export class AmdIommu implements Target {
   readonly name = 'amd';
+  readonly stageFormat = 'amd';
   readonly memory: GuestMemory;
   readonly translated: Int32Array;
   /** The capability block of its PCI function. */

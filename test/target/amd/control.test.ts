@@ -47,6 +47,8 @@ describe('registers, 3.4', () => {
     const features = guest.read(Reg.efr);
     guest.write(Reg.efr, 0n);
     expect(guest.read(Reg.efr)).toBe(features);
+    // Counters (4000h and on) are not there.
+    expect([guest.iommu.read(0x4000, 8), guest.iommu.read(0x4_0000, 8)]).toEqual([0n, 0n]);
     expect([guest.iommu.read(1, 4), guest.iommu.read(0x3ffc, 8), guest.iommu.read(Reg.efr, 2), guest.iommu.read(-8, 8)]).toEqual([
       0n,
       0n,
@@ -292,6 +294,13 @@ describe('interrupt remapping, 2.2.5', () => {
       vector: 0x31,
       delivery: 1,
     });
+  });
+
+  test('a table of 2,048 entries, the longest', () => {
+    const guest = remapping(REMAP | (11n << 1n) | 1n);
+    guest.store(TABLE + 8188n - 4n, 0x0077_0401n << 32n);
+    expect(guest.iommu.remap(DEVICE, 0xfee0_0000 | 0, 2047)).toMatchObject({ destination: 4, vector: 0x77 });
+    expect(guest.events()).toEqual([]);
   });
 
   test('128-bit entries; destinations of 8 and of 32 bits', () => {
