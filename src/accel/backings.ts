@@ -66,7 +66,8 @@ export class Backings {
     try {
       const { watched, demand, ...requests } = this.#asked.of(space, served.hearing);
       const path = served.kind.create({ ...context, ...requests, space: watched ?? demand ?? space });
-      const backing: Backing = { space, path, choice, watched, demand, groups: new Set<DeviceGroup>() };
+      const pasids = served.kind.pasidsOf?.(context) ?? 'own';
+      const backing: Backing = { space, path, choice, watched, demand, pasids, groups: new Set<DeviceGroup>() };
       const follower = watched ?? demand;
       if (follower !== null) follower.path = this.#following(backing);
       this.hardware.add(backing);

@@ -23,6 +23,7 @@ import { BLOCK_LIMIT, BLOCK_PAGES } from './on-demand/demand-space.ts';
 import type { DemandPlace } from './on-demand/page-service.ts';
 import { NOWHERE, type PathCounters, type StagedTarget } from './path.ts';
 import { blindRefusal, Placement } from './placement.ts';
+import { Processes } from './processes.ts';
 import { seal } from './seal.ts';
 import { SharedRam } from './shared-ram.ts';
 import type { TableWatch } from './table-watch.ts';
@@ -30,8 +31,8 @@ import type { TableWatch } from './table-watch.ts';
 export interface BinderOptions {
   /** `auto` (default), or the only path that may serve. */
   readonly path?: PathWish;
-  /** Hears of endpoints whose path may be another one now, whatever was the reason. */
-  readonly moved?: (endpoint: number) => void;
+  /** Hears of endpoints, and of single PASIDs of them (else NO_PASID), whose path may be another one now, whatever was the reason. */
+  readonly moved?: (endpoint: number, pasid: number) => void;
   /**
    * Runs the next slice of what was too much for one flush, soon but not at once: never within a guest operation, nor beside one. Default:
    * setImmediate.
@@ -67,12 +68,13 @@ export class Binder implements TargetObserver {
   readonly #host: Host;
   readonly #sharedRam: SharedRam;
   readonly #target: BinderOptions['target'];
-  readonly #moved: (endpoint: number) => void;
+  readonly #moved: (endpoint: number, pasid: number) => void;
   readonly #chooser: Chooser;
   readonly #asked: AskedSpaces;
   readonly #backings: Backings;
   readonly #placement: Placement;
   readonly #bindings = new Bindings();
+  readonly #processes: Processes;
   readonly #groups = new Map<string, DeviceGroup>();
 
   /** @throws RangeError for a wish that names no path. */
@@ -94,7 +96,17 @@ export class Binder implements TargetObserver {
       tell,
       blind: (backing) => this.#leaveBlind(backing),
     });
-    this.#placement = new Placement(this.#backings, this.#chooser, host.capabilities.replace, tell);
+    const lift = (binding: Binding) => this.#lift(binding);
+    this.#placement = new Placement(this.#backings, this.#chooser, host.capabilities.replace, { tell, lift });
+    this.#processes = new Processes({
+      host,
+      bindings: this.#bindings,
+      backings: this.#backings,
+      placement: this.#placement,
+      chooser: this.#chooser,
+      forget: (binding) => this.#forget(binding),
+      tell: moved,
+    });
   }
 
   /** Of the last attach or flush that failed, when a host call was the reason. */
@@ -118,9 +130,11 @@ export class Binder implements TargetObserver {
       return release;
     }
     const stage = this.#stageOf(endpoint);
-    const binding = { endpoint, pasid: NO_PASID, device, group, release, wanted: space, stage, reached: null };
+    const binding: Binding = { endpoint, pasid: NO_PASID, device, group, release, wanted: space, stage, reached: null };
     group.members.add(binding);
     this.#bindings.put(binding);
+    // Who was alone in the group may have PASIDs that he cannot have any longer.
+    for (const member of group.members) this.#processes.review(member);
     const result = this.#placement.settle(group);
     if (result < 0) this.#forget(binding);
     return result;
@@ -131,12 +145,15 @@ export class Binder implements TargetObserver {
     requireNumber('Binder', 'endpoint', endpoint);
     const binding = this.#bindings.get(endpoint);
     if (binding === undefined) return 0;
+    this.#processes.lift(binding);
     const path = binding.group.backing?.path;
     const result = path?.detach(binding.device) ?? 0;
     if (result < 0) {
       this.#backings.error = path!.error;
+      this.#processes.review(binding);
       return result;
     }
+    this.#processes.remove(binding);
     this.#forget(binding);
     return 0;
   }
@@ -147,21 +164,28 @@ export class Binder implements TargetObserver {
     const binding = this.#bindings.get(endpoint);
     if (binding === undefined || this.remove(endpoint) === 0) return null;
     const error = this.#backings.error ?? new HostError('detach', errno.EIO, undefined, binding.device.name);
+    this.#processes.remove(binding);
     const closing = binding.device.close();
     this.#forget(binding);
     return closing ?? error;
   }
 
-  /** The path of an endpoint and why; `blocked` when it reaches nothing, with the reason where that is not the guest's wish. */
-  choiceOf(endpoint: number): Choice | null {
+  /**
+   * The path of an endpoint, or of one PASID of it, and why; `blocked` when it reaches nothing, with the reason where that is not the guest's wish. null:
+   * it is not passed through, or has no such PASID.
+   */
+  choiceOf(endpoint: number, pasid = NO_PASID): Choice | null {
     requireNumber('Binder', 'endpoint', endpoint);
-    const binding = this.#bindings.get(endpoint);
-    if (binding === undefined) return null;
+    requireNumber('Binder', 'pasid', pasid);
+    const refusedPasid = this.#processes.refusalOf(endpoint, pasid);
+    if (refusedPasid !== null) return { path: 'blocked', refused: refusedPasid };
+    const binding = pasid === NO_PASID ? this.#bindings.get(endpoint) : this.#processes.bindingOf(endpoint, pasid);
+    if (!binding) return null;
     const reason = binding.group.refusal(binding);
     if (reason !== null) return { path: 'blocked', refused: [{ path: this.#chooser.wish, reason }] };
     const { backing, refused } = binding.group;
     if (refused !== null) return { path: 'blocked', refused };
-    if (backing === null) return null;
+    if (backing === null) return pasid === NO_PASID ? null : { path: 'blocked', refused: [] };
     const { path, choice, space } = backing;
     const part = path.unfinished ? [`${space.name} is mapped in part: what is missing is blocked, and follows by itself`] : [];
     const missing = [...part, ...path.leftOut].map((reason) => ({ path: choice.path, reason }));
@@ -177,11 +201,16 @@ export class Binder implements TargetObserver {
     }));
   }
 
-  attach(endpoint: number, space: AddressSpace | null): number {
+  attach(endpoint: number, space: AddressSpace | null, pasid = NO_PASID): number {
     requireNumber('Binder', 'endpoint', endpoint);
+    requireNumber('Binder', 'pasid', pasid);
     if (space !== null) requireObject('Binder', 'space', space, 'AddressSpace', ['enumerate']);
     const binding = this.#bindings.get(endpoint);
     if (binding === undefined) return 0;
+    if (pasid !== NO_PASID) {
+      this.#asked.pages?.forget(endpoint, pasid);
+      return this.#processes.attach(binding, pasid, space, this.#stageOf(endpoint, pasid));
+    }
     const { wanted: before, stage: stageBefore } = binding;
     const stage = this.#stageOf(endpoint);
     if (before === space && sameStage(stageBefore, stage)) return 0;
@@ -235,6 +264,8 @@ export class Binder implements TargetObserver {
   changePath(wish: PathWish): number {
     checkWish(wish);
     this.#chooser.wish = wish;
+    for (const group of this.#deviceGroups())
+      if (this.#chooser.pasidsOf(group) !== 'own') for (const member of group.members) this.#processes.lift(member);
     const lost = (group: DeviceGroup) => this.#placement.giveUp(group, null);
     const parts = { backings: this.#backings, chooser: this.#chooser, lost };
     let result = 0;
@@ -243,10 +274,11 @@ export class Binder implements TargetObserver {
       if (result === 0 && backing.space !== NOWHERE) result = answer;
     }
     // Those that reach nothing are kept attached on some paths, and are not on others.
-    for (const group of new Set(this.#bindings.all.map((binding) => binding.group))) {
-      if (group.backing !== null && group.backing.space !== NOWHERE) continue;
-      const answer = this.#placement.settle(group);
+    for (const group of this.#deviceGroups()) {
+      const isPlaced = group.backing !== null && group.backing.space !== NOWHERE;
+      const answer = isPlaced ? 0 : this.#placement.settle(group);
       if (result === 0) result = answer;
+      for (const member of group.members) this.#processes.review(member);
     }
     return result;
   }
@@ -305,8 +337,17 @@ export class Binder implements TargetObserver {
     return binding === undefined || !space ? null : { endpoint: binding.endpoint, space };
   }
 
-  #stageOf(endpoint: number): FirstStage | null {
-    return this.#target?.stageOf?.(endpoint) ?? null;
+  /** Of endpoints; each PASID that is attached for itself is a group more. */
+  #deviceGroups(): Set<DeviceGroup> {
+    return new Set(this.#bindings.all.filter(({ pasid }) => pasid === NO_PASID).map(({ group }) => group));
+  }
+
+  #lift(binding: Binding): void {
+    if (binding.pasid === NO_PASID) this.#processes.lift(binding);
+  }
+
+  #stageOf(endpoint: number, pasid?: number): FirstStage | null {
+    return this.#target?.stageOf?.(endpoint, pasid) ?? null;
   }
 
   #groupOf(device: HostDevice): DeviceGroup {
@@ -348,7 +389,10 @@ export class Binder implements TargetObserver {
   }
 
   #tell(group: DeviceGroup): void {
-    for (const { endpoint } of group.members) this.#moved(endpoint);
+    for (const member of group.members) {
+      this.#moved(member.endpoint, member.pasid);
+      if (member.pasid === NO_PASID) this.#processes.review(member);
+    }
   }
 }
 

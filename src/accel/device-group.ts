@@ -2,7 +2,7 @@ import type { HostDevice, IovaRange } from '../host/host.ts';
 import { type AddressSpace, type FirstStage, sameStage } from '../target/target.ts';
 import type { Choice } from './choose.ts';
 import type { DemandSpace } from './on-demand/demand-space.ts';
-import type { Path } from './path.ts';
+import type { PasidPlace, Path } from './path.ts';
 import type { WatchedSpace } from './watched-tables.ts';
 
 /** A passed-through endpoint, or one PASID of it: its host device, and the space that the guest wants its requests to reach. */
@@ -28,6 +28,8 @@ export interface Backing {
   /** What the path asks, where it is not the space itself. */
   readonly watched: WatchedSpace | null;
   readonly demand: DemandSpace | null;
+  /** What becomes of single PASIDs of its devices. */
+  readonly pasids: PasidPlace;
   readonly groups: Set<DeviceGroup>;
 }
 

@@ -1,4 +1,5 @@
 import { errno } from '../host/errno.ts';
+import { NO_PASID } from '../target/target.ts';
 import type { Backings } from './backings.ts';
 import type { Chooser } from './chooser.ts';
 import type { Backing, DeviceGroup } from './device-group.ts';
@@ -14,7 +15,9 @@ export interface ExchangeParts {
  * Moves the devices of a backing to the path that its space has by the wish of now. Returns 0, or a negative errno: then it stays where it was.
  */
 export function changePathOf(before: Backing, { backings, chooser, lost }: ExchangeParts): number {
-  const [group] = before.groups;
+  // What single PASIDs can have, devices can as well.
+  const groups = [...before.groups];
+  const group = groups.find(({ members: [{ pasid }] }) => pasid === NO_PASID) ?? groups[0];
   const [{ stage }] = group.members;
   const { served, choice } = chooser.choose(before.space, group, stage);
   if (served === null) return backings.unserved(choice);

@@ -117,6 +117,12 @@ export interface PathContext {
 /** What paths see of a target. */
 export type StagedTarget = Pick<Target, 'name' | 'stageFormat' | 'report'> & Partial<Pick<Target, 'translate'>>;
 
+/**
+ * What becomes of single PASIDs of a path's devices. `own`: each can be attached for itself; `carried`: what a device is attached to answers for them;
+ * `none`: the hardware takes none.
+ */
+export type PasidPlace = 'own' | 'carried' | 'none';
+
 /** One file of src/accel: a path and what it needs. */
 export interface PathKind {
   readonly name: string;
@@ -124,6 +130,8 @@ export interface PathKind {
   readonly readsGuestTables: boolean;
   /** null when the path can serve; otherwise the capability that is missing, as a sentence for `explain`. */
   refuse(context: PathContext): string | null;
+  /** For devices that it can serve. Left out: `own`. */
+  pasidsOf?(context: PathContext): PasidPlace;
   /** @throws HostError */
   create(context: PathContext): Path;
 }

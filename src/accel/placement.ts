@@ -16,13 +16,20 @@ export class Placement {
   readonly #chooser: Chooser;
   readonly #canReplace: boolean;
   readonly #tell: (group: DeviceGroup) => void;
+  readonly #lift: (binding: Binding) => void;
 
-  /** `tell` hears of groups whose place may be another one. */
-  constructor(backings: Backings, chooser: Chooser, canReplace: boolean, tell: (group: DeviceGroup) => void) {
+  /** `listener.tell` hears of groups whose place may be another one, `lift` of devices that go where no PASID of theirs can be attached. */
+  constructor(
+    backings: Backings,
+    chooser: Chooser,
+    canReplace: boolean,
+    { tell, lift }: { tell(group: DeviceGroup): void; lift(binding: Binding): void },
+  ) {
     this.#backings = backings;
     this.#chooser = chooser;
     this.#canReplace = canReplace;
     this.#tell = tell;
+    this.#lift = lift;
   }
 
   /** Brings a group to where all of it is wanted, and blocks it where there is no such place. Returns 0 or a negative errno. */
@@ -120,7 +127,9 @@ export class Placement {
         if (result < 0) return { result, error: before.path.error };
       }
     }
-    for (const { device, endpoint, pasid } of group.members) {
+    for (const member of group.members) {
+      const { device, endpoint, pasid } = member;
+      if (after.pasids !== 'own') this.#lift(member);
       const result = after.path.attach(device, { endpoint, pasid, stage });
       if (result < 0) return { result, error: after.path.error };
     }

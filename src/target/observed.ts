@@ -6,6 +6,8 @@ const PASIDS_PER_ENDPOINT = 1024;
 /** What a target says of an endpoint now (Target.spaceOf, Target.stageOf). */
 export interface Says {
   spaceOf(endpoint: number, pasid: number): AddressSpace | null;
+  /** PASIDs of the endpoint that its tables have now, a bounded number. Left out: a guest tells of each. */
+  listPasids?(endpoint: number): readonly number[];
   /** Left out: no hardware walks the tables of this target's guests. */
   stageOf?(endpoint: number, pasid: number): FirstStage | null;
 }
@@ -69,6 +71,11 @@ export class Observed {
     return this.#endpoints.has(endpoint);
   }
 
+  /** PASIDs of the endpoint that the observer has been told of. */
+  pasidsOf(endpoint: number): readonly number[] {
+    return [...(this.#endpoints.get(endpoint)?.keys() ?? [])].filter((pasid) => pasid !== NO_PASID);
+  }
+
   add(endpoint: number): void {
     if (this.#endpoints.has(endpoint)) return;
     this.#endpoints.set(endpoint, new Map());
@@ -79,7 +86,7 @@ export class Observed {
     const pasids = this.#endpoints.get(endpoint);
     if (pasids === undefined) return;
     for (const [pasid, { space }] of [...pasids]) {
-      if (space !== null) this.#tell(endpoint, pasid, null);
+      if (space !== null || pasid !== NO_PASID) this.#tell(endpoint, pasid, null);
       this.#take(pasids, pasid);
     }
     this.#endpoints.delete(endpoint);
@@ -107,7 +114,8 @@ export class Observed {
     const pasids = this.#endpoints.get(endpoint);
     if (this.#observer === null || pasids === undefined) return;
     this.#refreshPasid(endpoint, NO_PASID);
-    for (const pasid of [...pasids.keys()]) if (pasid !== NO_PASID) this.#refreshPasid(endpoint, pasid);
+    const processes = new Set([...pasids.keys(), ...(this.#says.listPasids?.(endpoint) ?? [])]);
+    for (const pasid of processes) if (pasid !== NO_PASID) this.#refreshPasid(endpoint, pasid);
   }
 
   /** The same of one PASID, which may be one that was not there before, of these endpoints, else of all. */
@@ -158,18 +166,22 @@ export class Observed {
     const space = this.#says.spaceOf(endpoint, pasid);
     const before = pasids.get(pasid);
     this.#owed.get(endpoint)?.delete(pasid);
-    if (before === undefined && pasid !== NO_PASID && (space === null || pasids.size > PASIDS_PER_ENDPOINT)) return;
+    if (pasid !== NO_PASID && space === null) {
+      if (before !== undefined) this.#tell(endpoint, pasid, null);
+      this.#take(pasids, pasid);
+      return;
+    }
+    if (before === undefined && pasid !== NO_PASID && pasids.size > PASIDS_PER_ENDPOINT) return;
     const stage = this.#says.stageOf?.(endpoint, pasid) ?? null;
     if (before !== undefined && before.space === space && sameStage(before.stage, stage)) return;
     if (this.#tell(endpoint, pasid, space) >= 0) {
-      if (space === null && pasid !== NO_PASID) this.#take(pasids, pasid);
-      else this.#put(pasids, pasid, { space, stage });
+      this.#put(pasids, pasid, { space, stage });
       return;
     }
     // Refused: it must not go on reaching what the guest took away. Blocked, it waits for the next flush.
     const owed = this.#owed.get(endpoint) ?? new Set();
     this.#owed.set(endpoint, owed.add(pasid));
-    if (this.#tell(endpoint, pasid, null) >= 0) this.#put(pasids, pasid, this.#blocked);
+    if (pasid !== NO_PASID || this.#tell(endpoint, pasid, null) >= 0) this.#put(pasids, pasid, this.#blocked);
   }
 
   #tell(endpoint: number, pasid: number, space: AddressSpace | null): number {

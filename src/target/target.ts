@@ -129,7 +129,7 @@ export interface TargetObserver {
   /**
    * From now on the endpoint's requests (`pasid`: those that carry this PASID; left out: those that carry none) reach `space`; null:
    * they are blocked. Also said when the space is the one that it was and `Target.stageOf` says another value. Carried out at once.
-   * Returns 0, or a negative errno: then the endpoint stands where it stood before.
+   * Returns 0, or a negative errno: then the endpoint stands where it stood before, and a PASID is blocked.
    */
   attach(endpoint: number, space: AddressSpace | null, pasid?: number): number;
   /**
@@ -176,6 +176,8 @@ export interface Target {
   confine?(endpoint: number, reachable: readonly PfnRange[]): () => void;
   /** What the endpoint's requests (with this PASID; left out: without one) reach now; null when they are blocked. */
   spaceOf(endpoint: number, pasid?: number): AddressSpace | null;
+  /** PASIDs of the endpoint that the observer has been told of, and that reach something. Left out: there are none. */
+  pasidsOf?(endpoint: number): readonly number[];
   /**
    * The same as a value for hardware that nests; null: nothing that hardware could take over. Left out by targets whose guests have no
    * tables of their own.

@@ -3,7 +3,7 @@ import { HostError } from '../host/errno.ts';
 import type { Host, HostDevice } from '../host/host.ts';
 import { requireString } from '../memory/arguments.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
-import type { AddressSpace, Target } from '../target/target.ts';
+import { type AddressSpace, NO_PASID, type Target } from '../target/target.ts';
 import { EmulatedDevice } from './dma.ts';
 import { type EndpointState, type MachineState, type StateListener, StateStore } from './machine-state.ts';
 import type { Observation } from './observation.ts';
@@ -76,6 +76,7 @@ export class Endpoints {
     }
     this.#devices.set(endpoint, device);
     this.#put(endpoint, 'pass-through', device.name, this.#target.spaceOf(endpoint));
+    for (const pasid of this.#target.pasidsOf?.(endpoint) ?? []) this.attachProcess(endpoint, pasid, this.#target.spaceOf(endpoint, pasid));
     return device;
   }
 
@@ -94,6 +95,15 @@ export class Endpoints {
     this.#set(endpoint, null);
   }
 
+  /** The guest has requests of an endpoint that carry this PASID reach another space. Returns 0, or the host's negative errno. */
+  attachProcess(endpoint: number, pasid: number, space: AddressSpace | null): number {
+    if (!this.#devices.has(endpoint)) return 0;
+    const { binder } = this.#hardware!;
+    const result = binder.attach(endpoint, space, pasid);
+    this.#putProcess(endpoint, pasid, space?.name ?? null);
+    return result;
+  }
+
   /** The guest has an endpoint reach another space. Returns 0, or the host's negative errno. */
   attach(endpoint: number, space: AddressSpace | null): number {
     const known = this.#store.endpoint(endpoint);
@@ -104,17 +114,17 @@ export class Endpoints {
     return result;
   }
 
-  /** An endpoint's path became another one without its guest having asked for it. */
-  moved(endpoint: number): void {
+  /** The path of an endpoint, or of one PASID of it, became another one without its guest having asked for it. */
+  moved(endpoint: number, pasid: number): void {
+    if (pasid !== NO_PASID) {
+      const process = this.#store.process(endpoint, pasid);
+      if (process !== undefined) this.#putProcess(endpoint, pasid, process.space);
+      return;
+    }
     const known = this.#store.endpoint(endpoint);
     if (known === undefined || known.kind === 'emulated') return;
-    const { path, refused } = this.#pathOf(endpoint, known.kind);
-    const same =
-      path === known.path &&
-      refused.length === known.refused.length &&
-      refused.every(({ reason }, i) => reason === known.refused[i]?.reason);
-    if (same) return;
-    this.#set(endpoint, { ...known, path, refused });
+    const now = this.#pathOf(endpoint, known.kind);
+    if (!isSame(known, now)) this.#set(endpoint, { ...known, ...now });
   }
 
   /** Takes every one out; the binder has let go of host devices before. */
@@ -150,6 +160,14 @@ export class Endpoints {
     return { path: choice?.path ?? 'blocked', refused: choice?.refused.map((entry) => ({ ...entry })) ?? [] };
   }
 
+  #putProcess(endpoint: number, pasid: number, space: string | null): void {
+    const before = this.#store.process(endpoint, pasid);
+    const choice = this.#hardware!.binder.choiceOf(endpoint, pasid);
+    const now = choice && { space, path: choice.path, refused: choice.refused.map((entry) => ({ ...entry })) };
+    if (now === null || before === undefined || now.space !== before.space || !isSame(before, now))
+      this.#store.putProcess(endpoint, pasid, now);
+  }
+
   #put(endpoint: number, kind: EndpointState['kind'], device: string | null, space: AddressSpace | null): void {
     const { path, refused } = this.#pathOf(endpoint, kind);
     this.#set(endpoint, { kind, device, space: space?.name ?? null, path, refused });
@@ -160,6 +178,14 @@ export class Endpoints {
     this.#store.put(endpoint, state);
     this.#observation.pathChange(endpoint, before, state?.path ?? null);
   }
+}
+
+function isSame(before: Pick<EndpointState, 'path' | 'refused'>, now: Pick<EndpointState, 'path' | 'refused'>): boolean {
+  return (
+    now.path === before.path &&
+    now.refused.length === before.refused.length &&
+    now.refused.every(({ reason }, i) => reason === before.refused[i]?.reason)
+  );
 }
 
 function shown(endpoint: unknown): string {

@@ -15,12 +15,17 @@ export interface EndpointState {
   readonly refused: readonly { readonly path: string; readonly reason: string }[];
 }
 
+/** The same of one PASID of a passed-through endpoint. */
+export type ProcessState = Pick<EndpointState, 'space' | 'path' | 'refused'>;
+
 /** The control plane of a machine as plain, frozen data. Endpoints by number, as decimal strings. */
 export interface MachineState {
   readonly target: string;
   /** Host interface; null when nothing is passed through. */
   readonly host: string | null;
   readonly endpoints: Readonly<Record<string, EndpointState>>;
+  /** PASIDs that reach something by their guest's wish, by endpoint and PASID: `8/1`. Left out: there are none. */
+  readonly processes?: Readonly<Record<string, ProcessState>>;
 }
 
 /** Receives each change as immer patches: what happened, and what takes it back. */
@@ -31,18 +36,39 @@ export type StateListener = (patches: readonly Patch[], inverse: readonly Patch[
  * the whole is put together when somebody looks at it.
  */
 export class StateStore {
-  readonly #rest: Omit<MachineState, 'endpoints'>;
+  readonly #rest: Pick<MachineState, 'target' | 'host'>;
+  readonly #processes = new Map<string, ProcessState>();
   readonly #endpoints = new Map<number, EndpointState>();
   readonly #listeners = new Set<StateListener>();
   #state: MachineState | null = null;
 
-  constructor(rest: Omit<MachineState, 'endpoints'>) {
+  constructor(rest: Pick<MachineState, 'target' | 'host'>) {
     this.#rest = rest;
   }
 
   get state(): MachineState {
-    this.#state ??= freeze({ ...this.#rest, endpoints: Object.fromEntries(this.#endpoints) }, true);
+    const processes = this.#processes.size === 0 ? {} : { processes: Object.fromEntries(this.#processes) };
+    this.#state ??= freeze({ ...this.#rest, endpoints: Object.fromEntries(this.#endpoints), ...processes }, true);
     return this.#state;
+  }
+
+  process(endpoint: number, pasid: number): ProcessState | undefined {
+    return this.#processes.get(`${endpoint}/${pasid}`);
+  }
+
+  /** Sets the state of a PASID; null takes it out. The first, and the last, come and go with all of them. */
+  putProcess(endpoint: number, pasid: number, state: ProcessState | null): void {
+    const key = `${endpoint}/${pasid}`;
+    const before = this.#processes.get(key);
+    if (state === null && before === undefined) return;
+    const count = this.#processes.size;
+    if (state === null) this.#processes.delete(key);
+    else this.#processes.set(key, freeze(state, true));
+    const whole = ['processes'];
+    if (count === 0) this.#tell([{ op: 'add', path: whole, value: { [key]: state } }], [{ op: 'remove', path: whole }]);
+    else if (this.#processes.size === 0)
+      this.#tell([{ op: 'remove', path: whole }], [{ op: 'add', path: whole, value: { [key]: before } }]);
+    else this.#tell([patch('processes', key, before, state)], [patch('processes', key, state ?? undefined, before ?? null)]);
   }
 
   endpoint(endpoint: number): EndpointState | undefined {
@@ -55,7 +81,7 @@ export class StateStore {
     if (state === null && before === undefined) return;
     if (state === null) this.#endpoints.delete(endpoint);
     else this.#endpoints.set(endpoint, freeze(state, true));
-    this.#tell([patch(endpoint, before, state)], [patch(endpoint, state ?? undefined, before ?? null)]);
+    this.#tell([patch('endpoints', endpoint, before, state)], [patch('endpoints', endpoint, state ?? undefined, before ?? null)]);
   }
 
   clear(): void {
@@ -63,8 +89,8 @@ export class StateStore {
     const before = [...this.#endpoints];
     this.#endpoints.clear();
     this.#tell(
-      before.map(([endpoint, state]) => patch(endpoint, state, null)),
-      before.map(([endpoint, state]) => patch(endpoint, undefined, state)),
+      before.map(([endpoint, state]) => patch('endpoints', endpoint, state, null)),
+      before.map(([endpoint, state]) => patch('endpoints', endpoint, undefined, state)),
     );
   }
 
@@ -79,8 +105,8 @@ export class StateStore {
   }
 }
 
-/** What makes `before` of an endpoint `after`. */
-function patch(endpoint: number, before: EndpointState | undefined, after: EndpointState | null): Patch {
-  const path = ['endpoints', String(endpoint)];
+/** What makes `before` of an endpoint, or a PASID, `after`. */
+function patch<State>(kind: 'endpoints' | 'processes', key: number | string, before: State | undefined, after: State | null): Patch {
+  const path = [kind, String(key)];
   return after === null ? { op: 'remove', path } : { op: before === undefined ? 'add' : 'replace', path, value: after };
 }

@@ -103,7 +103,7 @@ export class Machine {
           ...(path !== undefined && { path }),
           ...(schedule !== undefined && { schedule }),
           ...(residentPages !== undefined && { residentPages }),
-          moved: (endpoint) => this.#endpoints.moved(endpoint),
+          moved: (endpoint, pasid) => this.#endpoints.moved(endpoint, pasid),
           watch,
           target,
         })
@@ -313,8 +313,8 @@ export class Machine {
   #observer(): TargetObserver {
     const binder = this.#binder;
     return {
-      // The binder keeps no PASIDs: on hardware, requests that carry one stay blocked.
-      attach: (endpoint, space, pasid) => (pasid === undefined ? this.#endpoints.attach(endpoint, space) : 0),
+      attach: (endpoint, space, pasid) =>
+        pasid === undefined ? this.#endpoints.attach(endpoint, space) : this.#endpoints.attachProcess(endpoint, pasid, space),
       changed: binder === null ? () => {} : (space, first, last) => binder.changed(space, first, last),
       flush: binder === null ? () => 0 : () => binder.flush(),
       ...(binder !== null && {

@@ -7,8 +7,10 @@ import { DMA_PENDING, type IommuConfig, type SimDevice, type SimKernel, simKerne
 import { READ, READ_WRITE, WRITE } from '../../src/memory/access.ts';
 import { hiOfPfn, loOfPfn, pfnOf, pfnOfHiLo } from '../../src/memory/address.ts';
 import type { GuestMemory, GuestRegion } from '../../src/memory/guest-memory.ts';
-import { NO_PASID } from '../../src/target/target.ts';
+import { IdentitySpace } from '../../src/target/identity-space.ts';
+import { type AddressSpace, NO_PASID } from '../../src/target/target.ts';
 import { Machine } from '../../src/vmm/machine.ts';
+import type { EndpointState } from '../../src/vmm/machine-state.ts';
 import { type Run, runsOf } from '../target/hardware.ts';
 import type { TargetFixture, TargetSubject } from '../target/suite.ts';
 
@@ -16,6 +18,8 @@ import type { TargetFixture, TargetSubject } from '../target/suite.ts';
 export interface HostHardware {
   readonly host: 'iommufd' | 'vfio-type1';
   readonly nesting: () => NonNullable<IommuConfig['nesting']> | null;
+  /** Width of PASIDs; left out: devices send none. */
+  readonly pasidLog2?: number;
 }
 
 export const hardwares: Readonly<Record<string, HostHardware>> = {
@@ -24,6 +28,12 @@ export const hardwares: Readonly<Record<string, HostHardware>> = {
   'iommufd, VT-d': { host: 'iommufd', nesting: () => vtd() },
   'iommufd, SMMUv3': { host: 'iommufd', nesting: () => smmuv3() },
   'iommufd, SMMUv3 with a command queue': { host: 'iommufd', nesting: () => smmuv3({ tegra241: {} }) },
+};
+
+/** The same, whose devices send requests with PASIDs beside those without. */
+const pasidHardwares: Readonly<Record<string, HostHardware>> = {
+  'iommufd, PASIDs': { host: 'iommufd', nesting: () => null, pasidLog2: 8 },
+  'iommufd, VT-d, PASIDs': { host: 'iommufd', nesting: () => vtd(), pasidLog2: 8 },
 };
 
 /** How guests that need not announce a map are followed here: they say every change by an invalidation as well, or their devices ask. */
@@ -59,15 +69,21 @@ export class EquivalentGuest<Step> {
   readonly kernel: SimKernel;
   readonly machine: Machine;
   readonly #ram: ReturnType<typeof rehouse>;
+  /** What requests of each endpoint carry. */
+  readonly #pasids: readonly number[];
   #sampled: readonly number[] = [];
   /** Requests for pages that got no answer. */
   #unanswered = 0;
+  /** Pages so far that a request with a PASID reached. */
+  comparedProcesses = 0;
 
-  constructor(subject: TargetSubject<Step>, { host: kind, nesting }: HostHardware, path: string, following: Following = 'announced') {
+  constructor(subject: TargetSubject<Step>, hardware: HostHardware, path: string, following: Following = 'announced') {
+    const { host: kind, nesting, pasidLog2 } = hardware;
     this.fixture = subject.make();
     const { memory, target, endpoints } = this.fixture;
     const devices = endpoints.map((_, i) => ({ name: `vfio${i}`, pageRequests: following === 'on demand' }));
-    this.kernel = simKernel({ iommus: [{ nesting: nesting() }], devices });
+    this.kernel = simKernel({ iommus: [{ nesting: nesting(), ...(pasidLog2 !== undefined && { pasidLog2 }) }], devices });
+    this.#pasids = [NO_PASID, ...(pasidLog2 === undefined ? [] : (this.fixture.pasids ?? []))];
     this.#ram = rehouse(memory, this.kernel);
     const host = openHost(kind, this.kernel);
     // Nothing is told to the watch.
@@ -91,8 +107,8 @@ export class EquivalentGuest<Step> {
   /** Pages at the ends of what the endpoints reach, and around. */
   #pages(): number[] {
     const pages = new Set([0, 0x7ffff, 2 ** 40]);
-    for (const endpoint of this.fixture.endpoints) {
-      const space = this.fixture.target.spaceOf(endpoint);
+    for (const { endpoint, pasid } of this.#requesters()) {
+      const space = this.#spaceOf(endpoint, pasid);
       const runs: readonly Run[] = space === null ? [] : runsOf(space);
       for (const { iova, pages: count } of runs.slice(0, 12))
         for (const pfn of [iova - 1, iova, iova + Math.floor(count / 2), iova + count - 1, iova + count]) pages.add(pfn);
@@ -100,25 +116,36 @@ export class EquivalentGuest<Step> {
     return [...pages].filter((pfn) => pfn >= 0 && pfn < 2 ** 52);
   }
 
+  #requesters(): { endpoint: number; device: SimDevice; pasid: number }[] {
+    return this.fixture.endpoints.flatMap((endpoint, i) =>
+      this.#pasids.map((pasid) => ({ endpoint, device: this.kernel.devices[i], pasid })),
+    );
+  }
+
+  #spaceOf(endpoint: number, pasid: number): AddressSpace | null {
+    const { target } = this.fixture;
+    return pasid === NO_PASID ? target.spaceOf(endpoint) : target.spaceOf(endpoint, pasid);
+  }
+
   /** Reads every page that is looked at, and writes it with what it holds. */
   touch(): void {
     const byte = new Uint8Array(1);
-    for (const device of this.kernel.devices) {
+    for (const { device, pasid } of this.#requesters()) {
       for (const pfn of this.#sampled) {
         const iova = BigInt(pfn) << 12n;
-        this.#ask(device, pfn, READ);
+        this.#ask(device, pfn, READ, pasid);
         // What it has not it would ask for once more.
-        const [reads, writes] = [READ, WRITE].map((access) => !device.pageRequests || device.hostPfn(pfn, access) >= 0);
-        if (reads && device.dmaRead(iova, byte) === 0 && writes) device.dmaWrite(iova, byte);
+        const [reads, writes] = [READ, WRITE].map((access) => !device.pageRequests || device.hostPfn(pfn, access, pasid) >= 0);
+        if (reads && device.dmaRead(iova, byte, pasid) === 0 && writes) device.dmaWrite(iova, byte, pasid);
       }
     }
   }
 
   /** A device that can waits for the page if it has it not, and the machine answers. */
-  #ask(device: SimDevice, pfn: number, access: number): void {
-    if (!device.pageRequests || device.hostPfn(pfn, access) >= 0) return;
+  #ask(device: SimDevice, pfn: number, access: number, pasid: number): void {
+    if (!device.pageRequests || device.hostPfn(pfn, access, pasid) >= 0) return;
     const [iova, byte] = [BigInt(pfn) << 12n, new Uint8Array(1)];
-    const result = access === READ ? device.dmaRead(iova, byte) : device.dmaWrite(iova, byte);
+    const result = access === READ ? device.dmaRead(iova, byte, pasid) : device.dmaWrite(iova, byte, pasid);
     if (result !== DMA_PENDING) return;
     const { length } = device.responses;
     try {
@@ -129,23 +156,28 @@ export class EquivalentGuest<Step> {
     if (device.responses.length !== length + 1) this.#unanswered++;
   }
 
-  /** Which path has the endpoint, `blocked` for none. */
-  pathOf(endpoint: number): string {
-    return this.machine.state.endpoints[endpoint].path;
+  /** Which path has the endpoint, or a PASID of it, `blocked` for none. */
+  pathOf(endpoint: number, pasid = NO_PASID): string {
+    return this.#stateOf(endpoint, pasid).path;
   }
 
-  software(endpoint: number): Reached[] {
+  #stateOf(endpoint: number, pasid: number): Pick<EndpointState, 'path' | 'refused'> {
+    const { endpoints, processes } = this.machine.state;
+    return pasid === NO_PASID ? endpoints[endpoint] : (processes?.[`${endpoint}/${pasid}`] ?? { path: 'blocked', refused: [] });
+  }
+
+  software(endpoint: number, pasid = NO_PASID): Reached[] {
     const { target } = this.fixture;
     return this.#reached((pfn, access) => {
-      const lg2 = target.translate(endpoint, NO_PASID, hiOfPfn(pfn), loOfPfn(pfn), access);
+      const lg2 = target.translate(endpoint, pasid, hiOfPfn(pfn), loOfPfn(pfn), access);
       return lg2 < 0 ? -1 : pfnOfHiLo(target.translated[1], target.translated[0]);
     });
   }
 
-  hardware(device: SimDevice): Reached[] {
+  hardware(device: SimDevice, pasid = NO_PASID): Reached[] {
     return this.#reached((pfn, access) => {
-      this.#ask(device, pfn, access);
-      const host = device.hostPfn(pfn, access);
+      this.#ask(device, pfn, access, pasid);
+      const host = device.hostPfn(pfn, access, pasid);
       const region = this.#ram.find(({ host: first, pages }) => host >= first && host < first + pages);
       expect(host < 0 || region !== undefined).toBe(true);
       return region === undefined ? -1 : host - region.host + region.gpa;
@@ -170,17 +202,25 @@ export class EquivalentGuest<Step> {
   check(): number {
     let compared = 0;
     expect(this.#unanswered).toBe(0);
-    this.fixture.endpoints.forEach((endpoint, i) => {
-      const path = this.pathOf(endpoint);
-      const hardware = this.hardware(this.kernel.devices[i]);
-      const refused = path === 'blocked' && this.machine.state.endpoints[endpoint].refused.length > 0;
-      const isGone = this.fixture.target.knows?.(endpoint) === false;
-      const software = refused || isGone ? hardware.map(() => null) : this.software(endpoint);
+    for (const { endpoint, device, pasid } of this.#requesters()) {
+      const { path, refused } = this.#stateOf(endpoint, pasid);
+      const hardware = this.hardware(device, pasid);
+      const isRefused = path === 'blocked' && refused.length > 0;
+      const isGone = this.fixture.target.knows?.(endpoint) === false || this.#isUntold(endpoint, pasid);
+      const software = isRefused || isGone ? hardware.map(() => null) : this.software(endpoint, pasid);
       const widened = path.startsWith('user-owned') ? software.map((page) => page?.replace(/\/2$/, `/${READ_WRITE}`) ?? null) : software;
-      expect(hardware, `endpoint ${endpoint} on ${path}`).toEqual(widened);
-      compared += hardware.filter((page) => page !== null).length;
-    });
+      expect(hardware, `endpoint ${endpoint}, PASID ${pasid} on ${path}`).toEqual(widened);
+      const reached = hardware.filter((page) => page !== null).length;
+      compared += reached;
+      if (pasid !== NO_PASID) this.comparedProcesses += reached;
+    }
     return compared;
+  }
+
+  /** Where no table decides, any PASID reaches RAM, and hardware has those that the guest has told of. */
+  #isUntold(endpoint: number, pasid: number): boolean {
+    if (pasid === NO_PASID || this.fixture.target.pasidsOf?.(endpoint).includes(pasid)) return false;
+    return this.#spaceOf(endpoint, pasid) instanceof IdentitySpace;
   }
 
   /**
@@ -188,20 +228,27 @@ export class EquivalentGuest<Step> {
    * target owns the guest has been told that it failed, and may have more until the next operation.
    */
   checkNothingStale(): void {
-    this.fixture.endpoints.forEach((endpoint, i) => {
-      const space = this.fixture.target.spaceOf(endpoint);
-      const [hardware, software] = [this.hardware(this.kernel.devices[i]), this.software(endpoint)];
-      if (space?.owner === 'target') return;
+    for (const { endpoint, device, pasid } of this.#requesters()) {
+      const [hardware, software] = [this.hardware(device, pasid), this.software(endpoint, pasid)];
+      if (this.#spaceOf(endpoint, pasid)?.owner === 'target') continue;
       hardware.forEach((page, at) => {
-        if (page !== null) expect(page.replace(/\/3$/, '/2'), `endpoint ${endpoint}`).toBe(software[at]?.replace(/\/3$/, '/2'));
+        if (page !== null)
+          expect(page.replace(/\/3$/, '/2'), `endpoint ${endpoint}, PASID ${pasid}`).toBe(software[at]?.replace(/\/3$/, '/2'));
       });
-    });
+    }
+  }
+
+  /** No request reaches anything. */
+  get reachesNothing(): boolean {
+    return this.#requesters().every(({ device, pasid }) => this.hardware(device, pasid).every((page) => page === null));
   }
 
   close(): void {
     this.machine.close();
   }
 }
+
+const everyHardware: Readonly<Record<string, HostHardware>> = { ...hardwares, ...pasidHardwares };
 
 /** Random guest programs of a target over hardware of each kind, on the path that is wished for. */
 export function equivalenceSuite<Step>(
@@ -215,10 +262,11 @@ export function equivalenceSuite<Step>(
       test.prop([fc.array(subject.step, { minLength: 4, maxLength: 10 })], { numRuns: 3 })(
         `${name}: after every guest operation a DMA has the address, the permission and the fault that it has in software`,
         (program) => {
-          const guest = new EquivalentGuest(subject, hardwares[name], path, following);
+          const guest = new EquivalentGuest(subject, everyHardware[name], path, following);
           let pages = 0;
           const ways = new Set<string>();
-          for (const step of [...subject.mapping, ...program, ...subject.mapping]) {
+          const { processes = [] } = subject;
+          for (const step of [...subject.mapping, ...processes, ...program, ...subject.mapping]) {
             guest.run(step);
             pages += guest.check();
             for (const endpoint of guest.fixture.endpoints) ways.add(guest.pathOf(endpoint));
@@ -226,6 +274,7 @@ export function equivalenceSuite<Step>(
           if (following === 'on demand') expect(ways).toContain(`${path}, on demand`);
           // `mapping` maps something in any case.
           expect(pages).toBeGreaterThan(0);
+          if (everyHardware[name].pasidLog2 !== undefined) expect(guest.comparedProcesses).toBeGreaterThan(0);
           guest.close();
         },
       );
@@ -243,8 +292,8 @@ export function failureSuite<Step>(subject: TargetSubject<Step>, path: string, h
   test.prop([fc.array(subject.step, { minLength: 4, maxLength: 10 }), fc.array(failure, { minLength: 1, maxLength: 3 })], { numRuns: 6 })(
     `${subject.name} on ${path}, ${following}, ${hardware}: host calls fail, and no DMA reaches what the guest has taken away`,
     (program, failures) => {
-      const guest = new EquivalentGuest(subject, hardwares[hardware], path, following);
-      for (const step of subject.mapping) guest.run(step);
+      const guest = new EquivalentGuest(subject, everyHardware[hardware], path, following);
+      for (const step of [...subject.mapping, ...(subject.processes ?? [])]) guest.run(step);
       const { hooks } = guest.kernel;
       for (const each of failures) hooks.fail(each);
       for (const step of program) {
@@ -255,7 +304,7 @@ export function failureSuite<Step>(subject: TargetSubject<Step>, path: string, h
       for (const step of program) guest.run(step);
       guest.checkNothingStale();
       guest.close();
-      for (const device of guest.kernel.devices) expect(guest.hardware(device).every((page) => page === null)).toBe(true);
+      expect(guest.reachesNothing).toBe(true);
     },
   );
 }

@@ -18,6 +18,8 @@ export interface TargetFixture<Step> {
   readonly memory: GuestMemory;
   /** Endpoints that the target knows. */
   readonly endpoints: readonly number[];
+  /** PASIDs that the guest's requests carry. Left out: none. */
+  readonly pasids?: readonly number[];
   /** Does one whole guest operation, changes of tables with their invalidations. Answers what the guest is told, to compare. */
   run(step: Step): unknown;
 }
@@ -30,6 +32,8 @@ export interface TargetSubject<Step> {
   readonly step: fc.Arbitrary<Step>;
   /** Operations after which the first endpoint reaches at least one page. */
   readonly mapping: readonly Step[];
+  /** Operations after which, with `mapping`, requests with PASIDs reach something. Left out: none does. */
+  readonly processes?: readonly Step[];
   /** Anything a guest can do at all, as text to show: must not throw. */
   readonly hostile: fc.Arbitrary<{ readonly what: string; readonly act: (fixture: TargetFixture<Step>) => void }>;
   /** Runs of each property. Default 40. */

@@ -1,7 +1,8 @@
 import type { HostError } from '../../host/errno.ts';
-import type { HostDevice } from '../../host/host.ts';
-import type { GuestHardware, Path, PathContext, PathCounters, PathKind, Requester } from '../path.ts';
-import { refuseMemory, refuseQueue } from '../second-stage/second-stage.ts';
+import type { HostDevice, NestingHardware } from '../../host/host.ts';
+import { NO_PASID } from '../../target/target.ts';
+import type { GuestHardware, PasidPlace, Path, PathContext, PathCounters, PathKind, Requester } from '../path.ts';
+import { refuseMemory, refusePasid, refuseQueue } from '../second-stage/second-stage.ts';
 import { GuestUnit } from './guest-unit.ts';
 
 /** The hardware walks the guest's own tables: a map costs nothing, any number of invalidations one call. */
@@ -15,12 +16,20 @@ function kindOf(name: string, queue: boolean): PathKind {
     name,
     readsGuestTables: true,
     refuse: (context) => refuse(context) ?? (queue ? refuseQueue(context) : null),
+    pasidsOf,
     create: (context) => new NestedPath(name, context, queue),
   };
 }
 
+/** An SMMUv3's entry names the table of all its PASIDs. */
+function pasidsOf({ host, device }: PathContext): PasidPlace {
+  const hardware = host!.nesting!.hardwareOf(device!) as NestingHardware;
+  if (hardware.kind === 'smmuv3') return 'carried';
+  return hardware.pasidStages ? 'own' : 'none';
+}
+
 function refuse(context: PathContext): string | null {
-  const { space, host, device, target, stage = null } = context;
+  const { space, host, device, target, stage = null, pasid = NO_PASID } = context;
   if (host === null) return 'the endpoint has no host device';
   if (target?.stageFormat === undefined) return `${target?.name ?? 'the target'}: its guest has no first stage that hardware could walk`;
   if (stage === null) return `${space.name}: more than a first stage of the guest's own`;
@@ -29,6 +38,7 @@ function refuse(context: PathContext): string | null {
   if (typeof hardware === 'string') return hardware;
   if (hardware.kind !== target.stageFormat)
     return `the guest's first stage is ${target.stageFormat}'s, the hardware walks ${hardware.kind}'s`;
+  if (pasid !== NO_PASID && !hardware.pasidStages) return refusePasid(hardware);
   const rom = refuseMemory(context, hardware);
   if (rom !== null || stage.kind === 'abort' || stage.kind === 'bypass') return rom;
   return stage.kind === 'amd' ? 'no hardware takes it' : host.nesting.refuses(device, stage);

@@ -166,3 +166,10 @@ export function refuseMemory({ memory }: PathContext, { readOnlyPages }: Nesting
     ? null
     : `VT-d with erratum 772415 has no pages for reading only under a first stage: ROM at 0x${rom.gpa.toString(16)}`;
 }
+
+/** Why no single PASID has a first stage of its own on such hardware. */
+export function refusePasid({ kind }: NestingHardware): string {
+  return kind === 'smmuv3'
+    ? 'an SMMUv3 has first stages of whole devices, and none of single PASIDs'
+    : 'VT-d without PASIDs (IOMMU_GET_HW_INFO)';
+}

@@ -1,13 +1,13 @@
 import { errno, HostError } from '../../host/errno.ts';
 import type { HostDevice, InstalledStage, NestingHardware } from '../../host/host.ts';
 import { READ, WRITE } from '../../memory/access.ts';
-import type { AddressSpace } from '../../target/target.ts';
+import { type AddressSpace, NO_PASID } from '../../target/target.ts';
 import { Attachments } from '../attachments.ts';
 import { DirtyRanges } from '../dirty-ranges.ts';
 import { readableToo } from '../left-out.ts';
 import { NOWHERE, type Path, type PathContext, type PathCounters, type PathKind } from '../path.ts';
 import { RunList } from '../run-list.ts';
-import { refuseMemory, refuseQueue, SecondStage } from '../second-stage/second-stage.ts';
+import { refuseMemory, refusePasid, refuseQueue, SecondStage } from '../second-stage/second-stage.ts';
 import { StagePages } from '../second-stage/table-arena.ts';
 import { WantedRuns } from '../wanted-runs.ts';
 import { inputPages, type WrittenStage, writeStage } from './stage-format.ts';
@@ -27,17 +27,19 @@ function kindOf(name: string, queue: boolean): PathKind {
     name,
     readsGuestTables: false,
     refuse: (context) => refuse(context) ?? (queue ? refuseQueue(context) : null),
+    pasidsOf: ({ host, device }) => ((host!.nesting!.hardwareOf(device!) as NestingHardware).pasidStages ? 'own' : 'none'),
     create: (context) => new UserOwnedPath(name, context, queue),
   };
 }
 
 function refuse(context: PathContext): string | null {
-  const { space, host, device } = context;
+  const { space, host, device, pasid = NO_PASID } = context;
   if (space === NOWHERE) return 'nothing is reached';
   if (host === null) return 'the endpoint has no host device';
   if (host.nesting === undefined || device === undefined) return `${host.kind} takes no first stages`;
   const hardware = host.nesting.hardwareOf(device);
   if (typeof hardware === 'string') return hardware;
+  if (pasid !== NO_PASID && !hardware.pasidStages) return refusePasid(hardware);
   const rom = refuseMemory(context, hardware);
   if (rom !== null) return rom;
   const beyond = space.owner === 'target' && space.apertures.some(({ last }) => last >= inputPages(hardware));

@@ -77,8 +77,6 @@ export class IommufdDevice extends Attachable {
   readonly #detach: Command;
   readonly #onClose: (device: IommufdDevice) => void;
   readonly #pasids = new Set<number>();
-  /** What it is attached to takes PASIDs beside it. */
-  #takesPasids = true;
   #closed = false;
 
   /** @throws HostError when the node cannot be opened or bound. */
@@ -114,18 +112,17 @@ export class IommufdDevice extends Attachable {
     const result = this.#attach.call(this.fd);
     if (result < 0) return result;
     this.attachment = as;
-    this.#takesPasids = to.forPasid ?? false;
     this.moves++;
     return 0;
   }
 
   /**
-   * From now on its page tables are such that PASIDs can be attached beside them; the one that it has is replaced by one that is, if it is somebody's
-   * means only. Returns 0 or a negative errno.
+   * From now on its page tables are such that PASIDs can be attached beside them; the one that it has is replaced, if it is somebody's means only.
+   * Returns 0 or a negative errno.
    */
   admitPasids(calls: HostCalls): number {
     this.wantsPasidTables = true;
-    if (this.attachment?.enter === undefined || this.#takesPasids) return 0;
+    if (this.attachment?.enter === undefined) return 0;
     calls.attach++;
     return this.attachment.enter(this);
   }

@@ -40,7 +40,11 @@ class IommufdPasid extends Attachable {
 
   attach(to: Place, as: Place = to): number {
     if (this.closed) return -errno.ENODEV;
-    const result = this.device.admitPasids(this.#calls) || this.device.attachPasid(this.#pasid, to);
+    const admitted = this.device.wantsPasidTables ? 0 : this.device.admitPasids(this.#calls);
+    let result = admitted || this.device.attachPasid(this.#pasid, to);
+    // Another device of its group may have taken it to a table without PASIDs.
+    if (result === -errno.EINVAL && admitted === 0)
+      result = this.device.admitPasids(this.#calls) || this.device.attachPasid(this.#pasid, to);
     if (result < 0) return result;
     this.#attachment = as;
     this.moves++;

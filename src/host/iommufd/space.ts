@@ -181,9 +181,14 @@ export class IommufdSpace extends KernelObject implements HostSpace {
     return this.#fail(refusal.operation, refusal.errno, 0, 0, `${device.name}: ${refusal.hint}${stays}`);
   }
 
-  /** Attaches by a page table that suits: one of the kernel's own takes no PASIDs. Returns 0 or a negative errno. */
+  /**
+   * Attaches by a page table that suits: one of the kernel's own takes no PASIDs, and a group has one table for all of its devices. Returns 0 or a
+   * negative errno.
+   */
   enter(who: Attachable): number {
-    return who.wantsPasidTables ? this.enterBy(who, { forPasid: true }) : who.attach(this);
+    if (who.wantsPasidTables) return this.enterBy(who, { forPasid: true });
+    const result = who.attach(this);
+    return result === -errno.EINVAL && this.#tables.length > 0 ? this.enterBy(who, { forPasid: true }) : result;
   }
 
   /** The same by tables with these options. One that does not go with the device's IOMMU is refused with EINVAL. */

@@ -5,7 +5,7 @@ import { GuestMemory } from '../../memory/guest-memory.ts';
 import { requireMemory } from '../../memory/loaded.ts';
 import { FAULT_BASE } from '../fault-codes.ts';
 import { Remainder } from '../remainder.ts';
-import type { AddressSpace, Target, TargetObserver } from '../target.ts';
+import { type AddressSpace, NO_PASID, type Target, type TargetObserver } from '../target.ts';
 import { ALL_CAPABILITIES } from './capabilities.ts';
 import { CommandQueue } from './control/command-queue.ts';
 import { DebugTranslation } from './control/debug.ts';
@@ -241,9 +241,14 @@ export class RiscvIommu implements Target {
     return this.#spaces.knows(endpoint);
   }
 
-  spaceOf(endpoint: number): AddressSpace | null {
+  spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
+    requireNumbers('RiscvIommu', { endpoint, pasid });
+    return this.#spaces.spaceOf(endpoint, pasid);
+  }
+
+  pasidsOf(endpoint: number): readonly number[] {
     requireNumbers('RiscvIommu', { endpoint });
-    return this.#spaces.spaceOf(endpoint);
+    return this.#spaces.pasidsOf(endpoint);
   }
 
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {

@@ -12,6 +12,7 @@ import { DdtMode } from './spec/registers.ts';
 import { type TableParts, TableSpace } from './table-space.ts';
 import type { Contexts, Stages } from './translation/contexts.ts';
 import type { DeviceDirectory } from './translation/device-directory.ts';
+import { listProcesses } from './translation/process-list.ts';
 
 /** Table entries that one enumeration reads at most, of both stages together. */
 const ENUMERATION = 1 << 17;
@@ -122,21 +123,38 @@ export class Spaces {
     return this.#observed.knows(endpoint);
   }
 
-  /** What a device's requests without process_id reach; null: they are blocked. */
-  spaceOf(endpoint: number): AddressSpace | null {
+  /** What a device's requests of user privilege reach that carry this process_id, or none; null: they are blocked. */
+  spaceOf(endpoint: number, process = NO_PASID): AddressSpace | null {
     const { registers, contexts } = this.#parts;
     if (registers.mode === DdtMode.off || !this.knows(endpoint)) return null;
     if (registers.mode === DdtMode.bare) return this.#identity;
-    const context = contexts.admit(endpoint, NO_PASID, false);
-    const stages = context && contexts.find(context, NO_PASID, false);
+    const context = contexts.admit(endpoint, process, false);
+    const stages = context && contexts.find(context, process, false);
     if (stages === null) return null;
     if (stages.first === null && stages.device.second === null) return this.#identity;
     return this.#known.of(keyOf(stages), () => new TableSpace(stages, this.#tableParts));
   }
 
-  /** The endpoint's context may be another one: the observer is told when its space is. */
+  /** Says.listPasids */
+  listPasids(endpoint: number): readonly number[] {
+    const { registers, contexts, directory } = this.#parts;
+    if (registers.mode === DdtMode.off || registers.mode === DdtMode.bare) return [];
+    const context = contexts.admit(endpoint, NO_PASID, false);
+    return context === null ? [] : listProcesses(context, directory, this.#tables);
+  }
+
+  pasidsOf(endpoint: number): readonly number[] {
+    return this.#observed.pasidsOf(endpoint);
+  }
+
+  /** The endpoint's context may be another one: the observer is told when its space, or a process of it, is. */
   refresh(endpoint: number): void {
     this.#observed.refresh(endpoint);
+  }
+
+  /** The same of one process, which may be one that was not there before. */
+  refreshProcess(endpoint: number, process: number): void {
+    this.#observed.refreshProcess(process, [endpoint]);
   }
 
   refreshAll(): void {

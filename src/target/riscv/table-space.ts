@@ -25,7 +25,7 @@ export interface TableParts {
   budget(): number;
 }
 
-/** What the guest's tables mean to the requests of a device that carry no process_id. */
+/** What the guest's tables mean to requests of user privilege that share them. */
 export class TableSpace implements Tagged {
   readonly name: string;
   readonly owner = 'guest';

@@ -49,6 +49,7 @@ class RiscvFixture implements TargetFixture<Step> {
   readonly files: number;
   readonly memory: GuestMemory;
   readonly endpoints = DEVICES;
+  readonly pasids = [0, 1];
 
   constructor(like?: RiscvFixture) {
     this.guest =
@@ -244,6 +245,12 @@ export const riscvSubject: TargetSubject<Step> = {
   make: (like) => new RiscvFixture(like as RiscvFixture | undefined),
   step,
   mapping: [{ do: 'map', table: 0, pfn: 5, to: 32, pages: 4, permission: 3, flush: 'all' }],
+  processes: [
+    { do: 'process', process: 0, first: 0, valid: true },
+    { do: 'mode', mode: 2 },
+    ...DEVICES.map((device) => ({ do: 'context', device, first: PROCESSES, second: 0, valid: true, tc: 0 }) as const),
+    { do: 'process', process: 1, first: 0, valid: true },
+  ],
   hostile,
   numRuns: 25,
 };

@@ -331,7 +331,7 @@ export class CommandQueue {
     if (process >>> width !== 0 || !directory.admits(device)) return ILLEGAL;
     contexts.forgetProcess(device, process);
     translator.forgetLast();
-    spaces.refresh(device);
+    spaces.refreshProcess(device, process);
     return DONE;
   }
 
