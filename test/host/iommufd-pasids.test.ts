@@ -79,6 +79,7 @@ describe('a PASID', () => {
     expect(wide.host.pasids.refuses(wide.device, 255)).toBeNull();
     expect(wide.host.pasids.refuses(wide.device, 256)).toMatch(/its PASIDs have 8 bits/);
     expect(wide.host.pasids.refuses(wide.host.pasids.open(wide.device, 1), 256)).toMatch(/8 bits/);
+    expect(wide.host.pasids.refuses(wide.device, 0)).toMatch(/IOMMU_NO_PASID/);
     const without = start({});
     expect(without.host.pasids.refuses(without.device, 1)).toMatch(/vfio0: .* known to have PASIDs/);
     const failing = start();

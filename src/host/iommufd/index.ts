@@ -94,9 +94,10 @@ export class IommufdHost implements Host {
     this.fd = port.open(path);
     if (this.fd < 0) throw new HostError(`open ${path}`, this.fd, undefined, OPEN_HINTS[-this.fd]);
     this.#context = new IommufdContext(port, this.fd, this.calls);
-    this.nesting = new IommufdNesting(this.#context);
+    const nesting = new IommufdNesting(this.#context);
+    this.nesting = nesting;
     this.pageRequests = new IommufdPageRequests(this.#context, this.#devices);
-    this.pasids = new IommufdPasids(this.#context);
+    this.pasids = new IommufdPasids(this.calls, (device) => nesting.infoOf(device));
   }
 
   /** `path`: the node under /dev/vfio/devices of a device whose driver is vfio-pci. */

@@ -47,8 +47,8 @@ export class IommufdNesting implements HostNesting {
     return hardware;
   }
 
-  /** @throws HostError */
-  #infoOf(asked: HostDevice): HwInfo {
+  /** What the kernel says of the device and its IOMMU, asked once. @throws HostError */
+  infoOf(asked: HostDevice): HwInfo {
     const { device } = own(asked);
     const info = this.#infos.get(device) ?? readHwInfo(this.#context, device, 0);
     this.#infos.set(device, info);
@@ -57,7 +57,7 @@ export class IommufdNesting implements HostNesting {
 
   #ask(device: HostDevice): NestingHardware | string {
     try {
-      const hardware = hardwareFrom(this.#infoOf(device));
+      const hardware = hardwareFrom(this.infoOf(device));
       if (typeof hardware === 'string' || hardware.kind !== 'smmuv3') return hardware;
       return { ...hardware, commandQueue: this.#hasQueue(own(device)) };
     } catch (error) {
@@ -70,7 +70,7 @@ export class IommufdNesting implements HostNesting {
   refuses(device: HostDevice, stage: UserStage): string | null {
     const hardware = this.hardwareOf(device);
     if (typeof hardware === 'string') return hardware;
-    const { data } = this.#infoOf(device);
+    const { data } = this.infoOf(device);
     if (data.kind !== stage.kind) return `the first stage is of ${stage.kind}, the hardware ${data.kind}`;
     if (stage.kind !== 'vtd' || data.kind !== 'vtd') return null;
     if (stage.addressWidth === 57 && (data.cap & CAP_FS5LP) === 0n) return 'VT-d without first stages of 5 levels (CAP.FS5LP)';
@@ -80,11 +80,11 @@ export class IommufdNesting implements HostNesting {
   }
 
   requestsPages(device: HostDevice): boolean {
-    return typeof this.hardwareOf(device) !== 'string' && this.#infoOf(device).ats;
+    return typeof this.hardwareOf(device) !== 'string' && this.infoOf(device).ats;
   }
 
   createParent(device: HostDevice, hardware: NestingHardware, queue = false): NestingParent {
-    const { dirtyTracking } = this.#infoOf(device);
+    const { dirtyTracking } = this.infoOf(device);
     return new IommufdParent(this.#context, own(device), hardware, { queue, dirtyTracking });
   }
 

@@ -1,8 +1,7 @@
 import { errno, HostError } from '../errno.ts';
 import type { HostCalls, HostDevice, HostPasids } from '../host.ts';
-import type { IommufdContext } from './context.ts';
 import { Attachable, type IommufdDevice, own, type Place } from './device.ts';
-import { readHwInfo } from './hw-info.ts';
+import type { HwInfo } from './hw-info.ts';
 
 /** One PASID of a device (VFIO_DEVICE_ATTACH_PASID): what stands beside it for requests without one must allow that, so it may change its page table. */
 class IommufdPasid extends Attachable {
@@ -73,30 +72,27 @@ class IommufdPasid extends Attachable {
   }
 }
 
-/** PASIDs of devices whose kernel and hardware have them (IOMMU_GET_HW_INFO says how wide they are). */
-export class IommufdPasids implements HostPasids {
-  readonly #context: IommufdContext;
-  readonly #widths = new WeakMap<HostDevice, number | string>();
+const IOMMU_NO_PASID = 0;
 
-  constructor(context: IommufdContext) {
-    this.#context = context;
+/** PASIDs of devices whose kernel and hardware have them. */
+export class IommufdPasids implements HostPasids {
+  readonly #calls: HostCalls;
+  readonly #infoOf: (device: HostDevice) => HwInfo;
+
+  /** `infoOf`: IOMMU_GET_HW_INFO, which says how wide they are; throws HostError. */
+  constructor(calls: HostCalls, infoOf: (device: HostDevice) => HwInfo) {
+    this.#calls = calls;
+    this.#infoOf = infoOf;
   }
 
   refuses(device: HostDevice, pasid: number): string | null {
-    const { device: whole } = own(device);
-    let width = this.#widths.get(whole);
-    if (width === undefined) {
-      width = this.#ask(whole);
-      this.#widths.set(whole, width);
-    }
-    if (typeof width === 'string') return width;
-    if (width === 0) return `${whole.name}: neither the device nor its IOMMU is known to have PASIDs (IOMMU_GET_HW_INFO)`;
-    return pasid < 2 ** width ? null : `${whole.name}: its PASIDs have ${width} bits`;
-  }
-
-  #ask(device: IommufdDevice): number | string {
+    const { name } = own(device).device;
     try {
-      return readHwInfo(this.#context, device, 0).pasidLog2;
+      const { pasidLog2 } = this.#infoOf(device);
+      if (pasidLog2 === 0) return `${name}: neither the device nor its IOMMU is known to have PASIDs (IOMMU_GET_HW_INFO)`;
+      // Attaching it would attach the device.
+      if (pasid === IOMMU_NO_PASID) return `${name}: to the kernel PASID 0 stands for requests without one (IOMMU_NO_PASID)`;
+      return pasid < 2 ** pasidLog2 ? null : `${name}: its PASIDs have ${pasidLog2} bits`;
     } catch (error) {
       if (error instanceof HostError) return error.message;
       throw error;
@@ -104,6 +100,6 @@ export class IommufdPasids implements HostPasids {
   }
 
   open(device: HostDevice, pasid: number): HostDevice {
-    return new IommufdPasid(own(device).device, pasid, this.#context.calls);
+    return new IommufdPasid(own(device).device, pasid, this.#calls);
   }
 }

@@ -12,6 +12,7 @@ import type { PageGroupResponse, VtdSurroundings } from './surroundings.ts';
 import { ENTRY_BUDGET, TableSpace } from './table-space.ts';
 import type { Contexts } from './translation/contexts.ts';
 import type { StageBuilder, Stages } from './translation/stages.ts';
+import { Structures } from './translation/structures.ts';
 
 /** Announced pages, each range counted up to ENTRY_BUDGET, after which a flush does not wait for the end of the descriptors. */
 const PENDING_LIMIT = 2 * ENTRY_BUDGET;
@@ -38,11 +39,13 @@ export class Spaces {
   #pending = 0;
   /** Where spaces read tables, and what they had read when the register access under way began. */
   readonly #tables: CountedMemory;
+  readonly #structures: Structures;
   #readBefore = 0;
 
   constructor(parts: SpaceParts) {
     this.#parts = parts;
     this.#tables = new CountedMemory(parts.memory);
+    this.#structures = new Structures(this.#tables);
     this.#unprotected = new IdentitySpace(new UnprotectedRam(parts.memory, []), 'guest');
     this.#identity = this.#unprotected;
     this.#observed = new Observed('VtdIommu', this, this.#tagged);
@@ -93,6 +96,15 @@ export class Spaces {
     const stages = contexts.find(endpoint, pasid);
     if (stages === null) return null;
     return stages.first === null && stages.second === null ? this.#identity : this.#spaceFor(stages, pasid !== NO_PASID);
+  }
+
+  /** Says.listPasids */
+  listPasids(endpoint: number): readonly number[] {
+    return this.#parts.contexts.list(endpoint, this.#structures);
+  }
+
+  pasidsOf(endpoint: number): readonly number[] {
+    return this.#observed.pasidsOf(endpoint);
   }
 
   #spaceFor(stages: Stages, withPasid: boolean): TableSpace {

@@ -172,6 +172,10 @@ export class VtdIommu implements Target {
     return this.#spaces.spaceOf(endpoint, pasid);
   }
 
+  pasidsOf(endpoint: number): readonly number[] {
+    return this.#spaces.pasidsOf(endpoint);
+  }
+
   stageOf(endpoint: number, pasid?: number): FirstStage | null {
     requireNumbers('VtdIommu', { endpoint, pasid: pasid === undefined ? NO_PASID : pasid });
     return this.#spaces.stageOf(endpoint, pasid);

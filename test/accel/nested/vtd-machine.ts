@@ -22,6 +22,8 @@ export interface VtdMachineOptions {
   readonly path?: string;
   readonly devices?: number;
   readonly pageRequests?: boolean;
+  /** Width of PASIDs; left out: the host knows of none. */
+  readonly pasidLog2?: number;
 }
 
 /** A guest of VT-d in scalable mode, each device with a PASID of its own for requests without one, before simulated VT-d that forgets nothing by itself. */
@@ -34,9 +36,12 @@ export class VtdMachine {
   readonly hostDevices: readonly HostDevice[];
   readonly ramPfn: number;
 
-  constructor({ nesting = vtd(), path, devices = 2, pageRequests = false }: VtdMachineOptions = {}) {
+  constructor({ nesting = vtd(), path, devices = 2, pageRequests = false, pasidLog2 = 0 }: VtdMachineOptions = {}) {
     this.devices = Array.from({ length: devices }, (_, i) => DEVICES[0] + i);
-    this.kernel = simKernel({ iommus: [{ nesting }], devices: this.devices.map((_, i) => ({ name: `vfio${i}`, pageRequests })) });
+    this.kernel = simKernel({
+      iommus: [{ nesting, pasidLog2 }],
+      devices: this.devices.map((_, i) => ({ name: `vfio${i}`, pageRequests })),
+    });
     this.host = new IommufdHost(this.kernel);
     const ram = this.kernel.allocate(RAM_PAGES * 4096);
     this.ramPfn = pfnOf(ram.address);

@@ -38,6 +38,8 @@ class VtdFixture implements TargetFixture<Step> {
   readonly tables: readonly { root: number; table: PageTable }[];
   readonly memory: GuestMemory;
   readonly endpoints = DEVICES;
+  /** Each is what the other device's requests without one go by (RID_PASID); its own a request may not name (SCT.9). */
+  readonly pasids = DEVICES;
 
   constructor(options: VtdIommuOptions, like?: VtdFixture) {
     this.guest = new Guest({ iotlbEntries: 64, ...options }, RAM_PAGES, {}, like?.memory);
@@ -246,6 +248,10 @@ export const scalableSubject: TargetSubject<Step> = {
     { weight: 1, arbitrary: translation },
   ),
   mapping,
+  processes: [
+    { do: 'translation', on: true },
+    ...DEVICES.map((device) => ({ do: 'entry', device, second: 0, first: -1, wrong: 0n }) as const),
+  ],
   hostile,
   numRuns: 25,
 };

@@ -45,6 +45,13 @@ export class Contexts {
     return programmed === null ? null : this.#keep(device, pasid, this.#builder.build(programmed));
   }
 
+  /** PASIDs of the device that its tables have, a bounded number (ScalableTables.list). */
+  list(device: number, structures: Structures): readonly number[] {
+    const { mode, translating } = this.#registers;
+    if (!translating || mode !== TTM_SCALABLE || !this.#choices.scalableMode) return [];
+    return this.#scalable.list(device, structures);
+  }
+
   #locate(device: number, pasid: number): Programmed | null {
     const { mode, root } = this.#registers;
     // RTA.1.2, RTA.1.3

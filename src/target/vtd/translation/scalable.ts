@@ -20,6 +20,10 @@ import type { FirstStageTables, Programmed, SecondStage } from './stages.ts';
 import type { Structures } from './structures.ts';
 import { aboveWidth } from './wide-addresses.ts';
 
+/** Entries that one look for the PASIDs of a device reads at most, of directory and tables, and how many it finds. */
+const LISTED_ENTRIES = 1 << 12;
+const LISTED = 1 << 10;
+
 /** Root, context and PASID tables of scalable mode (3.4.4, 9.2, 9.4 to 9.6). */
 export class ScalableTables {
   /** Why `locate` found nothing, and whether an entry on the way says FPD. */
@@ -63,6 +67,31 @@ export class ScalableTables {
       if (pasid === ridPasid) return this.#refuse(Fault['SCT.9']);
     }
     return this.#locatePasid(pasid === NO_PASID ? ridPasid : pasid);
+  }
+
+  /**
+   * PASIDs of the device whose entries are present, but RID_PASID, ascending, as far as LISTED_ENTRIES and LISTED go. Read through `structures`; nothing
+   * is a fault.
+   */
+  list(device: number, structures: Structures): readonly number[] {
+    const found: number[] = [];
+    const context = this.#context;
+    const directory = this.#directory;
+    if (!this.#locateContext(device) || !isSet(context, SCALABLE_CONTEXT.PASIDE)) return found;
+    const ridPasid = get(context, SCALABLE_CONTEXT.RID_PASID);
+    const directoryAt = getWide(context, SCALABLE_CONTEXT.PASIDDIRPTR) * 4096;
+    const head = new Int32Array(2);
+    let left = LISTED_ENTRIES;
+    for (let first = 0; first < this.#pasidLimit() && left-- > 0; first += 64) {
+      if (!structures.read(directoryAt + (first >>> 6) * 8, directory)) break;
+      if (!isSet(directory, PASID_DIRECTORY.P)) continue;
+      const tableAt = getWide(directory, PASID_DIRECTORY.SMPTBLPTR) * 4096;
+      for (let i = 0; i < 64 && left-- > 0 && found.length < LISTED; i++) {
+        if (!structures.read(tableAt + i * 64, head)) break;
+        if (isSet(head, PASID_ENTRY.P) && first + i !== ridPasid) found.push(first + i);
+      }
+    }
+    return found;
   }
 
   #pasidLimit(): number {
