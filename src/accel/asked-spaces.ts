@@ -1,11 +1,12 @@
 import type { Host, HostDevice, PageRequestQueue } from '../host/host.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
-import type { AddressSpace } from '../target/target.ts';
+import type { AddressSpace, PasidDirectory } from '../target/target.ts';
 import type { Hearing } from './choose.ts';
 import { DemandSpace } from './on-demand/demand-space.ts';
 import { type DemandPlace, PageService } from './on-demand/page-service.ts';
 import type { StagedTarget } from './path.ts';
 import type { TableWatch } from './table-watch.ts';
+import { WatchedDirectories } from './watched-directories.ts';
 import { WatchedSpace, WatchedTables } from './watched-tables.ts';
 
 /** What a path asks in the place of a space whose guest announces nothing; both null: the space itself. */
@@ -31,6 +32,7 @@ export class AskedSpaces {
   readonly #parts: AskedParts;
   readonly #demandOf: (device: HostDevice) => DemandPlace | null;
   readonly #tables: WatchedTables | null;
+  readonly #directories: WatchedDirectories | null;
   /** Made for the first space that is filled on demand. */
   #pages: PageService | null = null;
 
@@ -39,6 +41,7 @@ export class AskedSpaces {
     this.#parts = parts;
     this.#demandOf = demandOf;
     this.#tables = parts.watch === undefined ? null : new WatchedTables(parts.watch);
+    this.#directories = this.#tables && new WatchedDirectories(this.#tables);
   }
 
   get pages(): PageService | null {
@@ -51,6 +54,11 @@ export class AskedSpaces {
     if (hearing !== 'on demand') return { watched: null, demand: null };
     const { memory, residentBlocks } = this.#parts;
     return { watched: null, demand: new DemandSpace(space, memory, residentBlocks), pageRequests: this.#pageService().queue };
+  }
+
+  /** Which PASIDs an endpoint has is said by these tables from now on, and watched where somebody tells of stores. */
+  setDirectory(endpoint: number, directory: PasidDirectory | null): void {
+    this.#directories?.set(endpoint, directory);
   }
 
   /** Stops watching for a space. */

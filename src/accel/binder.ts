@@ -7,6 +7,7 @@ import {
   type FirstStage,
   NO_PASID,
   type PageAnswer,
+  type PasidDirectory,
   sameStage,
   type Target,
   type TargetObserver,
@@ -154,6 +155,7 @@ export class Binder implements TargetObserver {
       return result;
     }
     this.#processes.remove(binding);
+    this.#asked.setDirectory(endpoint, null);
     this.#forget(binding);
     return 0;
   }
@@ -165,6 +167,7 @@ export class Binder implements TargetObserver {
     if (binding === undefined || this.remove(endpoint) === 0) return null;
     const error = this.#backings.error ?? new HostError('detach', errno.EIO, undefined, binding.device.name);
     this.#processes.remove(binding);
+    this.#asked.setDirectory(endpoint, null);
     const closing = binding.device.close();
     this.#forget(binding);
     return closing ?? error;
@@ -225,6 +228,11 @@ export class Binder implements TargetObserver {
     } else binding.wanted = before;
     this.#tell(binding.group);
     return result;
+  }
+
+  directory(endpoint: number, directory: PasidDirectory | null): void {
+    const isOurs = this.#host.pasids !== undefined && this.#bindings.get(endpoint) !== undefined;
+    this.#asked.setDirectory(endpoint, isOurs ? directory : null);
   }
 
   changed(space: AddressSpace, first: number, last: number): void {

@@ -1,4 +1,4 @@
-import { type AddressSpace, type FirstStage, NO_PASID, sameStage, type TargetObserver } from './target.ts';
+import { type AddressSpace, type FirstStage, NO_PASID, type PasidDirectory, sameStage, type TargetObserver } from './target.ts';
 
 /** PASIDs of one endpoint that an observer is told of at most; requests with any other are blocked for hardware. */
 const PASIDS_PER_ENDPOINT = 1024;
@@ -8,6 +8,8 @@ export interface Says {
   spaceOf(endpoint: number, pasid: number): AddressSpace | null;
   /** PASIDs of the endpoint that its tables have now, a bounded number. Left out: a guest tells of each. */
   listPasids?(endpoint: number): readonly number[];
+  /** Of which the same object is one value. Left out: there is none. */
+  directoryOf?(endpoint: number): PasidDirectory | null;
   /** Left out: no hardware walks the tables of this target's guests. */
   stageOf?(endpoint: number, pasid: number): FirstStage | null;
 }
@@ -36,6 +38,8 @@ export class Observed {
   readonly #endpoints = new Map<number, Map<number, Attachment>>();
   /** Endpoints and PASIDs that the observer refused to attach. */
   readonly #owed = new Map<number, Set<number>>();
+  /** By endpoint. */
+  readonly #directories = new Map<number, PasidDirectory>();
   /** Spaces that are reached, and by how many. */
   readonly #uses = new Map<AddressSpace, number>();
   /** What a refused endpoint stands at. */
@@ -91,6 +95,7 @@ export class Observed {
     }
     this.#endpoints.delete(endpoint);
     this.#owed.delete(endpoint);
+    this.#tellDirectory(endpoint, null);
   }
 
   /** Target.observe; `forget` drops what the target keeps for an observer alone. */
@@ -105,6 +110,7 @@ export class Observed {
       this.#observer = null;
       for (const pasids of this.#endpoints.values()) for (const pasid of [...pasids.keys()]) this.#take(pasids, pasid);
       this.#owed.clear();
+      this.#directories.clear();
       forget();
     };
   }
@@ -116,6 +122,18 @@ export class Observed {
     this.#refreshPasid(endpoint, NO_PASID);
     const processes = new Set([...pasids.keys(), ...(this.#says.listPasids?.(endpoint) ?? [])]);
     for (const pasid of processes) if (pasid !== NO_PASID) this.#refreshPasid(endpoint, pasid);
+    this.#tellDirectory(endpoint, this.#says.directoryOf?.(endpoint) ?? null);
+  }
+
+  directoryOf(endpoint: number): PasidDirectory | null {
+    return this.#directories.get(endpoint) ?? null;
+  }
+
+  #tellDirectory(endpoint: number, directory: PasidDirectory | null): void {
+    if (directory === this.directoryOf(endpoint)) return;
+    if (directory === null) this.#directories.delete(endpoint);
+    else this.#directories.set(endpoint, directory);
+    this.#observer?.directory?.(endpoint, directory);
   }
 
   /** The same of one PASID, which may be one that was not there before, of these endpoints, else of all. */

@@ -54,6 +54,16 @@ export interface AddressSpace {
   enumerate(first: number, last: number, visit: RunVisitor, tables?: TableReader): number;
 }
 
+/** Tables in guest memory that say which PASIDs an endpoint has, and whose guest does not announce a new one. */
+export interface PasidDirectory {
+  /** In the target's own terms. */
+  readonly name: string;
+  /** Tells the pieces that it is read from, before they are, with PASIDs for pages. The work is bounded. */
+  read(tables: TableReader): void;
+  /** A store to a piece: PASIDs [first, last] may reach something else now. The observer is told by `attach`. */
+  stored(first: number, last: number): void;
+}
+
 /**
  * What the requests of an endpoint, or of one PASID of it, go through, in terms that hardware of the target's own kind takes over as
  * they stand: a value, compared by `sameStage`. Nested paths hand it to the hardware and pass the guest's own invalidations on.
@@ -142,6 +152,8 @@ export interface TargetObserver {
    * well. `words`: the command in 32-bit words, lowest first; valid during the call only. `endpoint`: whom it names, -1 where it names nobody.
    */
   invalidated?(words: Int32Array, endpoint: number): void;
+  /** Which PASIDs the endpoint has is said by other tables from now on; null: by none that can be read, or the guest tells of each. */
+  directory?(endpoint: number, directory: PasidDirectory | null): void;
   /** The guest's answer to a group of page requests, or the target's own where the guest cannot hear of them. Carried out at once. */
   answered?(endpoint: number, pasid: number, group: number, answer: PageAnswer): void;
   /**
@@ -178,6 +190,8 @@ export interface Target {
   spaceOf(endpoint: number, pasid?: number): AddressSpace | null;
   /** PASIDs of the endpoint that the observer has been told of, and that reach something. Left out: there are none. */
   pasidsOf?(endpoint: number): readonly number[];
+  /** What the observer was told by `directory`. */
+  directoryOf?(endpoint: number): PasidDirectory | null;
   /**
    * The same as a value for hardware that nests; null: nothing that hardware could take over. Left out by targets whose guests have no
    * tables of their own.

@@ -76,6 +76,7 @@ export class Endpoints {
     }
     this.#devices.set(endpoint, device);
     this.#put(endpoint, 'pass-through', device.name, this.#target.spaceOf(endpoint));
+    binder.directory(endpoint, this.#target.directoryOf?.(endpoint) ?? null);
     for (const pasid of this.#target.pasidsOf?.(endpoint) ?? []) this.attachProcess(endpoint, pasid, this.#target.spaceOf(endpoint, pasid));
     return device;
   }

@@ -29,7 +29,7 @@ export { mapStreams, type StreamRange } from './firmware/device-tree/iommu-map.t
 export { type Smmuv3Description, smmuv3Node } from './firmware/device-tree/smmuv3.ts';
 export { HypercallDispatcher, type HypercallHandler } from './hypercalls.ts';
 export { Machine, type MachineParts, type MachineTotals, type SavedMachine } from './machine.ts';
-export type { EndpointState, MachineState, StateListener } from './machine-state.ts';
+export type { EndpointState, MachineState, ProcessState, StateListener } from './machine-state.ts';
 export type { DeviceAccess, DeviceFault, GuestOperation, MachineHooks, PathChange } from './observation.ts';
 export { recordTo } from './recorder.ts';
 export type { RecordingStream } from './recording-lines.ts';

@@ -319,6 +319,7 @@ export class Machine {
       flush: binder === null ? () => 0 : () => binder.flush(),
       ...(binder !== null && {
         invalidated: (words) => binder.invalidated(words),
+        directory: (endpoint, directory) => binder.directory(endpoint, directory),
         answered: (endpoint, pasid, group, answer) => binder.answered(endpoint, pasid, group, answer),
       }),
     };

@@ -35,6 +35,8 @@ class ProcessGuest {
   readonly machine: Machine;
   readonly tables: readonly GuestTable[];
   readonly directory: number;
+  /** Told of stores only where a test does that. */
+  readonly watch = new StoreWatch();
   readonly #host: string;
 
   constructor({ host: kind = 'iommufd', iommu = { pasidLog2: 8 }, path = 'auto', group, pageRequests = false }: Parts = {}) {
@@ -46,7 +48,7 @@ class ProcessGuest {
     const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
     this.guest = new Guest({}, RAM_PAGES, {}, memory);
     for (const device of DEVICES) this.guest.iommu.addEndpoint(device);
-    const hearing = pageRequests ? {} : { watch: new StoreWatch() };
+    const hearing = pageRequests ? {} : { watch: this.watch };
     this.machine = new Machine({ memory, target: this.guest.iommu, host, path, schedule: () => {}, ...hearing });
     this.guest.start();
     this.directory = this.guest.pool.allocate(1);
@@ -71,6 +73,12 @@ class ProcessGuest {
     const at = this.directory * 4096 + process * 16;
     if (table !== null) this.guest.memory.store64(0, at + 8, 8 << 28, this.tables[table].root);
     this.guest.memory.store64(0, at, 0, table === null ? 0 : ((table + 1) << 12) | 1);
+  }
+
+  /** A store of the guest's CPU, which the machine's watch sees. Whether somebody wanted to know of it. */
+  store(at: number, hi: number, lo: number): boolean {
+    this.guest.memory.store64(0, at, hi, lo);
+    return this.watch.stored(BigInt(at), 8);
   }
 
   /** The same, and the IOMMU hears of it. */
@@ -123,6 +131,46 @@ describe('a process of a passed-through device', () => {
     made.guest.setContext(DEVICE, { valid: false });
     made.guest.command(invalDdt(DEVICE), fence());
     expect([made.read(5), made.read(255), made.machine.state.processes]).toEqual([null, null, undefined]);
+  });
+
+  test('that becomes valid without a command is there before the store completes, where its directory is watched', () => {
+    const made = new ProcessGuest().passThrough();
+    const at = made.directory * 4096 + 5 * 16;
+    expect(made.store(at + 8, 8 << 28, made.tables[0].root)).toBe(true);
+    expect(made.read(5)).toBeNull();
+    made.store(at, 0, (1 << 12) | 1);
+    expect([made.read(5), made.state(5)?.path]).toEqual([DATA[0], 'shadow, watched']);
+    // The IOMMU may have it in a cache, and software has: it goes by IODIR.INVAL_PDT.
+    made.store(at, 0, 0);
+    expect(made.read(5)).toBe(DATA[0]);
+    made.guest.command(invalPdt(DEVICE, 5), fence());
+    expect([made.read(5), made.state(5)]).toEqual([null, undefined]);
+    made.machine.remove(DEVICE);
+    expect([made.store(at, 0, (1 << 12) | 1), made.watch.size]).toEqual([false, 0]);
+  });
+
+  test('of a PD17 is found behind a table that becomes valid under the watch', () => {
+    const made = new ProcessGuest().passThrough();
+    const [root, leaf] = [made.guest.pool.allocate(1), made.guest.pool.allocate(1)];
+    made.guest.setContext(DEVICE, { first: { mode: 2, root, pscid: 0 }, tc: PDTV });
+    made.guest.command(invalDdt(DEVICE), fence());
+    const process = 3 * 256 + 9;
+    made.store(leaf * 4096 + 9 * 16, 0, (2 << 12) | 1);
+    made.store(leaf * 4096 + 9 * 16 + 8, 8 << 28, made.tables[1].root);
+    expect(made.kernel.devices[0].pasidLog2).toBe(8);
+    made.store(root * 4096 + 3 * 8, 0, (leaf << 10) | 1);
+    // It is told of; the hardware's PASIDs are narrower.
+    expect(made.state(process)).toMatchObject({
+      space: 'PSCID 2 (sv39)',
+      path: 'blocked',
+      refused: [{ reason: expect.stringMatching(/8 bits/) }],
+    });
+    made.store(root * 4096, 0, (leaf << 10) | 1);
+    expect(made.read(9)).toBe(DATA[1]);
+    // The leaf is watched by now.
+    made.store(leaf * 4096 + 7 * 16 + 8, 8 << 28, made.tables[0].root);
+    made.store(leaf * 4096 + 7 * 16, 0, (1 << 12) | 1);
+    expect(made.read(7)).toBe(DATA[0]);
   });
 
   test('is there when its device comes later, goes with it, and with a reset', () => {

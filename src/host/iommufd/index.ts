@@ -31,7 +31,7 @@ import { Viommu } from './viommu.ts';
 
 export type { DirtyVisitor } from '../host.ts';
 export type { Handle } from './context.ts';
-export type { IommufdDevice } from './device.ts';
+export type { Attachable, IommufdDevice, Place } from './device.ts';
 export type { DirtyOptions } from './dirty.ts';
 export type { FaultQueue, PageFault } from './fault-queue.ts';
 export type { HwData, HwInfo } from './hw-info.ts';

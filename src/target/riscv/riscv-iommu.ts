@@ -5,7 +5,7 @@ import { GuestMemory } from '../../memory/guest-memory.ts';
 import { requireMemory } from '../../memory/loaded.ts';
 import { FAULT_BASE } from '../fault-codes.ts';
 import { Remainder } from '../remainder.ts';
-import { type AddressSpace, NO_PASID, type Target, type TargetObserver } from '../target.ts';
+import { type AddressSpace, NO_PASID, type PasidDirectory, type Target, type TargetObserver } from '../target.ts';
 import { ALL_CAPABILITIES } from './capabilities.ts';
 import { CommandQueue } from './control/command-queue.ts';
 import { DebugTranslation } from './control/debug.ts';
@@ -249,6 +249,10 @@ export class RiscvIommu implements Target {
   pasidsOf(endpoint: number): readonly number[] {
     requireNumbers('RiscvIommu', { endpoint });
     return this.#spaces.pasidsOf(endpoint);
+  }
+
+  directoryOf(endpoint: number): PasidDirectory | null {
+    return this.#spaces.toldDirectoryOf(endpoint);
   }
 
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {

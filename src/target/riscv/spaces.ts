@@ -6,12 +6,12 @@ import { IdentitySpace } from '../identity-space.ts';
 import { KnownSpaces } from '../known-spaces.ts';
 import { Observed } from '../observed.ts';
 import { TaggedSpaces } from '../tagged-spaces.ts';
-import { type AddressSpace, NO_PASID, type PfnRange, type TargetObserver } from '../target.ts';
+import { type AddressSpace, NO_PASID, type PasidDirectory, type PfnRange, type TargetObserver } from '../target.ts';
 import type { Registers } from './control/registers.ts';
 import { DdtMode } from './spec/registers.ts';
 import { type TableParts, TableSpace } from './table-space.ts';
 import type { Contexts, Stages } from './translation/contexts.ts';
-import type { DeviceDirectory } from './translation/device-directory.ts';
+import type { DeviceContext, DeviceDirectory } from './translation/device-directory.ts';
 import { listProcesses } from './translation/process-list.ts';
 
 /** Table entries that one enumeration reads at most, of both stages together. */
@@ -47,6 +47,8 @@ export class Spaces {
   /** Where spaces read tables, and what they had read when the guest operation under way began. */
   readonly #tables: CountedMemory;
   readonly #tableParts: TableParts;
+  /** By the context that names them: what is read anew is another one. */
+  readonly #directories = new WeakMap<DeviceContext, PasidDirectory>();
   #operating = false;
   #readBefore = 0;
 
@@ -141,6 +143,36 @@ export class Spaces {
     if (registers.mode === DdtMode.off || registers.mode === DdtMode.bare) return [];
     const context = contexts.admit(endpoint, NO_PASID, false);
     return context === null ? [] : listProcesses(context, directory, this.#tables);
+  }
+
+  /** Says.directoryOf: a process-context needs no command when it becomes valid. Behind a second stage its tables cannot be told. */
+  directoryOf(endpoint: number): PasidDirectory | null {
+    const { registers, contexts, directory } = this.#parts;
+    if (registers.mode === DdtMode.off || registers.mode === DdtMode.bare) return null;
+    const context = contexts.admit(endpoint, NO_PASID, false);
+    if (context === null || !context.pdtv || context.secondStage !== null) return null;
+    const known = this.#directories.get(context);
+    if (known !== undefined) return known;
+    const made: PasidDirectory = {
+      name: `process directory of device ${endpoint}`,
+      read: (tables) => void listProcesses(context, directory, this.#tables, tables),
+      stored: (first, last) => this.#stored(endpoint, first, last),
+    };
+    this.#directories.set(context, made);
+    return made;
+  }
+
+  /** The guest's CPU has stored to a process directory. */
+  #stored(endpoint: number, first: number, last: number): void {
+    const began = this.begin();
+    for (const process of new Set([...this.pasidsOf(endpoint), ...this.listPasids(endpoint)]))
+      if (process >= first && process <= last) this.refreshProcess(endpoint, process);
+    if (began) this.end();
+  }
+
+  /** What the observer was told. */
+  toldDirectoryOf(endpoint: number): PasidDirectory | null {
+    return this.#observed.directoryOf(endpoint);
   }
 
   pasidsOf(endpoint: number): readonly number[] {

@@ -1,6 +1,7 @@
-import { hiOfPfn, loOfPfn } from '../../../memory/address.ts';
+import { hiOfPfn, loOfPfn, PAGE_BYTES } from '../../../memory/address.ts';
 import type { TableMemory } from '../../../pagetable/page-table.ts';
 import { getWide, isSet } from '../../fields.ts';
+import type { TableReader } from '../../target.ts';
 import { DDTE } from '../spec/device-context.ts';
 import { PC } from '../spec/process-context.ts';
 import type { DeviceContext, DeviceDirectory } from './device-directory.ts';
@@ -15,9 +16,14 @@ const INDEX_BITS = [8, 9, 3] as const;
 
 /**
  * Processes of a device whose contexts are valid, ascending, as far as ENTRIES and FOUND go: there is no command that names those that were valid before
- * the device-context was. Nothing that the guest can see changes.
+ * the device-context was. Nothing that the guest can see changes. `tables` hears of the tables before they are read, with processes for pages.
  */
-export function listProcesses(device: DeviceContext, directory: DeviceDirectory, memory: TableMemory): readonly number[] {
+export function listProcesses(
+  device: DeviceContext,
+  directory: DeviceDirectory,
+  memory: TableMemory,
+  tables: TableReader | null = null,
+): readonly number[] {
   const found: number[] = [];
   if (!device.pdtv) return found;
   const words = new Int32Array(2);
@@ -31,10 +37,13 @@ export function listProcesses(device: DeviceContext, directory: DeviceDirectory,
   };
   const list = (guestPage: number, level: number, first: number): void => {
     const page = physical(device, directory, memory, guestPage);
+    if (page < 0) return;
     const lg2 = INDEX_BITS.slice(0, level).reduce((bits, more) => bits + more, 0);
-    for (let i = 0; page >= 0 && i < 2 ** INDEX_BITS[level] && left > 0 && found.length < FOUND; i++) {
+    const [entries, entryLg2] = [2 ** INDEX_BITS[level], level === 0 ? 4 : 3];
+    tables?.(page * PAGE_BYTES, entries << entryLg2, entries, first, first + entries * 2 ** lg2 - 1);
+    for (let i = 0; i < entries && left > 0 && found.length < FOUND; i++) {
       const process = first + i * 2 ** lg2;
-      if (!read(page, i << (level === 0 ? 4 : 3))) return;
+      if (!read(page, i << entryLg2)) return;
       if (level === 0 && isSet(words, PC.V)) found.push(process);
       else if (level > 0 && isSet(words, DDTE.V)) list(getWide(words, DDTE.PPN), level - 1, process);
     }
