@@ -135,6 +135,10 @@ export class Smmuv3 implements Target {
     return this.#spaces.knows(endpoint);
   }
 
+  pasidsOf(endpoint: number): readonly number[] {
+    return this.#spaces.pasidsOf(endpoint);
+  }
+
   spaceOf(endpoint: number, pasid?: number): AddressSpace | null {
     requireNumbers('Smmuv3', { endpoint, pasid: pasid === undefined ? NO_PASID : pasid });
     return this.#spaces.spaceOf(endpoint, pasid);

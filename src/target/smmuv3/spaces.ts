@@ -18,6 +18,11 @@ import type { Translator } from './translation/translator.ts';
 /** Doublewords 0 and 1 as far as they are stage 1's: V, Config, S1*; S1DSS to S1CSH, S1STALLD, EATS. */
 const STAGE_1_FIELDS = [0xf80f_ffff_ffff_ffffn, 0x3800_00ffn] as const;
 
+/** Substreams that are looked for when a stream's entry is read; the guest tells of others by CFGI_CD. */
+const SUBSTREAMS_LISTED = 256;
+/** Of a context descriptor (5.4). */
+const CD_DOUBLEWORDS = 8;
+
 /** Address spaces of the streams that somebody backs with hardware. */
 export class Spaces {
   readonly #translator: Translator;
@@ -31,6 +36,8 @@ export class Spaces {
   readonly #global = new TaggedSpaces<TableSpace>((space) => space instanceof TableSpace);
   readonly #known: KnownSpaces<TableSpace>;
   #readBefore = 0;
+  /** Doublewords of descriptors that were looked for since. */
+  #listed = 0;
 
   constructor(translator: Translator, memory: GuestMemory, features: Features) {
     this.#translator = translator;
@@ -92,6 +99,24 @@ export class Spaces {
     return pasid >= 0 && entry.substreamBits === 0 ? ABORT : { kind: 'smmuv3', ste: doublewords(entry) };
   }
 
+  /** Says.listPasids: substreams of the stream that reach something, of the first SUBSTREAMS_LISTED. */
+  listPasids(endpoint: number): readonly number[] {
+    const entry = this.#translator.configurations.entry(endpoint);
+    if (!(entry instanceof StreamEntry) || entry.substreamBits === 0) return [];
+    const count = Math.min(2 ** entry.substreamBits, SUBSTREAMS_LISTED);
+    this.#listed += count * CD_DOUBLEWORDS;
+    return Array.from({ length: count }, (_, substream) => substream).filter((substream) => this.spaceOf(endpoint, substream) !== null);
+  }
+
+  pasidsOf(endpoint: number): readonly number[] {
+    return this.#observed.pasidsOf(endpoint);
+  }
+
+  /** The same as `refresh` of one substream, and of requests without one, which may have its descriptor. */
+  refreshSubstream(endpoint: number, substream: number): void {
+    this.#observed.refreshProcess(substream, [endpoint]);
+  }
+
   /** The stream's configuration may be another one: the observer is told when its space is. */
   refresh(endpoint: number): void {
     this.#observed.refresh(endpoint);
@@ -149,11 +174,12 @@ export class Spaces {
 
   beginAccess(): void {
     this.#readBefore = this.#tables.loads;
+    this.#listed = 0;
   }
 
   /** A register access has made the observer read as much as one enumeration may: the rest of its commands is the next one's. */
   get isSpent(): boolean {
-    return this.#tables.loads - this.#readBefore >= ENTRY_BUDGET;
+    return this.#tables.loads - this.#readBefore + this.#listed >= ENTRY_BUDGET;
   }
 }
 

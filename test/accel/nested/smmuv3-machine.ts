@@ -1,3 +1,4 @@
+import type { TableWatch } from '../../../src/accel/table-watch.ts';
 import type { HostDevice } from '../../../src/host/host.ts';
 import { IommufdHost } from '../../../src/host/iommufd/index.ts';
 import { type SimKernel, simKernel, smmuv3 } from '../../../src/host/sim/index.ts';
@@ -18,6 +19,7 @@ export const DATA = 300;
 export interface SmmuMachineOptions {
   readonly nesting?: ReturnType<typeof smmuv3>;
   readonly path?: string;
+  readonly watch?: TableWatch;
 }
 
 /** A guest of an SMMUv3, each stream with a table of context descriptors of its own, before a simulated SMMUv3 that forgets nothing by itself. */
@@ -29,7 +31,7 @@ export class SmmuMachine {
   readonly hostDevices: readonly HostDevice[];
   readonly ramPfn: number;
 
-  constructor({ nesting = smmuv3(), path }: SmmuMachineOptions = {}) {
+  constructor({ nesting = smmuv3(), path, watch }: SmmuMachineOptions = {}) {
     this.kernel = simKernel({ iommus: [{ nesting, pasidLog2: 16 }], devices: STREAMS.map((_, i) => ({ name: `vfio${i}` })) });
     this.host = new IommufdHost(this.kernel);
     const ram = this.kernel.allocate(RAM_PAGES * 4096);
@@ -37,7 +39,13 @@ export class SmmuMachine {
     const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
     this.guest = new Guest({}, memory);
     for (const stream of STREAMS) this.guest.smmu.addEndpoint(stream);
-    this.machine = new Machine({ memory, target: this.guest.smmu, host: this.host, ...(path !== undefined && { path }) });
+    this.machine = new Machine({
+      memory,
+      target: this.guest.smmu,
+      host: this.host,
+      ...(path !== undefined && { path }),
+      ...(watch !== undefined && { watch }),
+    });
     this.hostDevices = STREAMS.map((stream, i) => this.machine.passThrough(stream, this.kernel.devices[i].path));
     this.guest.start();
   }

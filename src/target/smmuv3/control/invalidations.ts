@@ -65,10 +65,12 @@ export class Invalidations {
       case CFGI_CD:
         this.#translator.configurations.forgetContext(stream, get(words, STREAM.SUBSTREAM));
         this.#configurationsForgotten(words, stream);
+        this.#spaces.refreshSubstream(stream, get(words, STREAM.SUBSTREAM));
         return;
       default:
         this.#translator.configurations.forgetStream(stream);
         this.#configurationsForgotten(words, stream);
+        this.#spaces.refresh(stream);
     }
   }
 
@@ -92,7 +94,6 @@ export class Invalidations {
   #configurationsForgotten(words: Int32Array, stream: number): void {
     this.#translator.configurationChanged();
     this.#spaces.command(words, stream);
-    this.#spaces.refresh(stream);
   }
 
   #translations(words: Int32Array): void {
