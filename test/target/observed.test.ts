@@ -103,6 +103,24 @@ describe('Observed', () => {
     expect(told.at(-1)).toBe('left process');
   });
 
+  test('a PASID that is refused is blocked by that, asked for again, and let go once it reaches nothing', () => {
+    say(space('a'), 3);
+    observed.refreshProcess(3);
+    const b = space('b');
+    say(b, 3);
+    refuses = (what) => what === 'attach b for 3';
+    told.length = 0;
+    observed.refreshProcess(3);
+    observed.retry();
+    expect(told).toEqual(['attach b for 3', 'left a', 'attach b for 3']);
+    expect([observed.reaches(b), observed.pasidsOf(ENDPOINT)]).toEqual([false, [3]]);
+    told.length = 0;
+    say(null, 3);
+    observed.refreshAll();
+    observed.retry();
+    expect([told, observed.pasidsOf(ENDPOINT)]).toEqual([['attach null for 3'], []]);
+  });
+
   test('a flush follows changes and the guest’s own words, and again while it fails', () => {
     observed.flush();
     expect(told).toEqual([]);

@@ -82,7 +82,7 @@ export class SimDevice {
    * fault (DMA_*) when it would be refused. `pasid` -1: none.
    */
   hostPfn(pfn: number, access: number, pasid = -1): number {
-    if (this.iommu.isForInterrupts(pfn)) return DMA_BLOCKED;
+    if (pasid < 0 && this.iommu.isForInterrupts(pfn)) return DMA_BLOCKED;
     const physical = this.#translation(pasid)?.translate(pfn, access, pasid, false) ?? DMA_BLOCKED;
     if (physical < 0) return physical;
     return Math.floor(this.#process.addressOf(physical * PAGE_BYTES) / PAGE_BYTES);
@@ -91,7 +91,7 @@ export class SimDevice {
   /** Physical page that the IOVA page reaches, or a negative fault, which is told to whoever wants to hear of it. */
   #reach(pfn: number, access: number, pasid: number): number {
     const translation = this.#translation(pasid);
-    if (translation === null || this.iommu.isForInterrupts(pfn)) return DMA_BLOCKED;
+    if (translation === null || (pasid < 0 && this.iommu.isForInterrupts(pfn))) return DMA_BLOCKED;
     const code = translation.translate(pfn, access, pasid, true);
     if (code >= 0) return code;
     const respond = (response: number) => this.responses.push(response);

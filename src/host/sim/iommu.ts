@@ -47,7 +47,7 @@ export class SimIommu {
     this.config = { ...defaults, ...config };
   }
 
-  /** Accesses to the page are interrupts, or refused, before anything is translated. */
+  /** Accesses to the page without a PASID are interrupts, or refused, before anything is translated; those with one are like any other (VT-d 4.1, 3.14). */
   isForInterrupts(pfn: number): boolean {
     const { nesting, tce } = this.config;
     return tce === null && nesting?.translatesInterrupts !== true && pfn >= INTERRUPT_PAGES.first && pfn <= INTERRUPT_PAGES.last;
