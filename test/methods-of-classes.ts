@@ -85,8 +85,8 @@ export const SUBJECTS: Readonly<Record<string, Subject>> = {
       add: [8, device(), null],
       remove: [8],
       expel: [8],
-      choiceOf: [8],
-      attach: [8, null],
+      choiceOf: [8, 0],
+      attach: [8, null, 0],
       changePath: ['auto'],
       trackDirty: [true],
     },
@@ -136,13 +136,14 @@ export const SUBJECTS: Readonly<Record<string, Subject>> = {
   RiscvIommu: {
     make: () => new RiscvIommu({}, { memory }),
     methods: {
+      ...{ pasidsOf: [8], directoryOf: [8] },
       ...{ ...register, ...endpoint, ...target, processCommands: [1], request: [0, 8, 0, 0n, 1], storeInterrupt: [8, 0, 0n, 1] },
       ...{ translationRequest: [{}], pageRequest: [{}], invalidationCompletion: [{}], invalidationTimeout: [1] },
     },
   },
   Smmuv3: {
     make: () => new Smmuv3({ memory }),
-    methods: { ...register, ...endpoint, ...staged, translationRequest: [8, 0, 0n, 1], pageRequest: [{}], report: [{}] },
+    methods: { ...register, ...endpoint, ...staged, pasidsOf: [8], translationRequest: [8, 0, 0n, 1], pageRequest: [{}], report: [{}] },
   },
   SpaprIommu: {
     make: () => new SpaprIommu({ memory, bridges: [{ buid: 1n, endpoints: [8], windows: [WINDOW] }] }),
@@ -158,6 +159,7 @@ export const SUBJECTS: Readonly<Record<string, Subject>> = {
   VtdIommu: {
     make: () => new VtdIommu({}, { memory }),
     methods: {
+      pasidsOf: [8],
       ...{ ...register, ...endpoint, ...staged, remap: [8, 0, 0], remapIoapic: [8, 0, 0], translationRequest: [{}] },
       ...{ translatedRequest: [8, 0n, 1, 0], pageRequest: [{}], report: [{}], invalidationCompletion: [8, 0], invalidationTimeout: [8] },
     },
@@ -255,7 +257,7 @@ export const UNCHECKED: readonly { readonly of: string; readonly methods: readon
   { of: 'ZpciIommu', methods: ['isMessage'], why: HOT },
   { of: 'Smmuv3', methods: ['translateTranslated'], why: HOT },
   { of: 'Registers', methods: ['*'], why: OWN },
-  { of: 'Binder', methods: ['changed', 'invalidated', 'answered'], why: OWN },
+  { of: 'Binder', methods: ['changed', 'directory', 'invalidated', 'answered'], why: OWN },
   { of: 'TceHost', methods: ['open', 'extension', 'keep', 'dropSpace', 'dropGroup'], why: OWN },
   { of: 'Type1Host', methods: ['open', 'extension', 'keep', 'dropSpace', 'dropGroup'], why: OWN },
   ...['TceSpace', 'Type1Space'].map((of) => ({

@@ -252,6 +252,7 @@ export class RiscvIommu implements Target {
   }
 
   directoryOf(endpoint: number): PasidDirectory | null {
+    requireNumbers('RiscvIommu', { endpoint });
     return this.#spaces.toldDirectoryOf(endpoint);
   }
 

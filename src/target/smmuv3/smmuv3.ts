@@ -136,6 +136,7 @@ export class Smmuv3 implements Target {
   }
 
   pasidsOf(endpoint: number): readonly number[] {
+    requireNumbers('Smmuv3', { endpoint });
     return this.#spaces.pasidsOf(endpoint);
   }
 

@@ -173,6 +173,7 @@ export class VtdIommu implements Target {
   }
 
   pasidsOf(endpoint: number): readonly number[] {
+    requireNumbers('VtdIommu', { endpoint });
     return this.#spaces.pasidsOf(endpoint);
   }
 
