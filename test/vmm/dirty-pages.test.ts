@@ -192,6 +192,25 @@ test('an UNMAP of two mappings with a hole between them: the kernel tells of wha
   expect(numbers(machine.collectDirty(0))).toEqual([5]);
 });
 
+test('what is written before, between and after changes of the path is told, and nothing else', () => {
+  const { machine, device, map, unmap } = machineOf('iommufd', 'user-owned', true);
+  map(0, 0, 16, 3);
+  machine.logDirty();
+  let round = 0;
+  for (const [at, path] of ['shadow', 'user-owned', 'shadow'].entries()) {
+    device.dmaWrite(page(at), Uint8Array.of(1));
+    machine.changePath(path);
+    device.dmaWrite(page(8 + at), Uint8Array.of(1));
+    const dirty = machine.collectDirty(round);
+    expect(numbers(dirty), path).toEqual([at, 8 + at]);
+    expect(dirty.inexact).toEqual([]);
+    round = dirty.round;
+  }
+  device.dmaWrite(page(5), Uint8Array.of(1));
+  expect(unmap(0, 16)).toBe(0);
+  expect(numbers(machine.collectDirty(round))).toEqual([5]);
+});
+
 test('what the host cannot say is told, with the reason; logging ends with the spaces that were made for it', () => {
   const { kernel, machine, map } = machineOf('iommufd', 'shadow', true);
   map(0, 3, 2, 3);
