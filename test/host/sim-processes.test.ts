@@ -119,3 +119,26 @@ test('a page that two mappings of one piece of memory want is counted once', () 
   expect(space.map(IOVA + 8, pfn, 2, READ_WRITE)).toBe(-errno.ENOMEM);
   expect(space.map(IOVA + 8, pfn, 1, READ_WRITE)).toBe(0);
 });
+
+test('IOAS_CHANGE_PROCESS: who calls is charged first, and pays from then on', () => {
+  kernel.createFile('/dev/shm/ram', 4 * PAGE);
+  kernel.current.lockLimit = 3 * PAGE;
+  const { space, host } = iommufd();
+  const file = kernel.open('/dev/shm/ram');
+  const mapFile = (pages: number, at: number) =>
+    call(kernel.current, host.fd, ioctl.IOMMU_IOAS_MAP_FILE, 40, 7, space.id, file, 0n, bytes(pages), bytes(at));
+  const child = kernel.fork();
+  const change = () => call(child, host.fd, ioctl.IOMMU_IOAS_CHANGE_PROCESS, 8, 0);
+  expect(mapFile(2, IOVA)).toBe(0);
+  // Both are of one user, whose account has the pages twice for a moment.
+  expect(change()).toBe(-errno.ENOMEM);
+  child.lockLimit = 4 * PAGE;
+  expect(change()).toBe(0);
+  expect(change(), 'again').toBe(0);
+  expect(mapFile(2, IOVA + 8)).toBe(-errno.ENOMEM);
+  expect(mapFile(1, IOVA + 8)).toBe(0);
+  expect(space.map(IOVA + 16, pfn, 1, READ_WRITE)).toBe(-errno.ENOMEM);
+  expect(space.unmap(IOVA, 2)).toBe(0);
+  expect(space.map(IOVA + 16, pfn, 1, READ_WRITE)).toBe(0);
+  expect(change(), 'memory of a process is no file').toBe(-errno.EINVAL);
+});

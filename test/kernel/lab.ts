@@ -100,7 +100,7 @@ export interface BootOptions {
  * type1 takes IOMMUs that remap no interrupts; vm-x86_64 says the same for iommufd. A busy machine makes the emulated timer late,
  * which the kernel would take for a broken one.
  */
-const kernelArguments = 'vfio_iommu_type1.allow_unsafe_interrupts=1 no_timer_check';
+export const KERNEL_ARGUMENTS = 'vfio_iommu_type1.allow_unsafe_interrupts=1 no_timer_check';
 
 /** Runs one of the lab's VMs, whose /mnt is `out`. Returns what it printed; how it ended is for what it left in `out` to say. */
 export function runLabVm(program: string, arguments_: readonly string[], out: string): Promise<string> {
@@ -113,7 +113,7 @@ export function runLabVm(program: string, arguments_: readonly string[], out: st
 /** Boots the VM and runs a script in it. Returns what it printed. */
 export async function bootVm({ iommu, script, out, seconds, qemuArguments }: BootOptions): Promise<string> {
   const extra = qemuArguments === undefined ? [] : ['-x', qemuArguments];
-  const arguments_ = ['-v', iommu, '-T', `${seconds}`, '-a', kernelArguments, ...extra, join(await shownRoot(), script)];
+  const arguments_ = ['-v', iommu, '-T', `${seconds}`, '-a', KERNEL_ARGUMENTS, ...extra, join(await shownRoot(), script)];
   return runLabVm('vm-x86_64', arguments_, out);
 }
 

@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { END, OPEN, CLOSE, IOCTL, READ, WRITE, POLL, MMAP, MUNMAP, EVENTFD, DMA, LIMIT, FORK, EXIT };
+enum { END, OPEN, CLOSE, IOCTL, READ, WRITE, POLL, MMAP, MUNMAP, EVENTFD, DMA, LIMIT, FORK, EXIT, MEMFD };
 // Beside the operation: the child does it.
 enum { BY_CHILD = 0x100 };
 enum { AREA_MAX = 8, SECONDS = 20 };
@@ -121,6 +121,7 @@ static int64_t run(struct step *s) {
     case LIMIT: return limit(s);
     case FORK: return split();
     case EXIT: return 0;
+    case MEMFD: { int fd = memfd_create("memory", MFD_CLOEXEC); return fd < 0 || ftruncate(fd, s->bytes) ? -errno : fd; }
     default: fail("unknown step"); return 0;
   }
 }

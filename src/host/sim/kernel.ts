@@ -248,11 +248,14 @@ export class SimKernel implements Port {
     return this.hooks.call('eventfd', -1, () => this.install(new EventFile()));
   }
 
-  /** Who pays for what the process that runs wants pinned: the process itself, or the user of all of them. */
-  payer(by: 'process' | 'user' = 'process'): Payer {
+  /**
+   * Who pays for what the process that runs wants pinned: the process itself, or the user of all of them. `counted`: even though it has CAP_IPC_LOCK;
+   * default false.
+   */
+  payer(by: 'process' | 'user' = 'process', counted = false): Payer {
     const process = this.#current;
     const account = by === 'user' ? this.#user : process.locked;
-    return { account: process.lockLimit === Number.POSITIVE_INFINITY ? null : account, process };
+    return { account: process.lockLimit === Number.POSITIVE_INFINITY && !counted ? null : account, process };
   }
 
   /** Pins memory for DMA against the limit: 0 or -ENOMEM. */

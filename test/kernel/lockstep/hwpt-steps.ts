@@ -1,7 +1,7 @@
 import { ioctl } from '../../../src/host/iommufd/uapi.ts';
 import { SELFTEST } from '../../host/mock/types.ts';
 import type { Builder, Kind } from './builder.ts';
-import { buffer, iova, length } from './ioas-steps.ts';
+import { buffer, iova, isFile, length } from './ioas-steps.ts';
 
 /** Page tables, vIOMMUs, their devices and queues. */
 
@@ -163,6 +163,7 @@ function readQueue(builder: Builder): void {
   const fds = queues.get(builder) ?? [];
   if (fds.length === 0) return;
   const fd = random.pick(fds);
+  if (isFile(builder, fd)) return;
   if (random.chance(30)) builder.play({ operation: 'poll', name: 'poll', fd });
   const bytes = random.pick([0, 8, 12, 24, 40, 40, 80, 80, 120]);
   builder.play({ operation: 'read', name: 'read of a queue', fd, address: buffer(builder), bytes });
@@ -172,11 +173,13 @@ function writeQueue(builder: Builder): void {
   const { random } = builder;
   const fds = queues.get(builder) ?? [];
   if (fds.length === 0) return;
+  const fd = random.pick(fds);
+  if (isFile(builder, fd)) return;
   const count = 1 + random.below(3);
   const words = Array.from({ length: count }, () => [random.below(4), random.chance(90) ? random.below(2) : 7]).flat();
   const pokes = [data(builder, words)];
   const bytes = random.chance(95) ? 8 * count : 4;
-  builder.play({ operation: 'write', name: 'write to a queue', fd: random.pick(fds), address: buffer(builder, DATA), bytes, pokes });
+  builder.play({ operation: 'write', name: 'write to a queue', fd, address: buffer(builder, DATA), bytes, pokes });
 }
 
 export const hwptSteps: readonly Kind[] = [

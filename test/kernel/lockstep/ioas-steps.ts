@@ -1,4 +1,5 @@
 import { ioctl } from '../../../src/host/iommufd/uapi.ts';
+import { SharedFile } from '../../../src/host/sim/files.ts';
 import type { Builder, Kind } from './builder.ts';
 
 /** I/O address spaces and the objects of iommufd that need no device. */
@@ -57,6 +58,36 @@ function map(builder: Builder, fd: number): void {
   const { result, words } = builder.ioctl('IOAS_MAP', fd, ioctl.IOMMU_IOAS_MAP, fields);
   const iovaOf = (BigInt(words[9]) << 32n) | BigInt(words[8]);
   if (result === 0) builder.mapped.push({ ioas, iova: iovaOf, length: bytes, memory: from });
+}
+
+const FILE_BYTES = 0x8000;
+/** Descriptors of memory that is a file. */
+const files = new WeakMap<Builder, number[]>();
+
+/** Whether a descriptor is of such a file to the process that plays: it can be read and written, which is nobody's business here. */
+export function isFile({ process, byChild }: Builder, fd: number): boolean {
+  return process.file(fd, byChild) instanceof SharedFile;
+}
+
+function makeFile(builder: Builder): void {
+  const { result } = builder.play({ operation: 'memfd', name: 'memfd_create', bytes: FILE_BYTES });
+  files.set(builder, [...(files.get(builder) ?? []), result]);
+}
+
+function mapFile(builder: Builder, fd: number): void {
+  const { random } = builder;
+  const known = files.get(builder);
+  if (known === undefined) {
+    makeFile(builder);
+    return;
+  }
+  const [ioas, bytes] = [builder.id('ioas'), length(builder)];
+  const file = random.chance(95) ? random.pick(known) : random.pick([fd, -1, 40]);
+  const start = BigInt(random.below(6)) * 4096n + (random.chance(8) ? HALF : 0n);
+  const fields = [mapFlags(builder), ioas, file, start, bytes, builder.random.chance(85) ? fresh(builder) : iova(builder)];
+  const { result, words } = builder.ioctl('IOAS_MAP_FILE', fd, ioctl.IOMMU_IOAS_MAP_FILE, fields);
+  // Not of the process's memory, so there is nothing to compare pages with.
+  if (result === 0) builder.mapped.push({ ioas, iova: (BigInt(words[9]) << 32n) | BigInt(words[8]), length: bytes, memory: 0n });
 }
 
 function copy(builder: Builder, fd: number): void {
@@ -144,6 +175,7 @@ function unknown(builder: Builder, fd: number): void {
 export const ioasSteps: readonly Kind[] = [
   [2, allocIoas],
   [12, map],
+  [4, mapFile],
   [5, copy],
   [6, unmap],
   [2, ranges],

@@ -54,6 +54,7 @@ const OPERATIONS = {
   limit: 11,
   fork: 12,
   exit: 13,
+  memfd: 14,
 } as const;
 /** Beside the operation. */
 const BY_CHILD = 0x100;

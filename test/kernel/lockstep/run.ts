@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { lab, runLabVm } from '../lab.ts';
+import { KERNEL_ARGUMENTS, lab, runLabVm } from '../lab.ts';
 import { QEMU_ARGUMENTS, SETUP } from './machine.ts';
 import { type Area, decodeResults, encodePrograms, type Played, type Program } from './program.ts';
 
@@ -26,7 +26,7 @@ export async function playInVm(areas: readonly Area[], programs: readonly Progra
     await run('cc', ['-O1', '-static', '-o', join(out, 'player'), join(lab, 'player.c')]);
     writeFileSync(join(out, 'programs'), encodePrograms(areas, programs));
     writeFileSync(join(out, 'run.sh'), [...SCRIPT, WARNED].join('\n'));
-    const said = await runLabVm('vm-x86_64', ['-v', 'vtd', '-T', '900', '-x', QEMU_ARGUMENTS, '/mnt/run.sh'], out);
+    const said = await runLabVm('vm-x86_64', ['-v', 'vtd', '-T', '900', '-a', KERNEL_ARGUMENTS, '-x', QEMU_ARGUMENTS, '/mnt/run.sh'], out);
     const results = join(out, 'results');
     if (!existsSync(results)) throw new Error(`the VM gave no results:\n${said.slice(-3000)}`);
     const warned = readFileSync(join(out, 'warned'), 'utf8');

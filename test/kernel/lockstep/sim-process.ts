@@ -1,6 +1,6 @@
 import { errno } from '../../../src/host/errno.ts';
 import type { PortMemory } from '../../../src/host/port.ts';
-import type { SimFile } from '../../../src/host/sim/files.ts';
+import { SharedFile, type SimFile } from '../../../src/host/sim/files.ts';
 import type { SimProcess as KernelProcess, SimKernel } from '../../../src/host/sim/index.ts';
 import type { Area, Outcome, Poke, Step } from './program.ts';
 
@@ -151,6 +151,8 @@ export class SimProcess {
       case 'limit':
         kernel.current.lockLimit = request;
         return 0;
+      case 'memfd':
+        return kernel.install(new SharedFile(kernel, bytes));
       case 'fork':
         return this.#fork();
       case 'exit':

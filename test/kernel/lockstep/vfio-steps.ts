@@ -1,5 +1,5 @@
 import type { Builder } from './builder.ts';
-import { iova } from './ioas-steps.ts';
+import { iova, isFile } from './ioas-steps.ts';
 
 /** What a program does with the file of a VFIO device, however it came to it. */
 
@@ -37,7 +37,7 @@ export function oneOf(builder: Builder, descriptors: readonly number[]): number 
   const { random } = builder;
   if (descriptors.length > 0 && !random.chance(3)) return random.pick(descriptors);
   const other = 3 + random.below(12);
-  return isDevice(builder, other) ? -1 : other;
+  return isDevice(builder, other) || isFile(builder, other) ? -1 : other;
 }
 
 /** The device writes to memory. */

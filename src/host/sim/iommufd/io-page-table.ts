@@ -8,7 +8,7 @@ import type { DomainFormat } from '../translation.ts';
 import { type AccessUser, type Area, empty, fill } from './area.ts';
 import { AreaAccesses } from './area-accesses.ts';
 import { IOVA_MAX, IovaRanges } from './iova-ranges.ts';
-import type { Slice } from './pages.ts';
+import type { Pages, Slice } from './pages.ts';
 
 const PAGE = BigInt(PAGE_BYTES);
 /** What an IOAS maps, and the domains that it fills (struct io_pagetable). */
@@ -159,9 +159,9 @@ export class IoPageTable {
     this.setAlignment();
   }
 
-  /** Whether all of it comes from files (IOAS_CHANGE_PROCESS). */
-  get onlyFiles(): boolean {
-    return [...this.#areas].every(({ pages }) => pages.source.file === true);
+  /** The memory behind it. */
+  get pages(): Pages[] {
+    return [...this.#areas].map(({ pages }) => pages);
   }
 
   /** iopt_table_add_domain: narrows what can be mapped to the hardware's aperture, and fills the domain. 0 or a negative errno. */

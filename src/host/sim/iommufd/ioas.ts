@@ -3,6 +3,7 @@ import { PAGE_BYTES } from '../../../memory/address.ts';
 import { errno } from '../../errno.ts';
 import { MAP_FIXED_IOVA, MAP_READABLE, MAP_WRITEABLE } from '../../iommufd/uapi.ts';
 import { SharedFile, type SimFile } from '../files.ts';
+import type { Payer } from '../locked-memory.ts';
 import type { Span } from '../spans.ts';
 import { handler, type IoctlHandler, type IommufdContext, type KernelObject } from './context.ts';
 import { IoPageTable } from './io-page-table.ts';
@@ -87,8 +88,7 @@ function fileSource(file: SimFile): Source {
 export function pagesOf(context: IommufdContext, source: Source, start: bigint, bytes: bigint, writable: boolean): Pages | number {
   if (start + bytes > IOVA_MAX) return -errno.EOVERFLOW;
   if (bytes === 0n || bytes > IOVA_MAX - BigInt(PAGE_BYTES)) return -errno.EINVAL;
-  const payer = context.kernel.payer(context.accountsProcess ? 'process' : 'user');
-  return new Pages(context.kernel, payer, source, start, bytes, writable);
+  return new Pages(context.kernel, payerOf(context), source, start, bytes, writable);
 }
 
 function mapSlices(ioas: Ioas, slices: readonly Slice[] | number, flags: number, iova: bigint): bigint {
@@ -190,10 +190,24 @@ const allowIovas = handler('IOMMU_IOAS_ALLOW_IOVAS', iommuIoasAllowIovas, 'allow
   return ioas.table.ranges.allow(ranges);
 });
 
-/** Pinned memory is accounted to another process from now on; there is one here, so only what it refuses is to be seen. */
+function payerOf(context: IommufdContext, counted = false): Payer {
+  return context.kernel.payer(context.accountsProcess ? 'process' : 'user', counted);
+}
+
+/** Pinned memory, which may come from files only, is counted against the process that calls from now on: first here, and then no longer there. */
 const changeProcess = handler('IOMMU_IOAS_CHANGE_PROCESS', iommuIoasChangeProcess, 'reserved', (context, command) => {
   if (command.in.reserved !== 0) return -errno.EOPNOTSUPP;
-  return context.list(Ioas).every(({ table }) => table.onlyFiles) ? 0 : -errno.EINVAL;
+  const pages = new Set(context.list(Ioas).flatMap(({ table }) => table.pages));
+  if ([...pages].some(({ source }) => source.file !== true)) return -errno.EINVAL;
+  const moved = [...pages].filter(({ countedElsewhere }) => countedElsewhere > 0);
+  const payer = payerOf(context, true);
+  const refused = context.kernel.pin(
+    moved.reduce((sum, { countedElsewhere }) => sum + countedElsewhere, 0),
+    payer,
+  );
+  if (refused < 0) return refused;
+  for (const each of moved) each.payBy(payer);
+  return 0;
 });
 
 /** IOMMU_IOAS_NOIOMMU_GET_PA */

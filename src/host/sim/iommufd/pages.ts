@@ -22,7 +22,7 @@ export class Pages {
   readonly bytes: bigint;
   readonly writable: boolean;
   readonly #kernel: SimKernel;
-  readonly #payer: Payer;
+  #payer: Payer;
   /** Whole pages, by their number in it, for each who wants them pinned: a page that several want is pinned once. */
   readonly #pins: Span<bigint>[] = [];
 
@@ -35,14 +35,29 @@ export class Pages {
     this.writable = writable;
   }
 
+  /** Bytes that are counted, and not against the process that runs. */
+  get countedElsewhere(): number {
+    const { account, process } = this.#payer;
+    if (account === null || process === this.#kernel.current) return 0;
+    let bytes = 0;
+    for (const [index, pin] of this.#pins.entries()) bytes += this.#alone(pin, this.#pins.slice(0, index));
+    return bytes;
+  }
+
+  /** Somebody else pays from now on, who has been charged for it. */
+  payBy(payer: Payer): void {
+    this.#kernel.unpin(this.countedElsewhere, this.#payer);
+    this.#payer = payer;
+  }
+
   #pagesOf(offset: bigint, bytes: bigint): Span<bigint> {
     return { first: (this.start + offset) / PAGE, last: (this.start + offset + bytes - 1n) / PAGE };
   }
 
-  /** Bytes of the pages that nobody has pinned. */
-  #alone(pages: Span<bigint>): number {
+  /** Bytes of the pages that none of the others have. */
+  #alone(pages: Span<bigint>, others: readonly Span<bigint>[] = this.#pins): number {
     let parts = [pages];
-    for (const pin of this.#pins) parts = parts.flatMap((part) => without(part, pin));
+    for (const pin of others) parts = parts.flatMap((part) => without(part, pin));
     return Number(parts.reduce((sum, { first, last }) => sum + last - first + 1n, 0n)) * PAGE_BYTES;
   }
 
