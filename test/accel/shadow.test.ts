@@ -80,7 +80,7 @@ describe('a host whose mappings run short', () => {
   const room = 6;
   const op = fc.record({ from: fc.nat(15), count: fc.integer({ min: 1, max: 5 }), permission: fc.constantFrom(0, 3) });
 
-  test.prop([fc.array(op, { minLength: 1, maxLength: 30 })], { numRuns: 100 })(
+  test.prop([fc.array(op, { minLength: 1, maxLength: 30 })], { numRuns: 60 })(
     'an unmap never fails; what the guest may have page by page it is never refused; and what fits is mapped',
     (operations) => {
       const fixture = new Fixture(shadow, { owner: 'target', host: 'vfio-type1', dmaEntryLimit: room });
@@ -172,7 +172,7 @@ describe('a space of any number of entries', () => {
   }
 
   test('it is populated in slices of bounded work, in order, and the work is that of its entries', () => {
-    const entries = 40_000;
+    const entries = 20_000;
     const { host, path, slice, reaches, attach } = scattered(entries);
     const most = 2 * 8192 + 1;
     expect(slice(attach)).toBeLessThanOrEqual(most);
