@@ -79,9 +79,9 @@ export class Builder {
 
   /** Maps a page of a file, in the process that forks. Returns where it lies, or 0. */
   mmap(fd: number, bytes: number, offset: bigint): number {
-    const { result, address } = this.process.map(fd, bytes, offset);
+    const { outcome, address } = this.process.map(fd, bytes, offset);
     this.steps.push({ operation: 'mmap', name: 'mmap', fd, request: address || FREE, address: offset, bytes, pokes: [], byChild: false });
-    this.outcomes.push({ result, changes: [] });
+    this.outcomes.push(outcome);
     return address;
   }
 

@@ -53,6 +53,10 @@ interface Player {
   readonly watched: readonly Watched[];
 }
 
+function changesOf({ watched }: Player): Poke[] {
+  return watched.flatMap((memory) => (memory.area.writable ? memory.changes() : []));
+}
+
 /** Plays steps on the simulated kernel, in a process and in its child. */
 export class SimProcess {
   readonly kernel: SimKernel;
@@ -96,12 +100,13 @@ export class SimProcess {
   }
 
   /** Maps a file: the result, and where it lies then. */
-  map(fd: number, bytes: number, offset: bigint): { readonly result: number; readonly address: number } {
+  map(fd: number, bytes: number, offset: bigint): { readonly outcome: Outcome; readonly address: number } {
     const mapped = this.kernel.mmap(fd, bytes, offset);
-    if (typeof mapped === 'number') return { result: mapped, address: 0 };
+    const changes = changesOf(this.#parent);
+    if (typeof mapped === 'number') return { outcome: { result: mapped, changes }, address: 0 };
     const address = Number(mapped.address);
     this.#mappings.set(address, mapped);
-    return { result: 0, address };
+    return { outcome: { result: 0, changes }, address };
   }
 
   /** There is a child now. */
@@ -114,7 +119,7 @@ export class SimProcess {
     return this.kernel.as(player.process, () => {
       for (const poke of step.pokes) for (const watched of player.watched) watched.poke(poke);
       const result = this.#run(step);
-      return { result, changes: player.watched.flatMap((watched) => (watched.area.writable ? watched.changes() : [])) };
+      return { result, changes: changesOf(player) };
     });
   }
 
