@@ -1,6 +1,7 @@
 /** The interfaces of the house and the prototype machine; targets, hosts and paths have entries of their own. */
 export { errno, errnoName, HostError } from './host/errno.ts';
 export type {
+  DirtyTracking,
   Host,
   HostCalls,
   HostCapabilities,
@@ -23,6 +24,7 @@ export { hostKinds, openHost } from './host/registry.ts';
 export type { SharedMemory } from './host/shared-memory.ts';
 export * from './memory/index.ts';
 export { FAULT_BASE, type FaultSource, targetFault } from './target/fault-codes.ts';
+export type { Schedule } from './target/remainder.ts';
 export {
   type AddressSpace,
   type FirstStage,
