@@ -35,9 +35,11 @@ function isDevice({ process, byChild }: Builder, fd: number): boolean {
 /** A descriptor of the list; sometimes another, or none. A device's own ioctls, which it shares numbers with, are nobody's business here. */
 export function oneOf(builder: Builder, descriptors: readonly number[]): number {
   const { random } = builder;
-  if (descriptors.length > 0 && !random.chance(3)) return random.pick(descriptors);
-  const other = 3 + random.below(12);
-  return isDevice(builder, other) || isFile(builder, other) ? -1 : other;
+  const isKnown = descriptors.length > 0 && !random.chance(3);
+  const fd = isKnown ? random.pick(descriptors) : 3 + random.below(12);
+  // The same number may be another file to the child.
+  const isWanted = isKnown && descriptors === vfioState(builder).devices;
+  return !isWanted && (isDevice(builder, fd) || isFile(builder, fd)) ? -1 : fd;
 }
 
 /** The device writes to memory. */
