@@ -117,6 +117,7 @@ const mapFile = handler('IOMMU_IOAS_MAP_FILE', iommuIoasMapFile, 'iova', (contex
   if (refused < 0) return refused;
   const ioas = context.get(ioas_id, Ioas);
   if (ioas === undefined) return -errno.ENOENT;
+  if (length === 0n) return -errno.EINVAL;
   const file = context.kernel.file(fd);
   if (file === undefined) return -errno.EBADF;
   const pages = pagesOf(context, fileSource(file), start, length, (flags & MAP_WRITEABLE) !== 0);
