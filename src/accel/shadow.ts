@@ -143,15 +143,16 @@ class ShadowPath implements Path {
     this.#stale = false;
     const [owed, rest] = this.#owed.count + this.#rest.count > 0 ? [this.#owed, this.#rest].map(taken) : NOTHING;
     const result = covered < 0 ? covered : this.#reconcile(this.#changed);
-    if (result < 0) this.#owed.addAll(this.#changed);
+    if (covered < 0 || this.#givenUp()) this.#owed.addAll(this.#changed);
     this.#changed.clear();
     // A target takes back what failed, so that whatever is owed of it was there before.
     this.#returning = this.#space.owner === 'target';
     // Earlier operations' debts: whether they can be paid now does not decide what this operation answers.
     // One slice a flush, and nothing more is tried where something failed.
-    if (owed.count > 0 && (result < 0 || this.#rest.count > 0 || this.#reconcile(owed) < 0)) this.#owed.addAll(owed);
+    if (owed.count > 0 && (result < 0 || this.#rest.count > 0)) this.#owed.addAll(owed);
+    else if (owed.count > 0) this.#reconcile(owed);
     if (rest.count > 0 && (result < 0 || this.#rest.count > 0)) this.#rest.addAll(rest);
-    else if (rest.count > 0 && this.#reconcile(rest, true) < 0) this.#owed.addAll(rest);
+    else if (rest.count > 0) this.#reconcile(rest, true);
     this.#returning = result < 0 && this.#space.owner === 'target';
     this.counters.merges = this.#now.merges;
     if (result < 0) this.#stale ||= wasStale;
@@ -266,15 +267,23 @@ class ShadowPath implements Path {
     return 0;
   }
 
-  /** Makes the hardware agree within the ranges. What was taken away and could not be put back is owed, whether the ranges name it or not. */
+  /**
+   * Makes the hardware agree within the ranges. What could not be done is owed, whether the ranges name it or not, and no more: what fails for ever is
+   * tried again by every flush. A reconciliation that is given up owes nothing; its ranges are the caller's.
+   */
   #reconcile(dirty: DirtyRanges, slice = false): number {
     this.#result = 0;
     dirty.normalize();
     const whole = slice ? this.#survey.takeSlice(dirty, this.#now.held) : this.#survey.take(dirty, this.#now.held);
     this.#rest.addAll(this.#survey.rest);
-    if (this.#survey.error !== null) this.#failed(-errno.EFAULT, this.#survey.error);
-    if (!whole)
+    if (this.#survey.error !== null) {
+      this.#failed(-errno.EFAULT, this.#survey.error);
+      this.#owed.addAll(dirty);
+    }
+    if (!whole) {
       this.#failed(-errno.ENOSPC, new HostError(this.#space.name, errno.ENOSPC, undefined, 'more mappings than one flush may change'));
+      this.#owed.addAll(dirty);
+    }
     if (this.#givenUp()) return this.#result;
     if (!this.#hasWriteOnly && hasWriteOnly(this.#survey.lists.additions)) {
       this.#hasWriteOnly = true;
@@ -334,6 +343,7 @@ class ShadowPath implements Path {
     if (answer === 0) return;
     this.#hostFailed(answer);
     if (this.#revocable) return;
+    this.#owed.add(iova, iova + pages - 1);
     this.#stale = true;
     this.#devices.expelAll();
   }
@@ -380,6 +390,7 @@ class ShadowPath implements Path {
         const answer = this.#returning ? to.restore(iova, gpa, pages, permission) : to.add(iova, gpa, pages, permission);
         if (answer < 0) this.#failed(answer, answer === -errno.ENOSPC ? this.#noRoom(iova, pages) : to.error);
         if (this.#givenUp()) return;
+        if (answer < 0) this.#owed.add(iova, iova + pages - 1);
         done += pages;
       }
     }

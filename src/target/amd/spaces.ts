@@ -5,6 +5,7 @@ import { CountedMemory } from '../../pagetable/two-stage.ts';
 import { get, put } from '../fields.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import { KnownSpaces } from '../known-spaces.ts';
+import { LargeRanges } from '../large-ranges.ts';
 import { Observed, type Says } from '../observed.ts';
 import { NO_PROCESS, TaggedSpaces } from '../tagged-spaces.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type TargetObserver } from '../target.ts';
@@ -13,6 +14,9 @@ import { DTE } from './spec/dte.ts';
 import { ENTRY_BUDGET, TableSpace } from './table-space.ts';
 import { type DeviceEntry, VERDICT } from './translation/device-entry.ts';
 import type { Translator } from './translation/translator.ts';
+
+/** Pages from which on a range of a large space is announced in parts. */
+const LARGE = 1 << 13;
 
 /** Address spaces of the endpoints that somebody backs with hardware. */
 export class Spaces {
@@ -25,6 +29,9 @@ export class Spaces {
   readonly #tagged = new TaggedSpaces<TableSpace>((space) => space instanceof TableSpace);
   readonly #domains = new EndpointDomains();
   readonly #known: KnownSpaces<TableSpace>;
+  readonly #large = new LargeRanges<TableSpace>();
+  /** Commands are being carried out, the last of which may wait. */
+  #inCommands = false;
   #readBefore = 0;
 
   constructor(translator: Translator, memory: GuestMemory, announced: boolean) {
@@ -37,7 +44,7 @@ export class Spaces {
       stageOf: (endpoint, pasid) => this.stageOf(endpoint, pasid),
     };
     this.#observed = new Observed('AmdIommu', says, this.#tagged);
-    this.#known = new KnownSpaces(this.#observed);
+    this.#known = new KnownSpaces(this.#observed, (space) => this.#large.delete(space));
   }
 
   add(endpoint: number): void {
@@ -54,7 +61,10 @@ export class Spaces {
   }
 
   observe(observer: TargetObserver): () => void {
-    return this.#observed.observe(observer, () => this.#known.clear());
+    return this.#observed.observe(observer, () => {
+      this.#known.clear();
+      this.#large.clear();
+    });
   }
 
   /** The same for the observer, which is told of all that there is: the domain is remembered with it. */
@@ -117,26 +127,48 @@ export class Spaces {
   /** All that was made of the leaves that covered the range. */
   #say(space: TableSpace, first: number, last: number): void {
     const range = space.leaves.widened(first, last);
-    this.#observed.changed(space, range.first, range.last);
+    if (this.#inCommands && space.isLarge && range.last - range.first >= LARGE) this.#large.add(space, range);
+    else this.#observed.changed(space, range.first, range.last);
   }
+
+  /** Announces of a large range what an enumeration can read at once, so that nothing which the guest left alone is missed meanwhile. */
+  readonly #announcePart = (space: TableSpace, first: number, last: number): number => {
+    if (this.isSpent) return first;
+    const reached = Math.max(
+      space.enumerate(first, last, () => true),
+      first + 1,
+    );
+    this.#observed.changed(space, first, reached - 1);
+    return reached;
+  };
 
   /** The guest's own command, for hardware that walks the guest's tables. */
   command(words: Int32Array, endpoint: number): void {
     this.#observed.invalidated(words, endpoint);
   }
 
-  /** Before the guest can see that its commands are done. */
-  flush(): void {
+  /** Before the guest can see that its commands are done. False: the hardware has a part of what they announced. */
+  flush(): boolean {
     this.#observed.retry();
+    this.#large.advance(this.#announcePart);
     this.#observed.flush();
+    return this.#large.isEmpty;
   }
 
   get isObserved(): boolean {
     return this.#observed.observer !== null;
   }
 
-  beginAccess(): void {
+  beginCommands(): void {
+    this.#inCommands = true;
     this.#readBefore = this.#tables.loads;
+  }
+
+  /** As `flush`. */
+  endCommands(): boolean {
+    const isDone = this.flush();
+    this.#inCommands = false;
+    return isDone;
   }
 
   /** A register access has made the observer read as much as one enumeration may: the rest of its commands is the next one's. */

@@ -12,8 +12,8 @@ import type { DeviceEntry } from './translation/device-entry.ts';
 import { guestTable } from './translation/guest-tables.ts';
 import { withoutMemory } from './translation/special-ranges.ts';
 
-/** Table entries that one enumeration reads at most, of each stage: 8 GiB of 4 KiB pages. */
-export const ENTRY_BUDGET = 1 << 21;
+/** Table entries that one enumeration reads at most, of each stage: 2 GiB of 4 KiB pages. */
+export const ENTRY_BUDGET = 1 << 19;
 
 interface TableParts {
   readonly entry: DeviceEntry;
@@ -36,6 +36,8 @@ export class TableSpace implements Tagged {
   readonly process: number;
   /** Of the tables that invalidations name: the guest's, or the host's without them. */
   readonly leaves = new LargeLeaves();
+  /** One enumeration does not come to the end of the tables: what the guest invalidates of them is announced in parts. */
+  isLarge = false;
   readonly #memory: CountedMemory;
 
   constructor(parts: TableParts, memory: CountedMemory, announced: boolean) {
@@ -49,7 +51,7 @@ export class TableSpace implements Tagged {
     this.apertures = withoutMemory(entry.words).reduce(without, aperturesOf(parts));
   }
 
-  /** Reads at most ENTRY_BUDGET entries of each stage; hardware has nothing of what lies behind. */
+  /** Reads at most ENTRY_BUDGET entries of each stage. Behind larger tables the answer is the page reached. */
   enumerate(first: number, last: number, visit: RunVisitor, tables: TableReader | null = null): number {
     const runs = new Runs(visit);
     const { excluded, entry } = this.parts;
@@ -83,6 +85,13 @@ export class TableSpace implements Tagged {
   }
 
   #tables(from: number, to: number, visit: RunVisitor, told: TableReader | null): number {
+    const before = this.#memory.loads;
+    const reached = this.#read(from, to, visit, told);
+    if (this.#memory.loads - before >= ENTRY_BUDGET) this.isLarge = true;
+    return reached;
+  }
+
+  #read(from: number, to: number, visit: RunVisitor, told: TableReader | null): number {
     const { entry, pasid, root } = this.parts;
     const memory = this.#memory;
     if (pasid < 0)

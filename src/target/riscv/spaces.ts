@@ -4,9 +4,10 @@ import type { TableMemory } from '../../pagetable/page-table.ts';
 import { CountedMemory } from '../../pagetable/two-stage.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import { KnownSpaces } from '../known-spaces.ts';
+import { LargeRanges } from '../large-ranges.ts';
 import { Observed } from '../observed.ts';
 import { TaggedSpaces } from '../tagged-spaces.ts';
-import { type AddressSpace, NO_PASID, type PasidDirectory, type PfnRange, type TargetObserver } from '../target.ts';
+import { type AddressSpace, NO_PASID, type PasidDirectory, type TargetObserver } from '../target.ts';
 import type { Registers } from './control/registers.ts';
 import { DdtMode } from './spec/registers.ts';
 import { type TableParts, TableSpace } from './table-space.ts';
@@ -42,8 +43,8 @@ export class Spaces {
   readonly #known: KnownSpaces<TableSpace>;
   /** Entries that the announced ranges can cost. */
   #pending = 0;
-  /** Ranges that are too large to be announced unread: what is left of them, one for each space. */
-  readonly #large = new Map<TableSpace, { first: number; last: number }>();
+  /** Ranges that are too large to be announced unread. */
+  readonly #large = new LargeRanges<TableSpace>();
   /** Where spaces read tables, and what they had read when the guest operation under way began. */
   readonly #tables: CountedMemory;
   readonly #tableParts: TableParts;
@@ -95,7 +96,7 @@ export class Spaces {
 
   /** The hardware does not have all yet that the guest has announced. */
   get isBehind(): boolean {
-    return this.#large.size > 0;
+    return !this.#large.isEmpty;
   }
 
   get #read(): number {
@@ -218,7 +219,7 @@ export class Spaces {
     for (const space of spaces) {
       const range = space.leaves.widened(first, last);
       const pages = range.last - range.first + 1;
-      if (pages > LARGE) this.#postpone(space, range);
+      if (pages > LARGE) this.#large.add(space, range);
       else this.#tell(space, range.first, range.last, space.costOf(pages));
     }
     if (this.#pending >= ENUMERATION) this.flush();
@@ -229,31 +230,21 @@ export class Spaces {
     this.#pending += cost;
   }
 
-  /** One range a space: two become one with what lies between them. */
-  #postpone(space: TableSpace, { first, last }: PfnRange): void {
-    const left = this.#large.get(space);
-    if (left === undefined) this.#large.set(space, { first, last });
-    else Object.assign(left, { first: Math.min(left.first, first), last: Math.max(left.last, last) });
-  }
-
-  /** Announces of the large ranges what an enumeration can read at once, so that nothing which the guest left alone is missed meanwhile. */
-  #advance(): void {
-    for (const [space, left] of this.#large) {
-      // What is read here is read again by the observer.
-      const share = Math.min(ENUMERATION, Math.floor((SPENT - this.#read - this.#pending) / 2));
-      if (share < LEAST) return;
-      const before = this.#tables.loads;
-      const reached = space.read(left.first, left.last, () => true, share);
-      if (reached > left.first) this.#tell(space, left.first, reached - 1, this.#tables.loads - before);
-      left.first = reached;
-      if (reached > left.last) this.#large.delete(space);
-    }
-  }
+  /** Announces of a large range what an enumeration can read at once, so that nothing which the guest left alone is missed meanwhile. */
+  readonly #announcePart = (space: TableSpace, first: number, last: number): number => {
+    // What is read here is read again by the observer.
+    const share = Math.min(ENUMERATION, Math.floor((SPENT - this.#read - this.#pending) / 2));
+    if (share < LEAST) return first;
+    const before = this.#tables.loads;
+    const reached = space.read(first, last, () => true, share);
+    if (reached > first) this.#tell(space, first, reached - 1, this.#tables.loads - before);
+    return reached;
+  };
 
   /** Before the guest can see that its commands are done. False: the hardware has a part of what they announced, and the next operation goes on. */
   flush(): boolean {
     this.#observed.retry();
-    this.#advance();
+    this.#large.advance(this.#announcePart);
     this.#pending = 0;
     this.#observed.flush();
     return !this.isBehind;

@@ -4,6 +4,7 @@ import { CountedMemory } from '../../pagetable/two-stage.ts';
 import { get } from '../fields.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import { KnownSpaces } from '../known-spaces.ts';
+import { LargeRanges } from '../large-ranges.ts';
 import { Observed } from '../observed.ts';
 import { NO_PROCESS, TaggedSpaces } from '../tagged-spaces.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type PageAnswer, type TargetObserver } from '../target.ts';
@@ -22,6 +23,8 @@ const STAGE_1_FIELDS = [0xf80f_ffff_ffff_ffffn, 0x3800_00ffn] as const;
 const SUBSTREAMS_LISTED = 256;
 /** Of a context descriptor (5.4). */
 const CD_DOUBLEWORDS = 8;
+/** Pages from which on a range of a large space is announced in parts. */
+const LARGE = 1 << 13;
 
 /** Address spaces of the streams that somebody backs with hardware. */
 export class Spaces {
@@ -35,6 +38,9 @@ export class Spaces {
   /** Of these, and perhaps others, those in whose tables of stage 1 somebody has met a global page. */
   readonly #global = new TaggedSpaces<TableSpace>((space) => space instanceof TableSpace);
   readonly #known: KnownSpaces<TableSpace>;
+  readonly #large = new LargeRanges<TableSpace>();
+  /** Commands are being carried out, the last of which may wait. */
+  #inCommands = false;
   #readBefore = 0;
   /** Doublewords of descriptors that were looked for since. */
   #listed = 0;
@@ -45,7 +51,10 @@ export class Spaces {
     this.#identity = new IdentitySpace(memory, 'guest');
     this.#tables = new CountedMemory(memory);
     this.#observed = new Observed('Smmuv3', this, this.#tagged);
-    this.#known = new KnownSpaces(this.#observed, (space) => this.#global.left(space));
+    this.#known = new KnownSpaces(this.#observed, (space) => {
+      this.#global.left(space);
+      this.#large.delete(space);
+    });
   }
 
   add(endpoint: number): void {
@@ -60,6 +69,7 @@ export class Spaces {
     return this.#observed.observe(observer, () => {
       for (const space of [...this.#global.all]) this.#global.left(space);
       this.#known.clear();
+      this.#large.clear();
     });
   }
 
@@ -153,8 +163,20 @@ export class Spaces {
   /** All that was made of the leaves that covered the range. */
   #say(space: TableSpace, first: number, last: number): void {
     const range = space.leaves.widened(first, last);
-    this.#observed.changed(space, range.first, range.last);
+    if (this.#inCommands && space.isLarge && range.last - range.first >= LARGE) this.#large.add(space, range);
+    else this.#observed.changed(space, range.first, range.last);
   }
+
+  /** Announces of a large range what an enumeration can read at once, so that nothing which the guest left alone is missed meanwhile. */
+  readonly #announcePart = (space: TableSpace, first: number, last: number): number => {
+    if (this.isSpent) return first;
+    const reached = Math.max(
+      space.enumerate(first, last, () => true),
+      first + 1,
+    );
+    this.#observed.changed(space, first, reached - 1);
+    return reached;
+  };
 
   /** The guest's own command, for hardware that walks the guest's tables. */
   command(words: Int32Array, endpoint: number): void {
@@ -166,15 +188,25 @@ export class Spaces {
     this.#observed.observer?.answered?.(endpoint, pasid, group, answer);
   }
 
-  /** Before the guest can see that its commands are done. */
-  flush(): void {
+  /** Before the guest can see that its commands are done. False: the hardware has a part of what they announced. */
+  flush(): boolean {
     this.#observed.retry();
+    this.#large.advance(this.#announcePart);
     this.#observed.flush();
+    return this.#large.isEmpty;
   }
 
-  beginAccess(): void {
+  beginCommands(): void {
+    this.#inCommands = true;
     this.#readBefore = this.#tables.loads;
     this.#listed = 0;
+  }
+
+  /** As `flush`. */
+  endCommands(): boolean {
+    const isDone = this.flush();
+    this.#inCommands = false;
+    return isDone;
   }
 
   /** A register access has made the observer read as much as one enumeration may: the rest of its commands is the next one's. */

@@ -14,8 +14,8 @@ import type { Context } from './translation/context.ts';
 import { secondStage } from './translation/route.ts';
 import type { StreamEntry } from './translation/stream-entry.ts';
 
-/** Table entries that one enumeration reads at most, of each stage: 8 GiB of 4 KiB pages. */
-export const ENTRY_BUDGET = 1 << 21;
+/** Table entries that one enumeration reads at most, of each stage: 2 GiB of 4 KiB pages. */
+export const ENTRY_BUDGET = 1 << 19;
 
 /** What tables in guest memory mean to requests: of stage 1, of stage 2, or of both. */
 export class TableSpace implements Tagged {
@@ -33,6 +33,8 @@ export class TableSpace implements Tagged {
   readonly context: Context | null;
   /** Of the tables that invalidations name: stage 1's, or stage 2's without them. */
   readonly leaves = new LargeLeaves();
+  /** One enumeration does not come to the end of the tables: what the guest invalidates of them is announced in parts. */
+  isLarge = false;
   readonly #global: ReachedSpaces;
   readonly #features: Features;
   readonly #memory: CountedMemory;
@@ -58,7 +60,7 @@ export class TableSpace implements Tagged {
     return [context.table(false, memory), context.table(true, memory)].filter((table) => table !== null);
   }
 
-  /** Reads at most ENTRY_BUDGET entries of each stage and each table of stage 1; hardware has nothing of what lies behind. */
+  /** Reads at most ENTRY_BUDGET entries of each stage and each table of stage 1. Behind larger ones the answer is the page reached. */
   enumerate(first: number, last: number, visit: RunVisitor, tables: TableReader | null = null): number {
     const runs = new Runs(visit);
     let ended = false;
@@ -76,6 +78,13 @@ export class TableSpace implements Tagged {
   }
 
   #enumerateTable(upper: boolean, first: number, last: number, visit: RunVisitor, told: TableReader | null): number {
+    const before = this.#memory.loads;
+    const reached = this.#read(upper, first, last, visit, told);
+    if (this.#memory.loads - before >= ENTRY_BUDGET) this.isLarge = true;
+    return reached;
+  }
+
+  #read(upper: boolean, first: number, last: number, visit: RunVisitor, told: TableReader | null): number {
     const { context, entry } = this;
     const memory = this.#memory;
     if (context === null) return this.#noting(secondStage(entry, this.#features, memory), told).enumerate(first, last, visit, ENTRY_BUDGET);

@@ -2,6 +2,7 @@ import { PFN_LIMIT } from '../../memory/address.ts';
 import { CountedMemory } from '../../pagetable/two-stage.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import { KnownSpaces } from '../known-spaces.ts';
+import { LargeRanges } from '../large-ranges.ts';
 import { Observed } from '../observed.ts';
 import { NO_PROCESS, TaggedSpaces } from '../tagged-spaces.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type PfnRange, type TargetObserver } from '../target.ts';
@@ -16,6 +17,8 @@ import { Structures } from './translation/structures.ts';
 
 /** Announced pages, each range counted up to ENTRY_BUDGET, after which a flush does not wait for the end of the descriptors. */
 const PENDING_LIMIT = 2 * ENTRY_BUDGET;
+/** Pages from which on a range of a large space is announced in parts. */
+const LARGE = 1 << 13;
 
 export interface SpaceParts {
   readonly memory: VtdSurroundings['memory'];
@@ -40,6 +43,9 @@ export class Spaces {
   /** Where spaces read tables, and what they had read when the register access under way began. */
   readonly #tables: CountedMemory;
   readonly #structures: Structures;
+  readonly #large = new LargeRanges<TableSpace>();
+  /** Descriptors are being processed, the last of which may wait. */
+  #inQueue = false;
   #readBefore = 0;
 
   constructor(parts: SpaceParts) {
@@ -49,7 +55,7 @@ export class Spaces {
     this.#unprotected = new IdentitySpace(new UnprotectedRam(parts.memory, []), 'guest');
     this.#identity = this.#unprotected;
     this.#observed = new Observed('VtdIommu', this, this.#tagged);
-    this.#known = new KnownSpaces(this.#observed);
+    this.#known = new KnownSpaces(this.#observed, (space) => this.#large.delete(space));
   }
 
   get isObserved(): boolean {
@@ -79,7 +85,10 @@ export class Spaces {
   }
 
   observe(observer: TargetObserver): () => void {
-    return this.#observed.observe(observer, () => this.#known.clear());
+    return this.#observed.observe(observer, () => {
+      this.#known.clear();
+      this.#large.clear();
+    });
   }
 
   /** What no table decides about reaches all of guest RAM but these ranges. */
@@ -173,11 +182,27 @@ export class Spaces {
   #announce(spaces: Iterable<TableSpace>, first: number, last: number): void {
     for (const space of spaces) {
       const range = space.leaves.widened(first, last);
-      this.#observed.changed(space, range.first, range.last);
-      this.#pending += Math.min(range.last - range.first + 1, ENTRY_BUDGET);
+      if (this.#inQueue && space.isLarge && range.last - range.first >= LARGE) this.#large.add(space, range);
+      else this.#tell(space, range.first, range.last);
     }
     if (this.#pending >= PENDING_LIMIT) this.flush();
   }
+
+  #tell(space: TableSpace, first: number, last: number): void {
+    this.#observed.changed(space, first, last);
+    this.#pending += Math.min(last - first + 1, ENTRY_BUDGET);
+  }
+
+  /** Announces of a large range what an enumeration can read at once, so that nothing which the guest left alone is missed meanwhile. */
+  readonly #announcePart = (space: TableSpace, first: number, last: number): number => {
+    if (this.isSpent) return first;
+    const reached = Math.max(
+      space.enumerate(first, last, () => true),
+      first + 1,
+    );
+    this.#tell(space, first, reached - 1);
+    return reached;
+  };
 
   /** The guest's own words, for hardware that walks the guest's first stage. */
   passOn(words: Int32Array, endpoint: number): void {
@@ -192,15 +217,25 @@ export class Spaces {
     this.#parts.respond?.(response);
   }
 
-  /** Before the guest can see how far its descriptors are. A retry of what failed waits for the next access when this one is spent. */
-  endAccess(): void {
-    if (this.#pending > 0 || !this.isSpent) this.flush();
+  /** The same for descriptors. */
+  beginQueue(): void {
+    this.beginAccess();
+    this.#inQueue = true;
   }
 
-  /** Before the guest can see that its descriptors are done. */
-  flush(): void {
-    this.#pending = 0;
+  /** Before the guest can see how far its descriptors are. A retry of what failed waits for the next access when this one is spent. As `flush`. */
+  endQueue(): boolean {
+    if (this.#pending > 0 || !this.isSpent) this.flush();
+    this.#inQueue = false;
+    return this.#large.isEmpty;
+  }
+
+  /** Before the guest can see that its descriptors are done. False: the hardware has a part of what they announced. */
+  flush(): boolean {
     this.#observed.retry();
+    this.#large.advance(this.#announcePart);
+    this.#pending = 0;
     this.#observed.flush();
+    return this.#large.isEmpty;
   }
 }

@@ -1,6 +1,6 @@
 import { PFN_LIMIT } from '../../memory/address.ts';
 import type { TableMemory } from '../../pagetable/page-table.ts';
-import { enumerateTwoStage, type SecondStageMemory } from '../../pagetable/two-stage.ts';
+import { type CountedMemory, enumerateTwoStage, type SecondStageMemory } from '../../pagetable/two-stage.ts';
 import type { VtdSecondStageTable } from '../../pagetable/vtd-second-stage.ts';
 import type { X86Table } from '../../pagetable/x86.ts';
 import { LargeLeaves } from '../large-leaves.ts';
@@ -9,8 +9,8 @@ import type { PfnRange, RunVisitor, TableReader } from '../target.ts';
 import { anywhere } from '../told-tables.ts';
 import type { StageBuilder, Stages } from './translation/stages.ts';
 
-/** Table entries that one enumeration reads at most, of each stage. */
-export const ENTRY_BUDGET = 1 << 21;
+/** Table entries that one enumeration reads at most, of each stage: 2 GiB of 4 KiB pages. */
+export const ENTRY_BUDGET = 1 << 19;
 
 /** Pages of the interrupt address range, FEEx_xxxxh: no request reaches memory there, as input or as output (3.14). */
 const INTERRUPTS = { first: 0xfee00, last: 0xfeeff } as const;
@@ -28,11 +28,13 @@ export class TableSpace implements Tagged {
   readonly process: number;
   /** Of the tables that input addresses go through. */
   readonly leaves = new LargeLeaves();
+  /** One enumeration does not come to the end of the tables: what the guest invalidates of them is announced in parts. */
+  isLarge = false;
   readonly #builder: StageBuilder;
-  readonly #memory: TableMemory;
+  readonly #memory: CountedMemory;
 
   /** `cachingMode`: mappings of the second stage are announced; of the first never (6.1). `withPasid`: its requests carry one. */
-  constructor(stages: Stages, withPasid: boolean, cachingMode: boolean, builder: StageBuilder, memory: TableMemory) {
+  constructor(stages: Stages, withPasid: boolean, cachingMode: boolean, builder: StageBuilder, memory: CountedMemory) {
     this.name = nameOf(stages);
     this.announced = cachingMode && stages.first === null;
     this.stages = stages;
@@ -44,8 +46,7 @@ export class TableSpace implements Tagged {
   }
 
   /**
-   * Reads at most ENTRY_BUDGET entries of each stage: 8 GiB of 4 KiB pages. Behind larger tables the answer is the page reached,
-   * and hardware has nothing from there on (a device that is attached anew: nothing at all).
+   * Reads at most ENTRY_BUDGET entries of each stage: 2 GiB of 4 KiB pages. Behind larger tables the answer is the page reached.
    */
   enumerate(first: number, last: number, visit: RunVisitor, tables: TableReader | null = null): number {
     let reached = -1;
@@ -61,6 +62,13 @@ export class TableSpace implements Tagged {
   }
 
   #enumerateTables(first: number, last: number, visit: RunVisitor, told: TableReader | null): number {
+    const before = this.#memory.loads;
+    const reached = this.#read(first, last, visit, told);
+    if (this.#memory.loads - before >= ENTRY_BUDGET) this.isLarge = true;
+    return reached;
+  }
+
+  #read(first: number, last: number, visit: RunVisitor, told: TableReader | null): number {
     const { first: firstStage, second } = this.stages;
     const builder = this.#builder;
     const memory = this.#memory;

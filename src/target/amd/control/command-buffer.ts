@@ -75,25 +75,35 @@ export class CommandBuffer {
     if (isEnabled !== wasEnabled) registers.status(STATUS.COMMAND_BUFFER_RUN, isEnabled);
   }
 
+  /** Commands wait, and no error keeps them from being carried out. */
+  get #isRunnable(): boolean {
+    const { registers } = this.#parts;
+    const ahead = (registers.get32(REG.COMMAND_HEAD) ^ registers.get32(REG.COMMAND_TAIL)) & this.#pointerMask;
+    return ahead !== 0 && registers.hasStatus(STATUS.COMMAND_BUFFER_RUN);
+  }
+
+  get #pointerMask(): number {
+    return (this.#parts.registers.ringBytes(REG.COMMAND_BASE) - 1) & POINTER_MASK;
+  }
+
   run(): void {
     const { registers, spaces } = this.#parts;
     if (!registers.hasStatus(STATUS.COMMAND_BUFFER_RUN)) return;
     // Where the buffer is cannot change while one register access is done.
     const page = registers.ringPage(REG.COMMAND_BASE);
-    const mask = (registers.ringBytes(REG.COMMAND_BASE) - 1) & POINTER_MASK;
-    spaces.beginAccess();
+    const mask = this.#pointerMask;
+    spaces.beginCommands();
     let isDone = false;
     for (let left = COMMANDS_PER_ACCESS; left > 0 && !spaces.isSpent && !isDone; left--) {
       const head = registers.get32(REG.COMMAND_HEAD) & mask;
       isDone = head === (registers.get32(REG.COMMAND_TAIL) & mask) || !this.#step(page + (head >>> 12), head & 0xfff);
       if (!isDone) registers.set32(REG.COMMAND_HEAD, (head + COMMAND_BYTES) & mask);
     }
-    if (!isDone) this.#remainder.later();
     // Head is where the guest sees how far its commands are.
-    spaces.flush();
+    if (!spaces.endCommands() || this.#isRunnable) this.#remainder.later();
   }
 
-  /** False: the buffer has stopped, its head at the command. */
+  /** False: the head stays at the command, which failed, or waits. */
   #step(page: number, offset: number): boolean {
     const hi = hiOfPfn(page);
     const lo = loOfPfn(page) | offset;
@@ -160,10 +170,10 @@ export class CommandBuffer {
     }
   }
 
-  /** 2.4.1: what came before is done, on the hardware too. */
+  /** 2.4.1: what came before is done, on the hardware too; until it is, false. */
   #completionWait(words: Int32Array): boolean {
     const { registers, spaces } = this.#parts;
-    spaces.flush();
+    if (!spaces.flush()) return false;
     if (isSet(words, COMPLETION_WAIT.S)) {
       const hi = get(words, COMPLETION_WAIT.ADDRESS_HIGH);
       const lo = get(words, COMPLETION_WAIT.ADDRESS_LOW) << 3;

@@ -19,6 +19,8 @@ const { PREFETCH_CONFIG, PREFETCH_ADDR, ATC_INV: ATC, PRI_RESP: PRI, RESUME: RES
 /** Places of the two indices among the registers. */
 const PROD = REG.CMDQ_PROD >> 2;
 const CONS = REG.CMDQ_CONS >> 2;
+/** Of a command that is not done yet. */
+const WAITS = -1;
 /** PRI_RESP.RESPONSE as PCIe codes it (8.3). */
 const RESPONSES = [PRG_RESPONSE.failure, PRG_RESPONSE.invalidRequest, PRG_RESPONSE.success] as const;
 
@@ -67,13 +69,14 @@ export class CommandQueue {
     const start = registers.wide(REG.CMDQ_BASE, QUEUE_BASE.ADDR) * ALIGNMENT;
     const base = start - (start % size);
     this.#isRunning = true;
-    spaces.beginAccess();
+    spaces.beginCommands();
     const { words } = registers;
     const baseHi = Math.floor(base / 2 ** 32) | 0;
     const baseLo = base | 0;
     let read = words[CONS] & mask;
     for (let left = 2 ** lg2; left > 0 && read !== (words[PROD] & mask) && !spaces.isSpent; left--) {
       const error = this.#step(baseHi, baseLo | ((read << COMMAND_LG2) & (size - 1)));
+      if (error === WAITS) break;
       if (error !== 0) {
         this.#fail(error);
         break;
@@ -83,9 +86,9 @@ export class CommandQueue {
       if (this.#isSynchronized) this.#signal();
     }
     // The index is where the guest sees how far its commands are.
-    spaces.flush();
+    const isDone = spaces.endCommands();
     this.#isRunning = false;
-    if (read !== (words[PROD] & mask) && !interrupts.isActive(GERROR.CMDQ_ERR)) this.#remainder.later();
+    if (!isDone || (read !== (words[PROD] & mask) && !interrupts.isActive(GERROR.CMDQ_ERR))) this.#remainder.later();
   }
 
   #fail(error: number): void {
@@ -94,7 +97,7 @@ export class CommandQueue {
     interrupts.activate(GERROR.CMDQ_ERR);
   }
 
-  /** 0, or a CERROR. */
+  /** 0, WAITS, or a CERROR. */
   #step(hi: number, lo: number): number {
     const words = this.#words;
     const { word } = this.#memory;
@@ -138,9 +141,9 @@ export class CommandQueue {
     }
   }
 
-  /** 4.7.3: what came before is done, on the hardware too; unless a device did not answer, which is told once. 0, or a CERROR. */
+  /** 4.7.3: what came before is done, on the hardware too; unless a device did not answer, which is told once. As `#step`. */
   #synchronize(words: Int32Array): number {
-    this.#parts.spaces.flush();
+    if (!this.#parts.spaces.flush()) return WAITS;
     const isComplete = !this.isInvalidationMissing;
     this.isInvalidationMissing = false;
     this.#isSynchronized = isComplete && get(words, SYNC.CS) === SIGNAL.irq;

@@ -39,9 +39,10 @@ const AM_MASK = 0x3f;
 /** For the test that compares them with their declaration. */
 export const REPEATED = { TYPE_HIGH_SHIFT, TYPE_HIGH_MASK, TYPE_LOW_MASK, G_SHIFT, G_MASK, DID_SHIFT, PASID_MASK, AM_MASK } as const;
 
-/** What a descriptor came to: it is done; it waits for devices; or the error that it is (QueueError). */
+/** What a descriptor came to: it is done; it waits for devices, or for the hardware to have all of what was announced; or the error that it is (QueueError). */
 export const DONE = 0;
 export const WAITS = -1;
+export const BEHIND = -2;
 
 const WORDS = 8;
 /** RESERVED, one after the other. */
@@ -73,7 +74,7 @@ export class Descriptors {
     this.#spaces = parts.spaces;
   }
 
-  /** DONE, WAITS or a QueueError. */
+  /** DONE, WAITS, BEHIND or a QueueError. */
   execute(): number {
     const words = this.words;
     const type = ((words[0] >>> TYPE_HIGH_SHIFT) & TYPE_HIGH_MASK) | (words[0] & TYPE_LOW_MASK);
@@ -217,6 +218,7 @@ export class Descriptors {
   #toDevice(device: number, pasid: number | null, global: boolean, size: Field): number {
     const { devices, spaces } = this.#parts;
     if (devices.isFull) return WAITS;
+    if (!spaces.flush()) return BEHIND;
     const words = this.words;
     const lg2 = isSet(words, size) ? sizeOf(words[3], words[2]) : 12;
     const address = joinHiLo(words[3], words[2] & ~0xfff);
@@ -245,7 +247,7 @@ export class Descriptors {
     const { registers, surroundings, spaces, devices, completed, choices } = this.#parts;
     if (isSet(words, WAIT.PD) && !choices.deviceTlb) return QueueError.reserved;
     if (!devices.isIdle) return WAITS;
-    spaces.flush();
+    if (!spaces.flush()) return BEHIND;
     if (isSet(words, WAIT.SW)) {
       const hi = words[3] & (2 ** (choices.hostAddressWidth - 32) - 1);
       surroundings.memory.store32(hi, words[2], words[1]);

@@ -4,7 +4,7 @@ import { Remainder } from '../../remainder.ts';
 import type { FaultLog } from '../reporting/fault-log.ts';
 import { TYPE_HIGH, Type } from '../spec/descriptors.ts';
 import { QueueError, TTM_LEGACY, TTM_RESERVED, TTM_SCALABLE } from '../spec/registers.ts';
-import { type DescriptorParts, Descriptors, DONE, WAITS } from './descriptors.ts';
+import { BEHIND, type DescriptorParts, Descriptors, DONE, WAITS } from './descriptors.ts';
 import type { Invalidations } from './invalidations.ts';
 
 /** LOADED, here because the compiler folds a module's own constants only. */
@@ -86,7 +86,7 @@ export class InvalidationQueue {
       return;
     }
     this.#running = true;
-    spaces.beginAccess();
+    spaces.beginQueue();
     const words = this.#words;
     const wide = (words[IQA] & DW) !== 0;
     const bytes = wide ? 32 : 16;
@@ -95,20 +95,22 @@ export class InvalidationQueue {
     if (wide) words[IQH] &= ~16;
     let left = DESCRIPTORS_PER_ACCESS;
     let waits = false;
-    while (left > 0 && this.isRunnable && !spaces.isSpent && !waits) {
+    let isBehind = false;
+    while (left > 0 && this.isRunnable && !spaces.isSpent && !waits && !isBehind) {
       const usual = spaces.isObserved ? 0 : this.#runUsual(left, inQueue, wide);
       left -= usual;
       if (usual > 0) continue;
       const head = words[IQH];
       const result = this.#fetch(head, wide) ? this.#descriptors.execute() : QueueError.fetch;
       waits = result === WAITS;
+      isBehind = result === BEHIND;
       if (result === DONE) words[IQH] = (head + bytes) & inQueue;
-      else if (!waits) faults.queueError(result);
+      else if (result > DONE) faults.queueError(result);
       left--;
     }
-    spaces.endAccess();
+    isBehind = !spaces.endQueue();
     this.#running = false;
-    if (this.isRunnable && !waits) this.#remainder.later();
+    if (isBehind || (this.isRunnable && !waits)) this.#remainder.later();
   }
 
   /** A device did not answer in time: the wait descriptor that waits for it is given up, and tells nobody (6.5.2.11, ITE). */
