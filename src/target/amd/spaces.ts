@@ -17,6 +17,8 @@ import type { Translator } from './translation/translator.ts';
 
 /** Pages from which on a range of a large space is announced in parts. */
 const LARGE = 1 << 13;
+/** Parts of one range: 64 GiB of 4 KiB pages. */
+const PARTS = 32;
 
 /** Address spaces of the endpoints that somebody backs with hardware. */
 export class Spaces {
@@ -29,7 +31,7 @@ export class Spaces {
   readonly #tagged = new TaggedSpaces<TableSpace>((space) => space instanceof TableSpace);
   readonly #domains = new EndpointDomains();
   readonly #known: KnownSpaces<TableSpace>;
-  readonly #large = new LargeRanges<TableSpace>();
+  readonly #large = new LargeRanges<TableSpace>(PARTS);
   /** Commands are being carried out, the last of which may wait. */
   #inCommands = false;
   #readBefore = 0;
@@ -132,12 +134,9 @@ export class Spaces {
   }
 
   /** Announces of a large range what an enumeration can read at once, so that nothing which the guest left alone is missed meanwhile. */
-  readonly #announcePart = (space: TableSpace, first: number, last: number): number => {
+  readonly #announcePart = (space: TableSpace, first: number, last: number, all: boolean): number => {
     if (this.isSpent) return first;
-    const reached = Math.max(
-      space.enumerate(first, last, () => true),
-      first + 1,
-    );
+    const reached = all ? last + 1 : space.enumerate(first, last, () => true);
     this.#observed.changed(space, first, reached - 1);
     return reached;
   };

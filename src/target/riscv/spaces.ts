@@ -24,6 +24,8 @@ const SPENT = OPERATION / 2;
 const LEAST = 1 << 12;
 /** Pages from which on a range is read before it is announced, in parts that an enumeration can read. */
 const LARGE = 1 << 13;
+/** Parts in which such a range is announced: 64 GiB of 4 KiB pages, and more. */
+const PARTS = 1 << 8;
 const NO_REGIONS: GuestMemory['regions'] = [];
 
 export interface SpaceParts {
@@ -44,7 +46,7 @@ export class Spaces {
   /** Entries that the announced ranges can cost. */
   #pending = 0;
   /** Ranges that are too large to be announced unread. */
-  readonly #large = new LargeRanges<TableSpace>();
+  readonly #large = new LargeRanges<TableSpace>(PARTS);
   /** Where spaces read tables, and what they had read when the guest operation under way began. */
   readonly #tables: CountedMemory;
   readonly #tableParts: TableParts;
@@ -231,10 +233,14 @@ export class Spaces {
   }
 
   /** Announces of a large range what an enumeration can read at once, so that nothing which the guest left alone is missed meanwhile. */
-  readonly #announcePart = (space: TableSpace, first: number, last: number): number => {
+  readonly #announcePart = (space: TableSpace, first: number, last: number, all: boolean): number => {
     // What is read here is read again by the observer.
     const share = Math.min(ENUMERATION, Math.floor((SPENT - this.#read - this.#pending) / 2));
     if (share < LEAST) return first;
+    if (all) {
+      this.#tell(space, first, last, ENUMERATION);
+      return last + 1;
+    }
     const before = this.#tables.loads;
     const reached = space.read(first, last, () => true, share);
     if (reached > first) this.#tell(space, first, reached - 1, this.#tables.loads - before);

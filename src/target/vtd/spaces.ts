@@ -19,6 +19,8 @@ import { Structures } from './translation/structures.ts';
 const PENDING_LIMIT = 2 * ENTRY_BUDGET;
 /** Pages from which on a range of a large space is announced in parts. */
 const LARGE = 1 << 13;
+/** Parts of one range: 64 GiB of 4 KiB pages. */
+const PARTS = 32;
 
 export interface SpaceParts {
   readonly memory: VtdSurroundings['memory'];
@@ -43,7 +45,7 @@ export class Spaces {
   /** Where spaces read tables, and what they had read when the register access under way began. */
   readonly #tables: CountedMemory;
   readonly #structures: Structures;
-  readonly #large = new LargeRanges<TableSpace>();
+  readonly #large = new LargeRanges<TableSpace>(PARTS);
   /** Descriptors are being processed, the last of which may wait. */
   #inQueue = false;
   #readBefore = 0;
@@ -194,12 +196,9 @@ export class Spaces {
   }
 
   /** Announces of a large range what an enumeration can read at once, so that nothing which the guest left alone is missed meanwhile. */
-  readonly #announcePart = (space: TableSpace, first: number, last: number): number => {
+  readonly #announcePart = (space: TableSpace, first: number, last: number, all: boolean): number => {
     if (this.isSpent) return first;
-    const reached = Math.max(
-      space.enumerate(first, last, () => true),
-      first + 1,
-    );
+    const reached = all ? last + 1 : space.enumerate(first, last, () => true);
     this.#tell(space, first, reached - 1);
     return reached;
   };

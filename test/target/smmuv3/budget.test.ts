@@ -23,7 +23,7 @@ class CountedRam extends GuestMemory {
 }
 
 const STREAM = 8;
-const BUDGET = 1 << 21;
+const BUDGET = 1 << 19;
 /** Of one access of a device, everything on its way included. */
 const ACCESS_LOADS = 256;
 
