@@ -2,6 +2,7 @@ import { fc, test as property } from '@fast-check/vitest';
 import { describe, expect, test } from 'vitest';
 import { READ_WRITE, WRITE } from '../../../src/memory/access.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
+import type { Smmuv3Options } from '../../../src/target/smmuv3/index.ts';
 import { OPCODE } from '../../../src/target/smmuv3/spec/commands.ts';
 import { REG } from '../../../src/target/smmuv3/spec/registers.ts';
 import { CONFIG } from '../../../src/target/smmuv3/spec/ste.ts';
@@ -27,9 +28,9 @@ const BUDGET = 1 << 19;
 /** Of one access of a device, everything on its way included. */
 const ACCESS_LOADS = 256;
 
-function machine() {
+function machine(options: Partial<Smmuv3Options> = {}) {
   const memory = new CountedRam([{ gpa: 0n, buffer: new SharedArrayBuffer(RAM_PAGES * 4096) }]);
-  const guest = new Guest({}, memory);
+  const guest = new Guest(options, memory);
   const loadsOf = (operation: () => unknown) => {
     const before = memory.loads;
     operation();
@@ -77,11 +78,19 @@ describe('commands', () => {
     expect(guest.read(REG.CMDQ_CONS)).toBe(1 << lg2);
   });
 
-  test('tables that lead to themselves, and invalidations of everything: an access ends, and the next goes on', () => {
-    const { guest, loadsOf } = machine();
+  test('tables that are met over and over, and invalidations of everything: an access ends, and the rest follows by itself', () => {
+    const later: (() => void)[] = [];
+    const { guest, loadsOf } = machine({ schedule: (work) => void later.push(work) });
     const { config, root, table } = guest.table({ inputBits: 48 });
-    // 512 descriptors, each of which is the same table again: 512^4 pages.
-    for (let i = 0; i < 512; i++) guest.store(root * 4096 + 8 * i, BigInt(root * 4096) | 0x403n);
+    // Four tables: 8 × 512 × 512 pages.
+    const [upper, middle, lower] = [1, 2, 3].map(() => guest.pool.allocate(1));
+    const fill = (page: number, entries: number, to: number) => {
+      for (let i = 0; i < entries; i++) guest.store(page * 4096 + 8 * i, BigInt(to * 4096) | 0x403n);
+    };
+    fill(root, 1, upper);
+    fill(upper, 8, middle);
+    fill(middle, 512, lower);
+    fill(lower, 512, lower);
     guest.setContext(0, contextOf(7, { config, root, table }));
     guest.start().setStream(STREAM, { CONFIG: CONFIG.stage1, S1CONTEXT_PTR: CONTEXTS / 64 });
     guest.smmu.addEndpoint(STREAM);
@@ -96,12 +105,13 @@ describe('commands', () => {
         return 0;
       },
     });
-    const commands = Array.from({ length: 20 }, () => [cfgiAll(), tlbiAll(), sync()]).flat();
+    const commands = Array.from({ length: 3 }, () => [cfgiAll(), tlbiAll(), sync()]).flat();
     const loads = loadsOf(() => guest.command(...commands));
-    // What was announced before the bound was reached is read to its end; and each access of the guest goes on with the rest.
+    // What was announced before the bound was reached is read to its end.
     expect(loads).toBeGreaterThan(BUDGET);
     expect(loads).toBeLessThanOrEqual(4 * BUDGET);
     reads = false;
+    while (later.length > 0) later.shift()!();
     expect(guest.read(REG.CMDQ_CONS)).toBe(commands.length);
   });
 });
