@@ -13,7 +13,7 @@ const DEVICE = 8;
 const PSCID = 5;
 
 /** A device behind the IOMMU, passed through to the simulated kernel, shadowed. */
-function passed(schedule: (work: () => void) => void = setImmediate) {
+function passed(schedule: (work: () => void) => void = () => {}) {
   const kernel = simKernel({ devices: [{ name: 'vfio0' }] });
   const ram = kernel.allocate(RAM_PAGES * 4096);
   const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
@@ -153,7 +153,7 @@ describe('tables that lead back to themselves: a guest operation reads a bounded
    * A device whose table has gigapages at both ends of the lower half, and between them `loops` entries that lead into a table all of whose entries lead back to it:
    * 512 x 512 entries behind each. `loads` are those since the last call.
    */
-  function looping(loops: number, schedule: (work: () => void) => void = setImmediate) {
+  function looping(loops: number, schedule: (work: () => void) => void = () => {}) {
     const { guest, hostPfn } = passed(schedule);
     const { memory } = guest;
     const { root } = guest.table('sv39');
