@@ -61,9 +61,10 @@ export class AreaAccesses {
       if (end < last && (start + (end - at) + 1n) % PAGE !== 0n) return refused(-errno.EINVAL);
       if ((area.permission & permission) === 0 || (permission === WRITE && !area.pages.writable)) return refused(-errno.EPERM);
       const bytes = ((end - at) / PAGE + 1n) * PAGE;
-      const found = area.pages.source.resolve(start, bytes, area.pages.writable);
+      const offset = area.offset + (at - area.first);
+      const found = area.pages.locate(offset, bytes);
       if (typeof found === 'number') return refused(found);
-      const short = area.pages.pin(area.offset + (at - area.first), end - at + 1n);
+      const short = area.pages.pin(offset, end - at + 1n, found);
       if (short < 0) return refused(short);
       for (let page = 0n; page < bytes; page += PAGE) pages.push(found.frames.first + found.offset + Number(page));
       area.accesses++;

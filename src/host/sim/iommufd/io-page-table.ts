@@ -91,9 +91,9 @@ export class IoPageTable {
   /** Finds and pins the frames of an area: 0, -EFAULT or -ENOMEM. */
   #pin(area: Area): number {
     const { pages } = area;
-    const found = pages.source.resolve(pages.start + area.offset, area.last - area.first + 1n, pages.writable);
+    const found = pages.locate(area.offset, area.last - area.first + 1n);
     if (typeof found === 'number') return found;
-    const refused = pages.pin(area.offset, area.last - area.first + 1n);
+    const refused = pages.pin(area.offset, area.last - area.first + 1n, found);
     if (refused < 0) return refused;
     this.#kernel.physical.hold(found.frames);
     area.frames = found.frames;
@@ -237,8 +237,10 @@ export class IoPageTable {
     }
     // Both pin the frames now.
     if (area.frames === null) return;
-    this.#kernel.physical.hold(area.frames);
-    for (const part of [low, high]) area.pages.pin(part.offset, part.last - part.first + 1n);
+    const { frames } = area;
+    this.#kernel.physical.hold(frames);
+    for (const part of [low, high])
+      area.pages.pin(part.offset, part.last - part.first + 1n, { frames, offset: part.physical - frames.first });
     area.pages.unpin(area.offset, area.last - area.first + 1n);
   }
 

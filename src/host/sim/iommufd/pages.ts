@@ -11,7 +11,21 @@ export interface Source {
   /** It is a file, not memory of the process. */
   readonly file?: boolean;
   /** Frames and offset in them of [start, start + bytes), or a negative errno. */
-  resolve(start: bigint, bytes: bigint, write: boolean): { readonly frames: Frames; readonly offset: number } | number;
+  resolve(start: bigint, bytes: bigint, write: boolean): PinnedAt | number;
+}
+
+/** Where pinned bytes lie. */
+export interface PinnedAt {
+  readonly frames: Frames;
+  /** In the frames. */
+  readonly offset: number;
+}
+
+/** Pinned whole pages, by their number, and the bytes that were asked for. */
+interface Pin extends Span<bigint> {
+  readonly from: bigint;
+  readonly bytes: bigint;
+  readonly at: PinnedAt;
 }
 
 /** Memory that one map call named; copies share it, so that it is pinned once (struct iopt_pages). */
@@ -24,7 +38,7 @@ export class Pages {
   readonly #kernel: SimKernel;
   #payer: Payer;
   /** Whole pages, by their number in it, for each who wants them pinned: a page that several want is pinned once. */
-  readonly #pins: Span<bigint>[] = [];
+  readonly #pins: Pin[] = [];
 
   constructor(kernel: SimKernel, payer: Payer, source: Source, start: bigint, bytes: bigint, writable: boolean) {
     this.#kernel = kernel;
@@ -61,11 +75,18 @@ export class Pages {
     return Number(parts.reduce((sum, { first, last }) => sum + last - first + 1n, 0n)) * PAGE_BYTES;
   }
 
-  /** An area or an access wants [offset, offset + bytes) pinned. 0 or -ENOMEM. */
-  pin(offset: bigint, bytes: bigint): number {
+  /** Where [offset, offset + bytes) lies: what is pinned is not looked for again, though its process may be gone. Or a negative errno. */
+  locate(offset: bigint, bytes: bigint): PinnedAt | number {
+    const pin = this.#pins.find((other) => other.from <= offset && offset + bytes <= other.from + other.bytes);
+    if (pin === undefined) return this.source.resolve(this.start + offset, bytes, this.writable);
+    return { frames: pin.at.frames, offset: pin.at.offset + Number(offset - pin.from) };
+  }
+
+  /** An area or an access wants [offset, offset + bytes), which lies there, pinned. 0 or -ENOMEM. */
+  pin(offset: bigint, bytes: bigint, at: PinnedAt): number {
     const pages = this.#pagesOf(offset, bytes);
     const refused = this.#kernel.pin(this.#alone(pages), this.#payer);
-    if (refused === 0) this.#pins.push(pages);
+    if (refused === 0) this.#pins.push({ ...pages, from: offset, bytes, at });
     return refused;
   }
 

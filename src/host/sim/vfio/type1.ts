@@ -159,7 +159,8 @@ export class Type1Driver implements ContainerDriver {
     const start = Number(vaddr);
     const vma = this.#kernel.process.find(start);
     if (vma === undefined || start + bytes - 1 > vma.last || ((permission & WRITE) !== 0 && !vma.writable)) return -errno.EFAULT;
-    const [pinned, payer] = [vma.registers === true ? 0 : bytes, this.#kernel.payer()];
+    // CAP_IPC_LOCK spares the limit, not the count (vfio_lock_acct).
+    const [pinned, payer] = [vma.registers === true ? 0 : bytes, this.#kernel.payer('process', true)];
     const refused = this.#kernel.pin(pinned, payer);
     if (refused < 0) return refused;
     this.#kernel.physical.hold(vma.frames);
@@ -175,7 +176,7 @@ export class Type1Driver implements ContainerDriver {
   #updateVaddr(dma: Dma | undefined, first: bigint, last: bigint, vaddr: bigint): number {
     if (dma === undefined) return -errno.ENOENT;
     if (!dma.vaddrInvalid || dma.first !== first || dma.last !== last) return -errno.EINVAL;
-    const payer = this.#kernel.payer();
+    const payer = this.#kernel.payer('process', true);
     if (payer.process !== dma.payer.process) {
       const refused = this.#kernel.pin(dma.pinned, payer);
       if (refused < 0) return refused;
