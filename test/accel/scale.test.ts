@@ -20,7 +20,8 @@ describe.each(scaleTargets)(`%s with ${FEW} and ${MANY} address spaces`, (target
   function compare(operation: (guest: ScaleGuest, space: number) => void, except?: string): number {
     const [few, many] = guests.map(({ guest, spaces }) => {
       operation(guest, spaces - 1);
-      return counter.of(() => operation(guest, spaces - 1), except);
+      // The lesser of some: what is done once in many operations is no growth.
+      return Math.min(...[1, 2, 3].map(() => counter.of(() => operation(guest, spaces - 1), except)));
     });
     expect(few).toBeGreaterThan(10);
     return many / few;
