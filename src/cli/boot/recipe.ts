@@ -89,6 +89,8 @@ export const ENTROPY_SLOT = 7;
 export const NETWORK_SLOT = 8;
 export const DISK = DISK_SLOT << 3;
 export const ENGINE = ENGINE_SLOT << 3;
+/** Those of every guest. */
+export const ENDPOINTS: readonly number[] = [DISK, ENGINE];
 
 /** Device numbers of those that a guest with these choices has. */
 export function endpointSlots({ tasks }: GuestChoices): readonly number[] {
@@ -122,8 +124,9 @@ export function kernelCommandLine(console: string, { append, tasks }: GuestChoic
 /** Bytes of RAM of each guest. */
 export const RAM_BYTES = 512 << 20;
 
-/** Guest RAM that a client of ours can be given. */
-export function ramArguments(): readonly string[] {
+/** QEMU's machine and processors, with guest RAM that a client of ours can be given. */
+export function machineArguments(machine: string, processor: readonly string[]): readonly string[] {
   const megabytes = RAM_BYTES >> 20;
-  return ['-m', `${megabytes}`, '-object', `memory-backend-memfd,id=ram0,size=${megabytes}M,share=on`];
+  const ram = `memory-backend-memfd,id=ram0,size=${megabytes}M,share=on`;
+  return ['-M', machine, ...processor, '-m', `${megabytes}`, '-object', ram, '-machine', 'memory-backend=ram0'];
 }

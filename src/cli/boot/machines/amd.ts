@@ -12,7 +12,7 @@ import {
   type RegisterCounts,
 } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
-import { DISK, ENGINE, GUEST_MODULES, type GuestRecipe } from '../recipe.ts';
+import { ENDPOINTS, GUEST_MODULES, type GuestRecipe } from '../recipe.ts';
 import { HiddenAfterUse } from './hidden.ts';
 import { x86Arguments } from './x86.ts';
 
@@ -53,7 +53,7 @@ export const amd: GuestRecipe = {
       { memory, npCache, without: WITHOUT, interrupt: () => own(0n, 0) },
       {},
     );
-    for (const device of [DISK, ENGINE]) iommu.addEndpoint(device);
+    for (const device of ENDPOINTS) iommu.addEndpoint(device);
     const registers: RegisterCounts = { reads: 0, writes: 0 };
     const unit = amdFunction(iommu, deliver);
     const fn = amdRegisterFunction(witness.registers(countedRegisters(iommu, registers)));
@@ -65,7 +65,7 @@ export const amd: GuestRecipe = {
         hidden.reset();
       },
     });
-    witness.machine('amd', 0n, [DISK, ENGINE], { npCache: Number(npCache), without: WITHOUT.join(',') });
+    witness.machine('amd', 0n, ENDPOINTS, { npCache: Number(npCache), without: WITHOUT.join(',') });
     return {
       target: witness.target(iommu),
       functions: [
@@ -78,7 +78,7 @@ export const amd: GuestRecipe = {
       base: () => fn.addressOf(0),
       arguments: (files, base) => {
         const table = join(files.folder, 'ivrs.bin');
-        const devices: IvhdDevice[] = [DISK, ENGINE].map((endpoint) => ({ kind: 'select', device: endpoint }));
+        const devices: IvhdDevice[] = ENDPOINTS.map((endpoint) => ({ kind: 'select', device: endpoint }));
         if (choices.remap) devices.push(IOAPIC);
         const described = {
           device: UNIT_SLOT << 3,

@@ -2,21 +2,11 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { RiscvIommu, riscvCapabilities } from '../../../target/riscv/index.ts';
 import { DeviceNode, writeDeviceTree } from '../../../vmm/firmware/device-tree/device-tree.ts';
-import { mapStreams } from '../../../vmm/firmware/device-tree/iommu-map.ts';
 import { hex } from '../../../vmm/recording-lines.ts';
 import { countedRegisters, type RegisterCounts, RISCV_VECTOR_BITS, riscvFunction } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
-import {
-  DISK,
-  ENGINE,
-  GUEST_MODULES,
-  type GuestChoices,
-  type GuestRecipe,
-  kernelCommandLine,
-  type RunFiles,
-  ramArguments,
-} from '../recipe.ts';
-import { freePhandle, virtTree } from './virt.ts';
+import { ENDPOINTS, GUEST_MODULES, type GuestChoices, type GuestRecipe, kernelCommandLine, type RunFiles } from '../recipe.ts';
+import { freePhandle, mapEndpoints, virtMachine } from './virt.ts';
 
 const UNIT_SLOT = 4;
 /** Version 1.0; Sv39, Sv48, Sv57 in both stages; flat MSI tables; messages; 56-bit addresses. Linux 7.2 makes no domain on a unit that has everything. */
@@ -65,13 +55,13 @@ export const riscv: GuestRecipe = {
         },
       },
     );
-    for (const endpoint of [DISK, ENGINE]) iommu.addEndpoint(endpoint);
+    for (const endpoint of ENDPOINTS) iommu.addEndpoint(endpoint);
     const registers: RegisterCounts = { reads: 0, writes: 0 };
     const device: PciVfioDevice = new PciVfioDevice(riscvFunction(witness.registers(countedRegisters(iommu, registers))), {
       hideMsix: true,
       reset: () => witness.reset(() => iommu.reset()),
     });
-    witness.machine('riscv', RAM_AT, [DISK, ENGINE], { vectorBits: RISCV_VECTOR_BITS, capabilities: hex(CAPABILITIES) });
+    witness.machine('riscv', RAM_AT, ENDPOINTS, { vectorBits: RISCV_VECTOR_BITS, capabilities: hex(CAPABILITIES) });
     return {
       target: witness.target(iommu),
       functions: [{ name: 'unit', slot: UNIT_SLOT, device, memory }],
@@ -85,17 +75,13 @@ export const riscv: GuestRecipe = {
 };
 
 async function riscvArguments(choices: GuestChoices, files: RunFiles): Promise<readonly string[]> {
-  const machine = 'virt,aia=aplic-imsic';
-  const processor = ['-accel', 'tcg,thread=multi', '-smp', `${choices.cpus}`];
-  const tree = await virtTree(files, machine, processor);
+  const { arguments: machine, tree } = await virtMachine('virt,aia=aplic-imsic', [], choices, files);
   describe(tree);
   const described = join(files.folder, 'tree.dtb');
   writeFileSync(described, writeDeviceTree(tree));
   return [
-    ...['-M', machine, ...processor],
-    ...ramArguments(),
-    ...['-machine', 'memory-backend=ram0', '-dtb', described],
-    ...['-kernel', files.kernel, '-initrd', files.initrd, '-append', kernelCommandLine('ttyS0', choices)],
+    ...machine,
+    ...['-dtb', described, '-kernel', files.kernel, '-initrd', files.initrd, '-append', kernelCommandLine('ttyS0', choices)],
   ];
 }
 
@@ -103,7 +89,7 @@ async function riscvArguments(choices: GuestChoices, files: RunFiles): Promise<r
 function describe(tree: DeviceNode): void {
   const phandle = freePhandle(tree);
   const bus = tree.find('soc', 'pci');
-  mapStreams(bus, phandle, [{ first: DISK, count: ENGINE - DISK + 1, output: DISK }]);
+  mapEndpoints(bus, phandle);
   bus.add(
     new DeviceNode(`iommu@${UNIT_SLOT},0`)
       .set('compatible', ['pci1efd,edf1', 'riscv,pci-iommu'])

@@ -2,21 +2,11 @@ import { statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type InterruptSource, Smmuv3 } from '../../../target/smmuv3/index.ts';
 import { type DeviceNode, writeDeviceTree } from '../../../vmm/firmware/device-tree/device-tree.ts';
-import { mapStreams } from '../../../vmm/firmware/device-tree/iommu-map.ts';
 import { smmuv3Node } from '../../../vmm/firmware/device-tree/smmuv3.ts';
 import { countedRegisters, type RegisterCounts, smmuFunction } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
-import {
-  DISK,
-  ENGINE,
-  GUEST_MODULES,
-  type GuestChoices,
-  type GuestRecipe,
-  kernelCommandLine,
-  type RunFiles,
-  ramArguments,
-} from '../recipe.ts';
-import { freePhandle, virtTree } from './virt.ts';
+import { DISK, ENDPOINTS, GUEST_MODULES, type GuestChoices, type GuestRecipe, kernelCommandLine, type RunFiles } from '../recipe.ts';
+import { freePhandle, mapEndpoints, virtMachine } from './virt.ts';
 
 const UNIT_SLOT = 4;
 /** Where the stub puts the registers: the beginning of the 32-bit window, which Linux gets less of. */
@@ -95,7 +85,7 @@ export const smmuv3: GuestRecipe = {
       if (source === 'event') send(0n, 0);
     };
     const smmu = new Smmuv3({ memory, ...(stage2 && { features: { S1P: 0 } }), ...(messages ? { message } : { interrupt: wire }) });
-    for (const stream of [DISK, ENGINE]) smmu.addEndpoint(stream);
+    for (const stream of ENDPOINTS) smmu.addEndpoint(stream);
     const registers: RegisterCounts = { reads: 0, writes: 0 };
     const fn = smmuFunction(witness.registers(countedRegisters(smmu, registers)));
     // Linux must not place the BAR anew: for it there is no such function, from the stub's writes on.
@@ -103,7 +93,7 @@ export const smmuv3: GuestRecipe = {
       absent: () => fn.addressOf(0) !== null,
       reset: () => witness.reset(() => smmu.reset()),
     });
-    witness.machine('smmuv3', BigInt(RAM_AT), [DISK, ENGINE], { S1P: Number(!stage2), ...(messages && { messages: 1 }) });
+    witness.machine('smmuv3', BigInt(RAM_AT), ENDPOINTS, { S1P: Number(!stage2), ...(messages && { messages: 1 }) });
     return {
       target: witness.target(smmu),
       functions: [{ name: 'registers', slot: UNIT_SLOT, device, memory }],
@@ -117,9 +107,7 @@ export const smmuv3: GuestRecipe = {
 };
 
 async function armArguments(choices: GuestChoices, files: RunFiles): Promise<readonly string[]> {
-  const machine = 'virt,gic-version=3,its=on';
-  const processor = ['-accel', 'tcg,thread=multi', '-cpu', 'cortex-a72', '-smp', `${choices.cpus}`];
-  const tree = await virtTree(files, machine, processor);
+  const { arguments: machine, tree } = await virtMachine('virt,gic-version=3,its=on', ['-cpu', 'cortex-a72'], choices, files);
   describe(tree, choices, statSync(files.initrd).size);
   const place = (name: string, bytes: Uint8Array) => {
     const path = join(files.folder, name);
@@ -131,9 +119,7 @@ async function armArguments(choices: GuestChoices, files: RunFiles): Promise<rea
     `loader,file=${path},addr=0x${address.toString(16)},force-raw=on${more}`,
   ];
   return [
-    ...['-M', machine, ...processor],
-    ...ramArguments(),
-    ...['-machine', 'memory-backend=ram0'],
+    ...machine,
     ...load(place('tree.dtb', writeDeviceTree(tree)), TREE),
     ...load(files.initrd, INITRD),
     ...load(files.kernel, KERNEL),
@@ -149,7 +135,7 @@ function describe(tree: DeviceNode, choices: GuestChoices, initrdBytes: number):
   const event = choices.variant === 'msi' ? { messages: { its: itsHandle, device: MESSAGE_DEVICE } } : { event: EVENT_WIRE };
   tree.add(smmuv3Node({ registers: BigInt(REGISTERS), phandle, ...event }));
   const bus = tree.find('pcie');
-  mapStreams(bus, phandle, [{ first: DISK, count: ENGINE - DISK + 1, output: DISK }]);
+  mapEndpoints(bus, phandle);
   bus.set('msi-map', [DISK, itsHandle, MESSAGE_DEVICE, 1]);
   // An entry: PCI address in three cells, the processor's in two, size in two. The second byte of the first cell says which space.
   const ranges = bus.cells('ranges');

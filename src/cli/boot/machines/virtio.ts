@@ -6,7 +6,7 @@ import { viotTable } from '../../../vmm/firmware/acpi/viot.ts';
 import { IOMMU_CLASS } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
 import { VirtioPci, VirtioType } from '../../../vmm/virtio/index.ts';
-import { DISK, ENGINE, GUEST_MODULES, type GuestRecipe } from '../recipe.ts';
+import { DISK, ENDPOINTS, ENGINE, GUEST_MODULES, type GuestRecipe } from '../recipe.ts';
 import { x86Arguments } from './x86.ts';
 
 const UNIT_SLOT = 4;
@@ -36,7 +36,7 @@ export const virtio: GuestRecipe = {
   build: (choices) => {
     const memory = new GuestMemory([]);
     const iommu = new VirtioIommu({ memory, interrupt: (source) => transport.interrupt(source) });
-    for (const endpoint of [DISK, ENGINE]) iommu.addEndpoint(endpoint, [MESSAGES]);
+    for (const endpoint of ENDPOINTS) iommu.addEndpoint(endpoint, [MESSAGES]);
     const description = { type: VirtioType.IOMMU, queues: QUEUES, configBytes: CONFIG_BYTES, classCode: IOMMU_CLASS, model: iommu };
     const transport = new VirtioPci(description, {
       sendMessage: (address, data) => device.sendMessage(address, data),

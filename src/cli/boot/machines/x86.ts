@@ -1,4 +1,4 @@
-import { type GuestChoices, kernelCommandLine, type RunFiles, ramArguments } from '../recipe.ts';
+import { type GuestChoices, kernelCommandLine, machineArguments, type RunFiles } from '../recipe.ts';
 
 /** A q35 machine, and the kernel's command line. */
 export function x86Arguments(choices: GuestChoices, files: RunFiles, commandLine: readonly string[]): readonly string[] {
@@ -7,9 +7,7 @@ export function x86Arguments(choices: GuestChoices, files: RunFiles, commandLine
   // Linux would try the timer for some milliseconds, and panic where the machine is too busy to deliver it in them.
   const append = kernelCommandLine('ttyS0', choices, ['no_timer_check', ...commandLine, ...remapped]);
   return [
-    ...['-M', 'q35', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', `${choices.cpus}`],
-    ...ramArguments(),
-    ...['-machine', 'memory-backend=ram0'],
+    ...machineArguments('q35', ['-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', `${choices.cpus}`]),
     ...['-kernel', files.kernel, '-initrd', files.initrd, '-append', append],
   ];
 }
