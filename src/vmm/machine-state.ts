@@ -47,9 +47,13 @@ export class StateStore {
   }
 
   get state(): MachineState {
-    const processes = this.#processes.size === 0 ? {} : { processes: Object.fromEntries(this.#processes) };
-    this.#state ??= freeze({ ...this.#rest, endpoints: Object.fromEntries(this.#endpoints), ...processes }, true);
+    this.#state ??= freeze(this.#compose(), true);
     return this.#state;
+  }
+
+  #compose(): MachineState {
+    const state = { ...this.#rest, endpoints: Object.fromEntries(this.#endpoints) };
+    return this.#processes.size === 0 ? state : { ...state, processes: Object.fromEntries(this.#processes) };
   }
 
   process(endpoint: number, pasid: number): ProcessState | undefined {

@@ -118,6 +118,7 @@ describe('a process of a passed-through device', () => {
     made.guest.command(invalVma({ pscid: 2 }), fence());
     expect(made.read(6)).toBeNull();
     made.machine.close();
+    expect(made.machine.state).toEqual({ target: 'riscv', host: 'iommufd', endpoints: {} });
     expect(made.kernel.live()['descriptors']).toBe(1);
   });
 

@@ -1,4 +1,5 @@
 import { requireBigint, requireObject } from '../../memory/arguments.ts';
+
 /** Interrupt messages of x86 in compatibility format: Intel SDM volume 3, 11.11 (MSI address and data). */
 
 /** Where a write is an interrupt: FEEx_xxxxh. */
