@@ -25,7 +25,7 @@ import {
   VirtioNetwork,
 } from '../src/vmm/devices/index.ts';
 import { DeviceNode, EmulatedDevice, HypercallDispatcher, Machine } from '../src/vmm/index.ts';
-import { PciBus, PciFunction, PciHost } from '../src/vmm/pci/index.ts';
+import { FunctionDma, PciBus, PciFunction, PciHost } from '../src/vmm/pci/index.ts';
 import { QmpProtocol, QtestProtocol, testMachine } from '../src/vmm/qtest/index.ts';
 import { PciVfioDevice } from '../src/vmm/vfio-user/index.ts';
 import { VirtioMmio, VirtioPci } from '../src/vmm/virtio/index.ts';
@@ -182,7 +182,10 @@ export const SUBJECTS: Readonly<Record<string, Subject>> = {
     make: () => new VirtioNetwork(memory, { connect: () => {}, send: () => {} }, () => {}),
     methods: model,
   },
-  FunctionDma: { make: () => new EmulatedDevice(8, virtio(), memory), methods: { read: [0n, bytes(), 0], write: [0n, bytes(), 0] } },
+  FunctionDma: {
+    make: () => new FunctionDma(fn(), 8, virtio(), memory),
+    methods: { read: [0n, bytes(), 0], write: [0n, bytes(), 0] },
+  },
   PciBus: {
     make: () => new PciBus(() => 0),
     methods: { add: [1, 0, fn()], addBridge: [1, 0, fn()], requesterOf: [fn()], find: [8], decode: [0n, true] },

@@ -2,9 +2,14 @@ import { fc, test } from '@fast-check/vitest';
 import { expect } from 'vitest';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { Chain } from '../../src/virtqueue/chain.ts';
+import { reaching } from '../reaching.ts';
 
 const RAM_BYTES = 4096;
-const PIECE = fc.record({ at: fc.integer({ min: 0, max: RAM_BYTES }), bytes: fc.integer({ min: 1, max: 9 }), writable: fc.boolean() });
+const PIECE = fc.record({
+  at: fc.oneof(fc.integer({ min: 0, max: RAM_BYTES }), fc.integer({ min: RAM_BYTES - 9, max: RAM_BYTES })),
+  bytes: fc.integer({ min: 1, max: 9 }),
+  writable: fc.constantFrom(true, true, true, false),
+});
 
 /** Guest RAM, and a chain of pieces that may lie anywhere, outside too. */
 function chainOf(pieces: readonly { at: number; bytes: number; writable: boolean }[]): { chain: Chain; memory: GuestMemory } {
@@ -14,15 +19,27 @@ function chainOf(pieces: readonly { at: number; bytes: number; writable: boolean
   return { chain, memory: GuestMemory.ofBytes(RAM_BYTES) };
 }
 
+/** Whether four bytes at an offset of what is writable are of one piece. */
+function isOfOne(pieces: readonly { bytes: number; writable: boolean }[], offset: number): boolean {
+  let start = 0;
+  return pieces.some(({ bytes, writable }) => {
+    if (!writable) return false;
+    start += bytes;
+    return offset >= start - bytes && offset + 4 <= start;
+  });
+}
+
 function contents(memory: GuestMemory): Uint8Array {
   const bytes = new Uint8Array(RAM_BYTES);
   memory.read(0, 0, bytes, 0, RAM_BYTES);
   return bytes;
 }
 
-test.prop([fc.array(PIECE, { maxLength: 5 }), fc.integer({ min: 0, max: 12 }), fc.integer()])(
+const reached = reaching('store32', 'a store into one piece', 'a store into several', 'a store outside RAM');
+test.prop([fc.array(PIECE, { minLength: 2, maxLength: 5 }), fc.integer({ min: 0, max: 12 }), fc.integer()])(
   'store32 is write of the four bytes, wherever the pieces lie',
   (pieces, offset, value) => {
+    reached();
     const stored = chainOf(pieces);
     const written = chainOf(pieces);
     if (stored.chain.writable < offset + 4) return;
@@ -30,6 +47,8 @@ test.prop([fc.array(PIECE, { maxLength: 5 }), fc.integer({ min: 0, max: 12 }), f
     new DataView(bytes.buffer).setInt32(0, value, true);
     const answer = written.chain.write(written.memory, offset, bytes, 0, 4);
     expect(stored.chain.store32(stored.memory, offset, value)).toBe(answer);
-    if (answer === 0) expect(Buffer.compare(contents(stored.memory), contents(written.memory))).toBe(0);
+    if (answer !== 0) return reached('a store outside RAM');
+    reached(isOfOne(pieces, offset) ? 'a store into one piece' : 'a store into several');
+    expect(Buffer.compare(contents(stored.memory), contents(written.memory))).toBe(0);
   },
 );
