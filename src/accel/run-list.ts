@@ -35,6 +35,13 @@ export class RunList {
     return true;
   }
 
+  /** Ends what it holds, which ascends, before a page. */
+  cut(page: number): void {
+    while (this.length > 0 && this.iova[this.length - 1] >= page) this.length--;
+    const last = this.length - 1;
+    if (last >= 0) this.pages[last] = Math.min(this.pages[last], page - this.iova[last]);
+  }
+
   clear(): void {
     this.length = 0;
     if (this.iova.length <= KEPT) return;

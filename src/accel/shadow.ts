@@ -143,19 +143,23 @@ class ShadowPath implements Path {
     this.#stale = false;
     const [owed, rest] = this.#owed.count + this.#rest.count > 0 ? [this.#owed, this.#rest].map(taken) : NOTHING;
     const result = covered < 0 ? covered : this.#reconcile(this.#changed);
-    if (covered < 0 || this.#givenUp()) this.#owed.addAll(this.#changed);
+    if (covered < 0) this.#owed.addAll(this.#changed);
     this.#changed.clear();
     // A target takes back what failed, so that whatever is owed of it was there before.
     this.#returning = this.#space.owner === 'target';
     // Earlier operations' debts: whether they can be paid now does not decide what this operation answers.
     // One slice a flush, and nothing more is tried where something failed.
-    if (owed.count > 0 && (result < 0 || this.#rest.count > 0)) this.#owed.addAll(owed);
-    else if (owed.count > 0) this.#reconcile(owed);
+    if (owed.count > 0 && (result < 0 || this.#rest.count > 0)) {
+      this.#owed.addAll(owed);
+      this.#stale ||= wasStale;
+    } else if (owed.count > 0 && this.#reconcile(owed, !wasStale) < 0 && (this.#stale || !wasStale)) {
+      // What fails again is no reason to go on by itself; the rest of it stays as it is, or no device is there.
+      this.#owed.addAll(taken(this.#rest));
+    }
     if (rest.count > 0 && (result < 0 || this.#rest.count > 0)) this.#rest.addAll(rest);
     else if (rest.count > 0) this.#reconcile(rest, true);
     this.#returning = result < 0 && this.#space.owner === 'target';
     this.counters.merges = this.#now.merges;
-    if (result < 0) this.#stale ||= wasStale;
     if (this.#stale) this.#devices.expelAll();
     else if (this.#devices.behind) this.#devices.admitAll();
     return result;
@@ -268,28 +272,26 @@ class ShadowPath implements Path {
   }
 
   /**
-   * Makes the hardware agree within the ranges. What could not be done is owed, whether the ranges name it or not, and no more: what fails for ever is
-   * tried again by every flush. A reconciliation that is given up owes nothing; its ranges are the caller's.
+   * Makes the hardware agree within the ranges. What could not be done is owed, whether the ranges name it or not, and no more, since every flush
+   * tries it again; all of the ranges only where it was given up.
    */
   #reconcile(dirty: DirtyRanges, slice = false): number {
     this.#result = 0;
     dirty.normalize();
     const whole = slice ? this.#survey.takeSlice(dirty, this.#now.held) : this.#survey.take(dirty, this.#now.held);
     this.#rest.addAll(this.#survey.rest);
-    if (this.#survey.error !== null) {
-      this.#failed(-errno.EFAULT, this.#survey.error);
-      this.#owed.addAll(dirty);
-    }
-    if (!whole) {
+    if (this.#survey.error !== null) this.#failed(-errno.EFAULT, this.#survey.error);
+    if (!whole)
       this.#failed(-errno.ENOSPC, new HostError(this.#space.name, errno.ENOSPC, undefined, 'more mappings than one flush may change'));
-      this.#owed.addAll(dirty);
+    const isShort = this.#result < 0;
+    if (!this.#givenUp()) {
+      if (!this.#hasWriteOnly && hasWriteOnly(this.#survey.lists.additions)) {
+        this.#hasWriteOnly = true;
+        this.#separateWrites(this.#devices.devices);
+      }
+      this.#issue();
     }
-    if (this.#givenUp()) return this.#result;
-    if (!this.#hasWriteOnly && hasWriteOnly(this.#survey.lists.additions)) {
-      this.#hasWriteOnly = true;
-      this.#separateWrites(this.#devices.devices);
-    }
-    this.#issue();
+    if (isShort || this.#givenUp()) this.#owed.addAll(dirty);
     const { removals } = this.#survey.lists;
     for (let i = 0; i < removals.length && this.#result < 0; i++) this.#owe(removals, i);
     return this.#result;

@@ -235,6 +235,21 @@ describe('a space of any number of entries', () => {
   });
 });
 
+test('what the host refuses for ever is tried by flushes that have another reason: none goes on for it alone', () => {
+  const fixture = new Fixture(shadow, { owner: 'guest' });
+  fixture.space.reach = 8;
+  fixture.kernel.hooks.fail({ kind: 'IOMMU_IOAS_MAP', nth: 1, times: Number.POSITIVE_INFINITY, errno: errno.EINVAL });
+  // Each page a mapping of its own.
+  fixture.run(Array.from({ length: TOY_PAGES }, (_, from) => ({ from, count: 1, gpa: TOY_PAGES - 1 - 2 * from, permission: 3 })));
+  let flushes = 0;
+  for (; fixture.path.unfinished && flushes < 100; flushes++) fixture.path.flush();
+  expect(flushes).toBeLessThanOrEqual(2 * (TOY_PAGES / 8));
+  fixture.kernel.hooks.reset();
+  do fixture.path.flush();
+  while (fixture.path.unfinished);
+  for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
+});
+
 describe('host calls', () => {
   let fixture: Fixture;
   beforeEach(() => {
@@ -297,6 +312,15 @@ describe('a stale mapping that the host does not let go', () => {
     fixture.run([unmap(12, 1)]);
     expect(blocked()).toEqual([true, true]);
     fixture.run([]);
+    for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
+  });
+
+  test('blocks them too while another change needs more than one look', () => {
+    fixture.space.reach = 4;
+    fixture.run([map(20, 12)]);
+    expect(fixture.path.unfinished).toBe(true);
+    expect(blocked()).toEqual([true, true]);
+    while (fixture.path.unfinished) fixture.path.flush();
     for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
   });
 

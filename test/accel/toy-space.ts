@@ -17,6 +17,8 @@ export class ToySpace implements AddressSpace {
   readonly apertures: readonly PfnRange[];
   pages: readonly (ToyPage | null)[] = Array.from({ length: TOY_PAGES }, () => null);
   readonly base: number;
+  /** Pages that one enumeration looks at. */
+  reach = TOY_PAGES;
 
   constructor(owner: 'target' | 'guest', base = 0x1000) {
     this.owner = owner;
@@ -35,7 +37,8 @@ export class ToySpace implements AddressSpace {
   enumerate(first: number, last: number, visit: RunVisitor): number {
     let start = 0;
     const from = Math.max(first - this.base, 0);
-    const end = Math.min(last + 1 - this.base, TOY_PAGES);
+    const stop = Math.min(last, this.base + from + this.reach - 1);
+    const end = Math.min(stop + 1 - this.base, TOY_PAGES);
     for (let i = from; i < end; i = start) {
       start = i + 1;
       const page = this.pages[i];
@@ -43,7 +46,7 @@ export class ToySpace implements AddressSpace {
       while (start < end && this.#continues(page, i, start)) start++;
       if (!visit(this.base + i, page.gpa, start - i, page.permission)) return this.base + start;
     }
-    return last + 1;
+    return stop + 1;
   }
 
   #continues(page: ToyPage, at: number, next: number): boolean {

@@ -1,14 +1,17 @@
 import { test } from '@fast-check/vitest';
 import { describe, expect } from 'vitest';
 import { nested } from '../../src/accel/nested/nested.ts';
+import { inputPages } from '../../src/accel/user-owned/stage-format.ts';
 import { userOwned } from '../../src/accel/user-owned/user-owned.ts';
 import { errno } from '../../src/host/errno.ts';
+import type { NestingHardware } from '../../src/host/host.ts';
 import { openHost } from '../../src/host/registry.ts';
 import { amd, simKernel, vtd } from '../../src/host/sim/index.ts';
+import { READ } from '../../src/memory/access.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { Fixture, program, REQUESTER, type Step } from './path-fixture.ts';
 import { subjects } from './subjects.ts';
-import { ToySpace } from './toy-space.ts';
+import { TOY_PAGES, ToySpace } from './toy-space.ts';
 
 const { places } = subjects['user-owned'];
 
@@ -49,6 +52,27 @@ for (const hardware of Object.keys(places)) {
       expect(() => guest.agrees()).toThrow();
       expect(guest.path.flush()).toBe(0);
       guest.agrees();
+    });
+
+    test('what can never be mapped is no reason to go on by itself, and keeps nothing else from being mapped', () => {
+      const guest = new Guest(hardware, 'guest');
+      const [device] = guest.hostDevices;
+      const stage = guest.host.nesting!.hardwareOf(device) as NestingHardware;
+      // Half of it lies beyond what the first stage covers.
+      const space = new ToySpace('guest', inputPages(stage) - TOY_PAGES / 2);
+      space.reach = 8;
+      for (let i = 0; i < TOY_PAGES; i++) space.set(i, 1, TOY_PAGES - 1 - i, 3);
+      const path = guest.another(space);
+      expect(guest.path.detach(device)).toBe(0);
+      expect(path.attach(device, REQUESTER)).toBe(0);
+      let flushes = 0;
+      for (; path.unfinished && flushes < 100; flushes++) path.flush();
+      expect(flushes).toBeLessThanOrEqual(2 * (TOY_PAGES / space.reach));
+      const mapped = space.pages.map((_, i) => guest.devices[0].hostPfn(space.base + i, READ) >= 0);
+      expect(mapped).toEqual(space.pages.map((_, i) => i < TOY_PAGES / 2));
+      path.changed(space.base, space.base);
+      path.flush();
+      expect(space.pages.map((_, i) => guest.devices[0].hostPfn(space.base + i, READ) >= 0)).toEqual(mapped);
     });
 
     test('RAM is mapped once for all spaces, and the last path frees everything', () => {

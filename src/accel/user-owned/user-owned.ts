@@ -194,15 +194,16 @@ class UserOwnedPath implements Path {
         return result;
       }
     }
-    const debts = [this.#owed, this.#rest].map(taken);
+    const [owed, rest] = [this.#owed, this.#rest].map(taken);
     const reached = this.#reachApertures();
     if (reached < 0) this.#owed.addAll(this.#changed);
     const result = reached < 0 || this.#changed.count === 0 ? reached : this.#reconcile(this.#changed);
     this.#changed.clear();
-    for (const debt of debts) {
-      if (result < 0 || this.#rest.count > 0) this.#owed.addAll(debt);
-      else if (debt.count > 0) this.#reconcile(debt);
-    }
+    if (result < 0 || this.#rest.count > 0) this.#owed.addAll(owed);
+    // What fails again is no reason to go on by itself; the rest of it stays as it is.
+    else if (this.#reconcileSlice(owed) < 0) this.#owed.addAll(taken(this.#rest));
+    if (result < 0 || this.#rest.count > 0) this.#rest.addAll(rest);
+    else this.#reconcileSlice(rest);
     if (!this.#stale && this.#devices.behind) this.#devices.admitAll();
     return result;
   }
@@ -239,16 +240,40 @@ class UserOwnedPath implements Path {
 
   /** Makes the tables and the hardware agree within the ranges; what cannot be done is owed. Returns 0 or a negative errno. */
   #reconcile(dirty: DirtyRanges): number {
-    const result = this.#survey(dirty) || this.#remove() || this.#add();
-    if (result < 0) this.#owed.addAll(dirty);
+    dirty.normalize();
+    return this.#agree(dirty, this.#survey(dirty));
+  }
+
+  /** The same for ranges that nothing stale is in: as much of them as one look comes to; the rest stays as it is. */
+  #reconcileSlice(ranges: DirtyRanges): number {
+    if (ranges.count === 0) return 0;
+    ranges.normalize();
+    const examined = new DirtyRanges();
+    this.#begin();
+    for (let i = 0; i < ranges.count; i++) {
+      const [first, last] = [ranges.first(i), ranges.last(i)];
+      const end = this.#rest.count > 0 ? first : this.#written.table.enumerate(first, last, this.#visitHeld, Number.POSITIVE_INFINITY);
+      const next = end === first ? first : this.#wanted.ask(first, end - 1);
+      this.#runs.held.cut(next);
+      if (next > first) examined.add(first, next - 1);
+      if (next <= last) this.#rest.add(next, last);
+    }
+    return this.#agree(examined, this.#surveyed());
+  }
+
+  #agree(examined: DirtyRanges, surveyed: number): number {
+    const result = surveyed || this.#remove() || this.#add();
+    if (result < 0) this.#owed.addAll(examined);
     return result;
   }
 
-  #survey(dirty: DirtyRanges): number {
-    const { held, wanted } = this.#runs;
-    dirty.normalize();
-    held.clear();
+  #begin(): void {
+    this.#runs.held.clear();
     this.#wanted.begin();
+  }
+
+  #survey(dirty: DirtyRanges): number {
+    this.#begin();
     for (let i = 0; i < dirty.count; i++) {
       const [first, last] = [dirty.first(i), dirty.last(i)];
       const end = this.#written.table.enumerate(first, last, this.#visitHeld, Number.POSITIVE_INFINITY);
@@ -257,6 +282,11 @@ class UserOwnedPath implements Path {
       if (next <= last) this.#rest.add(next, last);
       if (end <= last && !this.#visitRemoval(end, 0, last - end + 1)) return this.#noMemory();
     }
+    return this.#surveyed();
+  }
+
+  #surveyed(): number {
+    const { wanted } = this.#runs;
     const error = this.#wanted.error ?? this.#unreachable();
     if (error !== null) return this.#answered(-error.errno, error);
     for (let i = 0; i < wanted.length; i++) {
