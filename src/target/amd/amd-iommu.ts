@@ -183,7 +183,7 @@ export class AmdIommu implements Target {
   #forgetAll(): void {
     this.#translator.forgetAll();
     this.#spaces.refreshAll();
-    this.#spaces.flush();
+    this.#spaces.announcements.flush();
   }
 
   reset(): void {

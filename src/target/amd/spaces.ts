@@ -2,10 +2,10 @@ import { READ_WRITE } from '../../memory/access.ts';
 import { PFN_LIMIT } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { CountedMemory } from '../../pagetable/two-stage.ts';
+import { Announcements } from '../announcements.ts';
 import { get, put } from '../fields.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import { KnownSpaces } from '../known-spaces.ts';
-import { LargeRanges } from '../large-ranges.ts';
 import { Observed, type Says } from '../observed.ts';
 import { NO_PROCESS, TaggedSpaces } from '../tagged-spaces.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type TargetObserver } from '../target.ts';
@@ -14,11 +14,6 @@ import { DTE } from './spec/dte.ts';
 import { ENTRY_BUDGET, TableSpace } from './table-space.ts';
 import { type DeviceEntry, VERDICT } from './translation/device-entry.ts';
 import type { Translator } from './translation/translator.ts';
-
-/** Pages from which on a range of a large space is announced in parts. */
-const LARGE = 1 << 13;
-/** Parts of one range: 64 GiB of 4 KiB pages. */
-const PARTS = 32;
 
 /** Address spaces of the endpoints that somebody backs with hardware. */
 export class Spaces {
@@ -31,10 +26,8 @@ export class Spaces {
   readonly #tagged = new TaggedSpaces<TableSpace>((space) => space instanceof TableSpace);
   readonly #domains = new EndpointDomains();
   readonly #known: KnownSpaces<TableSpace>;
-  readonly #large = new LargeRanges<TableSpace>(PARTS);
-  /** Commands are being carried out, the last of which may wait. */
-  #inCommands = false;
-  #readBefore = 0;
+  /** In which pieces the observer is told, and what one register access may read. */
+  readonly announcements: Announcements<TableSpace>;
 
   constructor(translator: Translator, memory: GuestMemory, announced: boolean) {
     this.#translator = translator;
@@ -46,7 +39,8 @@ export class Spaces {
       stageOf: (endpoint, pasid) => this.stageOf(endpoint, pasid),
     };
     this.#observed = new Observed('AmdIommu', says, this.#tagged);
-    this.#known = new KnownSpaces(this.#observed, (space) => this.#large.delete(space));
+    this.announcements = new Announcements(this.#observed, this.#tables, ENTRY_BUDGET);
+    this.#known = new KnownSpaces(this.#observed, (space) => this.announcements.forget(space));
   }
 
   add(endpoint: number): void {
@@ -65,7 +59,7 @@ export class Spaces {
   observe(observer: TargetObserver): () => void {
     return this.#observed.observe(observer, () => {
       this.#known.clear();
-      this.#large.clear();
+      this.announcements.clear();
     });
   }
 
@@ -114,65 +108,26 @@ export class Spaces {
   /** INVALIDATE_IOMMU_PAGES. `pasid` -1: the host table's input, behind which any page of a guest table may have changed. */
   invalidated(domain: number, pasid: number, first: number, last: number): void {
     const process = pasid < 0 ? NO_PROCESS : pasid;
-    for (const space of this.#tagged.of(domain, process)) this.#say(space, first, last);
+    for (const space of this.#tagged.of(domain, process)) this.announcements.say(space, first, last);
     // The root of a guest's table is cached with its translations.
     if (pasid >= 0) this.#observed.refreshProcess(pasid, this.#domains.endpointsOf(domain));
-    else for (const space of this.#tagged.ofDomain(domain)) if (space.process !== NO_PROCESS) this.#say(space, 0, PFN_LIMIT - 1);
+    else
+      for (const space of this.#tagged.ofDomain(domain)) if (space.process !== NO_PROCESS) this.announcements.say(space, 0, PFN_LIMIT - 1);
   }
 
   /** INVALIDATE_IOMMU_ALL. */
   invalidatedAll(): void {
     this.refreshAll();
-    for (const space of this.#tagged.all) this.#say(space, 0, PFN_LIMIT - 1);
+    for (const space of this.#tagged.all) this.announcements.say(space, 0, PFN_LIMIT - 1);
   }
-
-  /** All that was made of the leaves that covered the range. */
-  #say(space: TableSpace, first: number, last: number): void {
-    const range = space.leaves.widened(first, last);
-    if (this.#inCommands && space.isLarge && range.last - range.first >= LARGE) this.#large.add(space, range);
-    else this.#observed.changed(space, range.first, range.last);
-  }
-
-  /** Announces of a large range what an enumeration can read at once, so that nothing which the guest left alone is missed meanwhile. */
-  readonly #announcePart = (space: TableSpace, first: number, last: number, all: boolean): number => {
-    if (this.isSpent) return first;
-    const reached = all ? last + 1 : space.enumerate(first, last, () => true);
-    this.#observed.changed(space, first, reached - 1);
-    return reached;
-  };
 
   /** The guest's own command, for hardware that walks the guest's tables. */
   command(words: Int32Array, endpoint: number): void {
     this.#observed.invalidated(words, endpoint);
   }
 
-  /** Before the guest can see that its commands are done. False: the hardware has a part of what they announced. */
-  flush(): boolean {
-    this.#observed.retry();
-    this.#large.advance(this.#announcePart);
-    this.#observed.flush();
-    return this.#large.isEmpty;
-  }
-
   get isObserved(): boolean {
     return this.#observed.observer !== null;
-  }
-
-  beginCommands(): void {
-    this.#inCommands = true;
-    this.#readBefore = this.#tables.loads;
-  }
-
-  /** As `flush`. */
-  endCommands(): boolean {
-    const isDone = this.flush();
-    this.#inCommands = false;
-    return isDone;
-  }
-
-  /** A register access has made the observer read as much as one enumeration may: the rest of its commands is the next one's. */
-  get isSpent(): boolean {
-    return this.#tables.loads - this.#readBefore >= ENTRY_BUDGET;
   }
 }
 

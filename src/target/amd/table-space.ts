@@ -36,7 +36,6 @@ export class TableSpace implements Tagged {
   readonly process: number;
   /** Of the tables that invalidations name: the guest's, or the host's without them. */
   readonly leaves = new LargeLeaves();
-  /** One enumeration does not come to the end of the tables: what the guest invalidates of them is announced in parts. */
   isLarge = false;
   readonly #memory: CountedMemory;
 

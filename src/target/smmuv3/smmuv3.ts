@@ -245,7 +245,7 @@ export class Smmuv3 implements Target {
   #forgetAll(): void {
     this.#translator.forgetAll();
     this.#spaces.refreshAll();
-    this.#spaces.flush();
+    this.#spaces.announcements.flush();
   }
 
   reset(): void {

@@ -1,10 +1,10 @@
 import { PFN_LIMIT } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { CountedMemory } from '../../pagetable/two-stage.ts';
+import { Announcements } from '../announcements.ts';
 import { get } from '../fields.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import { KnownSpaces } from '../known-spaces.ts';
-import { LargeRanges } from '../large-ranges.ts';
 import { Observed } from '../observed.ts';
 import { NO_PROCESS, TaggedSpaces } from '../tagged-spaces.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type PageAnswer, type TargetObserver } from '../target.ts';
@@ -23,10 +23,6 @@ const STAGE_1_FIELDS = [0xf80f_ffff_ffff_ffffn, 0x3800_00ffn] as const;
 const SUBSTREAMS_LISTED = 256;
 /** Of a context descriptor (5.4). */
 const CD_DOUBLEWORDS = 8;
-/** Pages from which on a range of a large space is announced in parts. */
-const LARGE = 1 << 13;
-/** Parts of one range: 64 GiB of 4 KiB pages. */
-const PARTS = 32;
 
 /** Address spaces of the streams that somebody backs with hardware. */
 export class Spaces {
@@ -40,12 +36,8 @@ export class Spaces {
   /** Of these, and perhaps others, those in whose tables of stage 1 somebody has met a global page. */
   readonly #global = new TaggedSpaces<TableSpace>((space) => space instanceof TableSpace);
   readonly #known: KnownSpaces<TableSpace>;
-  readonly #large = new LargeRanges<TableSpace>(PARTS);
-  /** Commands are being carried out, the last of which may wait. */
-  #inCommands = false;
-  #readBefore = 0;
-  /** Doublewords of descriptors that were looked for since. */
-  #listed = 0;
+  /** In which pieces the observer is told, and what one register access may read. */
+  readonly announcements: Announcements<TableSpace>;
 
   constructor(translator: Translator, memory: GuestMemory, features: Features) {
     this.#translator = translator;
@@ -53,9 +45,10 @@ export class Spaces {
     this.#identity = new IdentitySpace(memory, 'guest');
     this.#tables = new CountedMemory(memory);
     this.#observed = new Observed('Smmuv3', this, this.#tagged);
+    this.announcements = new Announcements(this.#observed, this.#tables, ENTRY_BUDGET);
     this.#known = new KnownSpaces(this.#observed, (space) => {
       this.#global.left(space);
-      this.#large.delete(space);
+      this.announcements.forget(space);
     });
   }
 
@@ -71,7 +64,7 @@ export class Spaces {
     return this.#observed.observe(observer, () => {
       for (const space of [...this.#global.all]) this.#global.left(space);
       this.#known.clear();
-      this.#large.clear();
+      this.announcements.clear();
     });
   }
 
@@ -116,7 +109,7 @@ export class Spaces {
     const entry = this.#translator.configurations.entry(endpoint);
     if (!(entry instanceof StreamEntry) || entry.substreamBits === 0) return [];
     const count = Math.min(2 ** entry.substreamBits, SUBSTREAMS_LISTED);
-    this.#listed += count * CD_DOUBLEWORDS;
+    this.announcements.spend(count * CD_DOUBLEWORDS);
     return Array.from({ length: count }, (_, substream) => substream).filter((substream) => this.spaceOf(endpoint, substream) !== null);
   }
 
@@ -146,36 +139,23 @@ export class Spaces {
   /** TLBI_*. A global page of stage 1 is every ASID's, so a range is said to all spaces of the world that have any (4.4.2). */
   invalidated(world: number, asid: number, first: number, last: number): void {
     if (asid === STAGE_2_ONLY) {
-      for (const space of this.#tagged.of(world, NO_PROCESS)) this.#say(space, first, last);
+      for (const space of this.#tagged.of(world, NO_PROCESS)) this.announcements.say(space, first, last);
       // Behind stage 1, any page may have changed.
-      for (const space of this.#tagged.ofDomain(world)) if (space.context !== null && space.entry.s2) this.#say(space, 0, PFN_LIMIT - 1);
+      for (const space of this.#tagged.ofDomain(world))
+        if (space.context !== null && space.entry.s2) this.announcements.say(space, 0, PFN_LIMIT - 1);
       return;
     }
-    for (const space of asid === ANY_ASID ? this.#tagged.ofDomain(world) : this.#tagged.of(world, asid)) this.#say(space, first, last);
+    for (const space of asid === ANY_ASID ? this.#tagged.ofDomain(world) : this.#tagged.of(world, asid))
+      this.announcements.say(space, first, last);
     if (asid === ANY_ASID || (first === 0 && last === PFN_LIMIT - 1)) return;
     for (const space of this.#global.ofDomain(world))
-      if (space.process !== asid && this.#observed.reaches(space)) this.#say(space, first, last);
+      if (space.process !== asid && this.#observed.reaches(space)) this.announcements.say(space, first, last);
   }
 
   /** TLBI_NSNH_ALL. */
   invalidatedAll(): void {
-    for (const space of this.#tagged.all) this.#say(space, 0, PFN_LIMIT - 1);
+    for (const space of this.#tagged.all) this.announcements.say(space, 0, PFN_LIMIT - 1);
   }
-
-  /** All that was made of the leaves that covered the range. */
-  #say(space: TableSpace, first: number, last: number): void {
-    const range = space.leaves.widened(first, last);
-    if (this.#inCommands && space.isLarge && range.last - range.first >= LARGE) this.#large.add(space, range);
-    else this.#observed.changed(space, range.first, range.last);
-  }
-
-  /** Announces of a large range what an enumeration can read at once, so that nothing which the guest left alone is missed meanwhile. */
-  readonly #announcePart = (space: TableSpace, first: number, last: number, all: boolean): number => {
-    if (this.isSpent) return first;
-    const reached = all ? last + 1 : space.enumerate(first, last, () => true);
-    this.#observed.changed(space, first, reached - 1);
-    return reached;
-  };
 
   /** The guest's own command, for hardware that walks the guest's tables. */
   command(words: Int32Array, endpoint: number): void {
@@ -185,32 +165,6 @@ export class Spaces {
   /** What becomes of a device's page requests. */
   answer(endpoint: number, pasid: number, group: number, answer: PageAnswer): void {
     this.#observed.observer?.answered?.(endpoint, pasid, group, answer);
-  }
-
-  /** Before the guest can see that its commands are done. False: the hardware has a part of what they announced. */
-  flush(): boolean {
-    this.#observed.retry();
-    this.#large.advance(this.#announcePart);
-    this.#observed.flush();
-    return this.#large.isEmpty;
-  }
-
-  beginCommands(): void {
-    this.#inCommands = true;
-    this.#readBefore = this.#tables.loads;
-    this.#listed = 0;
-  }
-
-  /** As `flush`. */
-  endCommands(): boolean {
-    const isDone = this.flush();
-    this.#inCommands = false;
-    return isDone;
-  }
-
-  /** A register access has made the observer read as much as one enumeration may: the rest of its commands is the next one's. */
-  get isSpent(): boolean {
-    return this.#tables.loads - this.#readBefore + this.#listed >= ENTRY_BUDGET;
   }
 }
 

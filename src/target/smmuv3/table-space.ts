@@ -33,7 +33,6 @@ export class TableSpace implements Tagged {
   readonly context: Context | null;
   /** Of the tables that invalidations name: stage 1's, or stage 2's without them. */
   readonly leaves = new LargeLeaves();
-  /** One enumeration does not come to the end of the tables: what the guest invalidates of them is announced in parts. */
   isLarge = false;
   readonly #global: ReachedSpaces;
   readonly #features: Features;

@@ -1,8 +1,8 @@
 import { PFN_LIMIT } from '../../memory/address.ts';
 import { CountedMemory } from '../../pagetable/two-stage.ts';
+import { Announcements } from '../announcements.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import { KnownSpaces } from '../known-spaces.ts';
-import { LargeRanges } from '../large-ranges.ts';
 import { Observed } from '../observed.ts';
 import { NO_PROCESS, TaggedSpaces } from '../tagged-spaces.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type PfnRange, type TargetObserver } from '../target.ts';
@@ -17,10 +17,6 @@ import { Structures } from './translation/structures.ts';
 
 /** Announced pages, each range counted up to ENTRY_BUDGET, after which a flush does not wait for the end of the descriptors. */
 const PENDING_LIMIT = 2 * ENTRY_BUDGET;
-/** Pages from which on a range of a large space is announced in parts. */
-const LARGE = 1 << 13;
-/** Parts of one range: 64 GiB of 4 KiB pages. */
-const PARTS = 32;
 
 export interface SpaceParts {
   readonly memory: VtdSurroundings['memory'];
@@ -45,10 +41,7 @@ export class Spaces {
   /** Where spaces read tables, and what they had read when the register access under way began. */
   readonly #tables: CountedMemory;
   readonly #structures: Structures;
-  readonly #large = new LargeRanges<TableSpace>(PARTS);
-  /** Descriptors are being processed, the last of which may wait. */
-  #inQueue = false;
-  #readBefore = 0;
+  readonly #announcements: Announcements<TableSpace>;
 
   constructor(parts: SpaceParts) {
     this.#parts = parts;
@@ -57,7 +50,8 @@ export class Spaces {
     this.#unprotected = new IdentitySpace(new UnprotectedRam(parts.memory, []), 'guest');
     this.#identity = this.#unprotected;
     this.#observed = new Observed('VtdIommu', this, this.#tagged);
-    this.#known = new KnownSpaces(this.#observed, (space) => this.#large.delete(space));
+    this.#announcements = new Announcements(this.#observed, this.#tables, ENTRY_BUDGET);
+    this.#known = new KnownSpaces(this.#observed, (space) => this.#announcements.forget(space));
   }
 
   get isObserved(): boolean {
@@ -66,12 +60,12 @@ export class Spaces {
 
   /** A register access begins, with a budget of its own. */
   beginAccess(): void {
-    this.#readBefore = this.#tables.loads;
+    this.#announcements.begin();
   }
 
   /** The access has made the observer read as much as one enumeration may: what is left of its work is the next one's. */
   get isSpent(): boolean {
-    return this.#tables.loads - this.#readBefore >= ENTRY_BUDGET;
+    return this.#announcements.isSpent;
   }
 
   add(endpoint: number): void {
@@ -89,7 +83,7 @@ export class Spaces {
   observe(observer: TargetObserver): () => void {
     return this.#observed.observe(observer, () => {
       this.#known.clear();
-      this.#large.clear();
+      this.#announcements.clear();
     });
   }
 
@@ -182,26 +176,9 @@ export class Spaces {
   }
 
   #announce(spaces: Iterable<TableSpace>, first: number, last: number): void {
-    for (const space of spaces) {
-      const range = space.leaves.widened(first, last);
-      if (this.#inQueue && space.isLarge && range.last - range.first >= LARGE) this.#large.add(space, range);
-      else this.#tell(space, range.first, range.last);
-    }
+    for (const space of spaces) this.#pending += Math.min(this.#announcements.say(space, first, last), ENTRY_BUDGET);
     if (this.#pending >= PENDING_LIMIT) this.flush();
   }
-
-  #tell(space: TableSpace, first: number, last: number): void {
-    this.#observed.changed(space, first, last);
-    this.#pending += Math.min(last - first + 1, ENTRY_BUDGET);
-  }
-
-  /** Announces of a large range what an enumeration can read at once, so that nothing which the guest left alone is missed meanwhile. */
-  readonly #announcePart = (space: TableSpace, first: number, last: number, all: boolean): number => {
-    if (this.isSpent) return first;
-    const reached = all ? last + 1 : space.enumerate(first, last, () => true);
-    this.#tell(space, first, reached - 1);
-    return reached;
-  };
 
   /** The guest's own words, for hardware that walks the guest's first stage. */
   passOn(words: Int32Array, endpoint: number): void {
@@ -216,25 +193,21 @@ export class Spaces {
     this.#parts.respond?.(response);
   }
 
-  /** The same for descriptors. */
+  /** The same for descriptors, the last of which may wait. */
   beginQueue(): void {
-    this.beginAccess();
-    this.#inQueue = true;
+    this.#announcements.beginCommands();
   }
 
   /** Before the guest can see how far its descriptors are. A retry of what failed waits for the next access when this one is spent. As `flush`. */
   endQueue(): boolean {
-    if (this.#pending > 0 || !this.isSpent) this.flush();
-    this.#inQueue = false;
-    return this.#large.isEmpty;
+    const isDue = this.#pending > 0 || !this.isSpent;
+    this.#pending = 0;
+    return this.#announcements.endCommands(isDue);
   }
 
   /** Before the guest can see that its descriptors are done. False: the hardware has a part of what they announced. */
   flush(): boolean {
-    this.#observed.retry();
-    this.#large.advance(this.#announcePart);
     this.#pending = 0;
-    this.#observed.flush();
-    return this.#large.isEmpty;
+    return this.#announcements.flush();
   }
 }

@@ -28,7 +28,6 @@ export class TableSpace implements Tagged {
   readonly process: number;
   /** Of the tables that input addresses go through. */
   readonly leaves = new LargeLeaves();
-  /** One enumeration does not come to the end of the tables: what the guest invalidates of them is announced in parts. */
   isLarge = false;
   readonly #builder: StageBuilder;
   readonly #memory: CountedMemory;

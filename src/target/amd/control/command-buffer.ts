@@ -88,19 +88,20 @@ export class CommandBuffer {
 
   run(): void {
     const { registers, spaces } = this.#parts;
+    const { announcements } = spaces;
     if (!registers.hasStatus(STATUS.COMMAND_BUFFER_RUN)) return;
     // Where the buffer is cannot change while one register access is done.
     const page = registers.ringPage(REG.COMMAND_BASE);
     const mask = this.#pointerMask;
-    spaces.beginCommands();
+    announcements.beginCommands();
     let isDone = false;
-    for (let left = COMMANDS_PER_ACCESS; left > 0 && !spaces.isSpent && !isDone; left--) {
+    for (let left = COMMANDS_PER_ACCESS; left > 0 && !announcements.isSpent && !isDone; left--) {
       const head = registers.get32(REG.COMMAND_HEAD) & mask;
       isDone = head === (registers.get32(REG.COMMAND_TAIL) & mask) || !this.#step(page + (head >>> 12), head & 0xfff);
       if (!isDone) registers.set32(REG.COMMAND_HEAD, (head + COMMAND_BYTES) & mask);
     }
     // Head is where the guest sees how far its commands are.
-    if (!spaces.endCommands() || this.#isRunnable) this.#remainder.later();
+    if (!announcements.endCommands() || this.#isRunnable) this.#remainder.later();
   }
 
   /** False: the head stays at the command, which failed, or waits. */
@@ -173,7 +174,7 @@ export class CommandBuffer {
   /** 2.4.1: what came before is done, on the hardware too; until it is, false. */
   #completionWait(words: Int32Array): boolean {
     const { registers, spaces } = this.#parts;
-    if (!spaces.flush()) return false;
+    if (!spaces.announcements.flush()) return false;
     if (isSet(words, COMPLETION_WAIT.S)) {
       const hi = get(words, COMPLETION_WAIT.ADDRESS_HIGH);
       const lo = get(words, COMPLETION_WAIT.ADDRESS_LOW) << 3;

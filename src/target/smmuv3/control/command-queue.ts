@@ -62,6 +62,7 @@ export class CommandQueue {
   /** Carries out what is there, a whole queue at most; the rest, if a guest wrote more meanwhile or much had to be read, follows by itself. */
   run(): void {
     const { registers, interrupts, spaces } = this.#parts;
+    const { announcements } = spaces;
     if (this.#isRunning || registers.cr0(CR0.CMDQEN) === 0 || interrupts.isActive(GERROR.CMDQ_ERR)) return;
     const lg2 = registers.queueLg2(REG.CMDQ_BASE, 'CMDQS');
     const mask = 2 ** (lg2 + 1) - 1;
@@ -69,12 +70,12 @@ export class CommandQueue {
     const start = registers.wide(REG.CMDQ_BASE, QUEUE_BASE.ADDR) * ALIGNMENT;
     const base = start - (start % size);
     this.#isRunning = true;
-    spaces.beginCommands();
+    announcements.beginCommands();
     const { words } = registers;
     const baseHi = Math.floor(base / 2 ** 32) | 0;
     const baseLo = base | 0;
     let read = words[CONS] & mask;
-    for (let left = 2 ** lg2; left > 0 && read !== (words[PROD] & mask) && !spaces.isSpent; left--) {
+    for (let left = 2 ** lg2; left > 0 && read !== (words[PROD] & mask) && !announcements.isSpent; left--) {
       const error = this.#step(baseHi, baseLo | ((read << COMMAND_LG2) & (size - 1)));
       if (error === WAITS) break;
       if (error !== 0) {
@@ -86,7 +87,7 @@ export class CommandQueue {
       if (this.#isSynchronized) this.#signal();
     }
     // The index is where the guest sees how far its commands are.
-    const isDone = spaces.endCommands();
+    const isDone = announcements.endCommands();
     this.#isRunning = false;
     if (!isDone || (read !== (words[PROD] & mask) && !interrupts.isActive(GERROR.CMDQ_ERR))) this.#remainder.later();
   }
@@ -143,7 +144,7 @@ export class CommandQueue {
 
   /** 4.7.3: what came before is done, on the hardware too; unless a device did not answer, which is told once. As `#step`. */
   #synchronize(words: Int32Array): number {
-    if (!this.#parts.spaces.flush()) return WAITS;
+    if (!this.#parts.spaces.announcements.flush()) return WAITS;
     const isComplete = !this.isInvalidationMissing;
     this.isInvalidationMissing = false;
     this.#isSynchronized = isComplete && get(words, SYNC.CS) === SIGNAL.irq;
