@@ -1,20 +1,14 @@
 import { errno, HostError } from '../host/errno.ts';
-import type { Host, HostDevice, HostSpace, SpaceRequirements } from '../host/host.ts';
+import type { HostDevice } from '../host/host.ts';
 import { WRITE } from '../memory/access.ts';
-import type { GuestMemory } from '../memory/guest-memory.ts';
-import { IntervalMap } from '../memory/interval-map.ts';
 import type { AddressSpace } from '../target/target.ts';
-import { Attachments } from './attachments.ts';
+import type { Attachments } from './attachments.ts';
 import { DirtyRanges } from './dirty-ranges.ts';
-import { HeldSpace } from './held-space.ts';
-import { LeftOut, readableToo } from './left-out.ts';
+import type { HeldSpace } from './held-space.ts';
 import { NOWHERE, type Path, type PathContext, type PathCounters, type PathKind } from './path.ts';
-import { RunList } from './run-list.ts';
-import { copySpace } from './space-copy.ts';
+import { Residence } from './residence.ts';
+import type { RunList } from './run-list.ts';
 import { Survey } from './survey.ts';
-
-/** Host mappings of one address space: as many as IntervalMap can hold. */
-const MAPPING_LIMIT = 2 ** 28;
 
 /** Mappings above which a split by a copy costs the guest more time than the gap costs the device. */
 const COPY_LIMIT = 1024;
@@ -43,18 +37,14 @@ class ShadowPath implements Path {
   readonly name = 'shadow';
   readonly counters: PathCounters = { flushes: 0, splits: 0, splitsWithoutGap: 0, merges: 0 };
   readonly #space: AddressSpace;
-  readonly #memory: GuestMemory;
-  readonly #leftOut: LeftOut;
-  readonly #host: Host;
-  #requirements: SpaceRequirements;
-  readonly #devices: Attachments;
-  #now: HeldSpace;
+  readonly #home: Residence;
   readonly #changed = new DirtyRanges();
   /** What earlier flushes could not do. */
   readonly #owed = new DirtyRanges();
   /** What earlier flushes did not come to. */
   readonly #rest = new DirtyRanges();
   readonly #survey: Survey;
+  readonly #devices: Attachments;
   /** Largest size, and alignment, of a new mapping in pages: after a split, what the guest unmaps at once. */
   #grain = Number.POSITIVE_INFINITY;
   /** The same for what a split leaves over. */
@@ -66,25 +56,20 @@ class ShadowPath implements Path {
   #stale = false;
   /** What is mapped now was there before: a target takes back what failed, or what could not be put back comes later. */
   #returning = false;
-  /** Some page is, or was, for writing only. */
-  #hasWriteOnly = false;
-  /** Why that can be read as well. */
-  #readable: string | null = null;
   /** First errno of the reconciliation under way. */
   #result = 0;
   #error: HostError | null = null;
 
-  constructor({ space, memory, host, device, pageRequests }: PathContext) {
+  constructor(context: PathContext) {
+    const { space, memory } = context;
     this.#space = space;
-    this.#memory = memory;
-    this.#leftOut = new LeftOut(memory);
-    this.#host = host!;
-    const dirtyTracking = memory.isLogged && device !== undefined && host!.refusesDirtyTracking(device) === null;
-    this.#requirements = { granuleLg2: space.granuleLg2, dirtyTracking, ...(pageRequests && { pageRequests }) };
     this.#survey = new Survey(space, memory);
-    this.#now = this.#hold(host!.createSpace(this.#requirements), new IntervalMap(MAPPING_LIMIT));
-    this.#devices = new Attachments(this.#now.hostSpace);
-    if (memory.isLogged) this.#now.hostSpace.trackDirty(true);
+    this.#home = new Residence(context, (first, last) => this.#owed.add(first, last));
+    this.#devices = this.#home.devices;
+  }
+
+  get #now(): HeldSpace {
+    return this.#home.now;
   }
 
   get error(): HostError | null {
@@ -92,7 +77,7 @@ class ShadowPath implements Path {
   }
 
   get leftOut(): readonly string[] {
-    return this.#readable === null ? this.#leftOut.reasons : [...this.#leftOut.reasons, readableToo(this.#readable)];
+    return this.#home.leftOut;
   }
 
   get pending(): boolean {
@@ -108,7 +93,7 @@ class ShadowPath implements Path {
     // Before, so that a host with windows has them when the mappings come in; afterwards, because devices narrow what a host can map.
     if (result === 0) result = this.#coverApertures();
     if (result < 0) return result;
-    this.#separateWrites([device]);
+    this.#error = this.#home.separateWrites([device]) ?? this.#error;
     if (this.#stale) {
       this.#devices.await(device);
       return 0;
@@ -174,32 +159,8 @@ class ShadowPath implements Path {
     return result;
   }
 
-  /** In place where the host can, and else by a space that is made for it. */
   trackDirty(on: boolean): void {
-    const { hostSpace } = this.#now;
-    if (hostSpace.trackDirty(on) === 0 || (hostSpace.dirty !== null) === on) return;
-    if (!on || this.#untrackable() === null) this.#remake({ dirtyTracking: on });
-  }
-
-  /** A host space of another make, with the same mappings, takes the place of the one there is. False: it is not to be had. */
-  #remake(more: SpaceRequirements): boolean {
-    const requirements = { ...this.#requirements, ...more };
-    const nothing = new RunList(0);
-    const copy = copySpace(this.#host, requirements, this.#now, nothing, nothing);
-    if (copy === null || !this.#moveTo(this.#hold(copy.hostSpace, copy.held))) return false;
-    this.#requirements = requirements;
-    return true;
-  }
-
-  /** What is for writing only, and these devices would read, moves with all the rest into a space that keeps it from them; where there is none, that is said. */
-  #separateWrites(devices: Iterable<HostDevice>): void {
-    if (!this.#hasWriteOnly || this.#requirements.writeOnly === true) return;
-    for (const device of devices) {
-      const reason = this.#host.lacksWriteOnly(device);
-      if (reason === null) continue;
-      this.#readable = this.#readable === null && this.#remake({ writeOnly: true }) ? null : reason;
-      return;
-    }
+    this.#error = this.#home.trackDirty(on) ?? this.#error;
   }
 
   noteWrites(): void {
@@ -207,24 +168,11 @@ class ShadowPath implements Path {
   }
 
   get inexact(): string | null {
-    const { dirty } = this.#now.hostSpace;
-    return dirty === null ? (this.#untrackable() ?? 'the host makes no space that remembers what is written') : dirty.inexact;
-  }
-
-  #untrackable(): string | null {
-    for (const device of this.#devices.devices) {
-      const reason = this.#host.refusesDirtyTracking(device);
-      if (reason !== null) return reason;
-    }
-    return null;
+    return this.#home.inexact;
   }
 
   close(): void {
     this.#error = this.#now.close() ?? this.#error;
-  }
-
-  #hold(hostSpace: HostSpace, held: IntervalMap): HeldSpace {
-    return new HeldSpace(hostSpace, held, { memory: this.#memory, leftOut: this.#leftOut }, (first, last) => this.#owed.add(first, last));
   }
 
   #failed(answer: number, error: HostError | null): number {
@@ -285,10 +233,7 @@ class ShadowPath implements Path {
       this.#failed(-errno.ENOSPC, new HostError(this.#space.name, errno.ENOSPC, undefined, 'more mappings than one flush may change'));
     const isShort = this.#result < 0;
     if (!this.#givenUp()) {
-      if (!this.#hasWriteOnly && hasWriteOnly(this.#survey.lists.additions)) {
-        this.#hasWriteOnly = true;
-        this.#separateWrites(this.#devices.devices);
-      }
+      if (hasWriteOnly(this.#survey.lists.additions)) this.#error = this.#home.holdsWriteOnly() ?? this.#error;
       this.#issue();
     }
     if (isShort || this.#givenUp()) this.#owed.addAll(dirty);
@@ -401,27 +346,14 @@ class ShadowPath implements Path {
   /** A split without a gap: a prepared copy of the host space takes the old one's place. False: nothing was done. */
   #swap(): boolean {
     const { removals, remnants, additions } = this.#survey.lists;
-    const before = this.#now;
-    const copy = copySpace(this.#host, this.#requirements, before, removals, remnants);
-    if (copy === null) return false;
-    const after = this.#hold(copy.hostSpace, copy.held);
+    const after = this.#home.copyWithout(removals, remnants);
+    if (after === null) return false;
     this.#mapAll(additions, after, this.#grain);
-    if (this.#result < 0 || !this.#moveTo(after)) {
-      if (this.#result < 0) this.#error = after.close() ?? this.#error;
-      this.#result = 0;
-      return false;
-    }
-    this.counters.splitsWithoutGap += this.#survey.splits.count;
-    return true;
-  }
-
-  /** Another host space, which has all that it needs, takes the place of the one there is. False: it is closed, and nothing was done. */
-  #moveTo(after: HeldSpace): boolean {
-    const moved = this.#devices.moveTo(after.hostSpace);
-    const goes = moved ? this.#now : after;
-    if (moved) this.#now = after;
-    this.#error = goes.close() ?? this.#error;
-    return moved;
+    const { done, error } = this.#result < 0 ? { done: false, error: after.close() } : this.#home.moveTo(after);
+    this.#error = error ?? this.#error;
+    this.#result = 0;
+    if (done) this.counters.splitsWithoutGap += this.#survey.splits.count;
+    return done;
   }
 }
 
