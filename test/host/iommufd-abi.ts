@@ -62,6 +62,8 @@ export function iommufdAbi(name: string, create: () => AbiFixture): void {
       test('a number that is none is ENOTTY', () => {
         expect(m.port.ioctl(m.fd, (0x3b << 8) | 0xff, m.struct)).toBe(-errno.ENOTTY);
         expect(m.port.ioctl(m.fd, ioctl.IOMMU_IOAS_ALLOC | 0x4000_0000, m.struct)).toBe(-errno.ENOTTY);
+        expect(m.port.ioctl(m.fd, (0x3b << 8) | 0xff, 0x1000)).toBe(-errno.ENOTTY);
+        expect(m.port.ioctl(m.fd, ioctl.IOMMU_IOAS_ALLOC | 0x4000_0000, 0x1000), 'its size is read first').toBe(-errno.EFAULT);
       });
     });
 
@@ -241,6 +243,20 @@ export function iommufdAbi(name: string, create: () => AbiFixture): void {
       m.attach(cdev, id);
       expect(mapFile(m.fd, 0n, 0x1000n, 0x1000n)).toBe('EINVAL');
       expect(mapFile(file, 0n, 0x1_0000n, 0x1000n)).toBe(0);
+    });
+
+    test('a file stays open while it is mapped', () => {
+      expect(m.call('IOMMU_FAULT_QUEUE_ALLOC', 0, 0, 0)).toBe(0);
+      const [queue, fd] = [m.out32(8), m.out32(12)];
+      const [id, other] = [m.ioas(), m.ioas()];
+      expect(m.call('IOMMU_IOAS_MAP_FILE', RW, id, fd, 0n, 0x2000n, 0x1000n)).toBe(0);
+      expect(m.call('IOMMU_IOAS_COPY', RW, other, id, 0x1000n, 0x1000n, 0x1000n)).toBe(0);
+      m.port.close(fd);
+      expect(m.call('IOMMU_DESTROY', queue)).toBe('EBUSY');
+      expect(m.call('IOMMU_DESTROY', id)).toBe(0);
+      expect(m.call('IOMMU_DESTROY', queue), 'the copy').toBe('EBUSY');
+      expect(m.unmap(other, 0x1000n, 0x1000n)).toBe(0);
+      expect(m.call('IOMMU_DESTROY', queue)).toBe(0);
     });
 
     test('OPTION', () => {

@@ -110,6 +110,20 @@ test('type1 counts what each process pins by itself', () => {
   expect(space.map(IOVA + 16, pfn, 2, READ_WRITE)).toBe(-errno.ENOMEM);
 });
 
+test('pages at the end of all addresses are EOVERFLOW to who pins its own, and EFAULT to others', () => {
+  kernel = simKernel({ iommus: [{ pageSizes: 2048n }] });
+  const { space, host, device } = iommufd();
+  const LAST_PAGE = (1n << 64n) - BigInt(PAGE);
+  const mapHalf = (id: number, address: bigint, at: number) =>
+    call(kernel.current, host.fd, ioctl.IOMMU_IOAS_MAP, 40, 7, id, 0, address, 2048n, bytes(at));
+  expect(mapHalf(space.id, LAST_PAGE, IOVA)).toBe(-errno.EOVERFLOW);
+  expect(mapHalf(space.id, LAST_PAGE - 2048n, IOVA)).toBe(-errno.EFAULT);
+  const other = host.createSpace();
+  expect(mapHalf(other.id, LAST_PAGE, IOVA)).toBe(0);
+  expect(other.attach(device)).toBe(-errno.EOVERFLOW);
+  kernel.as(kernel.fork(), () => expect(other.attach(device)).toBe(-errno.EFAULT));
+});
+
 test('a page that two mappings of one piece of memory want is counted once', () => {
   kernel.current.lockLimit = 3 * PAGE;
   const { space, host } = iommufd();

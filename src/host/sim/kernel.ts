@@ -54,8 +54,8 @@ export class SimKernel implements Port {
   /** What the user of all processes has locked. */
   readonly #user = new LockedMemory();
   readonly #processes = new Set<SimProcess>();
-  /** Descriptors of all processes that an open file has. */
-  readonly #descriptors = new Map<SimFile, number>();
+  /** Open files, and what holds each: descriptors of all processes, and what the kernel has mapped of it. */
+  readonly #files = new Map<SimFile, number>();
   /** The process that makes calls now. */
   #current: SimProcess;
   readonly #byName: ReadonlyMap<string, SimDevice>;
@@ -92,7 +92,7 @@ export class SimKernel implements Port {
   fork(): SimProcess {
     const child = this.#current.fork();
     this.#processes.add(child);
-    for (const file of child.files.values()) this.#descriptors.set(file, (this.#descriptors.get(file) ?? 0) + 1);
+    for (const file of child.files.values()) this.hold(file);
     return child;
   }
 
@@ -118,14 +118,22 @@ export class SimKernel implements Port {
     for (const fd of [...this.#current.files.keys()].reverse()) this.#put(fd);
   }
 
-  /** Takes a descriptor away; the last one of a file closes it. */
+  /** Takes a descriptor away. */
   #put(fd: number): void {
     const file = this.#current.remove(fd);
-    if (file === undefined) return;
-    const left = (this.#descriptors.get(file) ?? 1) - 1;
-    if (left > 0) this.#descriptors.set(file, left);
+    if (file !== undefined) this.drop(file);
+  }
+
+  /** The file stays open until it is dropped as often. */
+  hold(file: SimFile): void {
+    this.#files.set(file, (this.#files.get(file) ?? 0) + 1);
+  }
+
+  drop(file: SimFile): void {
+    const left = (this.#files.get(file) ?? 1) - 1;
+    if (left > 0) this.#files.set(file, left);
     else {
-      this.#descriptors.delete(file);
+      this.#files.delete(file);
       file.close();
     }
   }
@@ -162,7 +170,7 @@ export class SimKernel implements Port {
   }
 
   install(file: SimFile): number {
-    this.#descriptors.set(file, 1);
+    this.hold(file);
     return this.#current.install(file);
   }
 
@@ -275,7 +283,7 @@ export class SimKernel implements Port {
 
   /** What the process has of the kernel now, by kind: all of it must be 0, memory that it allocated excepted, when it has closed everything. */
   live(): Record<string, number> {
-    const [processes, files] = [[...this.#processes], [...this.#descriptors.keys()]];
+    const [processes, files] = [[...this.#processes], [...this.#files.keys()]];
     const live: Record<string, number> = {
       descriptors: processes.reduce((sum, process) => sum + process.files.size, 0),
       mappings: processes.reduce((sum, { memory }) => sum + memory.live, 0),

@@ -1,4 +1,5 @@
 import { PAGE_BYTES } from '../../memory/address.ts';
+import { errno } from '../errno.ts';
 import { type Span, SpanList } from './spans.ts';
 
 /** Contiguous simulated physical memory and the bytes that it is. It lives while a mapping of the process, a file or a pin uses it. */
@@ -63,6 +64,8 @@ export interface Vma extends Span<number> {
   readonly onUnmap?: () => void;
 }
 
+/** The last one that there could be. */
+const LAST_PAGE = (1n << 64n) - BigInt(PAGE_BYTES);
 /** First virtual address that is handed out. */
 const VIRTUAL_BASE = 0x7f00_0000_0000;
 
@@ -127,6 +130,18 @@ export class ProcessMemory {
 
   find(address: number): Vma | undefined {
     return this.#vmas.at(address);
+  }
+
+  /** The mapping that holds all of [address, address + bytes) in memory. */
+  within(address: bigint, bytes: bigint): Vma | undefined {
+    const vma = this.find(Number(address));
+    return vma === undefined || vma.registers === true || Number(address + bytes) - 1 > vma.last ? undefined : vma;
+  }
+
+  /** The same for who pins pages of its own (get_user_pages_fast): -EFAULT, or -EOVERFLOW where they reach the end of all addresses. */
+  pagesAt(address: bigint, bytes: bigint): Vma | number {
+    if (address + bytes > LAST_PAGE) return -errno.EOVERFLOW;
+    return this.within(address, bytes) ?? -errno.EFAULT;
   }
 
   /** Virtual address under which the process sees a physical one, or -1. */

@@ -54,9 +54,10 @@ export class AccessFile implements SimFile {
   #compare(pages: readonly number[], address: bigint): number {
     const { process } = this.#context.kernel;
     for (const [index, page] of pages.entries()) {
-      const vma = process.find(Number(address) + index * PAGE_BYTES);
-      if (vma === undefined) return -errno.EFAULT;
-      const at = Number(address) + index * PAGE_BYTES - vma.first + vma.offset;
+      const here = address + BigInt(index) * PAGE;
+      const vma = process.pagesAt(here, 1n);
+      if (typeof vma === 'number') return vma;
+      const at = Number(here) - vma.first + vma.offset;
       if (vma.frames.first + at - (at % PAGE_BYTES) !== page - (page % PAGE_BYTES)) return -EBADE;
     }
     return 0;

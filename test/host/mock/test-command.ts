@@ -95,8 +95,8 @@ function checkMap(context: IommufdContext, { in: { id, w0, w1, w2, w3, w4, w5 } 
   if (iova % page !== 0n || length % page !== 0n || address % page !== 0n || address + length > U64_MAX) return -errno.EINVAL;
   const { process } = context.kernel;
   for (let done = 0n; done < length; done += page) {
-    const vma = process.find(Number(address + done));
-    if (vma === undefined) return -errno.EFAULT;
+    const vma = process.pagesAt(address + done, page);
+    if (typeof vma === 'number') return vma;
     const physical = vma.frames.first + vma.offset + Number(address + done) - vma.first;
     if (hwpt.domain.physicalOf(iova + done) !== physical) return -errno.EINVAL;
   }

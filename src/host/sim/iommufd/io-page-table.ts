@@ -58,8 +58,13 @@ export class IoPageTable {
       const failed = this.#fillAll(areas);
       if (failed < 0) return BigInt(failed);
     }
-    for (const area of areas) this.#areas.insert(area);
+    for (const area of areas) this.#insert(area);
     return first;
+  }
+
+  #insert(area: Area): void {
+    this.#areas.insert(area);
+    area.pages.enter();
   }
 
   /** iopt_check_iova and iopt_insert_area. */
@@ -121,6 +126,7 @@ export class IoPageTable {
       this.#areas.remove(area);
       for (const domain of this.#domains) empty(domain, area);
       this.#unpin(area);
+      area.pages.leave();
       bytes += area.last - area.first + 1n;
     }
     return { bytes, error: 0 };
@@ -232,9 +238,10 @@ export class IoPageTable {
     this.#areas.remove(area);
     for (const domain of this.#domains) empty(domain, area);
     for (const part of [low, high]) {
-      this.#areas.insert(part);
+      this.#insert(part);
       for (const domain of this.#domains) fill(domain, part, !this.hugePages);
     }
+    area.pages.leave();
     // Both pin the frames now.
     if (area.frames === null) return;
     const { frames } = area;

@@ -64,10 +64,11 @@ function permissionOf(flags: number): number {
 export function processSource(context: IommufdContext): Source {
   const { process } = context.kernel;
   return {
-    resolve(start, bytes, write) {
-      const vma = process.find(Number(start));
-      if (vma === undefined || Number(start + bytes) - 1 > vma.last || (write && !vma.writable)) return -errno.EFAULT;
-      if (vma.registers) return -errno.EFAULT;
+    resolve(start, bytes, { write, pins }) {
+      const vma =
+        pins && process === context.kernel.process ? process.pagesAt(start, bytes) : (process.within(start, bytes) ?? -errno.EFAULT);
+      if (typeof vma === 'number') return vma;
+      if (write && !vma.writable) return -errno.EFAULT;
       return { frames: vma.frames, offset: vma.offset + (Number(start) - vma.first) };
     },
   };
@@ -76,7 +77,7 @@ export function processSource(context: IommufdContext): Source {
 /** Whether a file can be mapped is seen when a domain wants its pages: only shared memory can. */
 function fileSource(file: SimFile): Source {
   return {
-    file: true,
+    file,
     resolve(start, bytes) {
       if (!(file instanceof SharedFile)) return -errno.EINVAL;
       return start + bytes > BigInt(file.frames.buffer.byteLength) ? -errno.EINVAL : { frames: file.frames, offset: Number(start) };
@@ -199,7 +200,7 @@ function payerOf(context: IommufdContext, counted = false): Payer {
 const changeProcess = handler('IOMMU_IOAS_CHANGE_PROCESS', iommuIoasChangeProcess, 'reserved', (context, command) => {
   if (command.in.reserved !== 0) return -errno.EOPNOTSUPP;
   const pages = new Set(context.list(Ioas).flatMap(({ table }) => table.pages));
-  if ([...pages].some(({ source }) => source.file !== true)) return -errno.EINVAL;
+  if ([...pages].some(({ source }) => source.file === undefined)) return -errno.EINVAL;
   const moved = [...pages].filter(({ countedElsewhere }) => countedElsewhere > 0);
   const payer = payerOf(context, true);
   const refused = context.kernel.pin(

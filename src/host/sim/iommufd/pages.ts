@@ -1,4 +1,5 @@
 import { PAGE_BYTES } from '../../../memory/address.ts';
+import type { SimFile } from '../files.ts';
 import type { SimKernel } from '../kernel.ts';
 import type { Payer } from '../locked-memory.ts';
 import type { Frames } from '../memory.ts';
@@ -8,10 +9,10 @@ const PAGE = BigInt(PAGE_BYTES);
 
 /** Where the bytes of a mapping come from; resolved only when a domain wants them, as the kernel pins lazily. */
 export interface Source {
-  /** It is a file, not memory of the process. */
-  readonly file?: boolean;
-  /** Frames and offset in them of [start, start + bytes), or a negative errno. */
-  resolve(start: bigint, bytes: bigint, write: boolean): PinnedAt | number;
+  /** Left out: it is memory of the process. */
+  readonly file?: SimFile;
+  /** Frames and offset in them of [start, start + bytes), to be pinned or only copied, or a negative errno. */
+  resolve(start: bigint, bytes: bigint, how: { readonly write: boolean; readonly pins: boolean }): PinnedAt | number;
 }
 
 /** Where pinned bytes lie. */
@@ -39,6 +40,7 @@ export class Pages {
   #payer: Payer;
   /** Whole pages, by their number in it, for each who wants them pinned: a page that several want is pinned once. */
   readonly #pins: Pin[] = [];
+  #areas = 0;
 
   constructor(kernel: SimKernel, payer: Payer, source: Source, start: bigint, bytes: bigint, writable: boolean) {
     this.#kernel = kernel;
@@ -64,6 +66,15 @@ export class Pages {
     this.#payer = payer;
   }
 
+  /** An area is made of it: while there is one, a file stays open. */
+  enter(): void {
+    if (this.#areas++ === 0 && this.source.file !== undefined) this.#kernel.hold(this.source.file);
+  }
+
+  leave(): void {
+    if (--this.#areas === 0 && this.source.file !== undefined) this.#kernel.drop(this.source.file);
+  }
+
   #pagesOf(offset: bigint, bytes: bigint): Span<bigint> {
     return { first: (this.start + offset) / PAGE, last: (this.start + offset + bytes - 1n) / PAGE };
   }
@@ -78,7 +89,7 @@ export class Pages {
   /** Where [offset, offset + bytes) lies: what is pinned is not looked for again, though its process may be gone. Or a negative errno. */
   locate(offset: bigint, bytes: bigint): PinnedAt | number {
     const pin = this.#pins.find((other) => other.from <= offset && offset + bytes <= other.from + other.bytes);
-    if (pin === undefined) return this.source.resolve(this.start + offset, bytes, this.writable);
+    if (pin === undefined) return this.source.resolve(this.start + offset, bytes, { write: this.writable, pins: true });
     return { frames: pin.at.frames, offset: pin.at.offset + Number(offset - pin.from) };
   }
 
