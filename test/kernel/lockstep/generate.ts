@@ -1,5 +1,4 @@
 import type { SimKernel } from '../../../src/host/sim/index.ts';
-import { simKernel } from '../../../src/host/sim/index.ts';
 import { simKernelWithMock } from '../../host/mock/index.ts';
 import { Random } from '../../peers/random.ts';
 import { Builder, type Kind } from './builder.ts';
@@ -77,7 +76,7 @@ const mock: Subject = {
 
 /** VFIO devices that are bound to an iommufd. */
 const cdev: Subject = {
-  kernel: () => simKernel(vtdMachine),
+  kernel: () => simKernelWithMock(vtdMachine),
   kinds: [...objectSteps, ...cdevSteps],
   begin(builder) {
     const fd = openIommufd(builder);
@@ -89,7 +88,7 @@ const cdev: Subject = {
 
 /** VFIO's containers, with the type1 driver. */
 const type1: Subject = {
-  kernel: () => simKernel(vtdMachine),
+  kernel: () => simKernelWithMock(vtdMachine),
   kinds: type1Steps,
   begin(builder) {
     beginType1(builder);

@@ -86,8 +86,12 @@ function mapFile(builder: Builder, fd: number): void {
   const start = BigInt(random.below(6)) * 4096n + (random.chance(8) ? HALF : 0n);
   const fields = [mapFlags(builder), ioas, file, start, bytes, builder.random.chance(85) ? fresh(builder) : iova(builder)];
   const { result, words } = builder.ioctl('IOAS_MAP_FILE', fd, ioctl.IOMMU_IOAS_MAP_FILE, fields);
+  if (result !== 0) return;
+  const at = (BigInt(words[9]) << 32n) | BigInt(words[8]);
   // Not of the process's memory, so there is nothing to compare pages with.
-  if (result === 0) builder.mapped.push({ ioas, iova: (BigInt(words[9]) << 32n) | BigInt(words[8]), length: bytes, memory: 0n });
+  if (isFile(builder, file)) builder.mapped.push({ ioas, iova: at, length: bytes, memory: 0n });
+  // What holds the iommufd would be held by it, and both, with all that is locked, outlive the program.
+  else while (builder.ioctl('IOAS_UNMAP', fd, ioctl.IOMMU_IOAS_UNMAP, [ioas, at, bytes]).result !== 0);
 }
 
 function copy(builder: Builder, fd: number): void {

@@ -61,7 +61,9 @@ export function mapRegisters(builder: Builder): void {
   const { random } = builder;
   const { devices, bars } = vfioState(builder);
   const bytes = random.chance(90) ? PAGE : random.pick([2 * PAGE, 16 * PAGE]);
-  const address = builder.mmap(oneOf(builder, devices), bytes, random.chance(92) ? 0n : random.pick([0x1000n, 20n << 40n]));
+  const fd = oneOf(builder, devices);
+  // What is a device to the child may be memory here, which is mapped by other rules.
+  const address = builder.mmap(isFile(builder, fd) ? -1 : fd, bytes, random.chance(92) ? 0n : random.pick([0x1000n, 20n << 40n]));
   if (address !== 0) bars.push({ address, bytes });
 }
 
