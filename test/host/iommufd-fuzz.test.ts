@@ -50,12 +50,16 @@ const layouts: readonly [keyof typeof ioctl, Struct<Fields>][] = [
 
 /** An address of memory that the process has. */
 const POINTER = -1n;
+/** Descriptors of a file, and none. What holds the iommufd, and is mapped in it, would outlive both, as on Linux. */
+const FILE = 3;
+const NO_FILE = 1000;
 const small = fc.oneof({ weight: 4, arbitrary: fc.constant(0) }, { weight: 6, arbitrary: fc.integer({ min: 1, max: 7 }) });
 /** IDs, flags and addresses as they are likely to mean something, and anything else. */
 function value(name: string, type: string): fc.Arbitrary<number | bigint> {
   const rare = { weight: 1, arbitrary: fc.bigInt({ min: 0n, max: 0xffff_ffff_ffff_ffffn }) };
   if (name === 'flags')
     return fc.oneof({ weight: 6, arbitrary: fc.constant(0) }, { weight: 4, arbitrary: fc.nat(15) }, { weight: 1, arbitrary: fc.integer() });
+  if (name === 'fd') return fc.constantFrom(FILE, FILE, FILE, NO_FILE, -1);
   if (name.startsWith('reserved')) return fc.oneof({ weight: 20, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.constant(1) });
   if (/_(va|uptr|iovas)$|^data$/.test(name)) return fc.oneof({ weight: 8, arbitrary: fc.constant(POINTER) }, rare);
   if (type === 'u64') return fc.oneof({ weight: 8, arbitrary: fc.integer({ min: 0, max: 8 }).map((pages) => BigInt(pages) << 12n) }, rare);
@@ -105,6 +109,8 @@ test.prop([fc.constantFrom(...machines), fc.array(call, { minLength: 20, maxLeng
     const struct = kernel.allocate(4096);
     const memory = kernel.allocate(0x1_0000);
     const view = new DataView(struct.buffer);
+    kernel.createFile('/dev/shm/ram', 0x1_0000);
+    expect(kernel.open('/dev/shm/ram')).toBe(FILE);
     const { fd, device } = prepare(kernel, pfnOf(memory.address));
     for (const { request, values, size } of calls) {
       new Uint8Array(struct.buffer).fill(0);

@@ -17,7 +17,8 @@ export const MOCK_FORMAT: DomainFormat = {
   aperture: { first: BigInt(SELFTEST.base), last: BigInt(SELFTEST.last) },
   pageSizes: (1n << 37n) - PAGE,
 };
-const HUGE_FORMAT: DomainFormat = { aperture: { first: 0n, last: (1n << 56n) - 1n }, pageSizes: HUGE_PAGES };
+/** Three levels of 512 entries each, of the smallest page: the table does not grow. */
+const HUGE_FORMAT: DomainFormat = { aperture: { first: 0n, last: (PAGE << 27n) - 1n }, pageSizes: HUGE_PAGES };
 
 const ENTRIES = 4;
 const QUEUES = 2;
