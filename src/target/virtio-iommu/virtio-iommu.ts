@@ -1,26 +1,21 @@
-import { EXECUTE, READ, READ_WRITE, WRITE } from '../../memory/access.ts';
-import { hiOf, hiOfPfn, loOf, loOfPfn, PAGE_LG2, pfnOfHiLo } from '../../memory/address.ts';
+import { hiOf, loOf } from '../../memory/address.ts';
 import { require64, requireBytes, requireNumbers, requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
-import { Iotlb, NO_CONTEXT } from '../../memory/iotlb.ts';
+import { Iotlb } from '../../memory/iotlb.ts';
 import { VirtioDevice } from '../../virtqueue/device.ts';
 import { STATUS_ACKNOWLEDGE, STATUS_DRIVER, STATUS_FEATURES_OK } from '../../virtqueue/spec.ts';
-import { targetFault } from '../fault-codes.ts';
 import { put } from '../fields.ts';
 import { IdentitySpace } from '../identity-space.ts';
 import type { AddressSpace, PfnRange, Target, TargetObserver } from '../target.ts';
 import { Batch } from './batch.ts';
 import { FEATURES, featuresOf } from './capabilities.ts';
 import { ConfigSpace } from './config-space.ts';
-import type { Domain } from './domain.ts';
 import { Domains } from './domains.ts';
-import type { Endpoint } from './endpoint.ts';
 import { FaultQueue } from './fault-queue.ts';
 import { type Settings, settingsOf, type VirtioIommuOptions } from './options.ts';
 import { RequestQueue } from './request-queue.ts';
 import { Requests } from './requests.ts';
 import { type ReservedRegion, ReservedRegions } from './reserved-regions.ts';
-import { FAULT_F_READ, FAULT_F_WRITE, FAULT_R_DOMAIN, FAULT_R_MAPPING, FAULT_R_UNKNOWN } from './spec/fault.ts';
 import { F_BYPASS, F_BYPASS_CONFIG, F_MAP_UNMAP, F_MMIO, QUEUES, REQUEST_QUEUE } from './spec/features.ts';
 import {
   ATTACH,
@@ -42,11 +37,7 @@ import {
   UNMAP_BYTES,
 } from './spec/requests.ts';
 import { checkState, domainsOf, saveDomain, type VirtioIommuState } from './state.ts';
-
-/** lg2 of the bytes that one answer in bypass mode speaks for: any would be true. */
-const IDENTITY_LG2 = 30;
-/** The largest that the IOTLB holds. */
-const LARGEST_LG2 = 63;
+import { Translator } from './translator.ts';
 
 /**
  * The virtio-iommu device (virtio 1.4, 5.13). A driver reaches it through `device` (status, features, queues), the
@@ -76,6 +67,7 @@ export class VirtioIommu implements Target {
   readonly #does: Requests;
   readonly #requests: RequestQueue;
   readonly #faults: FaultQueue;
+  readonly #translator: Translator;
   readonly translated: Int32Array;
 
   /** @throws RangeError when an option is not possible, TypeError when one is not of its type. */
@@ -86,7 +78,6 @@ export class VirtioIommu implements Target {
     this.#settings = settings;
     this.#config = new ConfigSpace(settings);
     this.#iotlb = new Iotlb(settings.iotlbCapacity);
-    this.translated = this.#iotlb.out;
     this.#domains = new Domains(settings.limits, new IdentitySpace(memory), this.#iotlb);
     this.#does = new Requests(this.#domains);
     this.#batch = new Batch(this.#does, this.#domains);
@@ -98,6 +89,8 @@ export class VirtioIommu implements Target {
     const probe = { bytes: settings.probeBytes, endpoints: this.#domains.endpoints };
     this.#requests = new RequestQueue(memory, this.device, this.#batch, probe);
     this.#faults = new FaultQueue(memory, this.device);
+    this.#translator = new Translator(this.#domains, this.#iotlb, this.#faults);
+    this.translated = this.#translator.translated;
     this.#config.bypass = settings.bootBypass;
     this.#domains.bypass = settings.bootBypass;
   }
@@ -262,18 +255,7 @@ export class VirtioIommu implements Target {
   }
 
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
-    const known = this.#domains.endpoints.get(endpoint);
-    if (known === undefined) return targetFault('virtio-iommu', FAULT_R_UNKNOWN);
-    const wish = (access & READ_WRITE) | ((access & EXECUTE) !== 0 ? READ : 0);
-    // The specification knows no process address spaces: what carries a PASID is not mapped.
-    if (pasid >= 0) return this.#fault(FAULT_R_UNKNOWN, wish, known, hi, lo);
-    const domain = known.domain;
-    if (domain === null || domain.bypass) {
-      if (domain === null && !this.#domains.bypass) return this.#fault(FAULT_R_DOMAIN, wish, known, hi, lo);
-      return this.#identity(hi, lo, IDENTITY_LG2);
-    }
-    const lg2 = this.#iotlb.lookup(domain.tag, NO_CONTEXT, hi, lo, wish);
-    return lg2 >= 0 ? lg2 : this.#lookup(known, domain, wish, hi, lo);
+    return this.#translator.translate(endpoint, pasid, hi, lo, access);
   }
 
   /** @throws Error when the host refuses to follow; nothing has changed then. */
@@ -359,50 +341,6 @@ export class VirtioIommu implements Target {
     this.#batch.settle();
     return this.#batch.statuses[0];
   }
-
-  /** What the IOTLB does not hold. */
-  #lookup(endpoint: Endpoint, domain: Domain, wish: number, hi: number, lo: number): number {
-    this.#iotlb.misses++;
-    const pfn = pfnOfHiLo(hi, lo);
-    const mappings = domain.mappings;
-    const slot = mappings.lookup(pfn);
-    // The doorbell of MSIs lies in front of the translation (5.13.6.8.1).
-    if (slot < 0 && endpoint.reserved.isMsi(pfn)) return this.#identity(hi, lo, PAGE_LG2);
-    const permission = slot < 0 ? 0 : mappings.permissionOf(slot);
-    if (slot < 0 || (wish & ~permission) !== 0) return this.#fault(FAULT_R_MAPPING, wish, endpoint, hi, lo);
-    const first = mappings.firstOf(slot);
-    const lg2 = blockLg2(pfn, first, mappings.pagesOf(slot), mappings.valueOf(slot) - first);
-    const gpa = mappings.valueOf(slot) + (pfn - first);
-    const out = this.#iotlb.out;
-    out[0] = loOfPfn(gpa) | (lo & 0xfff);
-    out[1] = hiOfPfn(gpa);
-    out[2] = permission & READ_WRITE;
-    out[3] = 0;
-    this.#iotlb.fill(domain.tag, NO_CONTEXT, hi, lo, lg2, out);
-    return lg2;
-  }
-
-  #identity(hi: number, lo: number, lg2: number): number {
-    this.translated[0] = lo;
-    this.translated[1] = hi;
-    return lg2;
-  }
-
-  #fault(reason: number, wish: number, endpoint: Endpoint, hi: number, lo: number): number {
-    const flags = ((wish & READ) !== 0 ? FAULT_F_READ : 0) | ((wish & WRITE) !== 0 ? FAULT_F_WRITE : 0);
-    this.#faults.report(reason, flags, endpoint.id, hi, lo);
-    return targetFault('virtio-iommu', reason);
-  }
-}
-
-/** lg2 of the largest aligned block around a page that a mapping holds whole, at an output with the same alignment; half of all there is at most. */
-function blockLg2(pfn: number, first: number, pages: number, shift: number): number {
-  let lg2 = PAGE_LG2;
-  for (let size = 2; size <= pages && lg2 < LARGEST_LG2; size *= 2, lg2++) {
-    const start = pfn - (pfn % size);
-    if (start < first || start + size > first + pages || shift % size !== 0) break;
-  }
-  return lg2;
 }
 
 /** What the options leave of the table of features. */
