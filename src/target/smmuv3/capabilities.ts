@@ -77,7 +77,7 @@ export const CAPABILITIES = [
   field('PTWNNC', ['IDR3', 14, 1], 1, 'tables in memory of any type can be read'),
   field('DPT', ['IDR3', 15, 1], 0, 'no device permission tables'),
   field('PASIDTT', ['IDR3', 16, 1], 0, 'translated requests carry no PASID'),
-  field('EPAN', ['IDR3', 17, 1], 0, 'PAN does not ask for execution; mandatory from SMMUv3.4 on'),
+  field('EPAN', ['IDR3', 17, 1], 0, 'where the embedder wants it, PAN may ask for execution too', 1),
   field('S1PI', ['IDR3', 18, 1], 0, 'no permission indirection'),
   field('S2PI', ['IDR3', 19, 1], 0, 'no permission indirection'),
   field('S2PO', ['IDR3', 20, 1], 0, 'no permission overlays'),

@@ -3,6 +3,7 @@ import { EXECUTE, PRIVILEGED, READ, READ_WRITE, WRITE } from '../../../src/memor
 import { ArmTable } from '../../../src/pagetable/arm.ts';
 import { targetFault } from '../../../src/target/fault-codes.ts';
 import { get } from '../../../src/target/fields.ts';
+import type { Features } from '../../../src/target/smmuv3/capabilities.ts';
 import { EVENT, FAULT_RAZ_WI, FAULT_STALLED } from '../../../src/target/smmuv3/index.ts';
 import { CLASS, RECORD } from '../../../src/target/smmuv3/spec/events.ts';
 import { REG } from '../../../src/target/smmuv3/spec/registers.ts';
@@ -169,6 +170,24 @@ describe('what a descriptor says of addresses and permissions, 5.4', () => {
     expect(with_({}, { PRIVCFG: 2 })).toEqual([true, true, true, true, true]);
     expect(with_({}, { PRIVCFG: 3, INSTCFG: 3 })).toEqual([false, true, false, false, false]);
     expect(with_({}, { PRIVCFG: 3, INSTCFG: 2 })).toEqual([true, true, true, true, true]);
+  });
+
+  test('EPAN: what the unprivileged may only execute is kept from the privileged too (5.4)', () => {
+    const reads = (cd: Record<string, number>, features: Partial<Features> = { EPAN: 1 }) => {
+      const guest = new Guest({ features });
+      const table = guest.table();
+      table.table.map(5, 0x80, 1, READ_WRITE | EXECUTE);
+      // AP[1] 0: data is the privileged's alone.
+      const at = entryOf(guest, table, 5);
+      guest.store(at, guest.load(at) & ~(1n << 6n));
+      guest.setContext(0, { ...contextOf(7, table), ...cd });
+      guest.start().setStream(STREAM, STAGE_1);
+      return [READ | PRIVILEGED, READ, EXECUTE].map((access) => guest.access(STREAM, IOVA, access) === 0x8_0000n);
+    };
+    expect(reads({ PAN: 1 })).toEqual([true, false, true]);
+    expect(reads({ PAN: 1, EPAN: 1 })).toEqual([false, false, true]);
+    expect(reads({ EPAN: 1 })).toEqual([true, false, true]);
+    expect(reads({ PAN: 1, EPAN: 1 }, {}), 'IDR3.EPAN 0, the default: ignored').toEqual([true, false, true]);
   });
 
   test('HTTU: HA sets AF; HD marks a page dirty with the first write, cached or not', () => {

@@ -46,6 +46,8 @@ export const CD = {
   HAD0: bit(1, 1),
   E0PD0: bit(2, 1),
   TTB0: wide(51, 4, 1),
+  /** PAN keeps off what the unprivileged execute, too. */
+  EPAN: bit(59, 1),
   HAD1: bit(1, 2),
   E0PD1: bit(2, 2),
   TTB1: wide(51, 4, 2),

@@ -26,6 +26,8 @@ export class Context {
   readonly #checked: CheckedContext;
   readonly #wxn: boolean;
   readonly #pan: boolean;
+  /** What the unprivileged may do to a page that PAN keeps from the privileged. */
+  readonly #panAsks: number;
   /** Bit 0 of the lower table, bit 1 of the upper: the unprivileged do not reach it. */
   readonly #e0pd: number;
 
@@ -39,6 +41,7 @@ export class Context {
     this.tracksDirty = isSet(words, CD.HD) && isSet(words, CD.HA);
     this.#wxn = isSet(words, CD.WXN);
     this.#pan = isSet(words, CD.PAN) && !isEl2;
+    this.#panAsks = features.EPAN === 1 && isSet(words, CD.EPAN) ? READ_WRITE | EXECUTE : READ_WRITE;
     this.#e0pd = isEl2 || features.E0PD === 0 ? 0 : Number(isSet(words, CD.E0PD0)) | (Number(isSet(words, CD.E0PD1)) << 1);
   }
 
@@ -76,8 +79,8 @@ export class Context {
     return (wish & EXECUTE & ~out[OUT_PERMISSION]) !== 0 ? RESTRICTED : lg2;
   }
 
-  /** PAN: data that the unprivileged reach is none of the privileged. */
+  /** PAN: data that the unprivileged reach, with EPAN also execute, is none of the privileged. */
   #deniedByPan(table: ArmTable, hi: number, lo: number): number {
-    return table.walk(hi, lo, 0) >= 0 && (table.out[OUT_PERMISSION] & READ_WRITE) !== 0 ? READ_WRITE : 0;
+    return table.walk(hi, lo, 0) >= 0 && (table.out[OUT_PERMISSION] & this.#panAsks) !== 0 ? READ_WRITE : 0;
   }
 }
