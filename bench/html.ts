@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { spreadOf, verdictOf } from './report.ts';
+import { cellsOf, verdictOf } from './report.ts';
 import type { ResultRow } from './row.ts';
 
 const require = createRequire(import.meta.url);
@@ -8,7 +8,6 @@ const require = createRequire(import.meta.url);
 const uplot = (file: string) => readFileSync(require.resolve(`uplot/dist/${file}`), 'utf8');
 
 const escaped = (text: string) => text.replace(/[&<>"]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[c]!);
-const fixed = (value: number | null, digits: number) => (value === null ? '–' : value.toFixed(digits));
 
 /**
  * One self-contained page: a plot of the ratios to C beside their goals, a plot of the times, and the table of both.
@@ -16,18 +15,8 @@ const fixed = (value: number | null, digits: number) => (value === null ? '–' 
  */
 export function htmlOf(rows: readonly ResultRow[], compiler: string | null): string {
   const table = rows.map((row) => {
-    const met = verdictOf(row) ?? '';
-    const cells = [
-      row.name,
-      row.variant,
-      fixed(row.nsPerOp, 2),
-      fixed(row.baselineNsPerOp, 2),
-      fixed(row.ratio, 2),
-      spreadOf(row) || '–',
-      row.goal ?? '–',
-      met,
-    ];
-    return `<tr class="${met}">${cells.map((cell) => `<td>${escaped(String(cell))}</td>`).join('')}<td>${escaped(row.baseline ?? '–')}</td></tr>`;
+    const cells = [...cellsOf(row, '–'), row.baseline ?? '–'].map((cell) => `<td>${escaped(cell)}</td>`);
+    return `<tr class="${verdictOf(row) ?? ''}">${cells.join('')}</tr>`;
   });
   // "</script>" within a name must not end the script.
   const data = JSON.stringify(rows).replaceAll('<', '\\u003c');

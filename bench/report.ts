@@ -11,14 +11,14 @@ export function verdictOf({ goal, ratio, met }: ResultRow): Verdict | null {
 }
 
 /** The spread of the ratio in words; empty: there is no ratio. */
-export function spreadOf({ ratioSpread }: ResultRow): string {
+function spreadOf({ ratioSpread }: ResultRow): string {
   return ratioSpread === null ? '' : ratioSpread.map((ratio) => ratio.toFixed(2)).join('–');
 }
 
 const columns = (cells: readonly string[]) =>
   `${cells[0].padEnd(22)}${cells[1].padEnd(30)}${cells
     .slice(2)
-    .map((cell) => cell.padStart(11))
+    .map((cell) => cell.padStart(13))
     .join('')}`;
 
 /** @param compiler its version, null when there is none */
@@ -30,18 +30,23 @@ export function header(compiler: string | null): string {
   return `${against}\n${columns(['row', 'variant', 'ns/op', 'C ns/op', 'ratio', 'spread', 'goal', ''])}`;
 }
 
-export function lineOf(row: ResultRow): string {
-  const number = (value: number | null, digits: number) => (value === null ? '-' : value.toFixed(digits));
-  return columns([
+/** What stands below the titles of a report, in their order; `none`: where there is nothing. */
+export function cellsOf(row: ResultRow, none: string): string[] {
+  const number = (value: number | null) => (value === null ? none : value.toFixed(2));
+  return [
     row.name,
     row.variant,
-    number(row.nsPerOp, 2),
-    number(row.baselineNsPerOp, 2),
-    number(row.ratio, 2),
-    spreadOf(row) || '-',
-    row.goal === null ? '-' : `≤ ${row.goal}`,
-    verdictOf(row) ?? '-',
-  ]);
+    number(row.nsPerOp),
+    number(row.baselineNsPerOp),
+    number(row.ratio),
+    spreadOf(row) || none,
+    row.goal === null ? none : `≤ ${row.goal}`,
+    verdictOf(row) ?? none,
+  ];
+}
+
+export function lineOf(row: ResultRow): string {
+  return columns(cellsOf(row, '-'));
 }
 
 /** The goals, by how they stand. */

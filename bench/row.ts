@@ -30,6 +30,16 @@ export interface Variant {
   setup(): Work;
 }
 
+/** Makes the variants of a file of rows, which bench/baseline/PROGRAM.c does too. */
+export function variantsBeside(program: string) {
+  return (name: string, goal: number | null, args: readonly (string | number)[], setup: () => Work): Variant => ({
+    name,
+    goal,
+    baseline: { program, arguments: args.map(String) },
+    setup,
+  });
+}
+
 export interface Row {
   readonly name: string;
   /** What the C program is, in a few words; null when no variant has one. */

@@ -5,6 +5,7 @@
 #include "memory.h"
 #include "iotlb.h"
 #include "order.h"
+#include "works.h"
 
 #define READ 1u
 #define PR 1ull
@@ -196,8 +197,6 @@ static uint32_t run_commands(void)
 	return head;
 }
 
-static uint32_t (*work)(void);
-
 static void setup(int argc, char **argv)
 {
 	if (argc < 1)
@@ -209,13 +208,4 @@ static void setup(int argc, char **argv)
 		setup_translations(argc > 1 ? atoi(argv[1]) : 0, !strcmp(argv[0], "hit"));
 		work = run_translations;
 	}
-}
-
-static void before(void)
-{
-}
-
-static uint32_t batch(void)
-{
-	return work();
 }

@@ -6,6 +6,7 @@
 #include "memory.h"
 #include "iotlb.h"
 #include "order.h"
+#include "works.h"
 
 #define READ 1u
 #define WRITE 2u
@@ -382,8 +383,6 @@ static uint32_t run_register(void)
 	return sum;
 }
 
-static uint32_t (*work)(void);
-
 static void setup(int argc, char **argv)
 {
 	if (argc < 1)
@@ -402,13 +401,4 @@ static void setup(int argc, char **argv)
 		setup_translations(number, !strcmp(argv[0], "hit"));
 		work = run_translations;
 	}
-}
-
-static void before(void)
-{
-}
-
-static uint32_t batch(void)
-{
-	return work();
 }

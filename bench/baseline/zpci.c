@@ -5,6 +5,7 @@
 #include "memory.h"
 #include "iotlb.h"
 #include "order.h"
+#include "works.h"
 
 #define READ 1u
 #define WRITE 2u
@@ -204,8 +205,6 @@ static uint32_t run_refreshes(void)
 	return sum;
 }
 
-static uint32_t (*work)(void);
-
 static void setup(int argc, char **argv)
 {
 	if (argc < 1)
@@ -221,13 +220,4 @@ static void setup(int argc, char **argv)
 		make_order(pages, 1);
 		work = run_translations;
 	}
-}
-
-static void before(void)
-{
-}
-
-static uint32_t batch(void)
-{
-	return work();
 }

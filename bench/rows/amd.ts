@@ -1,7 +1,7 @@
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { AmdV1Table } from '../../src/pagetable/amd-v1.ts';
 import { AmdIommu } from '../../src/target/amd/index.ts';
-import type { Row, Work } from '../row.ts';
+import { type Row, variantsBeside, type Work } from '../row.ts';
 import { putWords } from '../structures.ts';
 import { TablePages } from '../table-pages.ts';
 import { mapPages, PAGES, Translations } from '../translations.ts';
@@ -56,30 +56,22 @@ class Commands implements Work {
   }
 }
 
-function row(name: string, baseline: string, variant: string, args: readonly (string | number)[], setup: () => Work): Row {
-  return { name, baseline, variants: [{ name: variant, goal: null, baseline: { program: 'amd', arguments: args.map(String) }, setup }] };
-}
+const variant = variantsBeside('amd');
 
-const PAGES_NAME = '16K pages';
+export const translateHit: Row = {
+  name: 'amd-translate-hit',
+  baseline: 'the same lookup in C',
+  variants: [variant('16K pages', null, ['hit', PAGES], () => new Translations(iommuWith(2 * PAGES), DEVICE, BASE))],
+};
 
-export const translateHit = row(
-  'amd-translate-hit',
-  'the same lookup in C',
-  PAGES_NAME,
-  ['hit', PAGES],
-  () => new Translations(iommuWith(2 * PAGES), DEVICE, BASE),
-);
-export const translateMiss = row(
-  'amd-translate-miss',
-  'the same lookup, walk of 4 levels and fill in C',
-  PAGES_NAME,
-  ['miss', PAGES],
-  () => new Translations(iommuWith(16), DEVICE, BASE),
-);
-export const commands = row(
-  'amd-commands',
-  'the same fetching, checks, decoding and invalidation in C',
-  'INVALIDATE_IOMMU_PAGES',
-  ['commands'],
-  () => new Commands(),
-);
+export const translateMiss: Row = {
+  name: 'amd-translate-miss',
+  baseline: 'the same lookup, walk of 4 levels and fill in C',
+  variants: [variant('16K pages', null, ['miss', PAGES], () => new Translations(iommuWith(16), DEVICE, BASE))],
+};
+
+export const commands: Row = {
+  name: 'amd-commands',
+  baseline: 'the same fetching, checks, decoding and invalidation in C',
+  variants: [variant('INVALIDATE_IOMMU_PAGES', null, ['commands'], () => new Commands())],
+};

@@ -3,7 +3,7 @@ import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { RiscvTable } from '../../src/pagetable/riscv.ts';
 import { RiscvIommu } from '../../src/target/riscv/index.ts';
 import { NO_PASID } from '../../src/target/target.ts';
-import type { Row, Work } from '../row.ts';
+import { type Row, variantsBeside, type Work } from '../row.ts';
 import { putWords } from '../structures.ts';
 import { TablePages } from '../table-pages.ts';
 import { mapPages, PAGES, Translations } from '../translations.ts';
@@ -80,47 +80,25 @@ class Commands implements Work {
   }
 }
 
+const variant = variantsBeside('riscv');
+
 export const translateHit: Row = {
   name: 'riscv-translate-hit',
   baseline: 'the same lookup in C',
-  variants: [
-    {
-      name: '16K pages',
-      goal: 2,
-      baseline: { program: 'riscv', arguments: ['hit', String(PAGES)] },
-      setup: () => new Translations(iommuWith(2 * PAGES), DEVICE, BASE),
-    },
-  ],
+  variants: [variant('16K pages', 2, ['hit', PAGES], () => new Translations(iommuWith(2 * PAGES), DEVICE, BASE))],
 };
 
 export const translateMiss: Row = {
   name: 'riscv-translate-miss',
   baseline: 'the same lookup, Sv48 walk and fill in C',
-  variants: [
-    {
-      name: '16K pages',
-      goal: 4,
-      baseline: { program: 'riscv', arguments: ['miss', String(PAGES)] },
-      setup: () => new Translations(iommuWith(16), DEVICE, BASE),
-    },
-  ],
+  variants: [variant('16K pages', 4, ['miss', PAGES], () => new Translations(iommuWith(16), DEVICE, BASE))],
 };
 
 export const commands: Row = {
   name: 'riscv-commands',
   baseline: 'the same decoding and invalidation in C',
   variants: [
-    {
-      name: 'IOTINVAL.VMA, empty',
-      goal: 3,
-      baseline: { program: 'riscv', arguments: ['commands', '0'] },
-      setup: () => new Commands(false),
-    },
-    {
-      name: 'IOTINVAL.VMA, cached',
-      goal: 3,
-      baseline: { program: 'riscv', arguments: ['commands', '1'] },
-      setup: () => new Commands(true),
-    },
+    variant('IOTINVAL.VMA, empty', 3, ['commands', 0], () => new Commands(false)),
+    variant('IOTINVAL.VMA, cached', 3, ['commands', 1], () => new Commands(true)),
   ],
 };

@@ -3,7 +3,7 @@ import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { ArmTable } from '../../src/pagetable/arm.ts';
 import { Smmuv3 } from '../../src/target/smmuv3/index.ts';
 import { NO_PASID } from '../../src/target/target.ts';
-import type { Row, Work } from '../row.ts';
+import { type Row, variantsBeside, type Work } from '../row.ts';
 import { putWords } from '../structures.ts';
 import { TablePages } from '../table-pages.ts';
 import { FIRST_PAGE, mapPages, PAGES, Translations } from '../translations.ts';
@@ -84,37 +84,28 @@ class Commands implements Work {
   }
 }
 
-interface Measured {
-  readonly name: string;
-  readonly goal: number | null;
-  readonly argument: string;
-}
+const variant = variantsBeside('smmuv3');
 
-function row(name: string, baseline: string, { name: variant, goal, argument }: Measured, setup: () => Work): Row {
-  return { name, baseline, variants: [{ name: variant, goal, baseline: { program: 'smmuv3', arguments: [argument] }, setup }] };
-}
+export const translateHit: Row = {
+  name: 'smmuv3-translate-hit',
+  baseline: 'the same lookup in C',
+  variants: [variant('16K pages', 1.9, ['hit'], () => new Translations(smmuWith(2 * PAGES, false), STREAM, BASE))],
+};
 
-export const translateHit = row(
-  'smmuv3-translate-hit',
-  'the same lookup in C',
-  { name: '16K pages', goal: 1.9, argument: 'hit' },
-  () => new Translations(smmuWith(2 * PAGES, false), STREAM, BASE),
-);
-export const translateMiss = row(
-  'smmuv3-translate-miss',
-  'the same lookup, walk of stage 1 and fill in C',
-  { name: '16K pages', goal: null, argument: 'miss' },
-  () => new Translations(smmuWith(16, false), STREAM, BASE, 1 << 11),
-);
-export const nestedMiss = row(
-  'smmuv3-nested-miss',
-  'the same lookup, walk of both stages and fill in C',
-  { name: '16K pages', goal: null, argument: 'nested' },
-  () => new Translations(smmuWith(16, true), STREAM, BASE, 1 << 10),
-);
-export const commands = row(
-  'smmuv3-commands',
-  'the same decoding and invalidation in C',
-  { name: 'TLBI_NH_VA', goal: 1.7, argument: 'commands' },
-  () => new Commands(),
-);
+export const translateMiss: Row = {
+  name: 'smmuv3-translate-miss',
+  baseline: 'the same lookup, walk of stage 1 and fill in C',
+  variants: [variant('16K pages', null, ['miss'], () => new Translations(smmuWith(16, false), STREAM, BASE, 1 << 11))],
+};
+
+export const nestedMiss: Row = {
+  name: 'smmuv3-nested-miss',
+  baseline: 'the same lookup, walk of both stages and fill in C',
+  variants: [variant('16K pages', null, ['nested'], () => new Translations(smmuWith(16, true), STREAM, BASE, 1 << 10))],
+};
+
+export const commands: Row = {
+  name: 'smmuv3-commands',
+  baseline: 'the same decoding and invalidation in C',
+  variants: [variant('TLBI_NH_VA', 1.7, ['commands'], () => new Commands())],
+};

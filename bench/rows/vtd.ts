@@ -3,7 +3,7 @@ import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { VtdSecondStageTable } from '../../src/pagetable/vtd-second-stage.ts';
 import { NO_PASID } from '../../src/target/target.ts';
 import { VtdIommu } from '../../src/target/vtd/index.ts';
-import type { Row, Variant, Work } from '../row.ts';
+import { type Row, variantsBeside, type Work } from '../row.ts';
 import { putWords } from '../structures.ts';
 import { TablePages } from '../table-pages.ts';
 import { mapPages, PAGES, Translations } from '../translations.ts';
@@ -149,9 +149,7 @@ class RegisterAccesses implements Work {
   }
 }
 
-function variant(name: string, goal: number | null, args: readonly (string | number)[], setup: () => Work): Variant {
-  return { name, goal, baseline: { program: 'vtd', arguments: args.map(String) }, setup };
-}
+const variant = variantsBeside('vtd');
 
 export const translateHit: Row = {
   name: 'vtd-translate-hit',

@@ -1,7 +1,7 @@
 import { hiOf, loOf } from '../../src/memory/address.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { GeneralRegisters, MPCIFC, ZpciIommu } from '../../src/target/zpci/index.ts';
-import type { Row, Work } from '../row.ts';
+import { type Row, variantsBeside, type Work } from '../row.ts';
 import { outputOf, PAGES, Translations } from '../translations.ts';
 
 /** bench/baseline/zpci.c has the same layouts and numbers. */
@@ -57,30 +57,22 @@ class Refreshes implements Work {
   }
 }
 
-function row(name: string, baseline: string, variant: string, args: readonly (string | number)[], setup: () => Work): Row {
-  return { name, baseline, variants: [{ name: variant, goal: null, baseline: { program: 'zpci', arguments: args.map(String) }, setup }] };
-}
+const variant = variantsBeside('zpci');
 
-const PAGES_NAME = '16K pages';
+export const translateHit: Row = {
+  name: 'zpci-translate-hit',
+  baseline: 'the same lookup in C',
+  variants: [variant('16K pages', null, ['hit', PAGES], () => new Translations(new Guest(2 * PAGES).iommu, 1, BASE))],
+};
 
-export const translateHit = row(
-  'zpci-translate-hit',
-  'the same lookup in C',
-  PAGES_NAME,
-  ['hit', PAGES],
-  () => new Translations(new Guest(2 * PAGES).iommu, 1, BASE),
-);
-export const translateMiss = row(
-  'zpci-translate-miss',
-  'the same lookup, walk of 3 levels and fill in C',
-  PAGES_NAME,
-  ['miss', PAGES],
-  () => new Translations(new Guest(16).iommu, 1, BASE),
-);
-export const refresh = row(
-  'zpci-rpcit',
-  'the same checks, look for malformed entries and invalidation in C',
-  'one page',
-  ['rpcit'],
-  () => new Refreshes(),
-);
+export const translateMiss: Row = {
+  name: 'zpci-translate-miss',
+  baseline: 'the same lookup, walk of 3 levels and fill in C',
+  variants: [variant('16K pages', null, ['miss', PAGES], () => new Translations(new Guest(16).iommu, 1, BASE))],
+};
+
+export const refresh: Row = {
+  name: 'zpci-rpcit',
+  baseline: 'the same checks, look for malformed entries and invalidation in C',
+  variants: [variant('one page', null, ['rpcit'], () => new Refreshes())],
+};
