@@ -3,16 +3,11 @@ import { beforeEach, describe, expect, vi } from 'vitest';
 import { shadow } from '../../src/accel/shadow.ts';
 import { errno } from '../../src/host/errno.ts';
 import { IommufdSpace } from '../../src/host/iommufd/space.ts';
-import { hostKinds, openHost } from '../../src/host/registry.ts';
-import { simKernel } from '../../src/host/sim/index.ts';
-import { READ } from '../../src/memory/access.ts';
-import { GuestMemory } from '../../src/memory/guest-memory.ts';
-import { IntervalMap } from '../../src/memory/interval-map.ts';
-import type { AddressSpace } from '../../src/target/target.ts';
-import { Fixture, REGION_PAGES, REQUESTER, type Step } from './path-fixture.ts';
+import { hostKinds } from '../../src/host/registry.ts';
+import { Fixture, REGION_PAGES, type Step } from './path-fixture.ts';
 import { TOY_PAGES } from './toy-space.ts';
 
-/* What the shadow path does beside what every path does (suite.ts): splits, hosts with few mappings, spaces of any size, host calls. */
+/* What the shadow path does beside what every path does (suite.ts): splits, hosts with few mappings, host calls; large spaces are in shadow-large.test.ts. */
 
 /** The next unmap of more than one page takes the first page away and fails. */
 function halfWay(): void {
@@ -36,7 +31,7 @@ describe.each(hostKinds())('path shadow over %s', (host) => {
     fixture.space.pages = before;
     fixture.path.changed(fixture.space.base + 1, fixture.space.base + 1);
     expect(fixture.path.flush()).toBe(0);
-    for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
+    fixture.agrees();
   });
 });
 
@@ -51,13 +46,13 @@ describe('over vfio-type1 with room for few mappings', () => {
     fixture.path.changed(fixture.space.base + 16, fixture.space.base + 16);
     expect(fixture.path.flush()).toBe(0);
     expect(fixture.run([{ from: 1, count: 1, gpa: 0, permission: 0 }])).toBe(0);
-    expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+    fixture.agrees();
   });
 
   test('single pages fill it to the last mapping', () => {
     const fixture = new Fixture(shadow, { owner: 'target', host: 'vfio-type1', dmaEntryLimit: 2 });
     for (const from of [0, 16]) expect(fixture.run([{ from, count: 1, gpa: 0, permission: 3 }])).toBe(0);
-    expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+    fixture.agrees();
   });
 
   test('an unmap succeeds when the reserve is used up, and what lost its mapping has one again when there is room', () => {
@@ -65,13 +60,10 @@ describe('over vfio-type1 with room for few mappings', () => {
     fixture.run([{ from: 0, count: 5, gpa: 0, permission: 3 }]);
     expect(fixture.run([{ from: 1, count: 1, gpa: 0, permission: 0 }])).toBe(0);
     expect(fixture.run([{ from: 3, count: 1, gpa: 0, permission: 0 }])).toBe(0);
-    const held = fixture.hardware(fixture.devices[0]);
-    held.forEach((found, i) => {
-      if (found !== null) expect(found).toBe(fixture.meant()[i]);
-    });
+    fixture.hasNothingStale();
     expect(fixture.path.pending).toBe(true);
     expect(fixture.run([{ from: 0, count: 1, gpa: 0, permission: 0 }])).toBe(0);
-    expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+    fixture.agrees();
     expect(fixture.path.pending).toBe(false);
   });
 });
@@ -91,13 +83,11 @@ describe('a host whose mappings run short', () => {
         if (answer < 0) {
           expect(answer).toBe(-errno.ENOSPC);
           expect(fixture.space.pages.filter((page) => page !== null).length).toBeGreaterThan(room);
-          fixture.space.pages = before;
-          fixture.path.changed(fixture.space.base, fixture.space.base + TOY_PAGES - 1);
-          expect(fixture.path.flush()).toBe(0);
+          expect(fixture.takeBack(before)).toBe(0);
         }
         const meant = fixture.meant();
         const runs = meant.filter((page, i) => page !== null && (i === 0 || meant[i - 1] === null)).length;
-        if (runs <= room) expect(fixture.hardware(fixture.devices[0])).toEqual(meant);
+        if (runs <= room) fixture.agrees();
       }
     },
   );
@@ -107,7 +97,7 @@ describe('a host whose mappings run short', () => {
     fixture.run([0, 1, 2].map((from) => ({ from, count: 1, gpa: 0, permission: 3 })));
     expect(fixture.run([{ from: 16, count: 1, gpa: 0, permission: 3 }])).toBe(0);
     expect(fixture.run([{ from: 1, count: 1, gpa: 0, permission: 0 }])).toBe(0);
-    expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+    fixture.agrees();
     expect(fixture.path.pending).toBe(false);
   });
 
@@ -117,7 +107,7 @@ describe('a host whose mappings run short', () => {
     expect(fixture.path.counters.merges).toBe(0);
     expect(fixture.run([{ from: 16, count: 1, gpa: 0, permission: 3 }])).toBe(0);
     expect(fixture.path.counters.merges).toBe(1);
-    expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+    fixture.agrees();
   });
 
   test.each(['VFIO_IOMMU_MAP_DMA', 'VFIO_IOMMU_UNMAP_DMA'])(
@@ -132,107 +122,10 @@ describe('a host whose mappings run short', () => {
       fixture.space.pages = before;
       fixture.path.changed(fixture.space.base + 16, fixture.space.base + 16);
       expect(fixture.path.flush()).toBe(0);
-      expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+      fixture.agrees();
       expect(fixture.path.pending).toBe(false);
     },
   );
-});
-
-describe('a space of any number of entries', () => {
-  /** Every second page of so many is mapped, and a device reaches it. */
-  function scattered(entries: number) {
-    const kernel = simKernel();
-    const host = openHost('iommufd', kernel);
-    const ram = kernel.allocate(16 * 4096);
-    const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
-    const gone = new Set<number>();
-    let visited = 0;
-    const space: AddressSpace = {
-      name: 'every second page',
-      owner: 'target',
-      announced: true,
-      granuleLg2: 12,
-      apertures: [{ first: 0, last: 2 * entries - 1 }],
-      enumerate(first, last, visit) {
-        for (let page = first + (first % 2); page <= last; page += 2) {
-          visited++;
-          if (!gone.has(page) && !visit(page, page % 16, 1, 3)) return page + 1;
-        }
-        return last + 1;
-      },
-    };
-    const path = shadow.create({ space, memory, host });
-    const slice = (run: () => number): number => {
-      const before = host.calls.map + visited;
-      expect(run()).toBe(0);
-      return host.calls.map + visited - before;
-    };
-    const reaches = (page: number) => kernel.device().hostPfn(page, READ) >= 0;
-    return { host, path, slice, gone, reaches, attach: () => path.attach(host.openDevice(kernel.device().path), REQUESTER) };
-  }
-
-  test('it is populated in slices of bounded work, in order, and the work is that of its entries', () => {
-    const entries = 20_000;
-    const { host, path, slice, reaches, attach } = scattered(entries);
-    const most = 2 * 8192 + 1;
-    expect(slice(attach)).toBeLessThanOrEqual(most);
-    let slices = 1;
-    for (; path.unfinished; slices++) {
-      expect(reaches(2 * entries - 2)).toBe(false);
-      expect(slice(() => path.flush())).toBeLessThanOrEqual(most);
-    }
-    expect(slices).toBe(Math.ceil(entries / 8192));
-    expect(host.calls.map).toBe(entries);
-    expect([0, entries, 2 * entries - 2].map((page) => reaches(page))).toEqual([true, true, true]);
-  });
-
-  test.each([
-    [1024, { splits: 0, splitsWithoutGap: 1 }],
-    [1025, { splits: 1, splitsWithoutGap: 0 }],
-  ])('of %i mappings a copy takes the place of one that is split, of more it would cost more than the gap', (mappings, counters) => {
-    const kernel = simKernel();
-    const host = openHost('iommufd', kernel);
-    const ram = kernel.allocate(16 * 4096);
-    const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
-    let gone = -1;
-    const space: AddressSpace = {
-      name: 'every third page is missing',
-      owner: 'target',
-      announced: true,
-      granuleLg2: 12,
-      apertures: [{ first: 0, last: 3 * mappings - 1 }],
-      enumerate(first, last, visit) {
-        for (let page = first; page <= last; page++) {
-          if (page % 3 === 2 || page === gone) continue;
-          const pages = page % 3 === 0 && page < last && page + 1 !== gone ? 2 : 1;
-          if (!visit(page, page % 3, pages, 3)) return page + pages;
-          page += pages - 1;
-        }
-        return last + 1;
-      },
-    };
-    const path = shadow.create({ space, memory, host });
-    expect(path.attach(host.openDevice(kernel.device().path), REQUESTER)).toBe(0);
-    gone = 300;
-    path.changed(gone, gone);
-    expect(path.flush()).toBe(0);
-    expect(path.counters).toMatchObject(counters);
-    const reached = [299, 300, 301, 303, 3 * mappings - 2].map((page) => kernel.device().hostPfn(page, READ) - Number(ram.address >> 12n));
-    expect(reached.map((page) => (page < 0 ? null : page))).toEqual([null, null, 1, 0, 1]);
-  });
-
-  test('what the guest changes meanwhile is done at once, wherever it lies, and stays', () => {
-    const { path, gone, reaches, attach } = scattered(20_000);
-    expect(attach()).toBe(0);
-    for (const page of [2, 30_000]) {
-      gone.add(page);
-      path.changed(page, page + 2);
-      expect(path.flush()).toBe(0);
-      expect([page, page + 2].map(reaches)).toEqual([false, true]);
-    }
-    while (path.unfinished) expect(path.flush()).toBe(0);
-    expect([2, 30_000, 39_998].map(reaches)).toEqual([false, false, true]);
-  });
 });
 
 test('what the host refuses for ever is tried by flushes that have another reason: none goes on for it alone', () => {
@@ -247,7 +140,7 @@ test('what the host refuses for ever is tried by flushes that have another reaso
   fixture.kernel.hooks.reset();
   do fixture.path.flush();
   while (fixture.path.unfinished);
-  for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
+  fixture.agrees();
 });
 
 describe('host calls', () => {
@@ -303,34 +196,33 @@ describe('a stale mapping that the host does not let go', () => {
     fixture.kernel.hooks.fail({ kind: 'IOMMU_IOAS_UNMAP', nth: 1, errno: errno.EIO });
     expect(fixture.run([unmap(0, 4)])).toBe(-errno.EIO);
   });
-  const blocked = (): boolean[] => fixture.devices.map((device) => fixture.hardware(device).every((found) => found === null));
 
   test('blocks every device, and a split elsewhere does not let one in', () => {
-    expect(blocked()).toEqual([true, true]);
+    expect(fixture.blocked).toEqual([true, true]);
     // It is tried again by every flush; this one fails as well.
     fixture.kernel.hooks.fail({ kind: 'IOMMU_IOAS_UNMAP', nth: 2, errno: errno.EIO });
     fixture.run([unmap(12, 1)]);
-    expect(blocked()).toEqual([true, true]);
+    expect(fixture.blocked).toEqual([true, true]);
     fixture.run([]);
-    for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
+    fixture.agrees();
   });
 
   test('blocks them too while another change needs more than one look', () => {
     fixture.space.reach = 4;
     fixture.run([map(20, 12)]);
     expect(fixture.path.unfinished).toBe(true);
-    expect(blocked()).toEqual([true, true]);
+    expect(fixture.blocked).toEqual([true, true]);
     while (fixture.path.unfinished) fixture.path.flush();
-    for (const device of fixture.devices) expect(fixture.hardware(device)).toEqual(fixture.meant());
+    fixture.agrees();
   });
 
   test('lets the devices in again one by one, whichever attach fails', () => {
     fixture.kernel.hooks.fail({ kind: 'VFIO_DEVICE_ATTACH_IOMMUFD_PT', nth: 2, errno: errno.ENOMEM });
     fixture.run([]);
     expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
-    expect(blocked()).toEqual([false, true]);
+    expect(fixture.blocked).toEqual([false, true]);
     expect(fixture.path.detach(fixture.hostDevices[0])).toBe(0);
-    expect(blocked()).toEqual([true, true]);
+    expect(fixture.blocked).toEqual([true, true]);
     fixture.run([]);
     expect(fixture.hardware(fixture.devices[1])).toEqual(fixture.meant());
   });
@@ -343,101 +235,8 @@ describe('a stale mapping that the host does not let go', () => {
     fixture.kernel.hooks.fail({ kind: 'VFIO_DEVICE_DETACH_IOMMUFD_PT', nth: 1, errno: errno.EIO });
     fixture.run([unmap(0, 4)]);
     fixture.run([]);
-    expect(blocked()).toEqual([true, true]);
+    expect(fixture.blocked).toEqual([true, true]);
   });
-});
-
-test('a hole of one page in a large mapping costs few host calls, then and later', () => {
-  const pages = 1 << 18;
-  const kernel = simKernel();
-  const host = openHost('iommufd', kernel);
-  const ram = kernel.allocate(pages * 4096);
-  const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
-  let hole = -1;
-  const space: AddressSpace = {
-    name: 'one run with a hole',
-    owner: 'guest',
-    announced: true,
-    granuleLg2: 12,
-    apertures: [{ first: 0, last: pages - 1 }],
-    enumerate(first, last, visit) {
-      if (hole < first || hole > last) visit(first, first, last - first + 1, 3);
-      else if ((hole === first || visit(first, first, hole - first, 3)) && hole < last) visit(hole + 1, hole + 1, last - hole, 3);
-      return last + 1;
-    },
-  };
-  const path = shadow.create({ space, memory, host });
-  expect(path.attach(host.openDevice(kernel.device().path), REQUESTER)).toBe(0);
-  const calls = (first: number, last: number): number => {
-    const before = host.calls.map + host.calls.unmap + host.calls.copy;
-    path.changed(first, last);
-    expect(path.flush()).toBe(0);
-    return host.calls.map + host.calls.unmap + host.calls.copy - before;
-  };
-  hole = 100_000;
-  expect(calls(hole, hole)).toBeLessThanOrEqual(3);
-  hole = -1;
-  expect(calls(100_000, 100_000)).toBe(1);
-  // Everything anew, as a guest that unmapped one page once: in pieces, but not in pages.
-  hole = 7;
-  expect(calls(0, pages - 1)).toBeLessThanOrEqual(3 * 512);
-});
-
-test('in a run that is cut into large pieces, a piece that is split once more falls to the grain: what follows there is no split', () => {
-  const pages = 1 << 18;
-  const kernel = simKernel();
-  const host = openHost('vfio-type1', kernel);
-  const ram = kernel.allocate(pages * 4096);
-  const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
-  const holes = new IntervalMap(64);
-  let mapped = true;
-  const space: AddressSpace = {
-    name: 'one run with holes',
-    owner: 'target',
-    announced: true,
-    granuleLg2: 12,
-    apertures: [{ first: 0, last: pages - 1 }],
-    enumerate(first, last, visit) {
-      let at = first;
-      if (mapped) {
-        holes.intervals(first, last, (hole) => {
-          if (hole > at && !visit(at, at, hole - at, 3)) return false;
-          at = hole + 1;
-          return true;
-        });
-        if (at <= last) visit(at, at, last - at + 1, 3);
-      }
-      return last + 1;
-    },
-  };
-  const path = shadow.create({ space, memory, host });
-  expect(path.attach(host.openDevice(`/dev/vfio/${kernel.device().group.number}`), REQUESTER)).toBe(0);
-  const flush = (first: number, last: number) => {
-    path.changed(first, last);
-    expect(path.flush()).toBe(0);
-    return path.counters.splits;
-  };
-  const unmap = (page: number) => {
-    holes.insert(page, 1, 0, 0);
-    return flush(page, page);
-  };
-  expect(unmap(100_000)).toBe(1);
-  holes.clear();
-  mapped = false;
-  flush(0, pages - 1);
-  mapped = true;
-  flush(0, pages - 1);
-  const before = host.calls.map;
-  expect(unmap(5000)).toBe(2);
-  expect(host.calls.map - before).toBeLessThanOrEqual(2 * 512);
-  for (const page of [4999, 5001, 4700, 5100]) expect(unmap(page)).toBe(2);
-  for (const [page, there] of [
-    [4998, true],
-    [5000, false],
-    [5100, false],
-    [5101, true],
-  ] as const)
-    expect(kernel.device().hostPfn(page, READ) >= 0).toBe(there);
 });
 
 test('an unmap of several mappings that fails half-way leaves no doubt about what is gone', () => {
@@ -446,7 +245,7 @@ test('an unmap of several mappings that fails half-way leaves no doubt about wha
   // The kernel takes the first one away, and then fails: whoever removes areas one after the other does that.
   halfWay();
   expect(fixture.run([{ from: 0, count: 4, gpa: 0, permission: 0 }])).toBe(0);
-  expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+  fixture.agrees();
   expect(fixture.run([{ from: 0, count: 4, gpa: 0, permission: 3 }])).toBe(0);
-  expect(fixture.hardware(fixture.devices[0])).toEqual(fixture.meant());
+  fixture.agrees();
 });
