@@ -18,13 +18,16 @@ export interface Tagged extends AddressSpace {
  * @example
  * const tagged = new TaggedSpaces((space) => 'domain' in space);
  * tagged.entered({ name: 'one of domain 7', domain: 7, process: NO_PROCESS });
- * [...tagged.of(7, NO_PROCESS)].length; // 1
- * [...tagged.of(8, NO_PROCESS)].length; // 0
+ * tagged.of(7, NO_PROCESS).size; // 1
+ * tagged.of(8, NO_PROCESS).size; // 0
  */
 export class TaggedSpaces<T extends Tagged> implements ReachedSpaces {
   readonly #isTagged: (space: AddressSpace) => space is T;
   readonly #all = new Set<T>();
+  readonly #byDomain = new Map<number, Set<T>>();
   readonly #byTag = new Map<number, Map<number, Set<T>>>();
+  /** What is found where there is nothing: invalidations of such are many, and allocate nothing. */
+  readonly #none: ReadonlySet<T> = new Set();
 
   constructor(isTagged: (space: AddressSpace) => space is T) {
     this.#isTagged = isTagged;
@@ -33,6 +36,7 @@ export class TaggedSpaces<T extends Tagged> implements ReachedSpaces {
   entered(space: AddressSpace): void {
     if (!this.#isTagged(space)) return;
     this.#all.add(space);
+    this.#byDomain.set(space.domain, (this.#byDomain.get(space.domain) ?? new Set<T>()).add(space));
     const domain = this.#byTag.get(space.domain) ?? new Map<number, Set<T>>();
     this.#byTag.set(space.domain, domain.set(space.process, (domain.get(space.process) ?? new Set<T>()).add(space)));
   }
@@ -44,18 +48,21 @@ export class TaggedSpaces<T extends Tagged> implements ReachedSpaces {
     spaces.delete(space);
     if (spaces.size === 0) domain.delete(space.process);
     if (domain.size === 0) this.#byTag.delete(space.domain);
+    const all = this.#byDomain.get(space.domain)!;
+    all.delete(space);
+    if (all.size === 0) this.#byDomain.delete(space.domain);
   }
 
-  get all(): Iterable<T> {
+  get all(): ReadonlySet<T> {
     return this.#all;
   }
 
   /** Those of one process of a domain; NO_PROCESS: those without a first stage. */
-  of(domain: number, process: number): Iterable<T> {
-    return this.#byTag.get(domain)?.get(process) ?? [];
+  of(domain: number, process: number): ReadonlySet<T> {
+    return this.#byTag.get(domain)?.get(process) ?? this.#none;
   }
 
-  *ofDomain(domain: number): Iterable<T> {
-    for (const spaces of this.#byTag.get(domain)?.values() ?? []) yield* spaces;
+  ofDomain(domain: number): ReadonlySet<T> {
+    return this.#byDomain.get(domain) ?? this.#none;
   }
 }

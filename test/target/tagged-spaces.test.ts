@@ -19,10 +19,12 @@ test('spaces are found by domain and process, as long as they are reached', () =
   expect(names(tagged.of(1, NO_PROCESS))).toEqual(['a']);
   expect(names(tagged.of(1, 6))).toEqual([]);
   expect(names(tagged.of(3, 5))).toEqual([]);
+  expect(names(tagged.ofDomain(3))).toEqual([]);
   tagged.left(b);
   tagged.left(b);
   tagged.left(space('identity'));
   expect(names(tagged.of(1, 5))).toEqual(['c']);
+  expect(names(tagged.ofDomain(1))).toEqual(['a', 'c']);
   tagged.left(c);
   tagged.left(a);
   expect(names(tagged.ofDomain(1))).toEqual([]);

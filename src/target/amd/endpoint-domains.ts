@@ -1,3 +1,5 @@
+const NONE: ReadonlySet<number> = new Set();
+
 /** Which endpoints had which domain when their entries were looked at last: invalidations name domains. */
 export class EndpointDomains {
   readonly #domains = new Map<number, number>();
@@ -19,7 +21,7 @@ export class EndpointDomains {
     if (endpoints.size === 0) this.#endpoints.delete(domain);
   }
 
-  endpointsOf(domain: number): Iterable<number> {
-    return this.#endpoints.get(domain) ?? [];
+  endpointsOf(domain: number): ReadonlySet<number> {
+    return this.#endpoints.get(domain) ?? NONE;
   }
 }
