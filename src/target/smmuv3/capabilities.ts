@@ -46,7 +46,13 @@ export const CAPABILITIES = [
   field('VMW', ['IDR0', 17, 1], 1, 'VMID wildcards'),
   field('VMID16', ['IDR0', 18, 1], 1, '16-bit VMIDs'),
   field('CD2L', ['IDR0', 19, 1], 1, 'two-level tables of context descriptors'),
-  field('VATOS', ['IDR0', 20, 1], 0, 'a third page for a guest of the guest; Linux has no use for it'),
+  field(
+    'VATOS',
+    ['IDR0', 20, 1],
+    0,
+    'where the embedder has room for a third page: address translation operations for a guest of the guest',
+    1,
+  ),
   field('TTENDIAN', ['IDR0', 21, 2], 0, 'tables of either endianness', [0, 2, 3]),
   field('ATSRECERR', ['IDR0', 23, 1], 1, 'configuration errors of ATS requests can be recorded'),
   field('STALL_MODEL', ['IDR0', 24, 2], 0, 'stall and terminate, where the embedder takes ends of stalls; 1 elsewhere', [0, 1, 2]),
@@ -121,7 +127,8 @@ export function featuresOf(wanted: Partial<Features>): Features {
   if (GRAN4K === 0 && GRAN16K === 0 && GRAN64K === 0) throw new RangeError('Smmuv3: features: there is no granule');
   if (SIDSIZE >= 7 && ST_LEVEL === 0) throw new RangeError(`Smmuv3: features: SIDSIZE ${SIDSIZE} needs ST_LEVEL 1`);
   if (OAS >= 6 && !isWide) throw new RangeError('Smmuv3: features: OAS 6 needs GRAN64K or DS');
-  if (S1P === 0 || S2P === 0) without('Hyp', 'NS1ATS');
+  if (S1P === 0 || S2P === 0) without('Hyp', 'NS1ATS', 'VATOS');
+  if (features.ATOS === 0) without('VATOS');
   if (S2P === 0) without('VMW', 'VMID16', 'XNX', 'FWB', 'PTWNNC');
   if (S1P === 0) without('HAD', 'E0PD', 'SSIDSIZE', 'CD2L');
   if (features.ATS === 0) without('PRI', 'NS1ATS', 'ATSRECERR');

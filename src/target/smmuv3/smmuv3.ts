@@ -25,7 +25,7 @@ import { Stalls } from './reporting/stalls.ts';
 import { checkedState, type Smmuv3State, saveRegisters } from './saved-state.ts';
 import { Spaces } from './spaces.ts';
 import { EVENT, PRG_RESPONSE } from './spec/events.ts';
-import { CR2, REG, REGISTER_BYTES } from './spec/registers.ts';
+import { CR2, REG } from './spec/registers.ts';
 import type { PageRequest, PageResponse, Smmuv3Options, TranslationCompletion } from './surroundings.ts';
 import { Ats } from './translation/ats.ts';
 import { Translator } from './translation/translator.ts';
@@ -203,10 +203,15 @@ export class Smmuv3 implements Target {
     return this.#stalls.stag;
   }
 
+  #isAccess(offset: number, bytes: number): boolean {
+    if ((bytes !== 4 && bytes !== 8) || !Number.isInteger(offset)) return false;
+    return offset >= 0 && offset + bytes <= this.#registers.bytes && offset % bytes === 0;
+  }
+
   /** A register read of 4 or 8 bytes; any other size, place or alignment reads 0 (6.2). */
   read(offset: number, bytes: number): bigint {
     requireAccess('Smmuv3', offset, bytes);
-    if (!isAccess(offset, bytes)) return 0n;
+    if (!this.#isAccess(offset, bytes)) return 0n;
     this.#commands.run();
     const low = this.#read32(offset);
     return bytes === 4 ? BigInt(low >>> 0) : joinHiLo(this.#read32(offset + 4), low);
@@ -220,7 +225,7 @@ export class Smmuv3 implements Target {
   /** A register write of 4 or 8 bytes; any other size, place or alignment is ignored. Of eight bytes the low half comes first. */
   write(offset: number, bytes: number, value: bigint): void {
     requireAccess('Smmuv3', offset, bytes, value);
-    if (!isAccess(offset, bytes)) return;
+    if (!this.#isAccess(offset, bytes)) return;
     this.#write32(offset, loOf(value));
     if (bytes === 8) this.#write32(offset + 4, hiOf(value));
     this.#commands.run();
@@ -231,7 +236,7 @@ export class Smmuv3 implements Target {
     const place = registers.place(offset);
     if (place < 0) return;
     const wasOn = registers.isOn;
-    if (place === REG.GATOS_CTRL) this.#atos.run(value);
+    if (place === REG.GATOS_CTRL || place === REG.VATOS_CTRL) this.#atos.run(place, value);
     if (!registers.store32(place, value)) return;
     if (place === REG.CR0) {
       if (wasOn !== registers.isOn) this.#forgetAll();
@@ -272,9 +277,4 @@ export class Smmuv3 implements Target {
     this.#commands.isInvalidationMissing = isInvalidationMissing;
     this.#forgetAll();
   }
-}
-
-function isAccess(offset: number, bytes: number): boolean {
-  if ((bytes !== 4 && bytes !== 8) || !Number.isInteger(offset)) return false;
-  return offset >= 0 && offset + bytes <= REGISTER_BYTES && offset % bytes === 0;
 }

@@ -34,6 +34,7 @@ test('a state of other features is not loaded', () => {
 test('what another field makes RES0 is 0 with it', () => {
   const first = featuresOf({ S2P: 0 });
   expect([first.Hyp, first.VMW, first.VMID16, first.XNX]).toEqual([0, 0, 0, 0]);
+  expect([{ VATOS: 1 }, { VATOS: 1, ATOS: 0 }, { VATOS: 1, S2P: 0 }].map((wanted) => featuresOf(wanted).VATOS)).toEqual([1, 0, 0]);
   expect(featuresOf({ ATS: 0 }).PRI).toBe(0);
   expect(featuresOf({ STALL_MODEL: 1 }).STALL_MAX).toBe(0);
   expect(registerOf('IDR0', featuresOf({ S1P: 0 })) & 3).toBe(1);

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { EXECUTE, PRIVILEGED, READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
 import { targetFault } from '../../../src/target/fault-codes.ts';
 import { get, getWide, put } from '../../../src/target/fields.ts';
+import type { Features } from '../../../src/target/smmuv3/capabilities.ts';
 import { EVENT, FAULT_ABORT, type PageRequest, PRG_RESPONSE } from '../../../src/target/smmuv3/index.ts';
 import { PRI, RECORD } from '../../../src/target/smmuv3/spec/events.ts';
 import { GATOS_PAR, REG } from '../../../src/target/smmuv3/spec/registers.ts';
@@ -17,8 +18,8 @@ const ON = 0b1111;
 const CHECKED = ON | 16;
 
 /** Page 5 to 0x1000 by stage 1, and that to 0x90 by stage 2. */
-function nested(ste: Record<string, number> = {}, cr0 = ON) {
-  const guest = new Guest();
+function nested(ste: Record<string, number> = {}, cr0 = ON, features: Partial<Features> = {}) {
+  const guest = new Guest({ features });
   const first = guest.table();
   const second = guest.table({ stage: 2, inputBits: 32 });
   second.table.map(0, 0, 512, 7);
@@ -317,12 +318,12 @@ describe('page requests, chapter 8', () => {
 });
 
 describe('address translation operations, chapter 9', () => {
-  function look(guest: Guest, address: bigint, flags: number, sid = BigInt(STREAM)) {
-    guest.write64(REG.GATOS_SID, sid);
-    guest.write64(REG.GATOS_ADDR, address | BigInt(flags));
-    guest.write(REG.GATOS_CTRL, 1);
-    expect(guest.read(REG.GATOS_CTRL)).toBe(0);
-    const par = guest.smmu.read(REG.GATOS_PAR, 8);
+  function look(guest: Guest, address: bigint, flags: number, sid = BigInt(STREAM), control: number = REG.GATOS_CTRL) {
+    guest.write64(control + 8, sid);
+    guest.write64(control + 0x10, address | BigInt(flags));
+    guest.write(control, 1);
+    expect(guest.read(control)).toBe(0);
+    const par = guest.smmu.read(control + 0x18, 8);
     const words = Int32Array.of(Number(BigInt.asIntN(32, par)), Number(BigInt.asIntN(32, par >> 32n)));
     return get(words, GATOS_PAR.FAULT) === 0
       ? getWide(words, GATOS_PAR.ADDR) * 4096
@@ -402,6 +403,78 @@ describe('address translation operations, chapter 9', () => {
       0x10_00ff_0000_03ffn,
       0xffffn,
     ]);
+  });
+
+  describe('VATOS, 6.2.3 and 9.1.6', () => {
+    const VATOS = 0x2_0a00;
+    const features = { VATOS: 1 };
+    const asVm = (guest: Guest, vmid: number, flags = RNW | TYPE(1), address = IOVA) => {
+      guest.write(REG.VATOS_SEL, vmid);
+      return look(guest, address, flags, BigInt(STREAM), VATOS);
+    };
+
+    test('stage 1 alone, of streams that have VATOS_SEL’s VMID alone', () => {
+      const { guest } = nested({}, ON, features);
+      expect([asVm(guest, 3), asVm(guest, 3, RNW | TYPE(1), 0x6000n)]).toEqual([0x100_0000, [EVENT.F_TRANSLATION, 0]]);
+      // Step 1: what a virtual machine may not ask, before any structure is looked at.
+      expect([0, 2, 3].map((type) => asVm(guest, 4, RNW | TYPE(type)))).toEqual([
+        [0xff, 0],
+        [0xff, 0],
+        [0xff, 0],
+      ]);
+      // Step 4; GATOS has no such limit.
+      expect([asVm(guest, 4), look(guest, IOVA, RNW | TYPE(1))]).toEqual([[EVENT.C_BAD_STE, 0], 0x100_0000]);
+      expect(guest.numbers()).toEqual([]);
+    });
+
+    test('what has no VMID is C_BAD_STE (step 3), stage 2 alone INV_STAGE (step 5)', () => {
+      const { guest, second } = nested({}, ON, features);
+      const of = (ste: Parameters<Guest['setStream']>[1]) => {
+        guest.setStream(STREAM, ste);
+        guest.command(cfgiSte(STREAM));
+        return asVm(guest, 3);
+      };
+      expect(of({ CONFIG: CONFIG.bypass, S2VMID: 3 })).toEqual([EVENT.C_BAD_STE, 0]);
+      expect(of({ CONFIG: 0, S2VMID: 3 })).toEqual([EVENT.C_BAD_STE, 0]);
+      expect(of({ ...STAGE_1, STRW: 2, S2VMID: 3 })).toEqual([EVENT.C_BAD_STE, 0]);
+      expect(of({ ...STAGE_1, S2VMID: 3 }), 'stage 1 alone has one too').toBe(0x100_0000);
+      expect(of({ ...stage2Of(3, second), CONFIG: CONFIG.stage2 })).toEqual([0xfe, 0]);
+    });
+
+    test('what stage 2 refuses of stage 1’s structures is an abort (9.1.4)', () => {
+      const { guest, first, second } = nested({}, ON, features);
+      second.table.unmap(first.root, 1);
+      expect(asVm(guest, 3)).toEqual([EVENT.F_WALK_EABT, 0]);
+      second.table.unmap(CONTEXTS / 4096, 1);
+      guest.command([0x04n, 31n]);
+      expect(asVm(guest, 3)).toEqual([EVENT.F_CD_FETCH, 0]);
+    });
+
+    test('registers: VATOS_SEL of 8 or 16 bits, nothing around them, nothing while it is off or not there', () => {
+      const guest = new Guest({ features });
+      const all = (offset: number) => {
+        guest.write64(offset, 2n ** 64n - 1n);
+        return guest.smmu.read(offset, 8);
+      };
+      expect([all(REG.VATOS_SEL), all(VATOS + 8), all(VATOS + 0x10), all(VATOS + 0x18), all(VATOS)]).toEqual([
+        0xffffn,
+        0x1f_ffff_0000_ffffn,
+        0xffff_ffff_ffff_ffc0n,
+        0n,
+        0n,
+      ]);
+      expect([all(VATOS - 8), all(VATOS + 0x20), all(0x3_0000), all(REG.VATOS_CTRL), all(REG.VATOS_SID)]).toEqual([0n, 0n, 0n, 0n, 0n]);
+      guest.smmu.load(JSON.parse(JSON.stringify(guest.smmu.save())));
+      expect(guest.smmu.read(VATOS + 8, 8)).toBe(0x1f_ffff_0000_ffffn);
+      const narrow = new Guest({ features: { ...features, VMID16: 0 } });
+      narrow.write(REG.VATOS_SEL, -1);
+      expect(narrow.read(REG.VATOS_SEL)).toBe(0xff);
+      const without = new Guest();
+      for (const offset of [REG.VATOS_SEL, VATOS + 8]) {
+        without.write64(offset, 1n);
+        expect(without.smmu.read(offset, 8)).toBe(0n);
+      }
+    });
   });
 
   test('INV_REQ, INV_STAGE, and what is wrong with the configuration', () => {

@@ -4,7 +4,7 @@ import { OUT_HI, OUT_LO } from '../../../pagetable/page-table.ts';
 import { get, isSet, put, putWide } from '../../fields.ts';
 import { type Fault, isTranslationFault } from '../reporting/events.ts';
 import { CLASS, EVENT } from '../spec/events.ts';
-import { GATOS_ADDR, GATOS_CTRL, GATOS_PAR, GATOS_SID, REG } from '../spec/registers.ts';
+import { GATOS_ADDR, GATOS_CTRL, GATOS_PAR, GATOS_SID, REG, VATOS_SEL } from '../spec/registers.ts';
 import { type Route, VERDICT } from '../translation/route.ts';
 import { StreamEntry } from '../translation/stream-entry.ts';
 import type { Translator } from '../translation/translator.ts';
@@ -18,6 +18,11 @@ const INV_STAGE = 0xfe;
 const WRITE_BACK = 0xff;
 const INNER_SHAREABLE = 3;
 
+/** An interface's registers; GATOS and VATOS have the same ones. */
+const SID = REG.GATOS_SID - REG.GATOS_CTRL;
+const ADDR = REG.GATOS_ADDR - REG.GATOS_CTRL;
+const PAR = REG.GATOS_PAR - REG.GATOS_CTRL;
+
 /** Address translation operations, chapter 9: a look-up as though a request had come, which records nothing. */
 export class Atos {
   readonly #registers: Registers;
@@ -28,24 +33,27 @@ export class Atos {
     this.#translator = translator;
   }
 
-  /** GATOS_CTRL was written: with RUN, and the SMMU on, the answer is in GATOS_PAR at once. */
-  run(value: number): void {
-    if (this.#registers.features.ATOS === 0 || (value & GATOS_CTRL.RUN.mask) === 0 || !this.#registers.isOn) return;
-    const par = this.#registers.view(REG.GATOS_PAR).fill(0);
-    this.#look(par);
+  /** GATOS_CTRL or VATOS_CTRL was written: with RUN, and the SMMU on, the answer is in its PAR at once. */
+  run(control: number, value: number): void {
+    const { ATOS, VATOS } = this.#registers.features;
+    const isThere = (control === REG.VATOS_CTRL ? VATOS : ATOS) === 1;
+    if (!isThere || (value & GATOS_CTRL.RUN.mask) === 0 || !this.#registers.isOn) return;
+    const par = this.#registers.view(control + PAR).fill(0);
+    this.#look(control, par);
   }
 
-  #look(par: Int32Array): void {
+  #look(control: number, par: Int32Array): void {
     const registers = this.#registers;
     const { S1P, S2P } = registers.features;
-    const address = registers.view(REG.GATOS_ADDR);
-    const sid = registers.view(REG.GATOS_SID);
+    const isVirtual = control === REG.VATOS_CTRL;
+    const address = registers.view(control + ADDR);
+    const sid = registers.view(control + SID);
     const type = get(address, GATOS_ADDR.TYPE);
     const wantsS1 = (type & STAGE_1) !== 0;
     const wantsS2 = (type & STAGE_2) !== 0;
     // 9.1.3: stage 2 alone knows no substreams.
     const isLost = type === STAGE_2 && isSet(sid, GATOS_SID.SSID_VALID);
-    if (type === 0 || isLost || (wantsS1 && S1P === 0) || (wantsS2 && S2P === 0)) {
+    if (type === 0 || isLost || (isVirtual && type !== STAGE_1) || (wantsS1 && S1P === 0) || (wantsS2 && S2P === 0)) {
       refuse(par, INV_REQ);
       return;
     }
@@ -54,6 +62,12 @@ export class Atos {
     const entry = configurations.entry(stream);
     if (!(entry instanceof StreamEntry)) {
       refuse(par, entry.number);
+      return;
+    }
+    // 9.1.6: a virtual machine sees its own streams alone.
+    const vmid = get(registers.view(REG.VATOS_SEL), VATOS_SEL.VMID);
+    if (isVirtual && (!entry.passes || entry.bypasses || entry.world !== vmid)) {
+      refuse(par, EVENT.C_BAD_STE);
       return;
     }
     if (!entry.passes || (wantsS1 && !entry.s1) || (wantsS2 && !entry.s2)) {

@@ -8,11 +8,15 @@ import {
   GERROR,
   IRQ_CTRL,
   OVERFLOW_FLAG,
+  PAGE_0_END,
   PAGE_1,
   QUEUE_BASE,
   QUEUE_INDEX,
   REG,
+  REGISTER_BYTES,
   REGISTERS_END,
+  VATOS_BYTES,
+  VATOS_PAGE,
 } from '../spec/registers.ts';
 
 /** Which bit of which register being 1 makes another read-only ("Guarded by", 6.3). */
@@ -49,7 +53,7 @@ export class Registers {
     // Address bits above OAS are RES0.
     const high = sizeOf(features.OAS) === 32 ? 0 : 2 ** (sizeOf(features.OAS) - 32) - 1;
     const HINT = 1 << 30;
-    const { ATS, PRI, VMW, Hyp, ATSRECERR, MSI, ATOS, ST_LEVEL, SIDSIZE, SSIDSIZE } = features;
+    const { ATS, PRI, VMW, Hyp, ATSRECERR, MSI, ATOS, VATOS, VMID16, ST_LEVEL, SIDSIZE, SSIDSIZE } = features;
     allow(
       REG.CR0,
       bitsOf(CR0.SMMUEN, CR0.EVENTQEN, CR0.CMDQEN) |
@@ -90,12 +94,17 @@ export class Registers {
     interrupts(REG.GERROR_IRQ_CFG0, REG.GERROR_IRQ_CFG1, IRQ_CTRL.GERROR);
     interrupts(REG.EVENTQ_IRQ_CFG0, REG.EVENTQ_IRQ_CFG1, IRQ_CTRL.EVENTQ);
     if (PRI) interrupts(REG.PRIQ_IRQ_CFG0, REG.PRIQ_IRQ_CFG1, IRQ_CTRL.PRIQ, 1 << 31);
-    if (ATOS) {
+    const operations = (sid: number, address: number) => {
       // What is beyond the sizes of identifiers is RES0 (6.3.38).
-      allow(REG.GATOS_SID, 2 ** SIDSIZE - 1);
-      allow(REG.GATOS_SID + 4, SSIDSIZE === 0 ? 0 : (2 ** SSIDSIZE - 1) | bitsOf(GATOS_SID.SSID_VALID));
-      allow(REG.GATOS_ADDR, -(1 << 12) | bitsOf(GATOS_ADDR.HTTUI, GATOS_ADDR.IND, GATOS_ADDR.RNW, GATOS_ADDR.PNU, GATOS_ADDR.TYPE));
-      allow(REG.GATOS_ADDR + 4, ALL);
+      allow(sid, 2 ** SIDSIZE - 1);
+      allow(sid + 4, SSIDSIZE === 0 ? 0 : (2 ** SSIDSIZE - 1) | bitsOf(GATOS_SID.SSID_VALID));
+      allow(address, -(1 << 12) | bitsOf(GATOS_ADDR.HTTUI, GATOS_ADDR.IND, GATOS_ADDR.RNW, GATOS_ADDR.PNU, GATOS_ADDR.TYPE));
+      allow(address + 4, ALL);
+    };
+    if (ATOS) operations(REG.GATOS_SID, REG.GATOS_ADDR);
+    if (VATOS) {
+      operations(REG.VATOS_SID, REG.VATOS_ADDR);
+      allow(REG.VATOS_SEL, VMID16 ? 0xffff : 0xff);
     }
     this.reset();
   }
@@ -108,9 +117,18 @@ export class Registers {
     put(this.view(REG.GBPA), GBPA.SHCFG, 1);
   }
 
-  /** Where an access goes: the offset within page 0, or -1 where nothing is. */
+  /** Bytes that its pages take. */
+  get bytes(): number {
+    return REGISTER_BYTES + (this.features.VATOS ? VATOS_BYTES : 0);
+  }
+
+  /** Where an access goes: the offset within page 0, or where a register of the VATOS page is kept; -1 where nothing is. */
   place(offset: number): number {
-    if (offset < PAGE_1) return offset < REGISTERS_END ? offset : -1;
+    if (offset < PAGE_1) return offset < PAGE_0_END ? offset : -1;
+    if (offset >= REGISTER_BYTES) {
+      const inPage = offset - REGISTER_BYTES;
+      return inPage >= VATOS_PAGE.FIRST && inPage < VATOS_PAGE.END ? REG.VATOS_CTRL + inPage - VATOS_PAGE.FIRST : -1;
+    }
     const inPage0 = offset - PAGE_1;
     return [REG.EVENTQ_PROD, REG.EVENTQ_CONS, REG.PRIQ_PROD, REG.PRIQ_CONS].includes(inPage0 as 0xa8) ? inPage0 : -1;
   }

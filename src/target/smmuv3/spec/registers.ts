@@ -2,8 +2,9 @@ import { bit, bits, wide } from '../../fields.ts';
 
 /* Registers: Arm SMMUv3 (IHI 0070 G.b), 6.2 and 6.3. Offsets in bytes; fields of each as words, the low one first. */
 
-/** Bytes of pages 0 and 1 (6.1). */
+/** Bytes of pages 0 and 1 (6.1), and of the VATOS page behind them, where there is one (IDR2.BA_VATOS is 0). */
 export const REGISTER_BYTES = 0x2_0000;
+export const VATOS_BYTES = 0x1_0000;
 /** Where page 1 begins: it has the indices of event and PRI queue, at the offsets that they would have in page 0. */
 export const PAGE_1 = 0x1_0000;
 
@@ -51,10 +52,19 @@ export const REG = {
   GATOS_SID: 0x0108,
   GATOS_ADDR: 0x0110,
   GATOS_PAR: 0x0118,
+  VATOS_SEL: 0x0180,
   IDR6: 0x0190,
+  /** Of the VATOS page, at 0xa00 of it (6.2.3); kept here behind those of page 0. */
+  VATOS_CTRL: 0x0198,
+  VATOS_SID: 0x01a0,
+  VATOS_ADDR: 0x01a8,
+  VATOS_PAR: 0x01b0,
 } as const;
-/** One past the last register: what page 0 has above reads 0 and ignores writes. */
-export const REGISTERS_END = 0x0194;
+/** One past page 0's last register: what is above reads 0 and ignores writes; and one past the last that is kept. */
+export const PAGE_0_END = 0x0194;
+export const REGISTERS_END = 0x01b8;
+/** The VATOS page's registers: CTRL, SID, ADDR, PAR, as far apart as GATOS_*. */
+export const VATOS_PAGE = { FIRST: 0x0a00, END: 0x0a20 } as const;
 
 /** 6.3.9. */
 export const CR0 = {
@@ -120,7 +130,10 @@ export const CMDQ_CONS = { RD: bits(19, 0), ERR: bits(30, 24) } as const;
 /** 7.4: OVFLG of a PROD register, OVACKFLG of a CONS register. */
 export const OVERFLOW_FLAG = bit(31);
 
-/** 6.3.38. */
+/** 6.3.44. */
+export const VATOS_SEL = { VMID: bits(15, 0) } as const;
+
+/** 6.3.38; and of VATOS_SID. */
 export const GATOS_SID = { STREAM: bits(31, 0), SUBSTREAM: bits(51, 32), SSID_VALID: bit(52) } as const;
 /** 6.3.39. */
 export const GATOS_ADDR = {

@@ -25,6 +25,8 @@ export interface Smmuv3Node {
   readonly pri?: number;
   readonly gerror?: number;
   readonly sync?: number;
+  /** Guest-physical address of its VATOS page; left out: none. */
+  readonly vatos?: bigint;
   /** IDR0.COHACC is to be taken as 1. */
   readonly coherent?: boolean;
   /** StreamIDs that become DeviceIDs of the ITS group `its`, and the DeviceID of its own messages. */
@@ -174,8 +176,8 @@ function smmuv3({ registers, event = 0, pri = 0, gerror = 0, sync = 0, coherent 
       .u64('registers', registers)
       .u32('flags', (coherent ? COHERENT : 0) | (ownDevice === undefined ? 0 : DEVICE_ID_VALID))
       .zeros(4)
-      // No VATOS page; a generic model.
-      .zeros(8)
+      .u64('vatos', rest.vatos ?? 0n)
+      // A generic model.
       .zeros(4)
       .u32('event', event)
       .u32('pri', pri)

@@ -21,6 +21,11 @@ describe('IORT, DEN0049E', () => {
     expect(table).toHaveLength(172);
   });
 
+  test('the address of a VATOS page', () => {
+    const table = iortTable({ smmus: [{ ...smmu, vatos: 0x1_0907_0000n }], roots: [] });
+    expect(words(table, 48 + 32, 2)).toEqual([0x907_0000, 1]);
+  });
+
   test('messages go on to an ITS group; the SMMU’s own by a single mapping that it names', () => {
     const table = iortTable({
       its: [{ its: [0, 3] }],
