@@ -45,11 +45,14 @@ export class Translations implements Work {
     const base = this.#base;
     const { translated } = target;
     const order = this.#order;
+    // Imported ones are loaded and checked at each use.
+    const pasid = NO_PASID;
+    const access = READ;
     const end = this.#at + this.operations;
     let sum = 0;
     for (let i = this.#at; i < end; i++) {
-      const lg2 = target.translate(endpoint, NO_PASID, base, order[i] << 12, READ);
-      sum = (sum + lg2 + translated[0] + translated[1]) | 0;
+      const lg2 = target.translate(endpoint, pasid, base, order[i] << 12, access);
+      sum = (((sum + lg2) | 0) + ((translated[0] + translated[1]) | 0)) | 0;
     }
     this.#at = end === order.length ? 0 : end;
     return sum;

@@ -73,6 +73,9 @@ const ITS_PAGES = Float64Array.from({ length: 64 }, (_, lg2) => 2 ** (PAGE_LG2 -
 /** The context of translations that have none. */
 export const NO_CONTEXT = -1;
 
+/** No device's number, and no process's. */
+const NOBODY = -0x8000_0000;
+
 /** The base class, because fields that are set once, where they are declared, are constants to the compiler if the object is. */
 class Sized {
   /** Translations that it holds at most. */
@@ -120,6 +123,9 @@ export class Iotlb extends Sized {
   #tag = 0;
   #tagAt = 0;
   #salt = 0;
+  /** Whose requests the current context answers: `lookupFor`. */
+  #device = NOBODY;
+  #process = NOBODY;
   /** lg2 of the page sizes that may be in the cache, and of the one that was hit last: it is tried first. */
   readonly #sizes = new Int32Array(64);
   #sizeCount = 0;
@@ -158,6 +164,40 @@ export class Iotlb extends Sized {
       return SMALL_LG2;
     }
     return this.#lookupAny(hi, lo, wish);
+  }
+
+  /**
+   * The usual hit, with the fewest instructions on the way to it: of a device and process that `serve` named, of a small page, in the
+   * first place of that page. lg2 of the page, its address in `out`, and nothing else there. -1: `lookup` has to say.
+   */
+  lookupFor(device: number, process: number, hi: number, lo: number, wish: number): number {
+    if (device !== this.#device || process !== this.#process) return -1;
+    const low = (lo >>> SMALL_LG2) | (hi << (32 - SMALL_LG2));
+    const high = (hi >>> SMALL_LG2) | (SMALL_LG2 << 24);
+    const at = this.#home(high, low);
+    const entries = this.#entries;
+    if (entries[at + KEY_LO] !== low || entries[at + KEY_HI] !== high || entries[at + TAG] !== this.#tag) return -1;
+    if ((entries[at + INFO] & wish) !== wish) return -1;
+    const out = this.out;
+    out[OUT_LO] = lo ^ entries[at + DELTA_LO];
+    out[OUT_HI] = hi ^ entries[at + DELTA_HI];
+    this.hits++;
+    return SMALL_LG2;
+  }
+
+  /**
+   * The context of the last lookup or fill is that of this device's requests for this process: `lookupFor` answers them until another
+   * context is looked up, a whole one is forgotten, large pages are hit, or `serveNobody` says that what the two have may have changed.
+   */
+  serve(device: number, process: number): void {
+    if (this.#firstSize !== SMALL_LG2) return;
+    this.#device = device;
+    this.#process = process;
+  }
+
+  serveNobody(): void {
+    this.#device = NOBODY;
+    this.#process = NOBODY;
   }
 
   /**
@@ -282,6 +322,7 @@ export class Iotlb extends Sized {
         this.#sizes[i] = this.#sizes[0];
         this.#sizes[0] = lg2;
         this.#firstSize = lg2;
+        this.serveNobody();
         out[OUT_LO] = lo ^ entries[at + DELTA_LO];
         out[OUT_HI] = hi ^ entries[at + DELTA_HI];
         out[OUT_PERMISSION] = info & 0xff;
@@ -356,6 +397,7 @@ export class Iotlb extends Sized {
     this.#tag = tags[at | KNOWN_TAG];
     this.#tagAt = at;
     this.#salt = saltOf(this.#tag);
+    this.serveNobody();
   }
 
   /** Where a context is that may have translations here; -1: it has none, and an invalidation nothing to do. */

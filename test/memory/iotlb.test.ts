@@ -123,6 +123,7 @@ describe('Iotlb against a list of what was filled', () => {
   const reached = reaching(
     'the IOTLB',
     'a hit',
+    'a hit of who is served',
     'an eviction',
     'a hit of another fill after an invalidation',
     'a range above 2^44',
@@ -135,11 +136,18 @@ describe('Iotlb against a list of what was filled', () => {
       const iotlb = new Iotlb(capacity);
       let model: Filled[] = [];
       const check = (space: number, context: number, address: bigint, wish: number) => {
-        const hit = found(iotlb, space, context, address, wish);
-        if (hit === null) return;
         const allowed = model
           .filter((e) => e.space === space && e.context === context && pageOf(address, e.lg2) === e.input && (e.permission & wish) === wish)
           .map((e) => ({ lg2: e.lg2, output: e.output | (address - e.input), permission: e.permission, type: e.type }));
+        // Space and context stand for a device and a process that have them.
+        const lg2 = iotlb.lookupFor(space, context, hi(address), lo(address), wish);
+        if (lg2 >= 0) {
+          expect(allowed.map((one) => [one.lg2, one.output])).toContainEqual([lg2, joinHiLo(iotlb.out[1], iotlb.out[0])]);
+          reached('a hit of who is served');
+        }
+        const hit = found(iotlb, space, context, address, wish);
+        iotlb.serve(space, context);
+        if (hit === null) return;
         expect(allowed).toContainEqual(hit);
         reached('a hit');
       };
@@ -244,6 +252,41 @@ describe('Iotlb', () => {
     expect(found(iotlb, 1, 2, 0x200000n, 2)).toBeNull();
     fill(iotlb, { ...entry(0x200000n, 21), permission: 3 }, 0x200000n);
     expect(found(iotlb, 1, 2, 0x200000n, 2)).toMatchObject({ lg2: 21, permission: 3 });
+  });
+
+  test('serves a device and process in one context, until another is looked up, the context is forgotten, or it serves nobody', () => {
+    const iotlb = new Iotlb(64);
+    const isServed = (device = 8, process = 3) => iotlb.lookupFor(device, process, 0, 0x5123, 1) === 12;
+    const ends: [string, () => void][] = [
+      ['another lookup', () => iotlb.lookup(1, 3, 0, 0x5000, 1)],
+      ['another fill', () => fill(iotlb, entry(0x5000n, 12, 1, 4), 0x5000n)],
+      ['its space', () => iotlb.invalidateSpace(1)],
+      ['its context', () => iotlb.invalidateContext(1, 2)],
+      ['its page', () => iotlb.invalidateRange(1, 2, 5, 5)],
+      ['its block', () => iotlb.invalidateBlock(1, 2, 0, 0x5000, 12)],
+      ['everything', () => iotlb.invalidateAll()],
+      ['nobody', () => iotlb.serveNobody()],
+    ];
+    expect(isServed()).toBe(false);
+    for (const [name, end] of ends) {
+      fill(iotlb, entry(0x5000n), 0x5000n);
+      iotlb.serve(8, 3);
+      expect([isServed(), isServed(9), isServed(8, 4)], name).toEqual([true, false, false]);
+      expect([iotlb.out[0], iotlb.out[1]]).toEqual([0x5123, 256]);
+      expect(iotlb.lookupFor(8, 3, 0, 0x5123, 4)).toBe(-1);
+      end();
+      expect(isServed(), name).toBe(false);
+    }
+  });
+
+  test('serves small pages alone: where a large one is hit first, `lookup` finds it at once', () => {
+    const iotlb = new Iotlb(64);
+    fill(iotlb, entry(0x5000n), 0x5000n);
+    fill(iotlb, entry(0x200000n, 21), 0x200000n);
+    iotlb.serve(8, 3);
+    expect(found(iotlb, 1, 2, 0x200000n, 1)).toMatchObject({ lg2: 21 });
+    iotlb.serve(8, 3);
+    expect(iotlb.lookupFor(8, 3, 0, 0x5000, 1)).toBe(-1);
   });
 
   test('an empty one knows nothing, not even of address 0', () => {

@@ -13,6 +13,7 @@ import { REPEATED as REGISTERS } from '../../src/target/vtd/control/registers.ts
 import * as spec from '../../src/target/vtd/spec/descriptors.ts';
 import * as registers from '../../src/target/vtd/spec/registers.ts';
 import * as vtd from '../../src/target/vtd/translation/translator.ts';
+import * as vtdIommu from '../../src/target/vtd/vtd-iommu.ts';
 import { STATE } from '../../src/target/zpci/function.ts';
 import * as zpci from '../../src/target/zpci/zpci-iommu.ts';
 
@@ -30,6 +31,7 @@ test('zPCI: states and accesses', () => {
 describe('VT-d', () => {
   test('accesses are those of src/memory/access.ts', () => {
     expect(vtd.REPEATED).toEqual({ SPECIAL: EXECUTE | PRIVILEGED, RW: READ_WRITE });
+    expect(vtdIommu.REPEATED).toEqual({ RW: READ_WRITE });
   });
 
   test('registers are those of spec/registers.ts', () => {

@@ -2,6 +2,7 @@ import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import { require64, requireAccess, requireFunction, requireNumber, requireNumbers, requireObject } from '../../memory/arguments.ts';
 import { GuestMemory } from '../../memory/guest-memory.ts';
+import type { Iotlb } from '../../memory/iotlb.ts';
 import { requireMemory } from '../../memory/loaded.ts';
 import { FAULT_BASE } from '../fault-codes.ts';
 import { type AddressSpace, type FirstStage, type HardwareEvent, NO_PASID, type Target, type TargetObserver } from '../target.ts';
@@ -28,6 +29,10 @@ import { StageBuilder } from './translation/stages.ts';
 import { Structures } from './translation/structures.ts';
 import { Translator } from './translation/translator.ts';
 
+/** READ | WRITE, here because the compiler folds a module's own constants only. */
+const RW = 3;
+/** For the test that compares them with their declarations. */
+export const REPEATED = { RW } as const;
 /** What the machine around it may be asked. */
 const HOOKS = ['schedule', 'sendInterrupt', 'interruptsChanged', 'invalidateDevice', 'respond'] as const;
 
@@ -50,6 +55,8 @@ export class VtdIommu implements Target {
   readonly #registers: Registers;
   readonly #choices: VtdChoices;
   readonly #translator: Translator;
+  /** The translator's. */
+  readonly #iotlb: Iotlb;
   readonly #deviceTlb: DeviceTlb;
   readonly #interrupts: InterruptRemapping;
   readonly #faults: FaultLog;
@@ -109,6 +116,7 @@ export class VtdIommu implements Target {
       pageRequestEvent,
       records,
     });
+    this.#iotlb = translator.iotlb;
     this.translated = translator.translated;
   }
 
@@ -187,6 +195,10 @@ export class VtdIommu implements Target {
    * data belongs to `remap`.
    */
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
+    if ((access & ~RW) === 0) {
+      const lg2 = this.#iotlb.lookupFor(endpoint, pasid, hi, lo, access);
+      if (lg2 >= 0) return lg2;
+    }
     return told(this.#translator.translate(endpoint, pasid, hi, lo, access));
   }
 

@@ -47,8 +47,6 @@ export class Translator {
   /** Whose request was translated last, and how: most come in a row. Without `#stages` nobody's. */
   #device = NOBODY;
   #pasid = NO_PASID;
-  #space = NOBODY;
-  #context = 0;
   #stages: Stages | null = null;
 
   constructor(parts: TranslatorParts) {
@@ -64,21 +62,6 @@ export class Translator {
 
   /** One access: lg2 of the bytes around the address for which `translated` holds, or the negative reason of a fault. */
   translate(device: number, pasid: number, hi: number, lo: number, access: number): number {
-    if (device === this.#device && pasid === this.#pasid && (access & SPECIAL) === 0) {
-      const lg2 = this.iotlb.lookup(this.#space, this.#context, hi, lo, access & RW);
-      if (lg2 >= 0) return lg2;
-    }
-    return this.#translateSlowly(device, pasid, hi, lo, access);
-  }
-
-  /** What was looked up may no longer be so. */
-  forgetLast(): void {
-    this.#device = NOBODY;
-    this.#space = NOBODY;
-    this.#stages = null;
-  }
-
-  #translateSlowly(device: number, pasid: number, hi: number, lo: number, access: number): number {
     if (pasid === NO_PASID && isInterrupt(hi, lo)) return this.#interrupt(device, hi, lo, access);
     if (!this.#registers.translating) return this.#passUnprotected(hi, lo);
     let stages = device === this.#device && pasid === this.#pasid ? this.#stages : null;
@@ -86,21 +69,28 @@ export class Translator {
       stages = this.#contexts.find(device, pasid);
       if (stages === null) return this.#blocked(device, pasid, hi, lo, access, this.#contexts.reason, this.#contexts.suppressed);
       this.#remember(device, pasid, stages);
-      if ((access & SPECIAL) === 0) {
-        const lg2 = this.iotlb.lookup(stages.space, stages.context, hi, lo, access & RW);
-        if (lg2 >= 0) return lg2;
-      }
     }
-    this.iotlb.misses++;
+    const { iotlb } = this;
+    if ((access & SPECIAL) === 0) {
+      const lg2 = iotlb.lookup(stages.space, stages.context, hi, lo, access & RW);
+      iotlb.serve(device, pasid);
+      if (lg2 >= 0) return lg2;
+    }
+    iotlb.misses++;
     const result = this.walk(stages, pasid, hi, lo, access);
     return result >= 0 ? result : this.#blocked(device, pasid, hi, lo, access, -result, stages.suppressed);
+  }
+
+  /** What was looked up may no longer be so. */
+  forgetLast(): void {
+    this.#device = NOBODY;
+    this.#stages = null;
+    this.iotlb.serveNobody();
   }
 
   #remember(device: number, pasid: number, stages: Stages): void {
     this.#device = device;
     this.#pasid = pasid;
-    this.#space = stages.space;
-    this.#context = stages.context;
     this.#stages = stages;
   }
 
