@@ -216,8 +216,6 @@ export interface StageOptions {
   readonly ranges?: number;
   /** Its devices can ask for pages: in a queue, or (true) by NestingParent.events. Default false. */
   readonly pageRequests?: boolean | PageRequestQueue;
-  /** Devices behind several IOMMUs may come, and each IOMMU has the stage. Default false: behind one. */
-  readonly severalIommus?: boolean;
 }
 
 /** A first stage that the hardware has. It remembers what it has read until it is told to forget. */
@@ -232,12 +230,10 @@ export interface InstalledStage extends AttachmentPoint {
   [Symbol.dispose](): void;
 }
 
-/** Commands of a guest for its own SMMUv3, which go to the hardware as they stand but for what that does not take. */
+/** Commands of a guest for its own SMMUv3, which go to the hardware as they stand but for what that does not take; to every IOMMU that its devices stand behind. */
 export interface GuestCommands {
   /** Four words, lowest first (IHI 0070, chapter 4); remembered until `sync`. Whatever is no invalidation costs nothing. */
   add(words: Int32Array): void;
-  /** Everything of the guest's is to be forgotten. */
-  addAll(): void;
   readonly pending: boolean;
   /** The hardware has carried out what was added, in order. 0 or a negative errno: then everything is added again. */
   sync(): number;
@@ -278,10 +274,11 @@ export interface NestingParent {
   /** Where the hardware takes a guest's own commands (SMMUv3). */
   readonly commands: GuestCommands | null;
   /**
-   * From now on invalidations are stores into a ring at this guest-physical page, which devices can only read, and a doorbell: no host call.
-   * What the ring does not take goes by calls. @throws HostError
+   * From now on invalidations are stores into a ring and a doorbell: no host call. Each IOMMU has a ring of its own in one of these guest-physical pages,
+   * from the last one down, which devices can only read. What a ring does not take goes by calls, and so does what an IOMMU is told that has none (there
+   * is no page left, or it can have no queue). @throws HostError when the first one can have none.
    */
-  openQueue(page: number): void;
+  openQueues(first: number, last: number): void;
   /** What has come since the last time. @throws HostError */
   events(): StageEvent[];
   /** Answers the group of page requests whose last one had the cookie. One that is waited for no more is let go. */
@@ -301,7 +298,7 @@ export interface HostNesting {
   refuses(device: HostDevice, stage: UserStage): string | null;
   /** Whether the device may be able to ask for pages (PCIe PRI): it has ATS, without which none can. */
   requestsPages(device: HostDevice): boolean;
-  /** `queue`: for a guest with a command queue (NestingParent.openQueue). @throws HostError */
+  /** `queue`: for a guest with a command queue (NestingParent.openQueues). @throws HostError */
   createParent(device: HostDevice, hardware: NestingHardware, queue?: boolean): NestingParent;
 }
 

@@ -27,8 +27,8 @@ everyPath(scalableSubject);
 everyPath(virtioSubjects[0]);
 everyPath(zpciSubject);
 // What hardware does not take over of these guests is user-owned or shadowed.
-equivalenceSuite(scalableSubject, 'auto', ['iommufd, VT-d']);
-equivalenceSuite(smmuSubject, 'auto', ['iommufd, SMMUv3', QUEUE]);
+equivalenceSuite(scalableSubject, 'auto', ['iommufd, VT-d', 'iommufd, two VT-d']);
+equivalenceSuite(smmuSubject, 'auto', ['iommufd, SMMUv3', 'iommufd, two SMMUv3', QUEUE]);
 
 // Devices ask for the pages of those that need not announce them.
 equivalenceSuite(riscvSubject, 'user-owned', ['iommufd, VT-d'], 'on demand');
@@ -42,5 +42,7 @@ failureSuite(riscvSubject, 'user-owned', 'iommufd, VT-d');
 failureSuite(amdSubject, 'user-owned', 'iommufd, SMMUv3');
 failureSuite(smmuSubject, 'user-owned-queue', QUEUE);
 failureSuite(scalableSubject, 'auto', 'iommufd, VT-d');
+failureSuite(scalableSubject, 'auto', 'iommufd, two VT-d');
+failureSuite(smmuSubject, 'auto', 'iommufd, two SMMUv3');
 failureSuite(riscvSubject, 'user-owned', 'iommufd, SMMUv3', 'on demand');
 failureSuite(smmuSubject, 'shadow', 'iommufd, VT-d', 'on demand');

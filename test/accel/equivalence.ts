@@ -18,6 +18,8 @@ import type { TargetFixture, TargetSubject } from '../target/suite.ts';
 export interface HostHardware {
   readonly host: 'iommufd' | 'vfio-type1';
   readonly nesting: () => NonNullable<IommuConfig['nesting']> | null;
+  /** That the devices stand behind in turn. Default 1. */
+  readonly iommus?: number;
   /** Width of PASIDs; left out: devices send none. */
   readonly pasidLog2?: number;
 }
@@ -34,6 +36,12 @@ export const hardwares: Readonly<Record<string, HostHardware>> = {
 const pasidHardwares: Readonly<Record<string, HostHardware>> = {
   'iommufd, PASIDs': { host: 'iommufd', nesting: () => null, pasidLog2: 8 },
   'iommufd, VT-d, PASIDs': { host: 'iommufd', nesting: () => vtd(), pasidLog2: 8 },
+};
+
+/** The same, two IOMMUs of one kind, with devices behind each. */
+const severalHardwares: Readonly<Record<string, HostHardware>> = {
+  'iommufd, two VT-d': { host: 'iommufd', nesting: () => vtd(), iommus: 2 },
+  'iommufd, two SMMUv3': { host: 'iommufd', nesting: () => smmuv3(), iommus: 2 },
 };
 
 /** How guests that need not announce a map are followed here: they say every change by an invalidation as well, or their devices ask. */
@@ -78,11 +86,12 @@ export class EquivalentGuest<Step> {
   comparedProcesses = 0;
 
   constructor(subject: TargetSubject<Step>, hardware: HostHardware, path: string, following: Following = 'announced') {
-    const { host: kind, nesting, pasidLog2 } = hardware;
+    const { host: kind, nesting, iommus = 1, pasidLog2 } = hardware;
     this.fixture = subject.make();
     const { memory, target, endpoints } = this.fixture;
-    const devices = endpoints.map((_, i) => ({ name: `vfio${i}`, pageRequests: following === 'on demand' }));
-    this.kernel = simKernel({ iommus: [{ nesting: nesting(), ...(pasidLog2 !== undefined && { pasidLog2 }) }], devices });
+    const devices = endpoints.map((_, i) => ({ name: `vfio${i}`, iommu: i % iommus, pageRequests: following === 'on demand' }));
+    const iommu = () => ({ nesting: nesting(), ...(pasidLog2 !== undefined && { pasidLog2 }) });
+    this.kernel = simKernel({ iommus: Array.from({ length: iommus }, iommu), devices });
     this.#pasids = [NO_PASID, ...(pasidLog2 === undefined ? [] : (this.fixture.pasids ?? []))];
     this.#ram = rehouse(memory, this.kernel);
     const host = openHost(kind, this.kernel);
@@ -251,7 +260,7 @@ export class EquivalentGuest<Step> {
   }
 }
 
-const everyHardware: Readonly<Record<string, HostHardware>> = { ...hardwares, ...pasidHardwares };
+const everyHardware: Readonly<Record<string, HostHardware>> = { ...hardwares, ...pasidHardwares, ...severalHardwares };
 
 /** Random guest programs of a target over hardware of each kind, on the path that is wished for. */
 export function equivalenceSuite<Step>(

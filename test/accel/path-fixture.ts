@@ -44,6 +44,8 @@ export interface Surroundings {
   readonly dmaEntryLimit?: number;
   /** Default: none. */
   readonly nesting?: IommuConfig['nesting'];
+  /** Of a second IOMMU, in front of the second device. Default: both stand behind one. */
+  readonly second?: IommuConfig['nesting'];
 }
 
 /** A path with two devices on it, and a space that a test changes. */
@@ -60,10 +62,10 @@ export class Fixture {
   /** First host page of each region. */
   readonly #hostPfns: readonly number[];
 
-  constructor(kind: PathKind, { owner, host = 'iommufd', dmaEntryLimit = 65535, nesting = null }: Surroundings) {
+  constructor(kind: PathKind, { owner, host = 'iommufd', dmaEntryLimit = 65535, nesting = null, second }: Surroundings) {
     this.#kind = kind;
-    const iommus = host === 'vfio-spapr-tce' ? [{ tce: {} }] : [{ nesting }];
-    this.kernel = simKernel({ iommus, dmaEntryLimit, devices: [{ name: 'vfio0' }, { name: 'vfio1' }] });
+    const iommus = host === 'vfio-spapr-tce' ? [{ tce: {} }] : [{ nesting }, ...(second === undefined ? [] : [{ nesting: second }])];
+    this.kernel = simKernel({ iommus, dmaEntryLimit, devices: [{ name: 'vfio0' }, { name: 'vfio1', iommu: iommus.length - 1 }] });
     this.host = openHost(host, this.kernel);
     const regions = [0, 1].map((i) => {
       const memory = this.kernel.allocate(REGION_PAGES * 4096);

@@ -11,9 +11,15 @@ const NESTING = {
   'iommufd, SMMUv3': { make: () => ({ nesting: smmuv3() }), forgets: INVALIDATE },
 } as const;
 const LIVE = { 'iommufd, SMMUv3 that splits large pages live': { make: () => ({ nesting: splitsLive() }), forgets: INVALIDATE } } as const;
+const SEVERAL = {
+  'iommufd, two VT-d': { make: () => ({ nesting: vtd(), second: vtd() }), forgets: INVALIDATE },
+  'iommufd, two SMMUv3': { make: () => ({ nesting: smmuv3(), second: smmuv3() }), forgets: INVALIDATE },
+} as const;
+const queued = () => smmuv3({ tegra241: {} });
 /** Invalidations are stores. */
 const QUEUE = {
-  'iommufd, SMMUv3 with a command queue': { make: () => ({ nesting: smmuv3({ tegra241: {} }) }), forgets: null },
+  'iommufd, SMMUv3 with a command queue': { make: () => ({ nesting: queued() }), forgets: null },
+  'iommufd, two SMMUv3 with a command queue each': { make: () => ({ nesting: queued(), second: queued() }), forgets: null },
 } as const;
 
 /** What each path of the registry is tried on. */
@@ -28,6 +34,6 @@ export const subjects: Readonly<Record<string, PathSubject>> = {
   },
   'user-owned': { places: { ...NESTING, ...LIVE }, runs: 6 },
   'user-owned-queue': { places: QUEUE, runs: 6 },
-  nested: { places: NESTING, runs: 6 },
+  nested: { places: { ...NESTING, ...SEVERAL }, runs: 6 },
   'nested-queue': { places: QUEUE, runs: 6 },
 };

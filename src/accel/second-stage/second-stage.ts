@@ -18,7 +18,10 @@ export interface SecondStageUse {
 /** By host and guest: all devices and spaces of a machine stand on one, or on one a use. */
 const known = new WeakMap<Host, Map<GuestMemory, Map<string, SecondStage>>>();
 
-/** Guest RAM as the hardware has it, mapped and pinned once; beside it, at the top, a page for a queue and an arena for tables. */
+/** Pages for queues: IOMMUs that can have one each. */
+const QUEUE_PAGES = 8;
+
+/** Guest RAM as the hardware has it, mapped and pinned once; beside it, at the top, pages for queues and an arena for tables. */
 export class SecondStage {
   readonly parent: NestingParent;
   readonly arena: TableArena;
@@ -39,7 +42,7 @@ export class SecondStage {
     this.#key = key;
     this.asids = new Asids(parent.hardware.asidBits);
     const top = Math.max(...parent.space.apertures().map(({ last }) => last));
-    this.arena = new TableArena(parent, Math.min(top + 1, 2 ** (parent.hardware.outputBits - 12)) - 1);
+    this.arena = new TableArena(parent, Math.min(top + 1, 2 ** (parent.hardware.outputBits - 12)) - QUEUE_PAGES);
   }
 
   /** The one of this host and guest; `leave` gives it back. @throws HostError */
@@ -59,7 +62,7 @@ export class SecondStage {
     try {
       if (memory.isLogged) made.trackDirty(true);
       if (made.follow() < 0) throw parent.space.error ?? new HostError('second stage', errno.EIO);
-      if (use.queue) parent.openQueue(made.arena.end);
+      if (use.queue) parent.openQueues(made.arena.end, made.arena.end + QUEUE_PAGES - 1);
     } catch (error) {
       made.leave();
       throw error;

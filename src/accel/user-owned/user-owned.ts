@@ -97,7 +97,7 @@ class UserOwnedPath implements Path {
       const written = writeStage(hardware, this.#second.arena.memory, this.#pages, this.#asid);
       if (written === null) throw new HostError(space.name, errno.ENOMEM, undefined, 'no memory for tables');
       this.#written = written;
-      this.#installed = this.#second.parent.install(device!, written.stage, { severalIommus: true, ...(pageRequests && { pageRequests }) });
+      this.#installed = this.#second.parent.install(device!, written.stage, pageRequests && { pageRequests });
     } catch (error) {
       this.#pages.release();
       this.#second.asids.free(this.#asid);

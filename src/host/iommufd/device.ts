@@ -122,7 +122,7 @@ export class IommufdDevice extends Attachable {
    */
   admitPasids(calls: HostCalls): number {
     this.wantsPasidTables = true;
-    if (this.attachment?.enter === undefined) return 0;
+    if (this.attachment?.enter === undefined || this.attachment.forPasid) return 0;
     calls.attach++;
     return this.attachment.enter(this);
   }

@@ -56,6 +56,8 @@ export class SmmuGuestCommands implements GuestCommands {
   #added = 0;
   #failed = 0;
   #everything = false;
+  /** Something came while it had no stream. */
+  #missed = false;
   #error: HostError | null = null;
 
   /** `idr`: IDR0 to IDR5. `streams`: the IDs of the devices that the vIOMMU has now. */
@@ -76,6 +78,10 @@ export class SmmuGuestCommands implements GuestCommands {
   }
 
   add(words: Int32Array): void {
+    if (this.#streams.size === 0) {
+      this.#missed = true;
+      return;
+    }
     const w0 = words[0];
     const w1 = words[1];
     const w2 = words[2];
@@ -115,8 +121,13 @@ export class SmmuGuestCommands implements GuestCommands {
     }
   }
 
-  addAll(): void {
+  /** A stream has come where there was none: before it meets what the hardware remembers of earlier ones. 0 or a negative errno. */
+  catchUp(): number {
+    if (!this.#missed) return 0;
     this.#everything = true;
+    const result = this.sync();
+    this.#missed = result < 0;
+    return result;
   }
 
   /** What the kernel refuses all the same is no reason for a stale translation: everything is forgotten instead. */

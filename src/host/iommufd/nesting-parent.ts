@@ -1,5 +1,4 @@
-import { READ } from '../../memory/access.ts';
-import { PAGE_BYTES, pfnOf } from '../../memory/address.ts';
+import { PAGE_BYTES } from '../../memory/address.ts';
 import { errno, HostError } from '../errno.ts';
 import type {
   AttachmentPoint,
@@ -15,17 +14,16 @@ import type {
 } from '../host.ts';
 import type { Handle, IommufdContext } from './context.ts';
 import { type Attachable, own } from './device.ts';
-import { SmmuGuestCommands } from './guest-commands.ts';
 import { SmmuStage, VtdStage } from './installed-stage.ts';
 import { faultQueueOf } from './page-requests.ts';
-import { KernelPageTable } from './page-table.ts';
+import type { KernelPageTable } from './page-table.ts';
 import { ParentSpace } from './parent-space.ts';
-import { ParentUnit } from './parent-unit.ts';
+import { BarePoint, ParentUnit } from './parent-unit.ts';
 import { IommufdSpace } from './space.ts';
-import { SpreadStage } from './spread-stage.ts';
+import { SpreadCommands } from './spread-commands.ts';
+import { SpreadPoint, SpreadStage, type Units } from './spread-stage.ts';
 import { StageEvents } from './stage-events.ts';
-import { CommandQueue } from './tegra241.ts';
-import type { Vdevice } from './viommu.ts';
+import { Streams } from './streams.ts';
 
 /** IHI 0070, 6.3.4. */
 const IDR3_RIL = 1 << 10;
@@ -46,49 +44,44 @@ interface ParentOptions {
   readonly dirtyTracking: boolean;
 }
 
-/** Whose vIOMMU each device has its place on: the kernel gives it one. */
-const places = new WeakMap<HostDevice, IommufdParent>();
-
-/** A nesting parent of iommufd and what stands on it: first stages, a vIOMMU with its devices, a queue. */
+/** A nesting parent of iommufd and what stands on it: first stages, and, of each IOMMU that its devices stand behind, a vIOMMU with them, and a queue. */
 export class IommufdParent implements NestingParent {
   readonly hardware: NestingHardware;
   readonly space: ParentSpace;
   readonly #context: IommufdContext;
-  /** Of the first device's IOMMU: all that is a guest's own, and its vIOMMU, are there. */
-  readonly #unit: ParentUnit;
-  readonly #units = new Set<ParentUnit>();
-  readonly #homes = new WeakMap<HostDevice, ParentUnit>();
-  readonly #commands: SmmuGuestCommands | null = null;
+  readonly #units: Units<ParentUnit>;
+  readonly #all = new Set<ParentUnit>();
+  readonly #commands: SpreadCommands | null;
   readonly #events: StageEvents;
   readonly #fixed = new Map<'abort' | 'bypass', AttachmentPoint>();
-  readonly #devices = new Map<HostDevice, { readonly vdevice: Vdevice; readonly unit: ParentUnit }>();
-  readonly #streams = new Set<number>();
+  readonly #streams = new Streams();
   readonly #made: { close(): void }[] = [];
-  #queuePages: TablePages | null = null;
-  #nextStream = 0;
+  /** Guest-physical pages that are left for queues; null: there are none. */
+  #rings: number[] | null = null;
 
   /** `queue`: the vIOMMU is one that can have a queue. @throws HostError */
-  constructor(context: IommufdContext, device: Handle, hardware: NestingHardware, { queue, dirtyTracking }: ParentOptions) {
+  constructor(context: IommufdContext, device: Attachable, hardware: NestingHardware, { queue, dirtyTracking }: ParentOptions) {
     this.#context = context;
     this.hardware = hardware;
+    this.#commands = hardware.kind === 'smmuv3' ? new SpreadCommands() : null;
+    this.#events = new StageEvents(context);
+    const homes = new WeakMap<HostDevice, ParentUnit>();
+    this.#units = { all: this.#all, homes, add: (joining) => this.#addUnit(joining), drop: (unit) => this.#dropUnit(unit) };
     this.space = new ParentSpace(context, device, { forPasid: hardware.pasidStages, dirtyTracking });
-    this.#made.unshift(this.space);
     try {
-      this.#unit = this.#addUnit(this.space.table, device, queue);
+      this.#join(this.space.table, device, queue);
     } catch (error) {
-      for (const object of this.#made) object.close();
+      this.space.close();
       throw error;
     }
-    const { smmu } = this.#unit;
-    if (smmu !== null) this.#commands = new SmmuGuestCommands(smmu.route, smmu.idr, this.#streams);
-    this.#events = new StageEvents(context, smmu?.viommu ?? null);
   }
 
   /** @throws HostError; then the table is gone. */
-  #addUnit(table: KernelPageTable, device: Handle, queue: boolean): ParentUnit {
+  #join(table: KernelPageTable, device: Handle, queue: boolean): ParentUnit {
     try {
       const unit = new ParentUnit(this.#context, device, table, this.hardware.kind, queue);
-      this.#units.add(unit);
+      this.#all.add(unit);
+      if (unit.smmu !== null) this.#commands?.join(unit.smmu.commands);
       return unit;
     } catch (error) {
       this.space.dropTable(table);
@@ -96,10 +89,39 @@ export class IommufdParent implements NestingParent {
     }
   }
 
+  /** Of one more IOMMU; with a queue, if it can have one. @throws HostError */
+  #addUnit(device: Attachable): ParentUnit {
+    const ring = this.#rings?.pop();
+    if (ring !== undefined) {
+      try {
+        const unit = this.#join(this.space.addTable(device), device, true);
+        this.#openRing(unit, ring);
+        return unit;
+      } catch (error) {
+        if (!(error instanceof HostError)) throw error;
+        this.#rings?.push(ring);
+      }
+    }
+    return this.#join(this.space.addTable(device), device, false);
+  }
+
+  #openRing(unit: ParentUnit, page: number): void {
+    try {
+      unit.openQueue(this.space, page);
+    } catch (error) {
+      this.#dropUnit(unit);
+      throw error;
+    }
+  }
+
   #dropUnit(unit: ParentUnit): void {
-    for (const [device, place] of this.#devices) if (place.unit === unit) this.release(device);
+    if (unit.smmu !== null) {
+      this.#streams.releaseAll(unit.smmu);
+      this.#events.ignore(unit.smmu.viommu);
+      this.#commands?.leave(unit.smmu.commands);
+    }
     unit.close();
-    this.#units.delete(unit);
+    this.#all.delete(unit);
     this.space.dropTable(unit.table);
   }
 
@@ -112,15 +134,7 @@ export class IommufdParent implements NestingParent {
   }
 
   install(device: HostDevice, stage: UserStage, options: StageOptions = {}): InstalledStage {
-    if (options.severalIommus !== true) return this.#create(this.#unit, own(device), stage, options);
-    const units = {
-      units: this.#units,
-      homes: this.#homes,
-      add: (joining: Attachable) => this.#addUnit(this.space.addTable(joining), joining, false),
-      drop: (unit: ParentUnit) => this.#dropUnit(unit),
-      create: (unit: ParentUnit, joining: Attachable) => this.#create(unit, joining, stage, options),
-    };
-    return new SpreadStage(units, own(device));
+    return new SpreadStage(this.#units, (unit, joining) => this.#create(unit, joining, stage, options), own(device));
   }
 
   #create(unit: ParentUnit, device: Attachable, stage: UserStage, { ranges, pageRequests = false }: StageOptions): VtdStage | SmmuStage {
@@ -131,12 +145,13 @@ export class IommufdParent implements NestingParent {
       const forPasid = this.hardware.pasidStages;
       return new VtdStage(this.#context, device, unit.table, stage, { ...parts, forPasid, invalidations: unit.ranges });
     }
-    if (stage.kind === 'smmuv3' && unit.smmu !== null) {
-      const { viommu, idr, route } = unit.smmu;
+    const { smmu } = unit;
+    if (stage.kind === 'smmuv3' && smmu !== null) {
+      const { viommu, idr, route } = smmu;
       const { asid } = stage;
       const ste = asid === undefined ? guestEntry(stage.ste) : stage.ste;
       const ranged = (idr[3] & IDR3_RIL) !== 0;
-      const admit = (joining: HostDevice) => this.#admit(unit, joining);
+      const admit = (joining: HostDevice) => this.#streams.admit(smmu, joining);
       const commands = { ...(asid !== undefined && { asid }), ranged, route, admit };
       return new SmmuStage(this.#context, device, viommu, ste, { ...parts, ...commands });
     }
@@ -151,27 +166,21 @@ export class IommufdParent implements NestingParent {
     return made;
   }
 
-  /** VT-d: nothing but the parent for bypass, and a table without mappings for abort. */
-  #makeFixed(device: Handle & HostDevice, kind: 'abort' | 'bypass'): AttachmentPoint {
-    if (this.#unit.smmu !== null) {
-      const stage = this.install(device, { kind: 'smmuv3', ste: [FIXED[kind], 0n] });
-      this.#made.unshift(stage);
-      return stage;
-    }
-    if (kind === 'bypass') return this.#unit.table;
-    const empty = new IommufdSpace(this.#context, {});
-    this.#made.unshift(empty);
-    const table = new KernelPageTable(this.#context, device, empty, { forPasid: this.hardware.pasidStages });
-    this.#made.unshift(table);
-    return table;
+  /** VT-d: nothing but the parent for bypass, and a space without mappings for abort. */
+  #makeFixed(device: Attachable, kind: 'abort' | 'bypass'): AttachmentPoint {
+    if (this.hardware.kind === 'vtd' && kind === 'bypass') return new SpreadPoint(this.#units, ({ table }) => new BarePoint(table), device);
+    const made =
+      this.hardware.kind === 'vtd' ? new IommufdSpace(this.#context, {}) : this.install(device, { kind: 'smmuv3', ste: [FIXED[kind], 0n] });
+    this.#made.unshift(made);
+    return made;
   }
 
   name(device: HostDevice, id: number): number {
-    const failed = this.#unit.smmu === null ? 0 : this.#admit(this.#unit, device, id);
-    if (failed < 0) return failed;
+    const unit = this.hardware.kind === 'smmuv3' ? this.#admit(own(device), id) : null;
+    if (typeof unit === 'number') return unit;
     this.#events.names.set(own(device).id, id);
     try {
-      this.#events.listen();
+      if (unit !== null) this.#events.listen(unit.smmu!.viommu);
       return 0;
     } catch (error) {
       if (error instanceof HostError) return -error.errno;
@@ -179,53 +188,34 @@ export class IommufdParent implements NestingParent {
     }
   }
 
-  /** Commands and events name a stream by its virtual ID, so a device wants a place on the vIOMMU before it is attached. Any ID will do: -1. */
-  #admit(unit: ParentUnit, device: HostDevice, id = -1): number {
-    for (const known of this.#devices.keys()) if (known.closed) this.release(known);
-    const before = this.#devices.get(device);
-    if (before !== undefined && before.unit === unit && (id < 0 || before.vdevice.virtualId === BigInt(id))) return 0;
+  /** On the vIOMMU of the IOMMU that it stands behind, which is made when it is the first there. A negative errno: on none. */
+  #admit(device: Attachable, id: number): ParentUnit | number {
+    const { homes } = this.#units;
+    const home = homes.get(device);
+    const isKnown = home !== undefined && this.#all.has(home);
+    for (const unit of isKnown ? [home] : this.#all) {
+      const result = this.#streams.admit(unit.smmu!, device, id);
+      if (result < 0 && (result !== -errno.EINVAL || isKnown)) return result;
+      if (result < 0) continue;
+      homes.set(device, unit);
+      return unit;
+    }
     try {
-      places.get(device)?.release(device);
-      const stream = id < 0 ? this.#nextStream++ : id;
-      this.#devices.set(device, { vdevice: unit.smmu!.viommu.addDevice(own(device), BigInt(stream)), unit });
-      this.#streams.add(stream);
-      places.set(device, this);
-      return 0;
+      const unit = this.#addUnit(device);
+      const result = this.#streams.admit(unit.smmu!, device, id);
+      if (result < 0) this.#dropUnit(unit);
+      else homes.set(device, unit);
+      return result < 0 ? result : unit;
     } catch (error) {
       if (error instanceof HostError) return -error.errno;
       throw error;
     }
   }
 
-  /** The device has a place here no longer. @throws HostError */
-  release(device: HostDevice): void {
-    const vdevice = this.#devices.get(device)?.vdevice;
-    if (vdevice === undefined) return;
-    // Of a closed device the kernel has taken it.
-    vdevice.close();
-    this.#devices.delete(device);
-    this.#streams.delete(Number(vdevice.virtualId));
-    places.delete(device);
-  }
-
-  openQueue(page: number): void {
-    const { smmu } = this.#unit;
-    if (smmu === null || smmu.vintf === null)
-      throw new HostError('IOMMU_HW_QUEUE_ALLOC', errno.EOPNOTSUPP, undefined, 'no vIOMMU that can have a queue');
-    const pages = this.allocate(1);
-    const mapped = this.space.map(page, pfnOf(pages.address), 1, READ);
-    try {
-      if (mapped < 0) throw this.space.error ?? new HostError('IOMMU_IOAS_MAP', mapped);
-      const ring = new Uint8Array(pages.buffer, 0, PAGE_BYTES);
-      const queue = new CommandQueue(smmu.vintf, 0, BigInt(page) << 12n, ring);
-      this.#made.unshift(queue.hardware);
-      queue.enable();
-      smmu.route.use(queue);
-      this.#queuePages = pages;
-    } catch (error) {
-      pages.release();
-      throw error;
-    }
+  openQueues(first: number, last: number): void {
+    const [unit] = this.#all;
+    unit.openQueue(this.space, last);
+    this.#rings = Array.from({ length: last - first }, (_, i) => first + i);
   }
 
   events(): StageEvent[] {
@@ -242,20 +232,18 @@ export class IommufdParent implements NestingParent {
 
   close(): void {
     this.#events.close();
-    for (const device of this.#devices.keys()) this.release(device);
-    // Stages and queues, then the vIOMMUs under them, then the tables under those.
-    while (this.#made.length > 1) {
+    this.#streams.releaseAll();
+    while (this.#made.length > 0) {
       this.#made[0].close();
       this.#made.shift();
     }
-    for (const unit of this.#units) {
+    // The vIOMMUs with their queues, then the tables under them.
+    for (const unit of this.#all) {
       unit.close();
-      this.#units.delete(unit);
+      this.#all.delete(unit);
     }
     this.space.close();
     this.#fixed.clear();
-    this.#queuePages?.release();
-    this.#queuePages = null;
   }
   [Symbol.dispose](): void {
     this.close();

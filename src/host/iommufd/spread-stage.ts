@@ -1,52 +1,80 @@
 import { errno, HostError } from '../errno.ts';
-import type { HostDevice, InstalledStage } from '../host.ts';
+import type { AttachmentPoint, HostDevice, InstalledStage } from '../host.ts';
 import type { Handle } from './context.ts';
 import { type Attachable, own, type Place } from './device.ts';
 
-/** A first stage on the IOMMU of one unit. */
-export interface UnitStage extends InstalledStage, Handle {
+/** What devices of one unit are attached to. */
+export interface UnitPoint extends AttachmentPoint, Handle {
   readonly forPasid: boolean;
   /** `as`: what the device is attached to then, as others see it. */
   attach(device: HostDevice, as?: Place): number;
   detach(device: HostDevice, as?: Place): number;
+  close(): void;
 }
 
+/** A first stage on the IOMMU of one unit. */
+export type UnitStage = UnitPoint & Pick<InstalledStage, 'invalidate' | 'invalidateAll' | 'sync'>;
+
 /** What of a nesting parent is one IOMMU's, for each that devices have come from. */
-export interface StageUnits<Unit> {
-  readonly units: ReadonlySet<Unit>;
+export interface Units<Unit> {
+  readonly all: ReadonlySet<Unit>;
   /** Whose IOMMU a device is behind, as far as it has been attached. */
   readonly homes: WeakMap<HostDevice, Unit>;
   /** For the IOMMU of a device that no other takes. @throws HostError */
   add(device: Attachable): Unit;
   drop(unit: Unit): void;
-  /** @throws HostError EINVAL for a device behind another IOMMU. */
-  create(unit: Unit, device: Attachable): UnitStage;
 }
 
+/** @throws HostError EINVAL for a device behind another IOMMU than the unit's. */
+export type Create<Unit, Point> = (unit: Unit, device: Attachable) => Point;
+
 /**
- * One first stage for devices behind several IOMMUs: the same tables, of which each IOMMU that does not take another's page tables is told for itself. The
- * kernel does not say which those are, but by EINVAL.
+ * What devices behind several IOMMUs are attached to: the same for each, made for each IOMMU that does not take another's page tables. The kernel does not
+ * say which those are, but by EINVAL.
  */
-export class SpreadStage<Unit> implements InstalledStage, Place {
-  readonly #of: StageUnits<Unit>;
-  readonly #stages = new Map<Unit, UnitStage>();
-  #error: HostError | null = null;
+export class SpreadPoint<Unit, Point extends UnitPoint = UnitPoint> implements AttachmentPoint, Place {
+  protected readonly points = new Map<Unit, Point>();
+  protected failed: HostError | null = null;
+  readonly #units: Units<Unit>;
+  readonly #create: Create<Unit, Point>;
 
   /** @throws HostError when the hardware in front of the device does not take it. */
-  constructor(units: StageUnits<Unit>, device: Attachable) {
-    this.#of = units;
-    if (this.#suitable(device) !== null) return;
+  constructor(units: Units<Unit>, create: Create<Unit, Point>, device: Attachable) {
+    this.#units = units;
+    this.#create = create;
+    if (this.#isTaken(device)) return;
     const unit = units.add(device);
     try {
-      this.#stages.set(unit, units.create(unit, device));
+      this.points.set(unit, create(unit, device));
     } catch (error) {
       units.drop(unit);
       throw error;
     }
   }
 
-  get #first(): UnitStage {
-    return this.#stages.values().next().value!;
+  /** By some unit that there is, and then that has it. @throws HostError */
+  #isTaken(device: Attachable): boolean {
+    for (const unit of this.#unitsFor(device)) {
+      try {
+        this.points.set(unit, this.#create(unit, device));
+        return true;
+      } catch (error) {
+        if (!(error instanceof HostError) || error.errno !== errno.EINVAL) throw error;
+      }
+    }
+    return false;
+  }
+
+  /** The device's own where it is known, and else those that have the point before others. */
+  #unitsFor({ device }: Attachable): readonly Unit[] {
+    const { all, homes } = this.#units;
+    const home = homes.get(device);
+    if (home !== undefined && all.has(home)) return [home];
+    return [...this.points.keys(), ...[...all].filter((unit) => !this.points.has(unit))];
+  }
+
+  get #first(): Point {
+    return this.points.values().next().value!;
   }
 
   get id(): number {
@@ -58,7 +86,7 @@ export class SpreadStage<Unit> implements InstalledStage, Place {
   }
 
   get error(): HostError | null {
-    return this.#error;
+    return this.failed;
   }
 
   attach(device: HostDevice): number {
@@ -66,97 +94,93 @@ export class SpreadStage<Unit> implements InstalledStage, Place {
   }
 
   enter(who: Attachable): number {
-    const { homes, units } = this.#of;
-    const known = homes.get(who.device);
-    const home = known !== undefined && units.has(known) ? known : undefined;
-    for (const [unit, stage] of this.#stages) {
-      if (home !== undefined && home !== unit) continue;
-      const result = stage.attach(who, this);
-      if (result !== -errno.EINVAL || home !== undefined) return this.#came(who, unit, result);
+    const { all, homes } = this.#units;
+    const isKnown = all.has(homes.get(who.device)!);
+    for (const unit of this.#unitsFor(who)) {
+      const result = this.#enterBy(unit, who);
+      if (result !== -errno.EINVAL || isKnown) return result;
     }
+    let unit: Unit;
     try {
-      const unit = home ?? this.#suitable(who);
-      return unit === null ? this.#enterBy(this.#of.add(who), who, true) : this.#enterBy(unit, who, false);
+      unit = this.#units.add(who);
     } catch (error) {
-      if (!(error instanceof HostError)) throw error;
-      this.#error = error;
-      return -error.errno;
+      return this.#refused(error);
     }
-  }
-
-  /** The first unit beside those that have the stage that takes it for the device, and then has it; null: none does. @throws HostError */
-  #suitable(who: Attachable): Unit | null {
-    for (const unit of this.#of.units) {
-      if (this.#stages.has(unit)) continue;
-      try {
-        this.#stages.set(unit, this.#of.create(unit, who));
-        return unit;
-      } catch (error) {
-        if (!(error instanceof HostError) || error.errno !== errno.EINVAL) throw error;
-      }
-    }
-    return null;
-  }
-
-  /** @throws HostError; then the unit has no such stage, and is gone when it is new. */
-  #enterBy(unit: Unit, who: Attachable, isNew: boolean): number {
-    let stage = this.#stages.get(unit);
-    try {
-      stage ??= this.#of.create(unit, who);
-      // Its IOMMU may remember somebody else's entries with the same ASID.
-      stage.invalidateAll();
-      const result = stage.sync() || stage.attach(who, this);
-      if (result < 0) throw stage.error ?? new HostError('attach', -result, undefined, who.name);
-      this.#stages.set(unit, stage);
-      return this.#came(who, unit, 0);
-    } catch (error) {
-      stage?.close();
-      this.#stages.delete(unit);
-      if (isNew) this.#of.drop(unit);
-      throw error;
-    }
-  }
-
-  #came(who: Attachable, unit: Unit, result: number): number {
-    if (result === 0) this.#of.homes.set(who.device, unit);
-    else this.#error = this.#stages.get(unit)?.error ?? null;
+    const result = this.#enterBy(unit, who);
+    if (result < 0) this.#units.drop(unit);
     return result;
+  }
+
+  #enterBy(unit: Unit, who: Attachable): number {
+    const before = this.points.get(unit);
+    let point = before;
+    try {
+      point ??= this.#create(unit, who);
+      const result = (before === undefined ? this.prepare(point) : 0) || point.attach(who, this);
+      if (result < 0) throw point.error ?? new HostError('attach', -result, undefined, who.name);
+      this.points.set(unit, point);
+      this.#units.homes.set(who.device, unit);
+      return 0;
+    } catch (error) {
+      if (before === undefined) point?.close();
+      return this.#refused(error);
+    }
+  }
+
+  /** What one more unit has is to be before its first device comes. 0 or a negative errno. */
+  protected prepare(_point: Point): number {
+    return 0;
+  }
+
+  #refused(error: unknown): number {
+    if (!(error instanceof HostError)) throw error;
+    this.failed = error;
+    return -error.errno;
   }
 
   detach(device: HostDevice): number {
     const result = this.#first.detach(device, this);
-    if (result < 0) this.#error = this.#first.error;
-    return result;
-  }
-
-  invalidate(first: number, pages: number): void {
-    for (const stage of this.#stages.values()) stage.invalidate(first, pages);
-  }
-
-  invalidateAll(): void {
-    for (const stage of this.#stages.values()) stage.invalidateAll();
-  }
-
-  /** One call for each IOMMU at most. */
-  sync(): number {
-    let result = 0;
-    for (const stage of this.#stages.values()) {
-      const answer = stage.sync();
-      if (answer === 0 || result < 0) continue;
-      result = answer;
-      this.#error = stage.error;
-    }
+    if (result < 0) this.failed = this.#first.error;
     return result;
   }
 
   close(): void {
-    for (const [unit, stage] of this.#stages) {
-      stage.close();
-      this.#stages.delete(unit);
+    for (const [unit, point] of this.points) {
+      point.close();
+      this.points.delete(unit);
     }
   }
 
   [Symbol.dispose](): void {
     this.close();
+  }
+}
+
+/** One first stage for devices behind several IOMMUs: the same tables, of which each is told for itself. */
+export class SpreadStage<Unit> extends SpreadPoint<Unit, UnitStage> implements InstalledStage {
+  /** Its IOMMU may remember somebody else's entries with the same ASID. */
+  protected override prepare(stage: UnitStage): number {
+    stage.invalidateAll();
+    return stage.sync();
+  }
+
+  invalidate(first: number, pages: number): void {
+    for (const stage of this.points.values()) stage.invalidate(first, pages);
+  }
+
+  invalidateAll(): void {
+    for (const stage of this.points.values()) stage.invalidateAll();
+  }
+
+  /** One call for each IOMMU at most. */
+  sync(): number {
+    let result = 0;
+    for (const stage of this.points.values()) {
+      const answer = stage.sync();
+      if (answer === 0 || result < 0) continue;
+      result = answer;
+      this.failed = stage.error;
+    }
+    return result;
   }
 }

@@ -10,23 +10,27 @@ const RECORD_BYTES = 32;
 /** Records that wait until somebody reads them; more are lost. */
 const DEPTH = 1024;
 
-/** What the kernel has to say of the devices of one guest: records of its vIOMMU, page requests of its first stages. */
+/** What the kernel has to say of the devices of one guest: records of its vIOMMUs, page requests of its first stages. */
 export class StageEvents {
   /** Guest's numbers by the kernel's handles. */
   readonly names = new Map<number, number>();
   readonly #context: IommufdContext;
-  readonly #viommu: Viommu | null;
-  #records: EventQueue | null = null;
+  readonly #records = new Map<Viommu, EventQueue>();
   #faults: FaultQueue | null = null;
 
-  constructor(context: IommufdContext, viommu: Viommu | null) {
+  constructor(context: IommufdContext) {
     this.#context = context;
-    this.#viommu = viommu;
   }
 
-  /** From now on records are kept, if the hardware makes any. @throws HostError */
-  listen(): void {
-    this.#records ??= this.#viommu?.createEventQueue(VEVENTQ_SMMUV3, RECORD_BYTES, DEPTH) ?? null;
+  /** From now on the vIOMMU's records are kept. @throws HostError */
+  listen(viommu: Viommu): void {
+    if (!this.#records.has(viommu)) this.#records.set(viommu, viommu.createEventQueue(VEVENTQ_SMMUV3, RECORD_BYTES, DEPTH));
+  }
+
+  /** The vIOMMU goes. @throws HostError */
+  ignore(viommu: Viommu): void {
+    this.#records.get(viommu)?.close();
+    this.#records.delete(viommu);
   }
 
   /** The queue of page requests, made when a stage wants one. @throws HostError */
@@ -36,14 +40,15 @@ export class StageEvents {
   }
 
   get descriptors(): readonly number[] {
-    return [this.#records, this.#faults].flatMap((queue) => (queue === null ? [] : [queue.fd]));
+    return [...this.#records.values(), ...(this.#faults === null ? [] : [this.#faults])].map(({ fd }) => fd);
   }
 
   /** One reading of each queue; more is waited for. @throws HostError */
   read(): StageEvent[] {
     const events: StageEvent[] = [];
-    if (this.#records?.wait(0) === true) {
-      for (const { lost, data } of this.#records.read()) {
+    for (const records of this.#records.values()) {
+      if (!records.wait(0)) continue;
+      for (const { lost, data } of records.read()) {
         if (lost > 0) events.push({ kind: 'lost' });
         if (data !== null) events.push({ kind: 'record', words: new Int32Array(data.buffer, data.byteOffset, RECORD_BYTES / 4) });
       }
@@ -69,7 +74,7 @@ export class StageEvents {
 
   /** @throws HostError */
   close(): void {
-    this.#records?.close();
+    for (const viommu of this.#records.keys()) this.ignore(viommu);
     this.#faults?.close();
   }
 }

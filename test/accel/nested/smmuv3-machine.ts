@@ -17,7 +17,9 @@ export const PAGES = 24;
 export const DATA = 300;
 
 export interface SmmuMachineOptions {
-  readonly nesting?: ReturnType<typeof smmuv3>;
+  readonly nesting?: () => ReturnType<typeof smmuv3>;
+  /** That the streams stand behind in turn. Default 1. */
+  readonly iommus?: number;
   readonly path?: string;
   readonly watch?: TableWatch;
 }
@@ -31,8 +33,11 @@ export class SmmuMachine {
   readonly hostDevices: readonly HostDevice[];
   readonly ramPfn: number;
 
-  constructor({ nesting = smmuv3(), path, watch }: SmmuMachineOptions = {}) {
-    this.kernel = simKernel({ iommus: [{ nesting, pasidLog2: 16 }], devices: STREAMS.map((_, i) => ({ name: `vfio${i}` })) });
+  constructor({ nesting = smmuv3, iommus = 1, path, watch }: SmmuMachineOptions = {}) {
+    this.kernel = simKernel({
+      iommus: Array.from({ length: iommus }, () => ({ nesting: nesting(), pasidLog2: 16 })),
+      devices: STREAMS.map((_, i) => ({ name: `vfio${i}`, iommu: i % iommus })),
+    });
     this.host = new IommufdHost(this.kernel);
     const ram = this.kernel.allocate(RAM_PAGES * 4096);
     this.ramPfn = pfnOf(ram.address);

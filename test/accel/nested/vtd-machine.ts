@@ -18,7 +18,9 @@ export const PAGES = 32;
 export const DATA = 1100;
 
 export interface VtdMachineOptions {
-  readonly nesting?: ReturnType<typeof vtd>;
+  readonly nesting?: () => ReturnType<typeof vtd>;
+  /** That the devices stand behind in turn. Default 1. */
+  readonly iommus?: number;
   readonly path?: string;
   readonly devices?: number;
   readonly pageRequests?: boolean;
@@ -36,11 +38,11 @@ export class VtdMachine {
   readonly hostDevices: readonly HostDevice[];
   readonly ramPfn: number;
 
-  constructor({ nesting = vtd(), path, devices = 2, pageRequests = false, pasidLog2 = 0 }: VtdMachineOptions = {}) {
+  constructor({ nesting = vtd, iommus = 1, path, devices = 2, pageRequests = false, pasidLog2 = 0 }: VtdMachineOptions = {}) {
     this.devices = Array.from({ length: devices }, (_, i) => DEVICES[0] + i);
     this.kernel = simKernel({
-      iommus: [{ nesting, pasidLog2 }],
-      devices: this.devices.map((_, i) => ({ name: `vfio${i}`, pageRequests })),
+      iommus: Array.from({ length: iommus }, () => ({ nesting: nesting(), pasidLog2 })),
+      devices: this.devices.map((_, i) => ({ name: `vfio${i}`, iommu: i % iommus, pageRequests })),
     });
     this.host = new IommufdHost(this.kernel);
     const ram = this.kernel.allocate(RAM_PAGES * 4096);

@@ -2,102 +2,14 @@ import { fc, test } from '@fast-check/vitest';
 import { describe, expect } from 'vitest';
 import { errno } from '../../../src/host/errno.ts';
 import { amd, smmuv3, vtd } from '../../../src/host/sim/index.ts';
-import { READ, READ_WRITE } from '../../../src/memory/access.ts';
-import type { X86Table } from '../../../src/pagetable/x86.ts';
-import { Cmd, iotlbDomain, iotlbGlobal, pasidPages, pasidSelective, Reg } from '../../target/vtd/guest.ts';
+import { READ_WRITE } from '../../../src/memory/access.ts';
+import { Cmd, iotlbGlobal, pasidPages, pasidSelective, Reg } from '../../target/vtd/guest.ts';
 import { BASE, DATA, DEVICES, PAGES, VtdMachine } from './vtd-machine.ts';
+import { Program, program } from './vtd-program.ts';
 
 /* The nested path of a VT-d guest in scalable mode: VT-d D51397-018 (5.10), 3.8, 6.5.2 and 9.6, before simulated VT-d. */
 
 const [FIRST, SECOND] = DEVICES;
-
-type Step =
-  | {
-      readonly do: 'map' | 'unmap';
-      readonly table: number;
-      readonly page: number;
-      readonly to: number;
-      readonly pages: number;
-      readonly permission: number;
-      readonly name: 'pages' | 'each' | 'pasid' | 'domain' | 'all';
-    }
-  | { readonly do: 'entry'; readonly device: number; readonly table: number }
-  | { readonly do: 'translation'; readonly on: boolean };
-
-const edit = fc.record({
-  do: fc.constantFrom('map' as const, 'map' as const, 'unmap' as const),
-  table: fc.nat(2),
-  page: fc.nat(PAGES - 1),
-  to: fc.nat(400).map((page) => DATA + page),
-  pages: fc.integer({ min: 1, max: 12 }),
-  permission: fc.constantFrom(READ, READ_WRITE, READ_WRITE),
-  name: fc.constantFrom('pages' as const, 'each' as const, 'pasid' as const, 'domain' as const, 'all' as const),
-});
-const step: fc.Arbitrary<Step> = fc.oneof(
-  { weight: 6, arbitrary: edit },
-  {
-    weight: 2,
-    arbitrary: fc.record({
-      do: fc.constant('entry' as const),
-      device: fc.constantFrom(FIRST, SECOND),
-      table: fc.integer({ min: -2, max: 2 }),
-    }),
-  },
-  { weight: 1, arbitrary: fc.record({ do: fc.constant('translation' as const), on: fc.boolean() }) },
-);
-const program = fc.array(step, { minLength: 1, maxLength: 14 });
-
-class Program {
-  readonly vtd: VtdMachine;
-  readonly tables: readonly { root: number; table: X86Table }[];
-  readonly did = (table: number) => 8 + table;
-
-  constructor(vtd = new VtdMachine()) {
-    this.vtd = vtd;
-    this.tables = [0, 1, 2].map(() => vtd.newStage());
-    this.entry(FIRST, 0);
-    this.entry(SECOND, 0);
-    vtd.guest.start();
-  }
-
-  /** Table -1: passes through; -2: not present. */
-  entry(device: number, table: number): void {
-    const { guest } = this.vtd;
-    if (table === -1) guest.setPasid(device, { pgtt: 4, did: 9 });
-    else if (table === -2) guest.setPasid(device, null);
-    else guest.setPasid(device, { pgtt: 1, did: this.did(table), first: this.tables[table].root });
-    if ((guest.iommu.read(Reg.gsts, 4) & Cmd.qie) !== 0n) this.vtd.submit(pasidSelective(0, device));
-  }
-
-  run(step: Step): void {
-    const { vtd } = this;
-    if (step.do === 'entry') this.entry(step.device, step.table);
-    else if (step.do === 'translation') vtd.guest.global(Cmd.te, step.on);
-    else {
-      const { table, page, to, permission, name } = step;
-      const pages = Math.min(step.pages, PAGES - page);
-      if (step.do === 'map') this.tables[table].table.map(BASE + page, to, pages, permission);
-      else this.tables[table].table.unmap(BASE + page, pages);
-      const did = this.did(table);
-      const each = DEVICES.flatMap((device) => Array.from({ length: pages }, (_, i) => pasidPages(did, device, BASE + page + i)));
-      const descriptors = {
-        pages: DEVICES.map((device) => pasidPages(did, device, BASE, Math.log2(PAGES))),
-        each,
-        pasid: DEVICES.map((device) => pasidAll(did, device)),
-        domain: [iotlbDomain(did)],
-        all: [iotlbGlobal],
-      };
-      vtd.submit(...descriptors[name]);
-    }
-  }
-
-  agrees(): void {
-    for (const index of [0, 1]) expect(this.vtd.hardware(index)).toEqual(this.vtd.software(index));
-  }
-}
-
-/** PASID-based IOTLB invalidation, PASID-selective (6.5.2.4). */
-const pasidAll = (did: number, pasid: number) => [0x26n | (BigInt(did) << 16n) | (BigInt(pasid) << 32n)];
 
 describe('random guests', () => {
   test.prop([program], { numRuns: 40 })(
@@ -274,9 +186,9 @@ test('what hardware cannot take as a first stage takes another path, and comes b
 
 describe('refused', () => {
   test.each([
-    ['other hardware', smmuv3(), /vtd's, the hardware walks smmuv3's/],
-    ['AMD-Vi, whose kernel takes no invalidations', amd(), /stale/],
-    ['VT-d without nesting', vtd({ ecap: 0n }), /ECAP.NEST/],
+    ['other hardware', () => smmuv3(), /vtd's, the hardware walks smmuv3's/],
+    ['AMD-Vi, whose kernel takes no invalidations', () => amd(), /stale/],
+    ['VT-d without nesting', () => vtd({ ecap: 0n }), /ECAP.NEST/],
   ])('%s', (_, nesting, reason) => {
     const machine = new VtdMachine({ nesting });
     const { refused } = machine.machine.state.endpoints[FIRST]!;
@@ -284,7 +196,7 @@ describe('refused', () => {
   });
 
   test('a table of five levels that the hardware cannot walk, by name', () => {
-    const guest = new Program(new VtdMachine({ nesting: vtd({ cap: 0n }) }));
+    const guest = new Program(new VtdMachine({ nesting: () => vtd({ cap: 0n }) }));
     const { root } = guest.vtd.guest.firstStage(5);
     // FSPM 01: five levels (9.6).
     guest.vtd.setStage(FIRST, { root, flags: 4n });
