@@ -229,7 +229,10 @@ describe('devices and their IOMMUs', () => {
     expect(two.attach(a)).toBe(0);
     expect(kernel.device('b').hostPfn(0x10, READ)).toBe(DMA_UNMAPPED);
     const other = new IommufdHost(kernel);
-    expect(() => other.openDevice(kernel.device('b').path)).toThrow(/EPERM \(another iommufd owns the IOMMU group/);
+    const openInOther = () => other.openDevice(kernel.device('b').path);
+    expect(openInOther, 'it is open').toThrow(/EINVAL/);
+    b.close();
+    expect(openInOther).toThrow(/EPERM \(another iommufd owns the IOMMU group/);
     host.close();
     expect(other.openDevice(kernel.device('b').path).name).toContain('b');
   });

@@ -131,9 +131,15 @@ static void pokes_of(struct step *s, int done) {
     struct poke *poke = take(sizeof *poke);
     void *bytes = take(poke->bytes);
     if (!done) continue;
-    memcpy((void *)poke->address, bytes, poke->bytes);
-    for (uint32_t k = 0; k < head.areas; k++)
-      if (poke->address - areas[k].address < areas[k].bytes) memcpy(shadows[k] + (poke->address - areas[k].address), bytes, poke->bytes);
+    for (uint32_t k = 0; k < head.areas; k++) {
+      struct area *a = &areas[k];
+      if (poke->address - a->address >= a->bytes) continue;
+      void *p = (void *)a->address;
+      if (!a->writable && mprotect(p, a->bytes, PROT_READ | PROT_WRITE)) fail("mprotect");
+      memcpy((void *)poke->address, bytes, poke->bytes);
+      if (!a->writable && mprotect(p, a->bytes, PROT_READ)) fail("mprotect");
+      memcpy(shadows[k] + (poke->address - a->address), bytes, poke->bytes);
+    }
   }
 }
 

@@ -10,6 +10,10 @@ export class SimGroup {
   readonly devices: SimDevice[] = [];
   /** Whoever has claimed DMA ownership: an iommufd context, a VFIO container. */
   owner: object | null = null;
+  /** Its own node is open. */
+  isOpen = false;
+  /** Devices that are bound by their own nodes: the group's node cannot be opened then, nor these be bound while it is. */
+  cdevs = 0;
 
   constructor(number: number) {
     this.number = number;
@@ -46,6 +50,8 @@ export class SimDevice {
   readonly #physical: PhysicalMemory;
   readonly #process: ProcessMemory;
   readonly #step: () => void;
+  #files = 0;
+  #end: () => void = () => {};
   /** What requests without PASID go through; null: blocked, as VFIO leaves a device that is not attached. */
   translation: Translation | null = null;
   /** What requests with a PASID go through that was attached for itself. */
@@ -65,6 +71,27 @@ export class SimDevice {
     this.#process = parts.process;
     this.#step = parts.step;
     parts.group.devices.push(this);
+  }
+
+  /** VFIO has a file of it open. */
+  get isOpen(): boolean {
+    return this.#files > 0;
+  }
+
+  /** vfio_df_open: the first file of it wants `begin`, which answers what ends with the last file, or a negative errno. */
+  open(begin: () => (() => void) | number): number {
+    if (this.#files === 0) {
+      const end = begin();
+      if (typeof end === 'number') return end;
+      this.#end = end;
+    }
+    this.#files++;
+    return 0;
+  }
+
+  /** One of its files is closed. */
+  close(): void {
+    if (--this.#files === 0) this.#end();
   }
 
   /** Where VFIO shows the device. */

@@ -115,11 +115,11 @@ export class SimKernel implements Port {
   }
 
   #closeAll(): void {
-    for (const fd of [...this.#current.files.keys()].reverse()) this.#put(fd);
+    for (const fd of [...this.#current.files.keys()].reverse()) this.uninstall(fd);
   }
 
-  /** Takes a descriptor away. */
-  #put(fd: number): void {
+  /** Takes a descriptor of the process that runs away. */
+  uninstall(fd: number): void {
     const file = this.#current.remove(fd);
     if (file !== undefined) this.drop(file);
   }
@@ -186,7 +186,7 @@ export class SimKernel implements Port {
   /** The descriptor is gone even when an error is reported, as Linux does it. */
   close(fd: number): number {
     const result = this.hooks.call('close', fd, () => (this.file(fd) === undefined ? -errno.EBADF : 0));
-    this.#put(fd);
+    this.uninstall(fd);
     return result;
   }
 

@@ -124,7 +124,10 @@ function createAccess(context: IommufdContext, command: TestCommand): number {
     file.abandon();
     return failed;
   }
-  return command.respond({ w0: context.kernel.install(file) });
+  const fd = context.kernel.install(file);
+  const told = command.respond({ w0: fd });
+  if (told < 0) context.kernel.uninstall(fd);
+  return told;
 }
 
 function accessFile(context: IommufdContext, fd: number): AccessFile | number {
@@ -140,7 +143,10 @@ function accessPages(context: IommufdContext, command: TestCommand): number {
   const file = accessFile(context, id);
   if (typeof file === 'number') return file;
   const item = file.pin(iova, length, (flags & ACCESS_WRITE) !== 0, address);
-  return item < 0 ? item : command.respond({ w1: item });
+  if (item < 0) return item;
+  const told = command.respond({ w1: item });
+  if (told < 0) file.release(item);
+  return told;
 }
 
 function accessCopy(context: IommufdContext, { in: { id, w0, w1, w2, w3, w4, w5, w6: flags } }: TestCommand): number {
@@ -218,7 +224,13 @@ function pasidChange(how: 'attach' | 'replace', context: IommufdContext, command
   const mock = mockDevice(context, id);
   if (mock === undefined) return -errno.ENOENT;
   const table = mock.noted((mock.bound as DeviceObject)[how](w1, pasidOf(w0)));
-  return table < 0 ? table : command.respond({ w1: table });
+  if (table < 0) return table;
+  const told = command.respond({ w1: table });
+  if (told < 0 && how === 'attach') {
+    mock.bound?.detach(pasidOf(w0));
+    mock.noted(0);
+  }
+  return told;
 }
 
 function pasidDetach(context: IommufdContext, { in: { id, w0 } }: TestCommand): number {

@@ -100,8 +100,10 @@ export class Builder {
     // More than the kernel knows, which must be zero, or nothing.
     if (size > bytes.length) bytes = Buffer.concat([bytes, Buffer.alloc(size - bytes.length, random.chance(50) ? 0 : 1)]);
     bytes.writeUInt32LE(size, 0);
-    const address = random.chance(1) ? this.badAddress(size) : this.control;
+    const address = random.chance(2) ? this.badAddress(size) : this.control;
     const pokes = [...more, { address: this.control, bytes }];
+    // It can be read there, and not answered.
+    if (address === this.process.areas[2].address) pokes.push({ address, bytes });
     const { result } = this.play({ operation: 'ioctl', name, fd, request, address, pokes });
     const after = this.process.read(this.control, STRUCT_BYTES, this.byChild);
     return { result, words: new Uint32Array(after.buffer, after.byteOffset, STRUCT_BYTES / 4) };

@@ -1,7 +1,8 @@
 import { ioctl } from '../../../src/host/iommufd/uapi.ts';
 import type { Builder, Kind } from './builder.ts';
 import { buffer, fresh } from './ioas-steps.ts';
-import { CDEVS } from './machine.ts';
+import { CDEVS, IOMMUFD } from './machine.ts';
+import { closeGroup, openGroup } from './type1-steps.ts';
 import { closeOne, dma, mapRegisters, oneOf, unmapRegisters, vfioState } from './vfio-steps.ts';
 
 /** VFIO devices that are opened by their own node and bound to an iommufd. */
@@ -14,10 +15,19 @@ export function openDevice(builder: Builder): void {
   if (fd >= 0) vfioState(builder).devices.push(fd);
 }
 
+/** Other iommufds, by descriptor. */
+const iommufds = new WeakMap<Builder, number[]>();
+const others = (builder: Builder) => iommufds.get(builder) ?? [];
+
+function openIommufd(builder: Builder): void {
+  const { result } = builder.play({ operation: 'open', name: 'open of another iommufd', request: IOMMUFD });
+  iommufds.set(builder, [...others(builder), result]);
+}
+
 export function bind(builder: Builder, fd: number): void {
   const { random } = builder;
   const device = oneOf(builder, vfioState(builder).devices);
-  const iommufd = random.chance(94) ? fd : random.pick([-1, device, 40]);
+  const iommufd = random.chance(90) ? fd : random.pick([-1, device, 40, ...others(builder)]);
   const fields = [random.chance(95) ? 0 : builder.flags(1), iommufd, 0, random.chance(97) ? 0n : buffer(builder)];
   const { result, words } = builder.ioctl('BIND_IOMMUFD', device, ioctl.VFIO_DEVICE_BIND_IOMMUFD, fields);
   if (result === 0) builder.know('device', words[3]);
@@ -57,6 +67,9 @@ function mapBar(builder: Builder, fd: number): void {
 
 export const cdevSteps: readonly Kind[] = [
   [3, openDevice],
+  [1, openIommufd],
+  [1, openGroup],
+  [1, closeGroup],
   [5, bind],
   [10, attach],
   [4, detach],

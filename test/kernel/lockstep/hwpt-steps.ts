@@ -153,6 +153,7 @@ function allocQueue(builder: Builder, fd: number): void {
   // Within a page: whether two pages of the process follow on each other is nobody's business.
   const at = iova(builder);
   const fields = [builder.flags(0), builder.id('viommu'), type, random.below(4), 0, at, random.pick([0n, 64n, 2048n, 4096n])];
+  if (random.chance(3)) fields[6] = random.pick([1n << 42n, (1n << 64n) - 1n, (1n << 64n) - 4096n]);
   if (fields[6] === 4096n && at % 4096n !== 0n) fields[6] = 64n;
   const { result, words } = builder.ioctl('HW_QUEUE_ALLOC', fd, ioctl.IOMMU_HW_QUEUE_ALLOC, fields);
   if (result === 0) builder.know('queue', words[5]);
@@ -166,7 +167,9 @@ function readQueue(builder: Builder): void {
   if (isFile(builder, fd)) return;
   if (random.chance(30)) builder.play({ operation: 'poll', name: 'poll', fd });
   const bytes = random.pick([0, 8, 12, 24, 40, 40, 80, 80, 120]);
-  builder.play({ operation: 'read', name: 'read of a queue', fd, address: buffer(builder), bytes });
+  // Room for a header, and not for what it says.
+  const address = random.chance(3) ? builder.control + BigInt(builder.process.areas[0].bytes) - 8n : buffer(builder);
+  builder.play({ operation: 'read', name: 'read of a queue', fd, address, bytes });
 }
 
 function writeQueue(builder: Builder): void {

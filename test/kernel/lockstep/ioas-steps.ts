@@ -1,3 +1,4 @@
+import { errno } from '../../../src/host/errno.ts';
 import { ioctl } from '../../../src/host/iommufd/uapi.ts';
 import { SharedFile } from '../../../src/host/sim/files.ts';
 import type { Builder, Kind } from './builder.ts';
@@ -83,15 +84,26 @@ function mapFile(builder: Builder, fd: number): void {
   }
   const [ioas, bytes] = [builder.id('ioas'), length(builder)];
   const file = random.chance(95) ? random.pick(known) : random.pick([fd, -1, 40]);
-  const start = BigInt(random.below(6)) * 4096n + (random.chance(8) ? HALF : 0n);
-  const fields = [mapFlags(builder), ioas, file, start, bytes, builder.random.chance(85) ? fresh(builder) : iova(builder)];
+  const start = random.chance(2)
+    ? (1n << 64n) - random.pick([0x1000n, bytes, 2n * bytes])
+    : BigInt(random.below(6)) * 4096n + (random.chance(8) ? HALF : 0n);
+  const isMemory = isFile(builder, file);
+  const wanted = random.chance(85) ? fresh(builder) : iova(builder);
+  const fields = [isMemory ? mapFlags(builder) : mapFlags(builder) | FIXED, ioas, file, start, bytes, wanted];
   const { result, words } = builder.ioctl('IOAS_MAP_FILE', fd, ioctl.IOMMU_IOAS_MAP_FILE, fields);
-  if (result !== 0) return;
   const at = (BigInt(words[9]) << 32n) | BigInt(words[8]);
   // Not of the process's memory, so there is nothing to compare pages with.
-  if (isFile(builder, file)) builder.mapped.push({ ioas, iova: at, length: bytes, memory: 0n });
+  if (isMemory && result === 0) builder.mapped.push({ ioas, iova: at, length: bytes, memory: 0n });
   // What holds the iommufd would be held by it, and both, with all that is locked, outlive the program.
-  else while (builder.ioctl('IOAS_UNMAP', fd, ioctl.IOMMU_IOAS_UNMAP, [ioas, at, bytes]).result !== 0);
+  if (!isMemory && (result === 0 || result === -errno.EFAULT)) unmapWhole(builder, fd, [ioas, wanted, bytes]);
+}
+
+/** Until it is gone: a call may have been one that cannot be read. */
+function unmapWhole(builder: Builder, fd: number, fields: readonly [number, bigint, bigint]): void {
+  for (;;) {
+    const { result } = builder.ioctl('IOAS_UNMAP', fd, ioctl.IOMMU_IOAS_UNMAP, fields);
+    if (result === 0 || result === -errno.ENOENT) return;
+  }
 }
 
 function copy(builder: Builder, fd: number): void {
@@ -135,10 +147,12 @@ function allow(builder: Builder, fd: number): void {
   const { random } = builder;
   const count = random.below(4);
   const list = Buffer.alloc(count * 16);
+  let end = 0n;
   for (let index = 0; index < count; index++) {
-    const first = iova(builder);
+    const first = random.chance(25) ? end : iova(builder);
+    end = BigInt.asUintN(64, first + length(builder) * 8n);
     list.writeBigUInt64LE(first, index * 16);
-    list.writeBigUInt64LE(BigInt.asUintN(64, first + (random.chance(10) ? -1n : length(builder) * 8n - 1n)), index * 16 + 8);
+    list.writeBigUInt64LE(random.chance(10) ? BigInt.asUintN(64, first - 1n) : BigInt.asUintN(64, end - 1n), index * 16 + 8);
   }
   const address = buffer(builder);
   const pokes = [{ address: builder.control + 0x800n, bytes: list }];

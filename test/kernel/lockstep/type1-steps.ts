@@ -2,7 +2,7 @@ import * as uapi from '../../../src/host/vfio/uapi.ts';
 import type { Builder, Kind } from './builder.ts';
 import { compatSteps } from './compat-steps.ts';
 import { buffer, fresh, iova, length } from './ioas-steps.ts';
-import { CONTAINER, deviceNames, GROUPS } from './machine.ts';
+import { CONTAINER, deviceNames, GROUPS, IOMMUFD } from './machine.ts';
 import { closeOne, dma, mapRegisters, oneOf, unmapRegisters, vfioState } from './vfio-steps.ts';
 
 /** VFIO's containers and groups, and the type1 driver in them. */
@@ -21,12 +21,14 @@ function opened(builder: Builder): Opened {
   return state;
 }
 
+/** Or an iommufd in its place. */
 function openContainer(builder: Builder): void {
-  const fd = builder.play({ operation: 'open', name: 'open of a container', request: CONTAINER }).result;
+  const request = builder.random.chance(75) ? CONTAINER : IOMMUFD;
+  const fd = builder.play({ operation: 'open', name: 'open of a container', request }).result;
   if (fd >= 0) opened(builder).containers.push(fd);
 }
 
-function openGroup(builder: Builder): void {
+export function openGroup(builder: Builder): void {
   const fd = builder.play({ operation: 'open', name: 'open of a group', request: builder.random.pick(GROUPS) }).result;
   if (fd >= 0) opened(builder).groups.push(fd);
 }
@@ -137,6 +139,10 @@ function unknown(builder: Builder): void {
   const { devices } = vfioState(builder);
   const fd = oneOf(builder, [...containers, ...groups, ...devices]);
   builder.ioctl('no ioctl', fd, builder.random.pick([0x3bff, 0x1234, uapi.VFIO_IOMMU_ENABLE]), [0]);
+}
+
+export function closeGroup(builder: Builder): void {
+  closeOne(builder, opened(builder).groups);
 }
 
 function closeAny(builder: Builder): void {

@@ -79,8 +79,6 @@ export class IommufdContext implements SimFile {
   readonly #objects = new Map<number, KernelObject>();
   /** IDs of objects that are not whole yet, and of those that are gone without their user's doing: nobody else gets them. */
   readonly #hidden = new Set<number>();
-  /** Devices that are bound to it. */
-  readonly devices = new Set<SimDevice>();
   /** No ID below it is free. */
   #lowest = 1;
   #references = 1;
@@ -186,6 +184,12 @@ export class IommufdContext implements SimFile {
     if (this.vfioIoas === id) this.vfioIoas = 0;
     object.destroy();
     return 0;
+  }
+
+  /** An object whose user could not be told of it goes again (iommufd_object_abort_and_destroy). `told`: 0 or a negative errno, which it returns. */
+  settle(object: KernelObject, told: number): number {
+    if (told < 0) this.remove(object.id);
+    return told;
   }
 
   /** Takes back an ID whose object was not made in the end. */

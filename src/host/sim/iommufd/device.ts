@@ -139,7 +139,8 @@ export class DeviceObject implements BoundDevice {
     const moves = pasid === NO_PASID && hwpt.ioas !== old.ioas;
     const refused = (moves ? reserveAll(hwpt.ioas, devices) : 0) || this.#accepts(hwpt, pasid);
     if (refused < 0) {
-      if (moves) for (const device of devices) hwpt.ioas.table.ranges.unreserve(device);
+      // The kernel gives back what it has taken, or had before.
+      if (pasid === NO_PASID) for (const device of devices) hwpt.ioas.table.ranges.unreserve(device);
       return refused;
     }
     attachment.hwpt = hwpt;

@@ -15,7 +15,15 @@ export class EventQueueFile implements SimFile {
   readonly #context: IommufdContext;
   readonly #source: EventSource;
 
-  constructor(context: IommufdContext, source: EventSource) {
+  /** Gives a queue its descriptor; both are gone again when the user cannot be told (0, or a negative errno, which is returned). */
+  static open(context: IommufdContext, source: EventSource, tell: (fd: number) => number): number {
+    const fd = context.kernel.install(new EventQueueFile(context, source));
+    const told = tell(fd);
+    if (told < 0) context.kernel.uninstall(fd);
+    return context.settle(source, told);
+  }
+
+  private constructor(context: IommufdContext, source: EventSource) {
     this.#context = context;
     this.#source = source;
     source.users++;

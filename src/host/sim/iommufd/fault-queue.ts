@@ -137,7 +137,7 @@ export class FaultQueue implements FaultSink, EventSource {
 const alloc = handler('IOMMU_FAULT_QUEUE_ALLOC', iommuFaultAlloc, 'out_fault_fd', (context, command) => {
   if (command.in.flags !== 0) return -errno.EOPNOTSUPP;
   const queue = context.add(new FaultQueue(context));
-  return command.respond({ out_fault_id: queue.id, out_fault_fd: context.kernel.install(new EventQueueFile(context, queue)) });
+  return EventQueueFile.open(context, queue, (fd) => command.respond({ out_fault_id: queue.id, out_fault_fd: fd }));
 });
 
 export const faultHandlers: readonly IoctlHandler[] = [alloc];

@@ -81,9 +81,7 @@ const alloc = handler('IOMMU_HWPT_ALLOC', iommuHwptAlloc, 'reserved', (context, 
     made.faults = faults;
     faults.users++;
   }
-  const failed = command.respond({ out_hwpt_id: made.id });
-  if (failed < 0) context.remove(made.id);
-  return failed;
+  return context.settle(made, command.respond({ out_hwpt_id: made.id }));
 });
 
 const INPUT_TYPE = 1;

@@ -85,9 +85,9 @@ function fileSource(file: SimFile): Source {
   };
 }
 
-/** iopt_alloc_pages: the memory of one map call, or a negative errno. */
+/** iopt_alloc_pages: the memory of one map call, or a negative errno. A file may end where numbers do; of memory that is one too far. */
 export function pagesOf(context: IommufdContext, source: Source, start: bigint, bytes: bigint, writable: boolean): Pages | number {
-  if (start + bytes > IOVA_MAX) return -errno.EOVERFLOW;
+  if (source.file === undefined && start + bytes > IOVA_MAX) return -errno.EOVERFLOW;
   if (bytes === 0n || bytes > IOVA_MAX - BigInt(PAGE_BYTES)) return -errno.EINVAL;
   return new Pages(context.kernel, payerOf(context), source, start, bytes, writable);
 }
@@ -119,6 +119,7 @@ const mapFile = handler('IOMMU_IOAS_MAP_FILE', iommuIoasMapFile, 'iova', (contex
   const ioas = context.get(ioas_id, Ioas);
   if (ioas === undefined) return -errno.ENOENT;
   if (length === 0n) return -errno.EINVAL;
+  if (start + length - 1n > IOVA_MAX) return -errno.EOVERFLOW;
   const file = context.kernel.file(fd);
   if (file === undefined) return -errno.EBADF;
   const pages = pagesOf(context, fileSource(file), start, length, (flags & MAP_WRITEABLE) !== 0);
@@ -158,7 +159,8 @@ const unmap = handler('IOMMU_IOAS_UNMAP', iommuIoasUnmap, 'length', (context, co
 
 const alloc = handler('IOMMU_IOAS_ALLOC', iommuIoasAlloc, 'out_ioas_id', (context, command) => {
   if (command.in.flags !== 0) return -errno.EOPNOTSUPP;
-  return command.respond({ out_ioas_id: context.add(new Ioas(context)).id });
+  const made = context.add(new Ioas(context));
+  return context.settle(made, command.respond({ out_ioas_id: made.id }));
 });
 
 const iovaRanges = handler('IOMMU_IOAS_IOVA_RANGES', iommuIoasIovaRanges, 'out_iova_alignment', (context, command) => {

@@ -63,15 +63,23 @@ export class IovaRanges {
     if (address !== 0n && lowest < alignment) alignment = lowest;
     if (alignment > HUGE_PAGE) alignment = HUGE_PAGE;
     if (alignment < smallest) return BigInt(-errno.EINVAL);
-    const allowed = this.#allowed.length > 0 ? this.#allowed : [{ first: PAGE, last: IOVA_MAX - PAGE }];
-    for (const range of [...allowed].sort((a, b) => (a.first < b.first ? -1 : 1))) {
-      const start = range.first < PAGE ? PAGE : range.first;
-      for (const gap of gaps([...this.#reserved, ...this.#areas], start, range.last)) {
+    for (const range of this.#placeable()) {
+      for (const gap of gaps([...this.#reserved, ...this.#areas], range.first, range.last)) {
         const at = (((gap.first + alignment - 1n) / alignment) * alignment) | (address % PAGE);
         if (at < gap.last && gap.last - at >= bytes - 1n) return at;
       }
     }
     return BigInt(-errno.ENOSPC);
+  }
+
+  /** Where places are looked for, ascending: what was promised, or everywhere, but for the first and the last page. Neighbours are one. */
+  #placeable(): Span<bigint>[] {
+    const ends = [
+      { first: 0n, last: PAGE - 1n },
+      { first: IOVA_MAX - PAGE + 1n, last: IOVA_MAX },
+    ];
+    const elsewhere = this.#allowed.length > 0 ? gaps(this.#allowed, 0n, IOVA_MAX) : [];
+    return gaps([...ends, ...elsewhere], 0n, IOVA_MAX);
   }
 
   save() {

@@ -82,7 +82,7 @@ const alloc = handler('IOMMU_VEVENTQ_ALLOC', iommuVeventqAlloc, 'out_veventq_fd'
   if (viommu === undefined) return -errno.ENOENT;
   if (viommu.eventQueues.has(type)) return -errno.EEXIST;
   const queue = context.add(new VeventQueue(viommu, type, veventq_depth));
-  return command.respond({ out_veventq_id: queue.id, out_veventq_fd: context.kernel.install(new EventQueueFile(context, queue)) });
+  return EventQueueFile.open(context, queue, (fd) => command.respond({ out_veventq_id: queue.id, out_veventq_fd: fd }));
 });
 
 export const veventHandlers: readonly IoctlHandler[] = [alloc];

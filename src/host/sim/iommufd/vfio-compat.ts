@@ -20,8 +20,13 @@ const CAP_DMA_AVAIL = 3;
 const AVAILABLE = 0xffff_ffff;
 const PAGE_MASK = -BigInt(PAGE_BYTES) & IOVA_MAX;
 
-function compatIoas(context: IommufdContext): Ioas | number {
+export function compatIoas(context: IommufdContext): Ioas | number {
   return context.get(context.vfioIoas, Ioas) ?? -errno.ENODEV;
+}
+
+/** A group takes the iommufd for its container: there is such an IOAS from then on. */
+export function createCompatIoas(context: IommufdContext): void {
+  if (context.get(context.vfioIoas, Ioas) === undefined) context.vfioIoas = context.add(new Ioas(context)).id;
 }
 
 function checkExtension(context: IommufdContext, extension: number): number {

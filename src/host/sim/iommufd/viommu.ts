@@ -73,7 +73,8 @@ const alloc = handler('IOMMU_VIOMMU_ALLOC', iommuViommuAlloc, 'out_viommu_id', (
   const answer = data_len === 0 ? null : new UserBuffer(context.kernel.process, data_uptr, data_len);
   const hardware = nesting.virtual(parent.domain, context.kernel.physical, type, answer, (bytes) => context.placeMmap(bytes));
   if (typeof hardware === 'number') return hardware;
-  return command.respond({ out_viommu_id: context.add(new Viommu(context, parent, hardware)).id });
+  const made = context.add(new Viommu(context, parent, hardware));
+  return context.settle(made, command.respond({ out_viommu_id: made.id }));
 });
 
 /** A device's place on a vIOMMU. */
@@ -117,7 +118,8 @@ const allocDevice = handler('IOMMU_VDEVICE_ALLOC', iommuVdeviceAlloc, 'virt_id',
   if (device === undefined) return -errno.ENOENT;
   if (viommu.iommu !== device.device.iommu) return -errno.EINVAL;
   if (device.virtual !== null || viommu.devices.has(virt_id)) return -errno.EEXIST;
-  return command.respond({ out_vdevice_id: context.add(new Vdevice(viommu, device, virt_id)).id });
+  const made = context.add(new Vdevice(viommu, device, virt_id));
+  return context.settle(made, command.respond({ out_vdevice_id: made.id }));
 });
 
 /** A queue of commands in the guest's memory that the hardware reads by physical address. */
@@ -169,6 +171,9 @@ class HwQueue implements KernelObject {
 }
 
 const PAGE = BigInt(PAGE_BYTES);
+/** Of what the kernel notes of each page of a queue, and of all that it allocates at once (kvmalloc). */
+const POINTER_BYTES = 8n;
+const ALLOCATION_MAX = 2n ** 31n - 1n;
 
 const allocQueue = handler('IOMMU_HW_QUEUE_ALLOC', iommuHwQueueAlloc, 'length', (context, command) => {
   const { flags, viommu_id, type, index, nesting_parent_iova: base, length } = command.in;
@@ -181,6 +186,8 @@ const allocQueue = handler('IOMMU_HW_QUEUE_ALLOC', iommuHwQueueAlloc, 'length', 
   if (queues === undefined || queues.type !== type) return -errno.EOPNOTSUPP;
   const first = base - (base % PAGE);
   const bytes = ((base + length - first + PAGE - 1n) / PAGE) * PAGE;
+  if (bytes > IOVA_MAX) return -errno.ERANGE;
+  if ((bytes / PAGE) * POINTER_BYTES > ALLOCATION_MAX) return -errno.ENOMEM;
   // The queue has its ID before its access has one.
   const access = new Access(context, { pins: true });
   const queue = context.reserve(new HwQueue(viommu, index, access, { first, last: first + bytes - 1n }));
@@ -198,7 +205,7 @@ const allocQueue = handler('IOMMU_HW_QUEUE_ALLOC', iommuHwQueueAlloc, 'length', 
   }
   context.publish(queue);
   queue.start(context.list(HwQueue).find((other) => other.isOf(viommu, index - 1)));
-  return command.respond({ out_hw_queue_id: queue.id });
+  return context.settle(queue, command.respond({ out_hw_queue_id: queue.id }));
 });
 
 export const viommuHandlers: readonly IoctlHandler[] = [alloc, allocDevice, allocQueue];

@@ -80,7 +80,7 @@ export class ContainerFile implements SimFile {
 
   /** VFIO_GROUP_SET_CONTAINER of a group that is in none. */
   addGroup(group: SimGroup): number {
-    if (group.owner !== null) return -errno.EBUSY;
+    if (group.owner !== null) return -errno.EPERM;
     const failed = this.driver?.attachGroup(group) ?? 0;
     if (failed < 0) return failed;
     group.owner = this;

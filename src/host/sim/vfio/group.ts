@@ -3,6 +3,9 @@ import { errno } from '../../errno.ts';
 import * as uapi from '../../vfio/uapi.ts';
 import type { SimDevice, SimGroup } from '../device.ts';
 import type { SimFile } from '../files.ts';
+import { Binding } from '../iommufd/binding.ts';
+import { IommufdContext } from '../iommufd/context.ts';
+import { compatIoas, createCompatIoas } from '../iommufd/vfio-compat.ts';
 import type { SimKernel } from '../kernel.ts';
 import type { Vma } from '../memory.ts';
 import { dataViewOf, readArgsz } from '../structs.ts';
@@ -12,24 +15,23 @@ import { groupStatus } from './structs.ts';
 /** The longest device name that GET_DEVICE_FD reads: a page (strndup_user). */
 const NAME_MAX = 4096;
 
-/** Groups that are open: a second open is refused. */
-const opened = new WeakSet<SimGroup>();
-
-/** An open /dev/vfio/GROUP (the kernel's group.c). Its devices' files keep it open. */
+/** An open /dev/vfio/GROUP (the kernel's group.c). In a container, its devices' files keep it open. */
 export class GroupFile implements SimFile {
   readonly #kernel: SimKernel;
   readonly #group: SimGroup;
   #container: ContainerFile | null = null;
+  /** In place of a container. */
+  #iommufd: IommufdContext | null = null;
   #users = 1;
 
   private constructor(kernel: SimKernel, group: SimGroup) {
     this.#kernel = kernel;
     this.#group = group;
-    opened.add(group);
+    group.isOpen = true;
   }
 
   static open(kernel: SimKernel, group: SimGroup): GroupFile | number {
-    return opened.has(group) || group.owner !== null ? -errno.EBUSY : new GroupFile(kernel, group);
+    return group.isOpen || group.cdevs > 0 ? -errno.EBUSY : new GroupFile(kernel, group);
   }
 
   ioctlName(request: number): string | undefined {
@@ -54,8 +56,13 @@ export class GroupFile implements SimFile {
   #status(address: number): number {
     const command = readArgsz(groupStatus, groupStatus.bytes, this.#kernel.process, address);
     if (typeof command === 'number') return command;
-    const set = this.#container === null ? 0 : uapi.VFIO_GROUP_FLAGS_CONTAINER_SET;
-    return command.respond({ flags: uapi.VFIO_GROUP_FLAGS_VIABLE | set });
+    const isViable = this.#isSet || this.#group.owner === null;
+    const set = this.#isSet ? uapi.VFIO_GROUP_FLAGS_CONTAINER_SET : 0;
+    return command.respond({ flags: set | (isViable ? uapi.VFIO_GROUP_FLAGS_VIABLE : 0) });
+  }
+
+  get #isSet(): boolean {
+    return this.#container !== null || this.#iommufd !== null;
   }
 
   #setContainer(address: number): number {
@@ -63,7 +70,13 @@ export class GroupFile implements SimFile {
     if (argument === null) return -errno.EFAULT;
     const file = this.#kernel.file(dataViewOf(argument).getInt32(0, true));
     if (file === undefined) return -errno.EBADF;
-    if (this.#container !== null) return -errno.EINVAL;
+    if (this.#isSet) return -errno.EINVAL;
+    if (file instanceof IommufdContext) {
+      createCompatIoas(file);
+      file.hold();
+      this.#iommufd = file;
+      return 0;
+    }
     if (!(file instanceof ContainerFile)) return -errno.EBADFD;
     const failed = file.addGroup(this.#group);
     if (failed === 0) this.#container = file;
@@ -71,11 +84,18 @@ export class GroupFile implements SimFile {
   }
 
   #unsetContainer(): number {
-    if (this.#container === null) return -errno.EINVAL;
-    if (this.#users > 1) return -errno.EBUSY;
-    this.#container.removeGroup(this.#group);
-    this.#container = null;
+    if (!this.#isSet) return -errno.EINVAL;
+    if (this.#container !== null && this.#users > 1) return -errno.EBUSY;
+    this.#leave();
     return 0;
+  }
+
+  /** Devices that are bound to an iommufd stay so. */
+  #leave(): void {
+    this.#container?.removeGroup(this.#group);
+    this.#container = null;
+    this.#iommufd?.close();
+    this.#iommufd = null;
   }
 
   #deviceFd(address: number): number {
@@ -83,9 +103,25 @@ export class GroupFile implements SimFile {
     if (name === null) return -errno.EFAULT;
     const device = this.#group.devices.find((candidate) => candidate.name === name);
     if (device === undefined) return -errno.ENODEV;
-    if (this.#container?.driver == null) return -errno.EINVAL;
-    this.#users++;
-    return this.#kernel.install(new DeviceFile(this.#kernel, device, () => this.close()));
+    if (!this.#isSet) return -errno.EINVAL;
+    const failed = device.open(() => this.#use(device));
+    return failed < 0 ? failed : this.#kernel.install(new DeviceFile(this.#kernel, device));
+  }
+
+  /** vfio_df_device_first_open: what ends with the device's last file, or a negative errno. */
+  #use(device: SimDevice): (() => void) | number {
+    if (this.#iommufd === null) {
+      if (this.#container?.driver == null) return -errno.EINVAL;
+      this.#users++;
+      return () => this.close();
+    }
+    const binding = Binding.create(this.#iommufd, device);
+    if (typeof binding === 'number') return binding;
+    const ioas = compatIoas(this.#iommufd);
+    const attached = typeof ioas === 'number' ? ioas : binding.attach(ioas.id, null);
+    if (attached >= 0) return () => binding.release();
+    binding.release();
+    return attached;
   }
 
   /** A string of the process, or null: EFAULT. */
@@ -99,15 +135,14 @@ export class GroupFile implements SimFile {
   }
 
   save(): unknown {
-    return { group: this.#group.number, users: this.#users, inContainer: this.#container !== null };
+    return { group: this.#group.number, users: this.#users, inContainer: this.#isSet };
   }
 
-  /** Also of a device's file: the last of them leaves the container. */
+  /** Also of a device that its container has: the last of them leaves it. */
   close(): void {
     if (--this.#users > 0) return;
-    this.#container?.removeGroup(this.#group);
-    this.#container = null;
-    opened.delete(this.#group);
+    this.#leave();
+    this.#group.isOpen = false;
   }
 }
 
@@ -115,14 +150,12 @@ export class GroupFile implements SimFile {
 class DeviceFile implements SimFile {
   readonly device: SimDevice;
   readonly #kernel: SimKernel;
-  readonly #released: () => void;
   /** The descriptor, and what is mapped of it. */
   #holders = 1;
 
-  constructor(kernel: SimKernel, device: SimDevice, released: () => void) {
+  constructor(kernel: SimKernel, device: SimDevice) {
     this.#kernel = kernel;
     this.device = device;
-    this.#released = released;
   }
 
   /** The device's first region. A mapping holds the file, as any mapping does. */
@@ -136,7 +169,7 @@ class DeviceFile implements SimFile {
   }
 
   close(): void {
-    if (--this.#holders === 0) this.#released();
+    if (--this.#holders === 0) this.device.close();
   }
 
   ioctlName(): undefined {
