@@ -1,11 +1,16 @@
 import { describe, expect, test } from 'vitest';
 import { EXECUTE, PRIVILEGED, READ_WRITE } from '../../src/memory/access.ts';
 import { PAGE_LG2 } from '../../src/memory/address.ts';
+import * as amdIommu from '../../src/target/amd/amd-iommu.ts';
 import * as amdCommands from '../../src/target/amd/control/command-buffer.ts';
 import { OPCODE } from '../../src/target/amd/spec/commands.ts';
 import { VERDICT as AMD } from '../../src/target/amd/translation/device-entry.ts';
 import * as amd from '../../src/target/amd/translation/translator.ts';
 import { type Field, put } from '../../src/target/fields.ts';
+import * as riscv from '../../src/target/riscv/riscv-iommu.ts';
+import { BY_USER } from '../../src/target/riscv/translation/translator.ts';
+import * as smmuv3 from '../../src/target/smmuv3/smmuv3.ts';
+import * as smmuv3Translator from '../../src/target/smmuv3/translation/translator.ts';
 import { MAMV } from '../../src/target/vtd/capabilities.ts';
 import * as descriptors from '../../src/target/vtd/control/descriptors.ts';
 import * as queue from '../../src/target/vtd/control/invalidation-queue.ts';
@@ -20,8 +25,18 @@ import * as zpci from '../../src/target/zpci/zpci-iommu.ts';
 /* Translators repeat constants of other modules, for the compiler folds no others. */
 
 test('AMD: verdicts are those of device entries', () => {
-  expect(amd.REPEATED).toEqual({ PASS: AMD.pass, TRANSLATE: AMD.translate });
+  expect(amd.REPEATED).toEqual({ PASS: AMD.pass, TRANSLATE: AMD.translate, RW: READ_WRITE });
+  expect(amdIommu.REPEATED).toEqual({ RW: READ_WRITE });
   expect(amdCommands.REPEATED).toEqual({ INVALIDATE_PAGES_OPCODE: OPCODE.invalidatePages });
+});
+
+test('SMMUv3: accesses', () => {
+  expect(smmuv3.REPEATED).toEqual({ RW: READ_WRITE });
+  expect(smmuv3Translator.REPEATED).toEqual({ RW: READ_WRITE });
+});
+
+test('RISC-V: accesses, and what a user may', () => {
+  expect(riscv.REPEATED).toEqual({ RWX: READ_WRITE | EXECUTE, BY_USER });
 });
 
 test('zPCI: states and accesses', () => {

@@ -9,6 +9,7 @@ import {
   requireObject,
 } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { Iotlb } from '../../memory/iotlb.ts';
 import { isSet } from '../fields.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type Target, type TargetObserver } from '../target.ts';
 import { EFR, EFR2 } from './capabilities.ts';
@@ -27,6 +28,10 @@ import { VERDICT } from './translation/device-entry.ts';
 import { InterruptRemapping, type RemappedInterrupt } from './translation/interrupts.ts';
 import { Translator } from './translation/translator.ts';
 
+/** READ | WRITE, here because the compiler folds a module's own constants only. */
+const RW = 3;
+/** For the test that compares them with their declarations. */
+export const REPEATED = { RW } as const;
 /** What the machine around it may be asked. */
 const HOOKS = ['schedule', 'interrupt', 'invalidateDevice', 'completePageRequest'] as const;
 
@@ -48,6 +53,8 @@ export class AmdIommu implements Target {
   readonly pci: PciCapability;
   readonly #registers: Registers;
   readonly #translator: Translator;
+  /** The translator's. */
+  readonly #iotlb: Iotlb;
   readonly #interrupts: InterruptRemapping;
   readonly #eventLog: RingLog;
   readonly #pprLog: RingLog;
@@ -76,6 +83,7 @@ export class AmdIommu implements Target {
     this.#pprLog = new RingLog(registers, options, PPR_LOG);
     const events = new Events(this.#eventLog, registers);
     this.#translator = new Translator(registers, events, options);
+    this.#iotlb = this.#translator.iotlb;
     this.translated = this.#translator.translated;
     this.#interrupts = new InterruptRemapping(registers, memory, events, this.#translator);
     this.#pageRequests = new PageRequests(this.#pprLog, registers, options);
@@ -124,6 +132,10 @@ export class AmdIommu implements Target {
   }
 
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
+    if ((access & ~RW) === 0 && access !== 0) {
+      const lg2 = this.#iotlb.lookupFor(endpoint, pasid, hi, lo, access);
+      if (lg2 >= 0) return lg2;
+    }
     return this.#translator.translate(endpoint, pasid, hi, lo, access);
   }
 

@@ -2,6 +2,7 @@ import { WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import { require64, requireAccess, requireFunction, requireInteger, requireNumbers, requireObject } from '../../memory/arguments.ts';
 import { GuestMemory } from '../../memory/guest-memory.ts';
+import type { Iotlb } from '../../memory/iotlb.ts';
 import { requireMemory } from '../../memory/loaded.ts';
 import { FAULT_BASE } from '../fault-codes.ts';
 import { Remainder } from '../remainder.ts';
@@ -28,6 +29,12 @@ import { MsiTables } from './translation/msi.ts';
 import { ProcessDirectory } from './translation/process-directory.ts';
 import { Kind, type RequestKind } from './translation/requests.ts';
 import { Translator } from './translation/translator.ts';
+
+/** READ | WRITE | EXECUTE and the translator's BY_USER, here because the compiler folds a module's own constants only. */
+const RWX = 7;
+const BY_USER = 8;
+/** For the test that compares them with their declarations. */
+export const REPEATED = { RWX, BY_USER } as const;
 
 /** What an implementation may choose. */
 export interface RiscvIommuConfig {
@@ -91,6 +98,8 @@ export class RiscvIommu implements Target {
   readonly #hpm: Hpm;
   readonly #contexts: Contexts;
   readonly #translator: Translator;
+  /** The translator's. */
+  readonly #iotlb: Iotlb;
   readonly #tags: InvalidationTags;
   readonly #spaces: Spaces;
   readonly #commands: CommandQueue;
@@ -143,6 +152,7 @@ export class RiscvIommu implements Target {
     this.msi = new MsiTables(registers, structures);
     const parts = { registers, structures, contexts: this.#contexts, msi: this.msi, faults, hpm: this.#hpm };
     this.#translator = new Translator(parts, config.iotlbEntries ?? 65536);
+    this.#iotlb = this.#translator.iotlb;
     this.translated = this.#translator.translated;
     this.#tags = new InvalidationTags(config.invalidationTags ?? 32, surroundings);
     this.#spaces = new Spaces({ memory, registers, contexts: this.#contexts, directory });
@@ -257,6 +267,10 @@ export class RiscvIommu implements Target {
   }
 
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
+    if ((access & ~RWX) === 0) {
+      const lg2 = this.#iotlb.lookupFor(endpoint, pasid, hi, lo, access | BY_USER);
+      if (lg2 >= 0) return lg2;
+    }
     return told(this.#translator.translate(endpoint, pasid, hi, lo, access));
   }
 

@@ -2,6 +2,7 @@ import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import { require64, requireAccess, requireFunction, requireNumbers, requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { Iotlb } from '../../memory/iotlb.ts';
 import {
   type AddressSpace,
   type FirstStage,
@@ -30,6 +31,10 @@ import type { PageRequest, PageResponse, Smmuv3Options, TranslationCompletion } 
 import { Ats } from './translation/ats.ts';
 import { Translator } from './translation/translator.ts';
 
+/** READ | WRITE, here because the compiler folds a module's own constants only. */
+const RW = 3;
+/** For the test that compares them with their declarations. */
+export const REPEATED = { RW } as const;
 /** What the machine around it may be asked. */
 const HOOKS = ['schedule', 'interrupt', 'message', 'invalidateDevice', 'pageResponse'] as const;
 
@@ -51,6 +56,8 @@ export class Smmuv3 implements Target {
   readonly translated: Int32Array;
   readonly #registers: Registers;
   readonly #translator: Translator;
+  /** The translator's. */
+  readonly #iotlb: Iotlb;
   readonly #stalls: Stalls;
   readonly #spaces: Spaces;
   readonly #commands: CommandQueue;
@@ -79,6 +86,7 @@ export class Smmuv3 implements Target {
     this.#stalls = new Stalls(events, features, features.STALL_MODEL === 1 ? undefined : stalls);
     const refusals = new Refusals(events, this.#stalls, () => registers.cr2(CR2.RECINVSID));
     this.#translator = new Translator(registers, refusals, options);
+    this.#iotlb = this.#translator.iotlb;
     this.translated = this.#translator.translated;
     this.#spaces = new Spaces(this.#translator, memory, features);
     this.#ats = new Ats(registers, this.#translator, events, refusals);
@@ -152,6 +160,10 @@ export class Smmuv3 implements Target {
 
   /** Also answers FAULT_ABORT, FAULT_RAZ_WI and FAULT_STALLED; otherwise a fault is its event's number, as `targetFault('smmuv3', …)` has it. */
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
+    if ((access & ~RW) === 0 && access !== 0) {
+      const lg2 = this.#iotlb.lookupFor(endpoint, pasid, hi, lo, access);
+      if (lg2 >= 0) return lg2;
+    }
     return this.#translator.translate(endpoint, pasid, hi, lo, access);
   }
 

@@ -30,18 +30,20 @@ import { FORWARDED, MEMORY, specialRequest } from './special-ranges.ts';
 
 /** Guest tables of PASIDs that a device entry remembers. */
 const STAGES = 64;
-/** VERDICT.pass and VERDICT.translate, for the hot path. */
+/** VERDICT.pass and VERDICT.translate, and both kinds of access, for the hot path. */
 const PASS = 0;
 const TRANSLATE = 4;
+const RW = 3;
 /** For the test that compares them with their declarations. */
-export const REPEATED = { PASS, TRANSLATE } as const;
+export const REPEATED = { PASS, TRANSLATE, RW } as const;
 /** lo >>> 20 of addresses that interrupts are written to; and the 4 GiB in which the other special ranges are (2.1.2). */
 const INTERRUPT_RANGE = 0xfee;
 const HYPERTRANSPORT = 0xfd;
 
 /** Translates requests (2.2): device entries and translations are cached until the guest invalidates them. */
 export class Translator {
-  readonly translated = new Int32Array(2);
+  /** What the IOTLB answers with: [lo, hi], then more. */
+  readonly translated: Int32Array;
   readonly iotlb: Iotlb;
   readonly #registers: Registers;
   readonly #memory: GuestMemory;
@@ -70,6 +72,7 @@ export class Translator {
     this.#events = events;
     this.#without = without;
     this.iotlb = new Iotlb(iotlbEntries);
+    this.translated = this.iotlb.out;
   }
 
   /** The device's entry, as it was when it was read last. */
@@ -88,6 +91,7 @@ export class Translator {
     this.#entries.delete(device);
     this.#device = -1;
     this.#entry = null;
+    this.iotlb.serveNobody();
   }
 
   /** Everything that is cached. */
@@ -137,11 +141,8 @@ export class Translator {
     if (device === this.#device && pasid < 0 && (access & ~this.#quick) === 0 && access !== 0) {
       const { iotlb } = this;
       const lg2 = iotlb.lookup(this.#domain, NO_CONTEXT, hi, lo, access);
-      if (lg2 >= 0) {
-        this.translated[0] = iotlb.out[OUT_LO];
-        this.translated[1] = iotlb.out[OUT_HI];
-        return lg2;
-      }
+      if (this.#quick === RW) iotlb.serve(device, pasid);
+      if (lg2 >= 0) return lg2;
       if (!isSpecial(hi, lo)) return this.#miss(this.#entry!, -1, hi, lo, access);
     }
     return this.#translateAny(device, pasid, hi, lo, access);
@@ -166,9 +167,7 @@ export class Translator {
     if ((asked & ~entry.granted) !== 0) return this.#pageFault(entry, context, ['PR', 'PE'], hi, lo, access);
     if (context < 0 && entry.host === null) return this.#answer(hi, lo, 12);
     const lg2 = this.iotlb.lookup(entry.domain, context < 0 ? NO_CONTEXT : context, hi, lo, wish);
-    if (lg2 < 0) return this.#miss(entry, context, hi, lo, wish);
-    const { out } = this.iotlb;
-    return this.#answer(out[OUT_HI], out[OUT_LO], lg2);
+    return lg2 >= 0 ? lg2 : this.#miss(entry, context, hi, lo, wish);
   }
 
   #select(device: number): boolean {

@@ -18,7 +18,7 @@ import { blamed, byAccess, isReported, Kind, type RequestKind, typeOf } from './
 const IN_MEMORY = 0x1000;
 
 /** Permission bits in the IOTLB beside READ, WRITE and EXECUTE: who may, and whether the page is an interrupt file. */
-const BY_USER = 1 << 3;
+export const BY_USER = 1 << 3;
 const BY_SUPERVISOR = 1 << 4;
 const FETCH_BY_SUPERVISOR = 1 << 5;
 const INTERRUPT_FILE = 1 << 6;
@@ -105,6 +105,7 @@ export class Translator {
   translate(device: number, process: number, hi: number, lo: number, access: number): number {
     if (device === this.#device && process === this.#processId && (access & AS_SUPERVISOR) === 0) {
       const lg2 = this.iotlb.lookup(this.#space, this.#context, hi, lo, (access & WANTED) | BY_USER);
+      this.iotlb.serve(device, process);
       if (lg2 >= 0) return lg2;
     }
     return this.#orInterrupt(this.#translateSlowly(device, process, hi, lo, access));
@@ -145,6 +146,7 @@ export class Translator {
     this.#device = NOBODY;
     this.#space = NOBODY;
     this.#stages = null;
+    this.iotlb.serveNobody();
   }
 
   /** A request of the debug registers: untranslated, but an interrupt file in memory is not an address ("Debug support"). */

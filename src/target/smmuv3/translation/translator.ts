@@ -1,4 +1,4 @@
-import { PRIVILEGED, WRITE } from '../../../memory/access.ts';
+import { PRIVILEGED, READ, WRITE } from '../../../memory/access.ts';
 import { Iotlb } from '../../../memory/iotlb.ts';
 import { OUT_HI, OUT_LENGTH, OUT_LO, OUT_PERMISSION } from '../../../pagetable/page-table.ts';
 import type { Registers } from '../control/registers.ts';
@@ -15,6 +15,10 @@ import { Walks } from './walks.ts';
 /** Bit 55, and the bits above it. */
 const UPPER = 1 << 23;
 const TOP = 0xff << 24;
+/** READ | WRITE, here because the compiler folds a module's own constants only. */
+const RW = 3;
+/** For the test that compares them with their declarations. */
+export const REPEATED = { RW } as const;
 const TOO_WIDE: Fault = { number: EVENT.F_ADDR_SIZE, on: CLASS.IN };
 
 /** Translates requests: configurations and translations are cached until the guest invalidates them. */
@@ -34,6 +38,8 @@ export class Translator {
   #route: Route;
   /** Of that route, where addresses are looked up as they are; a hit needs no more. */
   #isPlain = false;
+  /** And where reads and writes of the unprivileged are what they say they are. */
+  #isAsAsked = false;
   #wishes: Uint8Array;
   #space = 0;
   #tag = 0;
@@ -53,6 +59,7 @@ export class Translator {
     if (isKnown && this.#isPlain) {
       const wish = this.#wishes[access & 15];
       const lg2 = this.iotlb.lookup(this.#space, this.#tag + (wish >> 3), hi, lo, wish & 7);
+      if (this.#isAsAsked && wish <= RW) this.iotlb.serve(stream, substream);
       return lg2 >= 0 ? lg2 : this.#miss(this.#route, stream, substream, hi, lo, wish);
     }
     if (!isKnown) this.#select(stream, substream);
@@ -70,6 +77,7 @@ export class Translator {
     this.#substream = substream;
     this.#isPlain = route.verdict === VERDICT.translate && route.ignoresTop === 0;
     this.#wishes = route.wishes;
+    this.#isAsAsked = route.wishes[READ] === READ && route.wishes[WRITE] === WRITE && route.wishes[RW] === RW;
     this.#space = route.space;
     this.#tag = route.tag;
   }
@@ -119,6 +127,7 @@ export class Translator {
   /** Configurations have been forgotten, or what they follow from has changed. */
   configurationChanged(): void {
     this.#stream = Number.NaN;
+    this.iotlb.serveNobody();
   }
 
   forgetAll(): void {
