@@ -299,5 +299,39 @@ export function vfioAbi(name: string, create: () => VfioAbiFixture): void {
       expect(map(RW, memory.address, IOVA, PAGE)).toBe(0);
       expect(withBitmap(PAGE), 'not tracking').toBe('EINVAL');
     });
+
+    test('a group takes an iommufd for its container: the device is attached to the space of the old calls', () => {
+      const iommufd = port.open('/dev/iommu');
+      const other = port.open('/dev/iommu');
+      const setContainer = (fd: number) => call(group, uapi.VFIO_GROUP_SET_CONTAINER, fd);
+      const open = () => {
+        new TextEncoder().encodeInto(`${fixture.device}\0`, new Uint8Array(struct.buffer));
+        return port.ioctl(group, uapi.VFIO_GROUP_GET_DEVICE_FD, struct);
+      };
+      const map = () => call(iommufd, uapi.VFIO_IOMMU_MAP_DMA, 32, RW, memory.address, IOVA, PAGE);
+      expect(map(), 'no space yet').toBe('ENODEV');
+      expect(setContainer(iommufd)).toBe(0);
+      expect(setContainer(container)).toBe('EINVAL');
+      expect(call(group, uapi.VFIO_GROUP_GET_STATUS, 8, 0)).toBe(0);
+      expect(view.getUint32(4, true) & 3, 'viable, and in a container').toBe(3);
+      expect(map()).toBe(0);
+      const device = open();
+      expect(device).toBeGreaterThanOrEqual(0);
+      expect(call(iommufd, uapi.VFIO_IOMMU_UNMAP_DMA, 24, 0, IOVA, PAGE)).toBe(0);
+      expect(call(iommufd, uapi.VFIO_IOMMU_MAP_DMA, 32, RW, memory.address, MSI, PAGE), 'reserved by the device').toBe('EINVAL');
+      // The device stays where it is, so nobody else gets its group.
+      expect(value(group, uapi.VFIO_GROUP_UNSET_CONTAINER)).toBe(0);
+      expect(setContainer(container)).toBe('EPERM');
+      expect(setContainer(other)).toBe(0);
+      const again = open();
+      expect(again).toBeGreaterThanOrEqual(0);
+      port.close(device);
+      expect(value(group, uapi.VFIO_GROUP_UNSET_CONTAINER)).toBe(0);
+      expect(setContainer(container), 'it is open still').toBe('EPERM');
+      port.close(again);
+      expect(setContainer(container)).toBe(0);
+      port.close(iommufd);
+      port.close(other);
+    });
   });
 }

@@ -45,6 +45,15 @@ static struct { uint64_t written; } *shared;
 
 static void fail(const char *what) { fprintf(stderr, "player: %s: %s\n", what, strerror(errno)); exit(2); }
 
+// Whether the kernel has warned of itself (Documentation/admin-guide/tainted-kernels.rst: W).
+static int has_warned(void) {
+  char text[32] = "";
+  int fd = open("/proc/sys/kernel/tainted", O_RDONLY | O_CLOEXEC);
+  if (fd < 0 || read(fd, text, sizeof text - 1) < 0) fail("tainted");
+  close(fd);
+  return strtoul(text, NULL, 10) >> 9 & 1;
+}
+
 static void *take(size_t bytes) { void *p = at; at += (bytes + 7) & ~(size_t)7; return p; }
 
 static void put(const void *from, size_t bytes) { memcpy(result, from, bytes); result += bytes; shared->written = result - results; }
@@ -238,6 +247,7 @@ int main(int argc, char **argv) {
   memcpy(&head, take(sizeof head), sizeof head);
   if (head.areas > AREA_MAX) fail("areas");
   memcpy(areas, take(head.areas * sizeof *areas), head.areas * sizeof *areas);
+  int warned = has_warned();
   for (uint32_t i = 0; i < head.programs; i++) {
     result = results; shared->written = 0;
     pid_t player = fork();
@@ -245,7 +255,9 @@ int main(int argc, char **argv) {
     if (player == 0) { play(); _exit(0); }
     int status;
     if (waitpid(player, &status, 0) != player) fail("wait");
-    uint64_t end[2] = { shared->written, (uint64_t)status };
+    int warns = !warned && has_warned();
+    warned |= warns;
+    uint64_t end[2] = { shared->written, (uint64_t)status | (uint64_t)warns << 32 };
     if (write(kept, end, sizeof end) != sizeof end) fail("write");
     for (uint64_t done = 0; done < shared->written;) { ssize_t n = write(kept, results + done, shared->written - done); if (n <= 0) fail("write"); done += n; }
     skip();

@@ -28,12 +28,14 @@ const explained: readonly { readonly call: RegExp; readonly real: RegExp; readon
 
 /** The first difference that nobody has explained, or null. */
 export function firstDifference(seed: number, { program, outcomes }: Simulated, played: Played | undefined): Difference | null {
+  if (played === undefined) return { seed, step: 0, call: 'all of it', real: 'did not come to an end', simulated: 'did' };
   for (const [step, call] of program.entries()) {
-    const [real, simulated] = [describe(played?.outcomes[step]), describe(outcomes[step])];
+    const [real, simulated] = [describe(played.outcomes[step]), describe(outcomes[step])];
     if (real === simulated) continue;
     const isExplained = explained.some((entry) => entry.call.test(call.name) && entry.real.test(real) && entry.simulated.test(simulated));
     return isExplained ? null : { seed, step, call: callOf(call), real, simulated };
   }
-  if (played?.status === 0) return null;
-  return { seed, step: program.length, call: 'exit', real: `status ${played?.status}`, simulated: 'status 0' };
+  if (played.warned) return { seed, step: program.length, call: 'all of it', real: 'the kernel warned of itself', simulated: 'nothing' };
+  if (played.status === 0) return null;
+  return { seed, step: program.length, call: 'exit', real: `status ${played.status}`, simulated: 'status 0' };
 }

@@ -99,8 +99,16 @@ const type1: Subject = {
 /** As often as each is wanted. */
 const subjects = [mock, mock, mock, cdev, type1];
 
-/** A program of its own seed. */
+/** A program of its own seed. @throws Error that names it, whatever the simulated kernel throws. */
 export function generate(seed: number): Simulated {
+  try {
+    return made(seed);
+  } catch (error) {
+    throw new Error(`lock step: program ${seed} on the simulated kernel: ${error}`, { cause: error });
+  }
+}
+
+function made(seed: number): Simulated {
   const random = new Random(seed);
   const { kernel, kinds, begin, end } = random.pick(subjects);
   const process = new SimProcess(kernel(), PATHS, AREAS);

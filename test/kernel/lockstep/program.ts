@@ -105,18 +105,21 @@ export function encodePrograms(areas: readonly Area[], programs: readonly Progra
   return writer.end();
 }
 
-/** How a program ended, and what its calls came to up to there. `status`: of waitpid(2), 0 for one that ended well. */
+/** How a program ended, and what its calls came to up to there. `status`: of waitpid(2), 0 for one that ended well; `warned`: it is the first that made the kernel warn of itself. */
 export interface Played {
   readonly status: number;
+  readonly warned: boolean;
   readonly outcomes: readonly Outcome[];
 }
 
-/** What the player wrote, program by program. */
+/** What the player wrote, program by program, as far as it came. */
 export function decodeResults(file: Buffer): Played[] {
   const played: Played[] = [];
   for (let at = 0; at < file.length; ) {
     const end = at + 16 + Number(file.readBigUInt64LE(at));
-    const status = Number(file.readBigUInt64LE(at + 8));
+    if (end > file.length) break;
+    const status = file.readUInt32LE(at + 8);
+    const warned = file.readUInt32LE(at + 12) !== 0;
     const outcomes: Outcome[] = [];
     for (at += 16; at < end; ) {
       const result = Number(file.readBigInt64LE(at));
@@ -130,7 +133,7 @@ export function decodeResults(file: Buffer): Played[] {
       }
       outcomes.push({ result, changes });
     }
-    played.push({ status, outcomes });
+    played.push({ status, warned, outcomes });
   }
   return played;
 }
