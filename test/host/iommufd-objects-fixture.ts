@@ -8,7 +8,7 @@ import { IOMMU_TEST_CMD } from './mock/types.ts';
 /** The mock of the kernel's selftests: drivers/iommu/iommufd/iommufd_test.h, struct iommu_test_cmd. */
 
 const BYTES = 72;
-const OP = {
+export const OP = {
   mockDomainReplace: 10,
   mockDomainFlags: 12,
   dirty: 13,
@@ -27,7 +27,7 @@ const PERMISSION_WRITE = 2;
 const MOCK_PAGE = 2048n;
 
 /** 32-bit fields as numbers, 64-bit ones as bigints, from byte 16 on. */
-function testCommand(port: Port, struct: PortMemory, fd: number, op: number, id: number, ...fields: readonly (number | bigint)[]): number {
+export function testCommand(port: Port, struct: PortMemory, fd: number, op: number, id: number, ...fields: readonly (number | bigint)[]): number {
   const view = new DataView(struct.buffer);
   new Uint8Array(struct.buffer).fill(0);
   view.setUint32(0, BYTES, true);
@@ -47,7 +47,7 @@ function testCommand(port: Port, struct: PortMemory, fd: number, op: number, id:
   return port.ioctl(fd, IOMMU_TEST_CMD, struct);
 }
 
-function must(result: number, what: string): void {
+export function must(result: number, what: string): void {
   if (result < 0) throw new Error(`${what}: ${errnoName(result)}`);
 }
 

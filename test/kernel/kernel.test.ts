@@ -44,7 +44,7 @@ function passedCases(machine: string, cases: readonly CaseResult[]): number {
 
 /** What runs behind every IOMMU, and what need not run three times. */
 const everywhere = ['iommufd', 'vfio-type1', 'devices'];
-const once = ['iommufd-abi', 'vfio-abi', 'iommufd-objects'];
+const once = ['iommufd-abi', 'vfio-abi', 'iommufd-objects', 'iommufd-dirty'];
 
 // The longest first: they run beside each other, as many as there are processors.
 describe.concurrent('on the real kernel', { timeout: 1_200_000 }, () => {
