@@ -2,6 +2,7 @@ import { ioctl } from '../../../src/host/iommufd/uapi.ts';
 import { SELFTEST } from '../../host/mock/types.ts';
 import type { Builder, Kind } from './builder.ts';
 import { buffer, iova, isFile, length } from './ioas-steps.ts';
+import { isDevice } from './vfio-steps.ts';
 
 /** Page tables, vIOMMUs, their devices and queues. */
 
@@ -164,7 +165,7 @@ function readQueue(builder: Builder): void {
   const fds = queues.get(builder) ?? [];
   if (fds.length === 0) return;
   const fd = random.pick(fds);
-  if (isFile(builder, fd)) return;
+  if (isFile(builder, fd) || isDevice(builder, fd)) return;
   if (random.chance(30)) builder.play({ operation: 'poll', name: 'poll', fd });
   const bytes = random.pick([0, 8, 12, 24, 40, 40, 80, 80, 120]);
   // Room for a header, and not for what it says.
@@ -177,7 +178,7 @@ function writeQueue(builder: Builder): void {
   const fds = queues.get(builder) ?? [];
   if (fds.length === 0) return;
   const fd = random.pick(fds);
-  if (isFile(builder, fd)) return;
+  if (isFile(builder, fd) || isDevice(builder, fd)) return;
   const count = 1 + random.below(3);
   const words = Array.from({ length: count }, () => [random.below(4), random.chance(90) ? random.below(2) : 7]).flat();
   const pokes = [data(builder, words)];

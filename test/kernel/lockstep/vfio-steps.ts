@@ -27,8 +27,8 @@ export function vfioState(builder: Builder): VfioState {
   return state;
 }
 
-/** Whether a descriptor is a device's, bound or not, to the process that plays. */
-function isDevice({ process, byChild }: Builder, fd: number): boolean {
+/** Whether a descriptor is a device's, bound or not, to the process that plays: its registers can be read and written, which is nobody's business here. */
+export function isDevice({ process, byChild }: Builder, fd: number): boolean {
   return process.file(fd, byChild)?.device !== undefined;
 }
 
