@@ -27,7 +27,14 @@ const PERMISSION_WRITE = 2;
 const MOCK_PAGE = 2048n;
 
 /** 32-bit fields as numbers, 64-bit ones as bigints, from byte 16 on. */
-export function testCommand(port: Port, struct: PortMemory, fd: number, op: number, id: number, ...fields: readonly (number | bigint)[]): number {
+export function testCommand(
+  port: Port,
+  struct: PortMemory,
+  fd: number,
+  op: number,
+  id: number,
+  ...fields: readonly (number | bigint)[]
+): number {
   const view = new DataView(struct.buffer);
   new Uint8Array(struct.buffer).fill(0);
   view.setUint32(0, BYTES, true);

@@ -90,7 +90,13 @@ export function dirtyOnMock(name: string, openPort: () => Port): void {
       close();
     });
 
-    const reached = reaching(`dirty on the mock: ${name}`, 'written by the device', 'written and unmapped since', 'clean', 'logged meanwhile');
+    const reached = reaching(
+      `dirty on the mock: ${name}`,
+      'written by the device',
+      'written and unmapped since',
+      'clean',
+      'logged meanwhile',
+    );
     property.prop([fc.array(step, { minLength: 30, maxLength: 60 }), small(10)], { numRuns: 15 })(
       'are those that were written since they were asked for last, and no others',
       (steps, before) => {
