@@ -126,3 +126,24 @@ test('the selftests’ calls: a PASID is detached, pages are let go, an access i
   expect(testCall(OP.releasePages, access, [0])).toBe(-errno.ENOENT);
   expect(testCall(OP.accessPages, access, [0, 0, BASE, BigInt(PAGE), 0n])).toBe(0);
 });
+
+test('of a struct that ends where memory does, what lies behind is EFAULT to who wants it, and nothing to others', () => {
+  const ioas = make('IOMMU_IOAS_ALLOC', 8, [0, 0]);
+  const cdev = kernel.open('/dev/vfio/devices/vfio0');
+  expect(call(cdev, ioctl.VFIO_DEVICE_BIND_IOMMUFD, [0, fd, 0])).toBe(0);
+  /** A struct that says that it is longer by four bytes than there is memory. */
+  const atEnd = (on: number, request: number, ...fields: readonly Field[]) => {
+    fill(writable, fields);
+    const bytes = out(0);
+    const view = new Uint8Array(writable.buffer);
+    view.copyWithin(PAGE - bytes, 0, bytes);
+    new DataView(writable.buffer).setUint32(PAGE - bytes, bytes + 4, true);
+    return kernel.ioctl(on, request, Number(writable.address) + PAGE - bytes);
+  };
+  expect(atEnd(cdev, ioctl.VFIO_DEVICE_ATTACH_IOMMUFD_PT, 1, ioas)).toBe(-errno.EFAULT);
+  expect(atEnd(cdev, ioctl.VFIO_DEVICE_ATTACH_IOMMUFD_PT, 0, ioas)).toBe(0);
+  expect(atEnd(cdev, ioctl.VFIO_DEVICE_DETACH_IOMMUFD_PT, 1)).toBe(-errno.EFAULT);
+  expect(kernel.device().translation).not.toBe(null);
+  expect(atEnd(cdev, ioctl.VFIO_DEVICE_DETACH_IOMMUFD_PT, 0)).toBe(0);
+  expect(kernel.device().translation).toBe(null);
+});

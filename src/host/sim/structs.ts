@@ -85,28 +85,33 @@ export class UserBuffer {
 /** A struct that an ioctl was called with: what it said, and where the answer goes. */
 export class Command<F extends Fields> {
   readonly in: Decoded<F>;
+  /** All of it could be read that `argsz` speaks of; what could not is EFAULT to who wants it. */
+  readonly isWhole: boolean;
   readonly #struct: Struct<F>;
   readonly #memory: ProcessMemory;
   readonly #address: number;
-  readonly #userBytes: number;
+  /** The kernel's copy. */
+  readonly #bytes: Uint8Array;
+  readonly #answered: number;
 
-  constructor(struct: Struct<F>, memory: ProcessMemory, address: number, userBytes: number, bytes: Uint8Array) {
+  constructor(
+    struct: Struct<F>,
+    user: { readonly memory: ProcessMemory; readonly address: number; readonly answered: number; readonly isWhole: boolean },
+    bytes: Uint8Array,
+  ) {
     this.#struct = struct;
-    this.#memory = memory;
-    this.#address = address;
-    this.#userBytes = userBytes;
+    this.#memory = user.memory;
+    this.#address = user.address;
+    this.#answered = user.answered;
+    this.isWhole = user.isWhole;
+    this.#bytes = bytes;
     this.in = struct.decode(bytes);
   }
 
-  /** Answers: the fields given, as far as the caller's struct has room for them. Returns 0 or -EFAULT. */
-  respond(values: Partial<Decoded<F>>): number {
-    const user = this.#memory.writableView(this.#address, Math.min(this.#userBytes, this.#struct.bytes));
-    if (user === null) return -errno.EFAULT;
-    const whole = new Uint8Array(this.#struct.bytes);
-    whole.set(user);
-    this.#struct.encode(whole, values);
-    user.set(whole.subarray(0, user.length));
-    return 0;
+  /** copy_to_user of the kernel's copy with the fields given. `bytes`: so many; default all that the caller has room for, of VFIO's structs what is always there. 0 or -EFAULT. */
+  respond(values: Partial<Decoded<F>>, bytes = this.#answered): number {
+    this.#struct.encode(this.#bytes, values);
+    return this.#memory.copyOut(this.#address, this.#bytes.subarray(0, bytes)) ? 0 : -errno.EFAULT;
   }
 }
 
@@ -129,7 +134,7 @@ export function readSized<F extends Fields>(
   if (user.subarray(struct.bytes).some((byte) => byte !== 0)) return -errno.E2BIG;
   const bytes = new Uint8Array(struct.bytes);
   bytes.set(user.subarray(0, struct.bytes));
-  return new Command(struct, memory, address, userBytes, bytes);
+  return new Command(struct, { memory, address, answered: Math.min(userBytes, struct.bytes), isWhole: true }, bytes);
 }
 
 /** Reads the first `minimum` bytes of a VFIO struct, which names its own size but never has trailing bytes looked at. */
@@ -144,6 +149,7 @@ export function readArgsz<F extends Fields>(
   const argsz = dataViewOf(user).getUint32(0, true);
   if (argsz < minimum) return -errno.EINVAL;
   const bytes = new Uint8Array(struct.bytes);
-  bytes.set(memory.view(address, Math.min(argsz, struct.bytes)) ?? user);
-  return new Command(struct, memory, address, argsz, bytes);
+  const whole = memory.view(address, Math.min(argsz, struct.bytes));
+  bytes.set(whole ?? user);
+  return new Command(struct, { memory, address, answered: minimum, isWhole: whole !== null }, bytes);
 }

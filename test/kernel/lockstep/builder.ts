@@ -100,7 +100,7 @@ export class Builder {
     // More than the kernel knows, which must be zero, or nothing.
     if (size > bytes.length) bytes = Buffer.concat([bytes, Buffer.alloc(size - bytes.length, random.chance(50) ? 0 : 1)]);
     bytes.writeUInt32LE(size, 0);
-    const address = random.chance(1) ? this.badAddress(size) : random.chance(3) ? this.process.areas[2].address : this.control;
+    const address = random.chance(2) ? this.badAddress(size) : random.chance(3) ? this.process.areas[2].address : this.control;
     const pokes = [...more, { address: this.control, bytes }];
     // It can be read there, and not answered.
     if (address === this.process.areas[2].address) pokes.push({ address, bytes });

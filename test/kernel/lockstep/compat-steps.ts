@@ -30,7 +30,7 @@ function unmap(builder: Builder, fd: number): void {
 function info(builder: Builder, fd: number): void {
   const { random } = builder;
   const argsz = random.pick([12, 16, 20, 24, 36, 40, 56, 72, 88, 104, 120, 256]);
-  const bytes = Buffer.alloc(256);
+  const bytes = Buffer.alloc(256, random.chance(50) ? 0xff : 0);
   bytes.writeUInt32LE(argsz, 0);
   const address = buffer(builder, 0x600n);
   const pokes = [{ address: builder.control + 0x600n, bytes }];

@@ -85,12 +85,18 @@ function track(builder: Builder, fd: number): void {
   builder.ioctl('DIRTY_PAGES', fd, uapi.VFIO_IOMMU_DIRTY_PAGES, [builder.random.chance(85) ? 1 : builder.random.pick([0, 2, 3, 8])]);
 }
 
+/** Where a bitmap lies; sometimes where nothing of a process can. */
+function bits(builder: Builder): bigint {
+  const { random } = builder;
+  return random.chance(2) ? random.pick([(1n << 47n) - 0x1000n, 1n << 63n, (1n << 64n) - 8n]) : buffer(builder);
+}
+
 /** As little is mapped at a time, so many bits are wanted: the bitmap lies in the control page. */
 function dirtyPages(builder: Builder, fd: number): void {
   const { random, mapped } = builder;
   if (random.chance(40)) {
     const everything = [4, 0x100_0000n - BigInt(random.below(4)) * 4096n, 100n * 4096n];
-    builder.ioctl('DIRTY_PAGES get', fd, uapi.VFIO_IOMMU_DIRTY_PAGES, [...everything, 4096n, 16n, buffer(builder)]);
+    builder.ioctl('DIRTY_PAGES get', fd, uapi.VFIO_IOMMU_DIRTY_PAGES, [...everything, 4096n, 16n, bits(builder)]);
     return;
   }
   const known = mapped.length > 0 && random.chance(80) ? random.pick(mapped) : null;
@@ -99,7 +105,7 @@ function dirtyPages(builder: Builder, fd: number): void {
   const behind = random.chance(60) ? 0n : BigInt(1 + random.below(70)) * 4096n;
   const first = (known?.iova ?? iova(builder)) - before;
   const bytes = (known?.length ?? length(builder)) + before + behind;
-  const bitmap = [random.chance(94) ? 4096n : random.pick([0n, 2048n, 8192n]), BigInt(random.pick([8, 16, 16, 16, 0, 4])), buffer(builder)];
+  const bitmap = [random.chance(94) ? 4096n : random.pick([0n, 2048n, 8192n]), BigInt(random.pick([8, 16, 16, 16, 0, 4])), bits(builder)];
   builder.ioctl('DIRTY_PAGES get', fd, uapi.VFIO_IOMMU_DIRTY_PAGES, [4, first, bytes, ...bitmap]);
 }
 
@@ -111,7 +117,7 @@ function unmapTelling(builder: Builder, fd: number): void {
   const first = whole ? 0x100_0000n - BigInt(random.below(3)) * 4096n : (known?.iova ?? iova(builder));
   const bytes = whole ? 60n * 4096n : (known?.length ?? length(builder));
   const flags = random.chance(85) ? 1 : random.pick([4, 5, 6, 3]);
-  const bitmap = [random.chance(94) ? 4096n : 2048n, BigInt(random.pick([8, 8, 16, 0])), buffer(builder)];
+  const bitmap = [random.chance(94) ? 4096n : 2048n, BigInt(random.pick([8, 8, 16, 0])), bits(builder)];
   builder.ioctl('UNMAP_DMA telling', fd, uapi.VFIO_IOMMU_UNMAP_DMA, [flags, first, bytes, ...bitmap]);
 }
 

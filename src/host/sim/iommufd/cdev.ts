@@ -77,6 +77,7 @@ export class CdevFile implements SimFile {
     const { argsz, flags, pt_id, pasid } = command.in;
     if ((flags & ~WITH_PASID) !== 0) return -errno.EINVAL;
     if (flags === WITH_PASID && argsz < vfioAttach.bytes) return -errno.EINVAL;
+    if (flags === WITH_PASID && !command.isWhole) return -errno.EFAULT;
     const id = binding.attach(pt_id, flags === WITH_PASID ? pasid : null);
     if (id < 0) return id;
     const failed = command.respond({ pt_id: id });
@@ -91,6 +92,7 @@ export class CdevFile implements SimFile {
     const { argsz, flags, pasid } = command.in;
     if ((flags & ~WITH_PASID) !== 0) return -errno.EINVAL;
     if (flags === WITH_PASID && argsz < vfioDetach.bytes) return -errno.EINVAL;
+    if (flags === WITH_PASID && !command.isWhole) return -errno.EFAULT;
     binding.detach(flags === WITH_PASID ? pasid : null);
     return 0;
   }

@@ -99,9 +99,11 @@ export class TceDriver implements ContainerDriver {
     const { start32, bytes32, pageSizes, windowsMax, levelsMax } = this.#config;
     return done(readArgsz(tceInfo, tceInfo.endOf('dma32_window_size'), this.#kernel.process, address), (command) => {
       const dynamic = this.#version === 2 && windowsMax > 0;
-      const ddw = dynamic ? { pgsizes: pageSizes, max_dynamic_windows_supported: windowsMax, levels: levelsMax } : {};
+      const ddw = dynamic
+        ? { pgsizes: pageSizes, max_dynamic_windows_supported: windowsMax, levels: levelsMax }
+        : { pgsizes: 0n, max_dynamic_windows_supported: 0, levels: 0 };
       const answer = { dma32_window_start: start32, dma32_window_size: bytes32, flags: dynamic ? FLAG_DDW : 0 };
-      return command.respond({ ...answer, ...(command.in.argsz >= tceInfo.bytes ? ddw : {}) });
+      return command.respond({ ...answer, ...ddw }, command.in.argsz >= tceInfo.bytes ? tceInfo.bytes : undefined);
     });
   }
 

@@ -10,8 +10,16 @@ export const GET_BITMAP = 4;
 /** DIRTY_BITMAP_SIZE_MAX: a bit for each of 2^31 - 1 pages, in whole words. */
 export const BITMAP_BYTES_MAX = 1n << 28n;
 
-/** verify_bitmap_size: 0 or -EINVAL. */
-export function checkBitmap(size: bigint, pageBytes: bigint, bitmapBytes: bigint): number {
+/** No memory of a process ends above it (TASK_SIZE_MAX). */
+const USER_MAX = 2n ** 47n - 4096n;
+
+/** access_ok and verify_bitmap_size: 0 or -EINVAL. */
+export function checkBitmap(
+  size: bigint,
+  pageBytes: bigint,
+  { at, bytes: bitmapBytes }: { readonly at: bigint; readonly bytes: bigint },
+): number {
+  if (at + bitmapBytes > USER_MAX) return -errno.EINVAL;
   const pages = pageBytes === 0n ? 0n : size / (pageBytes & -pageBytes);
   const wanted = 8n * ((pages + 63n) / 64n);
   return pages === 0n || bitmapBytes === 0n || bitmapBytes > BITMAP_BYTES_MAX || bitmapBytes < wanted ? -errno.EINVAL : 0;

@@ -24,12 +24,12 @@ export function answerInfo(memory: ProcessMemory, address: number, facts: Facts)
   if (typeof command === 'number') return command;
   const chain = capabilities(facts);
   const wanted = type1Info.bytes + chain.length;
-  const answer = { flags: FLAG_PGSIZES | FLAG_CAPS, iova_pgsizes: facts.pageSizes };
-  if (command.in.argsz < wanted) return command.respond({ ...answer, argsz: wanted, cap_offset: 0 });
-  const room = memory.view(address + type1Info.bytes, chain.length);
-  if (room === null) return -errno.EFAULT;
-  chain.copy(room);
-  return command.respond({ ...answer, cap_offset: type1Info.bytes });
+  const { argsz } = command.in;
+  const answer = { flags: FLAG_PGSIZES | FLAG_CAPS, iova_pgsizes: facts.pageSizes, pad: 0 };
+  const room = Math.min(argsz, type1Info.bytes);
+  if (argsz < wanted) return command.respond({ ...answer, argsz: wanted, cap_offset: 0 }, room);
+  if (!memory.copyOut(address + type1Info.bytes, chain)) return -errno.EFAULT;
+  return command.respond({ ...answer, cap_offset: type1Info.bytes }, room);
 }
 
 function capabilities({ pageSizes, ranges, available }: Facts): Buffer {

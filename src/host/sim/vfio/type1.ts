@@ -218,7 +218,8 @@ export class Type1Driver implements ContainerDriver {
     if ((flags & ~7) !== 0 || (bitmap && (all || invalidate))) return -errno.EINVAL;
     if (bitmap) {
       if (argsz < dmaUnmap.bytes) return -errno.EINVAL;
-      const failed = dirty.checkBitmap(size, bitmap_pgsize, bitmap_size);
+      if (!command.isWhole) return -errno.EFAULT;
+      const failed = dirty.checkBitmap(size, bitmap_pgsize, { at: bitmap_data, bytes: bitmap_size });
       if (failed < 0) return failed;
     }
     if ((iova & (this.#granule - 1n)) !== 0n) return -errno.EINVAL;
@@ -248,9 +249,11 @@ export class Type1Driver implements ContainerDriver {
       if (!this.#tracking) for (const dma of this.#dmas) dma.bitmap = null;
       return 0;
     }
-    if (flags !== dirty.GET_BITMAP || argsz < dirtyBitmap.bytes || size === 0n) return -errno.EINVAL;
+    if (flags !== dirty.GET_BITMAP || argsz < dirtyBitmap.bytes) return -errno.EINVAL;
+    if (!command.isWhole) return -errno.EFAULT;
+    if (size === 0n) return -errno.EINVAL;
     if (iova + size > LIMIT) return -errno.EOVERFLOW;
-    const failed = dirty.checkBitmap(size, bitmap_pgsize, bitmap_size);
+    const failed = dirty.checkBitmap(size, bitmap_pgsize, { at: bitmap_data, bytes: bitmap_size });
     if (failed < 0) return failed;
     if (bitmap_pgsize !== this.#granule || ((iova | size) & (this.#granule - 1n)) !== 0n || !this.#tracking) return -errno.EINVAL;
     const last = iova + size - 1n;
