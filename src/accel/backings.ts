@@ -115,8 +115,11 @@ export class Backings {
 
   /** The path was called for something else than a flush, which may have left something to do. */
   took(backing: Backing): void {
-    if (backing.path.pending) this.#pending.add(backing);
-    if (backing.path.unfinished) this.#goOn();
+    const { path } = backing;
+    if (path.pending) this.#pending.add(backing);
+    // What could not be mapped for a device that came is not its way in, but has a reason.
+    if (path.pending && path.error !== null) this.error = path.error;
+    if (path.unfinished) this.#goOn();
   }
 
   /** Whether all tables that the path's space was read from are watched; where they are not, those that are tables no more are left. */

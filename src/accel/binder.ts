@@ -23,7 +23,7 @@ import { changePathOf } from './exchange.ts';
 import { BLOCK_LIMIT, BLOCK_PAGES } from './on-demand/demand-space.ts';
 import type { DemandPlace } from './on-demand/page-service.ts';
 import { NOWHERE, type PathCounters, type StagedTarget } from './path.ts';
-import { blindRefusal, Placement } from './placement.ts';
+import { Placement, refusalOf } from './placement.ts';
 import { Processes } from './processes.ts';
 import { seal } from './seal.ts';
 import { SharedRam } from './shared-ram.ts';
@@ -187,7 +187,8 @@ export class Binder implements TargetObserver {
     const reason = binding.group.refusal(binding);
     if (reason !== null) return { path: 'blocked', refused: [{ path: this.#chooser.wish, reason }] };
     const { backing, refused } = binding.group;
-    if (refused !== null) return { path: 'blocked', refused };
+    // What was refused is of no account to who stayed where he was.
+    if (refused !== null && (backing === null || backing.space === NOWHERE)) return { path: 'blocked', refused };
     if (backing === null) return pasid === NO_PASID ? null : { path: 'blocked', refused: [] };
     const { path, choice, space } = backing;
     const part = path.unfinished ? [`${space.name} is mapped in part: what is missing is blocked, and follows by itself`] : [];
@@ -274,7 +275,7 @@ export class Binder implements TargetObserver {
     this.#chooser.wish = wish;
     for (const group of this.#deviceGroups())
       if (this.#chooser.pasidsOf(group) !== 'own') for (const member of group.members) this.#processes.lift(member);
-    const lost = (group: DeviceGroup) => this.#placement.giveUp(group, null);
+    const lost = (group: DeviceGroup, wasAt: Backing) => this.#placement.giveUp(group, refusalOf(wasAt, wasAt.path.error));
     const parts = { backings: this.#backings, chooser: this.#chooser, lost };
     let result = 0;
     for (const backing of this.#backings.all) {
@@ -307,7 +308,7 @@ export class Binder implements TargetObserver {
         continue;
       }
       this.#backings.error = backing.path.error;
-      for (const group of [...backing.groups]) this.#placement.giveUp(group, null);
+      for (const group of [...backing.groups]) this.#placement.giveUp(group, refusalOf(backing, backing.path.error));
     }
   }
 
@@ -336,7 +337,7 @@ export class Binder implements TargetObserver {
   }
 
   #leaveBlind(backing: Backing): void {
-    for (const group of [...backing.groups]) this.#placement.giveUp(group, blindRefusal(backing));
+    for (const group of [...backing.groups]) this.#placement.giveUp(group, refusalOf(backing, backing.watched?.blindness));
   }
 
   #demandOf(device: HostDevice): DemandPlace | null {

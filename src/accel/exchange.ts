@@ -4,11 +4,11 @@ import type { Backings } from './backings.ts';
 import type { Chooser } from './chooser.ts';
 import type { Backing, DeviceGroup } from './device-group.ts';
 
-/** What changing a path takes; `lost` hears of groups that the host let neither on nor back. */
+/** What changing a path takes; `lost` hears of groups that the host let neither on nor back to where they were. */
 export interface ExchangeParts {
   readonly backings: Backings;
   readonly chooser: Chooser;
-  readonly lost: (group: DeviceGroup) => void;
+  readonly lost: (group: DeviceGroup, wasAt: Backing) => void;
 }
 
 /**
@@ -35,7 +35,7 @@ export function changePathOf(before: Backing, { backings, chooser, lost }: Excha
   }
   if (result === 0) backings.decide(after, before);
   else backings.decide(before, after);
-  for (const other of losses) lost(other);
+  for (const other of losses) lost(other, before);
   return result;
 }
 

@@ -42,7 +42,7 @@ export class Placement {
   }
 
   /** Where no path can take devices any more, they reach nothing. */
-  giveUp(group: DeviceGroup, refused: Choice['refused'] | null): void {
+  giveUp(group: DeviceGroup, refused: Choice['refused']): void {
     for (const binding of group.members) {
       binding.wanted = null;
       binding.stage = binding.stage && BLOCKED;
@@ -97,7 +97,7 @@ export class Placement {
     const isBlind = result === 0 && !this.#backings.sees(after);
     if (result < 0) this.#backings.error = error;
     if (result < 0 || isBlind) {
-      if (isBlind) group.refused = blindRefusal(after);
+      group.refused = refusalOf(after, error ?? after.watched?.blindness);
       if (before !== after) {
         for (const device of devicesOf(group)) after.path.moved(device);
         this.#return(group, before);
@@ -106,7 +106,7 @@ export class Placement {
       return isBlind ? -errno.ENOSPC : result;
     }
     // Blocked in the place of what was refused, it is still that.
-    if (space !== NOWHERE) group.refused = null;
+    if (space !== NOWHERE || walksTables(stage)) group.refused = null;
     for (const member of group.members) member.reached = stage;
     if (before !== after) {
       for (const device of devicesOf(group)) before?.path.moved(device);
@@ -152,9 +152,14 @@ export class Placement {
   }
 }
 
-/** Why the groups of a path that does not see all tables are blocked. */
-export function blindRefusal({ choice, watched }: Backing): Choice['refused'] {
-  return [...choice.refused, { path: choice.path, reason: watched?.blindness.message ?? '' }];
+/** Whether hardware that has it reads tables of the guest's. */
+function walksTables(stage: FirstStage | null): boolean {
+  return stage !== null && stage.kind !== 'abort' && stage.kind !== 'bypass';
+}
+
+/** Why groups cannot be, or stay, on the path that was to have them: the host's answer, or tables that it does not see. */
+export function refusalOf({ choice }: Backing, error: HostError | null | undefined): Choice['refused'] {
+  return [...choice.refused, { path: choice.path, reason: error?.message ?? '' }];
 }
 
 function devicesOf(group: DeviceGroup): HostDevice[] {

@@ -206,6 +206,27 @@ describe('Binder: what fails twice', () => {
     },
   );
 
+  test('a device that the host does not let to where its guest wants it is blocked and says why, until a path takes it', () => {
+    const { kernel, binder } = iommufd('guest');
+    kernel.hooks.fail({ kind: ATTACH, nth: 1, errno: errno.ENOMEM });
+    expect(binder.attach(1, spaceAt(16, 'guest'))).toBe(-errno.ENOMEM);
+    const reason = expect.stringMatching(/ATTACH.*ENOMEM/);
+    const refused = { path: 'blocked', refused: expect.arrayContaining([{ path: 'shadow', reason }]) };
+    expect(binder.choiceOf(1)).toEqual(refused);
+    // Targets take back what was refused, and try again later.
+    expect(binder.attach(1, null)).toBe(0);
+    expect(binder.choiceOf(1)).toEqual(refused);
+    expect(binder.attach(1, spaceAt(16, 'guest'))).toBe(0);
+    expect(binder.choiceOf(1)).toMatchObject({ path: 'shadow' });
+  });
+
+  test('a device that stays where it was, for its target can say so, is there and not blocked', () => {
+    const { kernel, binder } = iommufd('target');
+    kernel.hooks.fail({ kind: ATTACH, nth: 1, errno: errno.ENOMEM });
+    expect(binder.attach(1, spaceAt(16))).toBe(-errno.ENOMEM);
+    expect(binder.choiceOf(1)).toMatchObject({ path: 'shadow' });
+  });
+
   test('a device that is gone (ENODEV) is blocked, and nothing is left of it', () => {
     const { kernel, host, binder, device } = iommufd('target');
     for (let nth = 1; nth <= 9; nth++) for (const kind of [ATTACH, DETACH]) kernel.hooks.fail({ kind, nth, errno: errno.ENODEV });

@@ -1,3 +1,6 @@
+import { expect, test } from 'vitest';
+import { hostHardwares } from '../../src/cli/replay/rig-sim.ts';
+import { hostKinds } from '../../src/host/registry.ts';
 import { amdSubject } from '../target/amd/subject.ts';
 import { riscvSubject } from '../target/riscv/subject.ts';
 import { smmuSubject } from '../target/smmuv3/subject.ts';
@@ -8,8 +11,8 @@ import { legacySubject, scalableSubject } from '../target/vtd/subject.ts';
 import { zpciSubject } from '../target/zpci/subject.ts';
 import { equivalenceSuite, failureSuite, hardwares } from './equivalence.ts';
 
-const PLAIN = ['type1, plain hardware', 'iommufd, plain hardware'];
-const NESTING = Object.keys(hardwares).filter((name) => hardwares[name].nesting() !== null);
+const PLAIN = ['type1, plain hardware', 'iommufd, plain hardware', 'iommufd, AMD', 'sPAPR TCE'];
+const NESTING = Object.keys(hardwares).filter((name) => !PLAIN.includes(name));
 const QUEUE = 'iommufd, SMMUv3 with a command queue';
 
 function everyPath<Step>(subject: TargetSubject<Step>): void {
@@ -17,6 +20,10 @@ function everyPath<Step>(subject: TargetSubject<Step>): void {
   equivalenceSuite(subject, 'user-owned', NESTING);
   equivalenceSuite(subject, 'user-owned-queue', [QUEUE]);
 }
+
+test('every kind of hardware of `viommu matrix` is run', () => {
+  expect(Object.keys(hardwares)).toHaveLength(hostKinds().length - 1 + hostHardwares().length);
+});
 
 everyPath(amdSubject);
 everyPath(riscvSubject);

@@ -3,7 +3,7 @@ import { describe, expect } from 'vitest';
 import { StoreWatch } from '../../src/accel/store-watch.ts';
 import { errno, HostError } from '../../src/host/errno.ts';
 import { openHost } from '../../src/host/registry.ts';
-import { DMA_PENDING, type IommuConfig, type SimDevice, type SimKernel, simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
+import { amd, DMA_PENDING, type IommuConfig, type SimDevice, type SimKernel, simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
 import { READ, READ_WRITE, WRITE } from '../../src/memory/access.ts';
 import { hiOfPfn, loOfPfn, pfnOf, pfnOfHiLo } from '../../src/memory/address.ts';
 import type { GuestMemory, GuestRegion } from '../../src/memory/guest-memory.ts';
@@ -16,17 +16,22 @@ import type { TargetFixture, TargetSubject } from '../target/suite.ts';
 
 /** Hardware in front of the passed-through devices, and the interface it is reached by. */
 export interface HostHardware {
-  readonly host: 'iommufd' | 'vfio-type1';
+  readonly host: 'iommufd' | 'vfio-type1' | 'vfio-spapr-tce';
   readonly nesting: () => NonNullable<IommuConfig['nesting']> | null;
   /** That the devices stand behind in turn. Default 1. */
   readonly iommus?: number;
   /** Width of PASIDs; left out: devices send none. */
   readonly pasidLog2?: number;
+  /** Whether a page lies where the host can map whatever else there is. Left out: every one does. */
+  readonly reaches?: (pfn: number) => boolean;
 }
 
 export const hardwares: Readonly<Record<string, HostHardware>> = {
   'type1, plain hardware': { host: 'vfio-type1', nesting: () => null },
   'iommufd, plain hardware': { host: 'iommufd', nesting: () => null },
+  // POWER hosts have a window of 2 GiB, and further ones from 2^59 on.
+  'sPAPR TCE': { host: 'vfio-spapr-tce', nesting: () => null, reaches: (pfn) => pfn < 2 ** 19 || pfn >= 2 ** 47 },
+  'iommufd, AMD': { host: 'iommufd', nesting: () => amd() },
   'iommufd, VT-d': { host: 'iommufd', nesting: () => vtd() },
   'iommufd, SMMUv3': { host: 'iommufd', nesting: () => smmuv3() },
   'iommufd, SMMUv3 with a command queue': { host: 'iommufd', nesting: () => smmuv3({ tegra241: {} }) },
@@ -77,6 +82,9 @@ export class EquivalentGuest<Step> {
   readonly kernel: SimKernel;
   readonly machine: Machine;
   readonly #ram: ReturnType<typeof rehouse>;
+  readonly #reaches: (pfn: number) => boolean;
+  /** Endpoints whose devices the host took, with their places among all. */
+  readonly #passed: readonly (readonly [endpoint: number, place: number])[];
   /** What requests of each endpoint carry. */
   readonly #pasids: readonly number[];
   #sampled: readonly number[] = [];
@@ -90,7 +98,8 @@ export class EquivalentGuest<Step> {
     this.fixture = subject.make();
     const { memory, target, endpoints } = this.fixture;
     const devices = endpoints.map((_, i) => ({ name: `vfio${i}`, iommu: i % iommus, pageRequests: following === 'on demand' }));
-    const iommu = () => ({ nesting: nesting(), ...(pasidLog2 !== undefined && { pasidLog2 }) });
+    const iommu = (): IommuConfig =>
+      kind === 'vfio-spapr-tce' ? { tce: {} } : { nesting: nesting(), ...(pasidLog2 !== undefined && { pasidLog2 }) };
     this.kernel = simKernel({ iommus: Array.from({ length: iommus }, iommu), devices });
     this.#pasids = [NO_PASID, ...(pasidLog2 === undefined ? [] : (this.fixture.pasids ?? []))];
     this.#ram = rehouse(memory, this.kernel);
@@ -98,10 +107,29 @@ export class EquivalentGuest<Step> {
     // Nothing is told to the watch.
     const hearing = following === 'announced' ? { watch: new StoreWatch() } : { residentPages: RESIDENT_PAGES };
     this.machine = new Machine({ memory, target, host, path, schedule: () => {}, ...hearing });
-    endpoints.forEach((endpoint, i) => {
-      const { path: node, group, name } = this.kernel.devices[i];
+    this.#reaches = hardware.reaches ?? (() => true);
+    this.#passed = [...endpoints.entries()].flatMap(([i, endpoint]) =>
+      this.#passThrough(endpoint, i, kind) ? [[endpoint, i] as const] : [],
+    );
+    expect(this.#passed).not.toEqual([]);
+  }
+
+  /** Whose devices the host took. */
+  get endpoints(): readonly number[] {
+    return this.#passed.map(([endpoint]) => endpoint);
+  }
+
+  /** False: the window that its guest is promised lies where the host has none. */
+  #passThrough(endpoint: number, place: number, kind: HostHardware['host']): boolean {
+    const { path: node, group, name } = this.kernel.devices[place];
+    try {
       this.machine.passThrough(endpoint, kind === 'iommufd' ? node : `/dev/vfio/${group.number}#${name}`);
-    });
+      return true;
+    } catch (error) {
+      if (!(error instanceof HostError) || error.errno !== errno.ERANGE || error.range === undefined || this.#reaches(error.range.first))
+        throw error;
+      return false;
+    }
   }
 
   /** One guest operation; before it, hardware remembers all that it can of the pages that it may change, and the pages after it are looked at as well. */
@@ -126,8 +154,8 @@ export class EquivalentGuest<Step> {
   }
 
   #requesters(): { endpoint: number; device: SimDevice; pasid: number }[] {
-    return this.fixture.endpoints.flatMap((endpoint, i) =>
-      this.#pasids.map((pasid) => ({ endpoint, device: this.kernel.devices[i], pasid })),
+    return this.#passed.flatMap(([endpoint, place]) =>
+      this.#pasids.map((pasid) => ({ endpoint, device: this.kernel.devices[place], pasid })),
     );
   }
 
@@ -216,7 +244,7 @@ export class EquivalentGuest<Step> {
       const hardware = this.hardware(device, pasid);
       const isRefused = path === 'blocked' && refused.length > 0;
       const isGone = this.fixture.target.knows?.(endpoint) === false || this.#isUntold(endpoint, pasid);
-      const software = isRefused || isGone ? hardware.map(() => null) : this.software(endpoint, pasid);
+      const software = isRefused || isGone ? hardware.map(() => null) : this.#within(this.software(endpoint, pasid), hardware);
       const widen = (pages: readonly Reached[]) =>
         path.startsWith('user-owned') ? pages.map((page) => page?.replace(/\/2$/, `/${READ_WRITE}`) ?? null) : pages;
       // What is filled on demand is write-only until the first write has brought it.
@@ -227,6 +255,15 @@ export class EquivalentGuest<Step> {
       if (pasid !== NO_PASID) this.comparedProcesses += pages;
     }
     return compared;
+  }
+
+  /** Without what the host could not map; that is said. */
+  #within(software: readonly Reached[], hardware: readonly Reached[]): Reached[] {
+    return software.map((page, i) => {
+      if (page === null || hardware[i] !== null || this.#reaches(this.#sampled[i])) return page;
+      expect(this.machine.hostError).toBeInstanceOf(HostError);
+      return null;
+    });
   }
 
   /** Where no table decides, any PASID reaches RAM, and hardware has those that the guest has told of. */
@@ -281,7 +318,7 @@ export function equivalenceSuite<Step>(
           for (const step of [...subject.mapping, ...processes, ...program, ...subject.mapping]) {
             guest.run(step);
             pages += guest.check();
-            for (const endpoint of guest.fixture.endpoints) ways.add(guest.pathOf(endpoint));
+            for (const endpoint of guest.endpoints) ways.add(guest.pathOf(endpoint));
           }
           if (following === 'on demand') expect(ways).toContain(`${path}, on demand`);
           // `mapping` maps something in any case.

@@ -35,9 +35,12 @@ function changing<Step>(subject: TargetSubject<Step>, hardware: string): void {
         pages += guest.check();
         guest.touch();
         const before = guest.kernel.devices.map((device) => guest.hardware(device));
+        // What no path took by the last wish may find one by this.
+        const waiting = guest.fixture.endpoints.map((endpoint) => guest.pathOf(endpoint) === 'blocked');
         const dispose = guest.kernel.hooks.observe({
           after: () => {
-            for (const [i, device] of guest.kernel.devices.entries()) expect(sameButReadable(guest.hardware(device), before[i])).toBe(true);
+            for (const [i, device] of guest.kernel.devices.entries())
+              if (!waiting[i]) expect(sameButReadable(guest.hardware(device), before[i])).toBe(true);
           },
         });
         if (changed(guest as EquivalentGuest<unknown>, path) && path !== 'auto')
