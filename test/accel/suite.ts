@@ -39,7 +39,7 @@ export function pathSuite(kind: PathKind, { places, runs }: PathSubject): void {
         (operations) => {
           agreed();
           const fixture = make(owner);
-          for (const steps of [[map(8, 8)], ...operations]) {
+          for (const steps of [[map(8, 8)], ...operations, [map(8, 8)], [unmap(12, 2)]]) {
             const before = fixture.meant();
             const splitsBefore = fixture.path.counters.splits;
             const probes: (string | null)[][] = [];
