@@ -16,7 +16,18 @@ const NEST_PARENT = 1;
 const FOR_PASID = 8;
 const BASE = BigInt(SELFTEST.base);
 const TEST_BYTES = 72;
-const OP = { checkPasid: 21, accessPages: 7, createAccess: 5, mockDomainFlags: 12, pasidAttach: 18, releasePages: 6, replace: 10 };
+const OP = {
+  checkPasid: 21,
+  accessPages: 7,
+  copy: 8,
+  createAccess: 5,
+  dirty: 13,
+  mockDomainFlags: 12,
+  pasidAttach: 18,
+  releasePages: 6,
+  replace: 10,
+  replaceIoas: 11,
+};
 
 let kernel: SimKernel;
 let fd: number;
@@ -146,4 +157,44 @@ test('of a struct that ends where memory does, what lies behind is EFAULT to who
   expect(kernel.device().translation).not.toBe(null);
   expect(atEnd(cdev, ioctl.VFIO_DEVICE_DETACH_IOMMUFD_PT, 0)).toBe(0);
   expect(kernel.device().translation).toBe(null);
+});
+
+test('what the hardware wrote is lost where the bitmap cannot be written (lock step, 10000694)', () => {
+  const { mock, device, ioas } = objects();
+  const table = make('IOMMU_HWPT_ALLOC', 16, [2, device, ioas, 0, 0, 0, 0, 0n]);
+  expect(testCall(OP.replace, mock, [table])).toBe(0);
+  expect(call(fd, ioctl.IOMMU_HWPT_SET_DIRTY_TRACKING, [1, table, 0])).toBe(0);
+  const bits = kernel.allocate(PAGE);
+  const read = (at: bigint) => call(fd, ioctl.IOMMU_HWPT_GET_DIRTY_BITMAP, [table, 0, 0, BASE, BigInt(PAGE), BigInt(PAGE), at]);
+  new Uint8Array(bits.buffer)[0] = 1;
+  const dirty = () => expect(testCall(OP.dirty, table, [0, 0, BASE, BigInt(PAGE), BigInt(PAGE), bits.address])).toBe(0);
+  dirty();
+  new Uint8Array(bits.buffer)[0] = 0;
+  expect(read(readOnly.address)).toBe(0);
+  expect(read(bits.address)).toBe(0);
+  expect(new Uint8Array(bits.buffer)[0], 'told before').toBe(0);
+});
+
+test('what is pinned is copied from, though its process is gone (lock step, 10001712)', () => {
+  const { ioas } = objects();
+  expect(testCall(OP.createAccess, ioas, [0, 0])).toBe(0);
+  const access = out(16);
+  const second = make('IOMMU_IOAS_ALLOC', 8, [0, 0]);
+  const child = kernel.fork();
+  kernel.as(child, () => {
+    const memory = kernel.allocate(PAGE);
+    new Uint8Array(memory.buffer)[5] = 7;
+    for (const space of [ioas, second]) {
+      const struct = kernel.allocate(PAGE);
+      fill(struct, [RW, space, 0, memory.address, BigInt(PAGE), BASE + BigInt(PAGE)]);
+      expect(kernel.ioctl(fd, ioctl.IOMMU_IOAS_MAP, struct)).toBe(0);
+    }
+  });
+  kernel.exit(child);
+  const answer = kernel.allocate(PAGE);
+  const copy = () => testCall(OP.copy, access, [BASE + BigInt(PAGE) + 5n, 1n, answer.address, 0]);
+  expect(copy()).toBe(0);
+  expect(new Uint8Array(answer.buffer)[0]).toBe(7);
+  expect(testCall(OP.replaceIoas, access, [second])).toBe(0);
+  expect(copy(), 'nobody has pinned it there').toBe(-errno.EFAULT);
 });

@@ -147,6 +147,21 @@ describe('vfio-spapr-tce', () => {
     expect(registrations()).toBe(0);
   });
 
+  test('memory that is there in part, or can be read only, is not registered', () => {
+    const { space } = attached();
+    expect(space.registerMemory(pfn + 62, 4)).toBe(-errno.EFAULT);
+    expect(space.registerMemory(pfnOf(kernel.allocate(4096, { writable: false }).address), 1)).toBe(-errno.EFAULT);
+    expect(registrations()).toBe(0);
+    expect(space.registerMemory(pfn + 62, 2)).toBe(0);
+  });
+
+  test('a container works for one process', () => {
+    const { space } = attached();
+    expect(space.map(BASE, pfn, 1, READ_WRITE)).toBe(0);
+    kernel.as(kernel.fork(), () => expect(space.map(BASE + 1, pfn, 1, READ_WRITE)).toBe(-errno.EPERM));
+    expect(space.map(BASE + 1, pfn, 1, READ_WRITE)).toBe(0);
+  });
+
   test('version 1 has the default window alone, switched on', () => {
     start({}, 1);
     const { space } = attached();

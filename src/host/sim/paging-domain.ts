@@ -96,10 +96,6 @@ export class PagingDomain implements ParentStage {
     return [pfn, 1];
   }
 
-  get anyDirty(): boolean {
-    return this.#dirty.size > 0;
-  }
-
   clearDirty(): void {
     this.#dirty.clear();
   }

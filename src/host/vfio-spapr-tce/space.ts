@@ -287,7 +287,9 @@ export class TceSpace extends VfioSpace {
     view.setBigUint64(TCE_REGISTER.address, addressOfPfn(host), true);
     view.setBigUint64(TCE_REGISTER.size, addressOfPfn(pages), true);
     calls.control++;
-    return port.ioctl(this.container, request, control);
+    const result = port.ioctl(this.container, request, control);
+    // Where only some of the pages can be pinned the kernel says how many, and has registered none.
+    return result > 0 ? -errno.EFAULT : result;
   }
 
   /** State of the partitionable endpoint (VFIO_EEH_PE_STATE_*: 0 normal), or a negative errno; -EOPNOTSUPP where the kernel has no EEH. */

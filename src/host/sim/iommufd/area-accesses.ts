@@ -94,10 +94,7 @@ export class AreaAccesses {
       if (permission === WRITE && !area.pages.writable) return -errno.EPERM;
       const end = area.last < last ? area.last : last;
       const size = end - at + 1n;
-      const found = area.pages.source.resolve(area.pages.start + area.offset + (at - area.first), size, {
-        write: permission === WRITE,
-        pins: false,
-      });
+      const found = area.pages.locate(area.offset + (at - area.first), size, { write: permission === WRITE, pins: false });
       if (typeof found === 'number') return found;
       const memory = new Uint8Array(found.frames.buffer, found.offset, Number(size));
       const part = bytes.subarray(Number(at - first), Number(end - first) + 1);

@@ -46,11 +46,10 @@ const getBitmap = handler('IOMMU_HWPT_GET_DIRTY_BITMAP', iommuHwptGetDirtyBitmap
   if (mapped < iova) return 0;
   const granule = BigInt(hwpt.domain.granule);
   const bitOf = (page: number) => Number((BigInt(page) * granule - iova) / page_size);
-  // The bitmap is looked at only when there is something to tell (iova_bitmap_set).
+  // The bitmap is looked at only when there is something to tell, which is lost where it cannot be written (iova_bitmap_set).
   const bitmap = context.kernel.process.writableView(data, Number((bits + 63n) / 64n) * 8);
-  if (bitmap === null) return hwpt.domain.anyDirty ? -errno.EFAULT : 0;
   hwpt.domain.readDirty(Number(iova / granule), Number(mapped / granule), (flags & NO_CLEAR) === 0, (first, last) => {
-    for (let bit = bitOf(first); bit <= bitOf(last); bit++) bitmap[bit >> 3] |= 1 << (bit & 7);
+    if (bitmap !== null) for (let bit = bitOf(first); bit <= bitOf(last); bit++) bitmap[bit >> 3] |= 1 << (bit & 7);
   });
   return 0;
 });

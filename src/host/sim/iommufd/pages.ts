@@ -87,9 +87,9 @@ export class Pages {
   }
 
   /** Where [offset, offset + bytes) lies: what is pinned is not looked for again, though its process may be gone. Or a negative errno. */
-  locate(offset: bigint, bytes: bigint): PinnedAt | number {
+  locate(offset: bigint, bytes: bigint, how = { write: this.writable, pins: true }): PinnedAt | number {
     const pin = this.#pins.find((other) => other.from <= offset && offset + bytes <= other.from + other.bytes);
-    if (pin === undefined) return this.source.resolve(this.start + offset, bytes, { write: this.writable, pins: true });
+    if (pin === undefined) return this.source.resolve(this.start + offset, bytes, how);
     return { frames: pin.at.frames, offset: pin.at.offset + Number(offset - pin.from) };
   }
 

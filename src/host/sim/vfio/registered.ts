@@ -28,17 +28,21 @@ export class Registrations {
     return this.#list.size;
   }
 
+  /** 0, a negative errno, or how many pages could be pinned, where that was not all: none is registered then. */
   register(vaddr: bigint, size: bigint): number {
     if (((vaddr | size) & PAGE_MASK) !== 0n || vaddr + size >= 1n << 64n) return -errno.EINVAL;
     const last = vaddr + size - 1n;
     const there = this.#list.firstIn(vaddr, last);
     if (there?.first === vaddr && there.last === last) return -errno.EBUSY;
-    const vma = this.#kernel.process.find(Number(vaddr));
+    if (size === 0n) return -errno.ENOMEM;
     const refused = this.#kernel.pin(Number(size));
     if (refused < 0) return refused;
-    if (vma === undefined || vma.registers || Number(last) > vma.last || there !== undefined) {
+    const vma = this.#kernel.process.find(Number(vaddr));
+    const isMemory = vma?.writable === true && vma.registers !== true;
+    if (!isMemory || Number(last) > vma.last || there !== undefined) {
       this.#kernel.unpin(Number(size));
-      return there === undefined ? -errno.EFAULT : -errno.EINVAL;
+      if (!isMemory) return -errno.EFAULT;
+      return Number(last) > vma.last ? (vma.last + 1 - Number(vaddr)) / PAGE_BYTES : -errno.EINVAL;
     }
     this.#kernel.physical.hold(vma.frames);
     const physical = vma.frames.first + vma.offset + (Number(vaddr) - vma.first);

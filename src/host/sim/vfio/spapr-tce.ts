@@ -4,6 +4,7 @@ import { errno } from '../../errno.ts';
 import * as uapi from '../../vfio/uapi.ts';
 import type { SimGroup } from '../device.ts';
 import type { SimKernel } from '../kernel.ts';
+import type { SimProcess } from '../process.ts';
 import { readArgsz } from '../structs.ts';
 import type { ContainerDriver } from './container.ts';
 import { Registrations } from './registered.ts';
@@ -12,6 +13,8 @@ import { type TceConfig, type TceEntry, TceTable, TceTranslation, tceDefaults } 
 
 const FLAG_DDW = 1;
 const EEH_OPS = 10;
+/** tce_iommu_mm_set: who calls these first is the process that the container works for. */
+const CLAIMING = new Set([uapi.VFIO_IOMMU_SPAPR_REGISTER_MEMORY, uapi.VFIO_IOMMU_SPAPR_TCE_CREATE, uapi.VFIO_IOMMU_SPAPR_TCE_REMOVE]);
 
 /** The sPAPR TCE IOMMU driver, versions 1 and 2 (the kernel's vfio_iommu_spapr_tce.c). */
 export class TceDriver implements ContainerDriver {
@@ -25,6 +28,8 @@ export class TceDriver implements ContainerDriver {
   /** The default window is made when something first needs it. */
   #defaultPending = false;
   #lockedBytes = 0;
+  /** The process that it works for, once there is one: no other gets anywhere. */
+  #owner: SimProcess | null = null;
 
   constructor(kernel: SimKernel, version: 1 | 2) {
     this.#kernel = kernel;
@@ -66,7 +71,9 @@ export class TceDriver implements ContainerDriver {
   /** What the other version has is no ioctl of this one: ENOTTY. */
   ioctl(request: number, address: number): number {
     const v2 = this.#version === 2;
-    const { process } = this.#kernel;
+    const { process, current } = this.#kernel;
+    if (this.#owner !== null && this.#owner !== current) return -errno.EPERM;
+    if (v2 && CLAIMING.has(request)) this.#owner = current;
     switch (request) {
       case uapi.VFIO_IOMMU_GET_INFO:
         return this.#info(address);
@@ -110,6 +117,8 @@ export class TceDriver implements ContainerDriver {
   /** Version 1 counts the whole default window as locked memory. */
   #enable(): number {
     if (this.#enabled) return -errno.EBUSY;
+    if (this.#config.bytes32 === 0) return -errno.EPERM;
+    this.#owner = this.#kernel.current;
     const refused = this.#kernel.pin(this.#config.bytes32);
     if (refused < 0) return refused;
     this.#lockedBytes = this.#config.bytes32;
@@ -124,6 +133,7 @@ export class TceDriver implements ContainerDriver {
   }
 
   #register(request: number, address: number): number {
+    if (this.#owner === null) return -errno.EPERM;
     return done(readArgsz(registerMemory, registerMemory.bytes, this.#kernel.process, address), ({ in: { flags, vaddr, size } }) => {
       if (flags !== 0) return -errno.EINVAL;
       if (request === uapi.VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY) return this.#registered.unregister(vaddr, size);
@@ -229,7 +239,7 @@ export class TceDriver implements ContainerDriver {
 
   #pinnedEntry(vaddr: bigint, pageLg2: number, permission: number): TceEntry | number {
     const vma = this.#kernel.process.find(Number(vaddr));
-    if (vma === undefined || vma.registers) return -errno.EFAULT;
+    if (vma === undefined || vma.registers || !vma.writable) return -errno.EFAULT;
     if (pageLg2 > this.#config.memoryPageLg2) return -errno.EPERM;
     this.#kernel.physical.hold(vma.frames);
     const physical = (vma.frames.first + vma.offset + (Number(vaddr) - vma.first)) / PAGE_BYTES;
