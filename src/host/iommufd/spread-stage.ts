@@ -172,15 +172,17 @@ export class SpreadStage<Unit> extends SpreadPoint<Unit, UnitStage> implements I
     for (const stage of this.points.values()) stage.invalidateAll();
   }
 
-  /** One call for each IOMMU at most. */
+  /** One call for each IOMMU at most. What failed before is no error any more once it is done. */
   sync(): number {
     let result = 0;
+    let failed: HostError | null = null;
     for (const stage of this.points.values()) {
       const answer = stage.sync();
       if (answer === 0 || result < 0) continue;
       result = answer;
-      this.failed = stage.error;
+      failed = stage.error;
     }
+    if (failed !== null || this.failed?.operation === 'IOMMU_HWPT_INVALIDATE') this.failed = failed;
     return result;
   }
 }
