@@ -232,7 +232,8 @@ export class Binder implements TargetObserver {
   }
 
   directory(endpoint: number, directory: PasidDirectory | null): void {
-    const isOurs = this.#host.pasids !== undefined && this.#bindings.get(endpoint) !== undefined;
+    const isWanted = this.#host.pasids !== undefined || directory?.ofEndpoint === true;
+    const isOurs = isWanted && this.#bindings.get(endpoint) !== undefined;
     this.#asked.setDirectory(endpoint, isOurs ? directory : null);
   }
 

@@ -54,10 +54,12 @@ export interface AddressSpace {
   enumerate(first: number, last: number, visit: RunVisitor, tables?: TableReader): number;
 }
 
-/** Tables in guest memory that say which PASIDs an endpoint has, and whose guest does not announce a new one. */
+/** Tables in guest memory that say which PASIDs an endpoint has, or whether it has a context at all, and whose guest does not announce a new one. */
 export interface PasidDirectory {
   /** In the target's own terms. */
   readonly name: string;
+  /** What requests reach that carry no PASID depends on it as well. Left out: it does not. */
+  readonly ofEndpoint?: boolean;
   /** Tells the pieces that it is read from, before they are, with PASIDs for pages. The work is bounded. */
   read(tables: TableReader): void;
   /** A store to a piece: PASIDs [first, last] may reach something else now. The observer is told by `attach`. */
@@ -152,7 +154,7 @@ export interface TargetObserver {
    * well. `words`: the command in 32-bit words, lowest first; valid during the call only. `endpoint`: whom it names, -1 where it names nobody.
    */
   invalidated?(words: Int32Array, endpoint: number): void;
-  /** Which PASIDs the endpoint has is said by other tables from now on; null: by none that can be read, or the guest tells of each. */
+  /** Which PASIDs the endpoint has, or whether it reaches anything, is said by other tables from now on; null: by none that can be read, or the guest tells of each. */
   directory?(endpoint: number, directory: PasidDirectory | null): void;
   /** The guest's answer to a group of page requests, or the target's own where the guest cannot hear of them. Carried out at once. */
   answered?(endpoint: number, pasid: number, group: number, answer: PageAnswer): void;

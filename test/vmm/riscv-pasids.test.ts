@@ -7,7 +7,7 @@ import { DMA_PENDING, type IommuConfig, type SimKernel, simKernel, smmuv3, vtd }
 import { READ_WRITE } from '../../src/memory/access.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { Machine } from '../../src/vmm/machine.ts';
-import { fence, Guest, type GuestTable, invalDdt, invalPdt, invalVma } from '../target/riscv/guest.ts';
+import { DDT, fence, Guest, type GuestTable, invalDdt, invalPdt, invalVma } from '../target/riscv/guest.ts';
 
 /* Process contexts of passed-through devices ("Process-directory-table"; IODIR.INVAL_PDT and IODIR.INVAL_DDT). */
 
@@ -16,6 +16,7 @@ const DEVICES = [8, 16] as const;
 const [DEVICE] = DEVICES;
 const PD8 = 1;
 const PDTV = 1 << 5;
+const DPE = 1 << 9;
 /** IOVA page, and the guest pages that tables 0 and 1 have there. */
 const PAGE = 0x200;
 const DATA = [1024, 1536] as const;
@@ -148,6 +149,69 @@ describe('a process of a passed-through device', () => {
     expect([made.read(5), made.state(5)]).toEqual([null, undefined]);
     made.machine.remove(DEVICE);
     expect([made.store(at, 0, (1 << 12) | 1), made.watch.size]).toEqual([false, 0]);
+  });
+
+  test('of a device whose context becomes valid without a command, as the device itself, is there before the store completes', () => {
+    const made = new ProcessGuest();
+    const at = (device: number) => DDT * 4096 + device * 64;
+    made.guest.setContext(DEVICE, { valid: false });
+    made.guest.command(invalDdt(DEVICE), fence());
+    made.passThrough();
+    made.setProcess(5, 0);
+    expect([made.read(5), made.watch.size]).toEqual([null, 1]);
+    expect(made.store(at(DEVICE) + 24, (1 << 28) | 0, made.directory)).toBe(true);
+    expect(made.read(5)).toBeNull();
+    made.store(at(DEVICE), 0, PDTV | 1);
+    expect([made.read(5), made.state(5)?.path]).toEqual([DATA[0], 'shadow, watched']);
+    // From now on its processes are watched, and not its context: that may be in a cache.
+    expect(made.store(at(DEVICE), 0, 0)).toBe(false);
+    made.store(made.directory * 4096 + 6 * 16 + 8, 8 << 28, made.tables[1].root);
+    made.store(made.directory * 4096 + 6 * 16, 0, (2 << 12) | 1);
+    expect([made.read(5), made.read(6)]).toEqual([DATA[0], DATA[1]]);
+    made.guest.command(invalDdt(DEVICE), fence());
+    expect([made.read(5), made.read(6)]).toEqual([null, null]);
+    made.store(at(DEVICE), 0, PDTV | 1);
+    expect([made.read(5), made.read(6)]).toEqual([DATA[0], DATA[1]]);
+    made.machine.remove(DEVICE);
+    expect(made.watch.size).toBe(0);
+  });
+
+  test.each(['iommufd', 'vfio-type1'])('stands in for requests without one (DPE), and becomes valid without a command, on %s', (host) => {
+    const made = new ProcessGuest({ host });
+    made.guest.setContext(DEVICE, { first: { mode: PD8, root: made.directory, pscid: 0 }, tc: PDTV | DPE });
+    made.guest.command(invalDdt(DEVICE), fence());
+    made.passThrough();
+    const at = made.directory * 4096;
+    made.store(at + 8, 8 << 28, made.tables[0].root);
+    expect(made.read(-1)).toBeNull();
+    made.store(at, 0, (1 << 12) | 1);
+    expect([made.read(-1), made.machine.state.endpoints[DEVICE].path]).toEqual([DATA[0], 'shadow, watched']);
+  });
+
+  test('of a device behind a directory that becomes valid without a command is there as well; a step that is not valid yet is not read behind', () => {
+    const made = new ProcessGuest({ host: 'vfio-type1' });
+    const [device, leaf] = [9 * 64 + 3, made.guest.pool.allocate(1)];
+    made.guest.iommu.addEndpoint(device);
+    // Two levels (DDTP.MODE 3): the contexts of one table are the entries of the other now.
+    made.guest.setMode(0);
+    for (let at = 0; at < 4096; at += 8) made.guest.memory.store64(0, DDT * 4096 + at, 0, 0);
+    made.guest.setMode(3);
+    const { path: _, group, name } = made.kernel.devices[0];
+    made.machine.passThrough(device, `/dev/vfio/${group.number}#${name}`);
+    expect(made.watch.size).toBe(1);
+    const { root } = made.tables[0];
+    expect(made.store(leaf * 4096 + 3 * 64, 0, 1)).toBe(false);
+    made.guest.memory.store64(0, leaf * 4096 + 3 * 64, 0, 0);
+    made.store(DDT * 4096 + 9 * 8, 0, (leaf << 10) | 1);
+    expect(made.watch.size).toBe(2);
+    made.store(leaf * 4096 + 3 * 64 + 24, 8 << 28, root);
+    expect(made.read(-1)).toBeNull();
+    expect(made.store(leaf * 4096 + 3 * 64, 0, 1)).toBe(true);
+    expect([made.read(-1), made.machine.state.endpoints[device].path]).toEqual([DATA[0], 'shadow, watched']);
+    // Off: no directory is asked any more.
+    made.guest.setMode(0);
+    made.machine.remove(device);
+    expect(made.watch.size).toBe(0);
   });
 
   test('of a PD17 is found behind a table that becomes valid under the watch', () => {

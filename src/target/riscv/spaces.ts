@@ -52,6 +52,8 @@ export class Spaces {
   readonly #tableParts: TableParts;
   /** By the context that names them: what is read anew is another one. */
   readonly #directories = new WeakMap<DeviceContext, PasidDirectory>();
+  /** Of endpoints whose context is not valid. */
+  readonly #absent = new Map<number, PasidDirectory>();
   #operating = false;
   #readBefore = 0;
 
@@ -115,6 +117,7 @@ export class Spaces {
 
   remove(endpoint: number): void {
     this.#observed.remove(endpoint);
+    this.#absent.delete(endpoint);
   }
 
   observe(observer: TargetObserver): () => void {
@@ -148,16 +151,21 @@ export class Spaces {
     return context === null ? [] : listProcesses(context, directory, this.#tables);
   }
 
-  /** Says.directoryOf: a process-context needs no command when it becomes valid. Behind a second stage its tables cannot be told. */
+  /**
+   * Says.directoryOf: contexts need no command when they become valid, for what is not may not be cached ("Caching in-memory data structures"). Behind a
+   * second stage tables of processes cannot be told.
+   */
   directoryOf(endpoint: number): PasidDirectory | null {
     const { registers, contexts, directory } = this.#parts;
-    if (registers.mode === DdtMode.off || registers.mode === DdtMode.bare) return null;
+    if (registers.mode === DdtMode.off || registers.mode === DdtMode.bare || !directory.covers(endpoint)) return null;
     const context = contexts.admit(endpoint, NO_PASID, false);
-    if (context === null || !context.pdtv || context.secondStage !== null) return null;
+    if (context === null) return this.#absentOf(endpoint);
+    if (!context.pdtv || context.secondStage !== null) return null;
     const known = this.#directories.get(context);
     if (known !== undefined) return known;
     const made: PasidDirectory = {
       name: `process directory of device ${endpoint}`,
+      ofEndpoint: context.dpe,
       read: (tables) => void listProcesses(context, directory, this.#tables, tables),
       stored: (first, last) => this.#stored(endpoint, first, last),
     };
@@ -165,11 +173,30 @@ export class Spaces {
     return made;
   }
 
+  #absentOf(endpoint: number): PasidDirectory {
+    const known = this.#absent.get(endpoint);
+    if (known !== undefined) return known;
+    const made: PasidDirectory = {
+      name: `device directory, device ${endpoint}`,
+      ofEndpoint: true,
+      read: (tables) => this.#parts.directory.tell(endpoint, this.#tables, tables),
+      stored: () => this.#operation(() => this.refresh(endpoint)),
+    };
+    this.#absent.set(endpoint, made);
+    return made;
+  }
+
   /** The guest's CPU has stored to a process directory. */
   #stored(endpoint: number, first: number, last: number): void {
+    this.#operation(() => {
+      for (const process of new Set([...this.pasidsOf(endpoint), ...this.listPasids(endpoint)]))
+        if (process >= first && process <= last) this.refreshProcess(endpoint, process);
+    });
+  }
+
+  #operation(work: () => void): void {
     const began = this.begin();
-    for (const process of new Set([...this.pasidsOf(endpoint), ...this.listPasids(endpoint)]))
-      if (process >= first && process <= last) this.refreshProcess(endpoint, process);
+    work();
     if (began) this.end();
   }
 

@@ -9,7 +9,7 @@ export const EVERYTHING =
   0x10n | (0xfn << 8n) | (3n << 14n) | (0xfn << 16n) | (0x7fn << 21n) | (2n << 28n) | (3n << 30n) | (46n << 32n) | (0x3fn << 38n);
 
 /** Pages that the guest's driver uses. */
-const DDT = 1;
+export const DDT = 1;
 const CQ = 2;
 const FQ = 3;
 const PQ = 4;

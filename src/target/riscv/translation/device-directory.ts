@@ -1,9 +1,10 @@
 import { READ, WRITE } from '../../../memory/access.ts';
-import { hiOfPfn, loOfPfn } from '../../../memory/address.ts';
+import { hiOfPfn, loOfPfn, PAGE_BYTES } from '../../../memory/address.ts';
 import type { TableMemory } from '../../../pagetable/page-table.ts';
 import { MARK_DIRTY, type RiscvMode, RiscvTable } from '../../../pagetable/riscv.ts';
 import type { ImplicitAccess } from '../../../pagetable/two-stage.ts';
 import { type Field, get, getWide, isSet, reservedClear } from '../../fields.ts';
+import type { TableReader } from '../../target.ts';
 import { Event, type Hpm } from '../control/hpm.ts';
 import type { Registers } from '../control/registers.ts';
 import { Cause } from '../spec/causes.ts';
@@ -19,6 +20,7 @@ const GUEST_BITS_OF_SXL = 34;
 
 /** Bits of process_id that each pdtp.MODE knows. */
 const PROCESS_BITS = [20, 8, 17, 20] as const;
+const PROCESSES = 1 << 20;
 
 /** Tables of a GPA-to-SPA translation as a context says them. */
 export interface StageFormat {
@@ -129,6 +131,29 @@ export class DeviceDirectory {
     // 10.
     if (brokenDeviceRule(words, registers, this.#config) !== null) return this.#refuse(Cause.ddtMisconfigured);
     return this.#decode(device);
+  }
+
+  /**
+   * Tells the entries that lead to a device's context, as far as they are valid, and the context itself, each with all process_ids for pages. Nothing that
+   * the guest can see changes.
+   */
+  tell(device: number, memory: TableMemory, tables: TableReader): void {
+    const registers = this.#registers;
+    const extended = registers.can(Cap.msiFlat);
+    const leafBits = extended ? 6 : 7;
+    const words = new Int32Array(2);
+    let page = getWide(registers.words.subarray(DDTP >>> 2, (DDTP >>> 2) + 2), DDTP_FIELDS.PPN);
+    for (let level = registers.mode - DdtMode.oneLevel; level > 0; level--) {
+      const offset = ((device >>> (leafBits + 9 * (level - 1))) & 0x1ff) << 3;
+      tables(page * PAGE_BYTES + offset, 8, 1, 0, PROCESSES - 1);
+      const [hi, lo] = [hiOfPfn(page), loOfPfn(page) | offset];
+      const status = registers.bigEndian ? memory.load64BE(hi, lo) : memory.load64(hi, lo);
+      words.set(memory.word.subarray(0, 2));
+      if (status < 0 || !isSet(words, DDTE.V)) return;
+      page = getWide(words, DDTE.PPN);
+    }
+    const lg2 = extended ? 6 : 5;
+    tables(page * PAGE_BYTES + ((device & ((1 << leafBits) - 1)) << lg2), 1 << lg2, 1, 0, PROCESSES - 1);
   }
 
   get #accessCause(): number {
