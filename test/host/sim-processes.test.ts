@@ -110,6 +110,16 @@ test('type1 counts what each process pins by itself', () => {
   expect(space.map(IOVA + 16, pfn, 2, READ_WRITE)).toBe(-errno.ENOMEM);
 });
 
+test('type1 looks at the limit before it finds that a page is not there (lock step, 11000823)', () => {
+  kernel.current.lockLimit = 3 * PAGE;
+  const host = new Type1Host(kernel);
+  const space = host.createSpace();
+  expect(space.attach(host.openDevice('/dev/vfio/1000#vfio0'))).toBe(0);
+  expect(space.map(IOVA, pfn, 5, READ_WRITE), 'four are there').toBe(-errno.ENOMEM);
+  expect(space.map(IOVA, pfn + 2, 5, READ_WRITE), 'two are there').toBe(-errno.EFAULT);
+  expect(kernel.live()).toMatchObject({ pinnedBytes: 0 });
+});
+
 test('pages at the end of all addresses are EOVERFLOW to who pins its own, and EFAULT to others', () => {
   kernel = simKernel({ iommus: [{ pageSizes: 2048n }] });
   const { space, host, device } = iommufd();

@@ -158,11 +158,17 @@ export class Type1Driver implements ContainerDriver {
     const bytes = Number(last - first + 1n);
     const start = Number(vaddr);
     const vma = this.#kernel.process.find(start);
-    if (vma === undefined || start + bytes - 1 > vma.last || ((permission & WRITE) !== 0 && !vma.writable)) return -errno.EFAULT;
+    if (vma === undefined || ((permission & WRITE) !== 0 && !vma.writable)) return -errno.EFAULT;
+    const there = Math.min(bytes, vma.last + 1 - start);
     // CAP_IPC_LOCK spares the limit, not the count (vfio_lock_acct).
-    const [pinned, payer] = [vma.registers === true ? 0 : bytes, this.#kernel.payer('process', true)];
+    const [pinned, payer] = [vma.registers === true ? 0 : there, this.#kernel.payer('process', true)];
+    // The limit is looked at as pages are pinned, before the first that is not there (vfio_pin_pages_remote).
     const refused = this.#kernel.pin(pinned, payer);
     if (refused < 0) return refused;
+    if (there < bytes) {
+      this.#kernel.unpin(pinned, payer);
+      return -errno.EFAULT;
+    }
     this.#kernel.physical.hold(vma.frames);
     const physical = vma.frames.first + vma.offset + (start - vma.first);
     const dma: Dma = { first, last, vaddr, vaddrInvalid: false, permission, frames: vma.frames, physical, pinned, payer, bitmap: null };
