@@ -6,7 +6,7 @@ import type { SimKernel } from '../../src/host/sim/index.ts';
 import { simKernelWithMock } from './mock/index.ts';
 import { IOMMU_TEST_CMD, SELFTEST } from './mock/types.ts';
 
-/* What a user cannot be told of, for its struct can be read only, is not made, or stays: each as Linux 7.3 has it (drivers/iommu/iommufd). */
+/* What becomes of a call that could be carried out in part only, and of what is gone: each as Linux 7.3 has it (drivers/iommu/iommufd). */
 
 type Field = number | bigint;
 
@@ -197,4 +197,15 @@ test('what is pinned is copied from, though its process is gone (lock step, 1000
   expect(new Uint8Array(answer.buffer)[0]).toBe(7);
   expect(testCall(OP.replaceIoas, access, [second])).toBe(0);
   expect(copy(), 'nobody has pinned it there').toBe(-errno.EFAULT);
+});
+
+test('the ID of a vDEVICE that went with its device is taken for ever, and so the accounting cannot be chosen any more', () => {
+  const { ioas, mock, device, nesting, viommu } = objects();
+  const virtual = make('IOMMU_VDEVICE_ALLOC', 12, [viommu, device, 0, 7n]);
+  for (const id of [mock, viommu, nesting, ioas]) expect(call(fd, ioctl.IOMMU_DESTROY, [id])).toBe(0);
+  expect(call(fd, ioctl.IOMMU_DESTROY, [virtual])).toBe(-errno.ENOENT);
+  const option = () => call(fd, ioctl.IOMMU_OPTION, [0, 0, 0, 1n]);
+  expect(option()).toBe(-errno.EBUSY);
+  const ids = Array.from({ length: virtual }, () => make('IOMMU_IOAS_ALLOC', 8, [0, 0]));
+  expect(ids).not.toContain(virtual);
 });

@@ -136,6 +136,11 @@ export class IommufdContext implements SimFile {
     return this.#objects.get(id);
   }
 
+  /** No ID is taken, not even by what is gone. */
+  get isEmpty(): boolean {
+    return this.#objects.size === 0 && this.#hidden.size === 0;
+  }
+
   /** All objects of a class. */
   list<T extends KernelObject>(type: abstract new (...parameters: never[]) => T): T[] {
     return [...this.#objects.values()].filter((object): object is T => object instanceof type);

@@ -11,7 +11,7 @@ const GET = 1;
 function rlimitMode(context: IommufdContext, op: number, value: bigint): bigint {
   if (op === GET) return context.accountsProcess ? 1n : 0n;
   if (op !== SET) return BigInt(-errno.EOPNOTSUPP);
-  if (Object.keys(context.objects()).length > 0) return BigInt(-errno.EBUSY);
+  if (!context.isEmpty) return BigInt(-errno.EBUSY);
   if (value > 1n) return BigInt(-errno.EINVAL);
   context.accountsProcess = value === 1n;
   return value;
