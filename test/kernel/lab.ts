@@ -125,7 +125,7 @@ export interface VmOptions {
 }
 
 /** Runs files of test/kernel/vm in the VM. @throws Error with the VM's output when it gave no results. */
-export async function runInVm({ iommu, files, seconds = 280 }: VmOptions): Promise<VmFile[]> {
+export async function runInVm({ iommu, files, seconds = 600 }: VmOptions): Promise<VmFile[]> {
   const out = mkdtempSync(join(tmpdir(), 'viommu-vm-'));
   const devices = [7, 8].map((slot) => new DmaDevice(join(out, `dma${slot}.sock`), slot));
   try {
