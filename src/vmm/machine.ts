@@ -113,7 +113,10 @@ export class Machine {
     this.#dirty = new DirtyLog(memory);
     this.#endpoints = new Endpoints(target, memory, host && binder ? { host, binder } : null, this.#observation);
     this.#unobserve = target.observe(this.#observation.around(this.#observer()));
-    this.#unobserveMemory = memory.observe(() => binder?.memoryChanged());
+    this.#unobserveMemory = memory.observe(() => {
+      binder?.memoryChanged();
+      this.#observation.memoryChange(memory.regions);
+    });
   }
 
   /** The control plane now: frozen, plain data. */

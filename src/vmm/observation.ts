@@ -1,5 +1,6 @@
 import type { Host, HostCalls } from '../host/host.ts';
 import { requireFunction, requireObject } from '../memory/arguments.ts';
+import type { GuestRegion } from '../memory/guest-region.ts';
 import type { AddressSpace, PfnRange, TargetObserver } from '../target/target.ts';
 
 /** What one guest operation came to, as the target told it. Operations that change nothing are not told. */
@@ -52,9 +53,11 @@ export interface MachineHooks {
   /** Host calls by kind, behind the guest operation that made them; those of passing devices through come with the next. Not told where there are none. */
   readonly hostCall?: (calls: HostCalls) => void;
   readonly pathChange?: (change: PathChange) => void;
+  /** Regions of guest memory came or went, and the hardware has followed. */
+  readonly memoryChange?: (regions: readonly GuestRegion[]) => void;
 }
 
-const HOOKS = ['guestOperation', 'access', 'fault', 'hostCall', 'pathChange'] as const;
+const HOOKS = ['guestOperation', 'access', 'fault', 'hostCall', 'pathChange', 'memoryChange'] as const;
 
 /** Whoever looks on at a machine, and what they are told. Nobody: an empty set is looked at, and nothing else is done. */
 export class Observation {
@@ -127,6 +130,10 @@ export class Observation {
 
   pathChange(endpoint: number, from: string | null, to: string | null): void {
     if (from !== to) for (const { pathChange } of this.#hooks) pathChange?.({ endpoint, from, to });
+  }
+
+  memoryChange(regions: readonly GuestRegion[]): void {
+    for (const { memoryChange } of this.#hooks) memoryChange?.(regions);
   }
 
   #tell(operation: GuestOperation): void {

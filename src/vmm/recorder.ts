@@ -1,6 +1,7 @@
 import { pfnOf } from '../memory/address.ts';
 import { requireObject } from '../memory/arguments.ts';
 import { MEM_FAULT } from '../memory/guest-memory.ts';
+import type { GuestRegion } from '../memory/guest-region.ts';
 import { type AddressSpace, NO_PASID } from '../target/target.ts';
 import { Machine } from './machine.ts';
 import type { DeviceAccess, DeviceFault, GuestOperation, PathChange } from './observation.ts';
@@ -36,6 +37,7 @@ export function recordTo(machine: Machine, stream: RecordingStream): () => void 
     access: (access) => recorder.access(access),
     fault: (fault) => recorder.fault(fault),
     pathChange: (change) => recorder.pathChange(change),
+    memoryChange: (regions) => recorder.memoryChange(regions),
   });
   recorder.start();
   return dispose;
@@ -65,9 +67,12 @@ class MachineRecorder {
 
   start(): void {
     const { memory, target, state } = this.#machine;
-    const regions = memory.regions.map(({ gpa, bytes, buffer, offset }) => ({ gpa, bytes: bytes ?? buffer.byteLength - (offset ?? 0) }));
-    this.#line({ op: 'machine', target: 'spaces', of: target.name, ram: ramLine(regions) });
+    this.#line({ op: 'machine', target: 'spaces', of: target.name, ram: ramOf(memory.regions) });
     for (const endpoint of Object.keys(state.endpoints)) this.#endpoint(Number(endpoint));
+  }
+
+  memoryChange(regions: readonly GuestRegion[]): void {
+    this.#line({ op: 'ram', ram: ramOf(regions) });
   }
 
   pathChange({ endpoint, from, to }: PathChange): void {
@@ -177,4 +182,8 @@ class MachineRecorder {
   #line(line: object): void {
     writeLine(this.#stream, line);
   }
+}
+
+function ramOf(regions: readonly GuestRegion[]): object[] {
+  return ramLine(regions.map(({ gpa, bytes, buffer, offset }) => ({ gpa, bytes: bytes ?? buffer.byteLength - (offset ?? 0) })));
 }

@@ -175,6 +175,34 @@ describe('a machine with a host', () => {
 });
 
 describe('recordTo', () => {
+  test('guest memory that comes and goes is said, and a replay has it', async () => {
+    const kernel = simKernel();
+    const { memory, target, machine } = machineOf(kernel);
+    machine.passThrough(8, kernel.device().path);
+    const nic = machine.emulate(16);
+    const { lines, dispose } = recording(machine);
+    for (const endpoint of [8, 16]) target.attach(1, endpoint);
+    const dimm = kernel.allocate(1 << 16);
+    memory.add({ gpa: 0x1_0000_0000n, buffer: dimm.buffer, hostAddress: dimm.address });
+    target.map(1, 0x1000n, 0x1fffn, 0x1_0000_3000n, 3);
+    useDevice(nic, [1]);
+    target.unmap(1, 0x1000n, 0x1fffn);
+    memory.remove(0x1_0000_0000n);
+    useDevice(nic, [1]);
+    dispose();
+    memory.add({ gpa: 0x1_0000_0000n, buffer: dimm.buffer, hostAddress: dimm.address });
+    machine.close();
+    expect(lines.filter((line) => line.startsWith('{"op":"ram"'))).toEqual([
+      '{"op":"ram","ram":[{"gpa":"0x0","bytes":"0x100000"},{"gpa":"0x100000000","bytes":"0x10000"}]}\n',
+      '{"op":"ram","ram":[{"gpa":"0x0","bytes":"0x100000"}]}\n',
+    ]);
+    const result = await replayed(lines);
+    expect(details(result)).toEqual([]);
+    expect([result.dma.checked, result.hardwareDma.checked]).toEqual([4, 4]);
+    // Without the lines the mapping leads nowhere.
+    expect(details(await replayed(lines.filter((line) => !line.startsWith('{"op":"ram"'))))).not.toEqual([]);
+  });
+
   test('says what a process reaches when it is first used, and its accesses are compared in software', async () => {
     const fixture = scalableSubject.make();
     const machine = new Machine({ memory: fixture.memory, target: fixture.target });

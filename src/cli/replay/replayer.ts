@@ -46,6 +46,8 @@ export interface ReplayContext {
   readonly dma: DmaCheck;
   /** Passes the next of the rig's devices through as an endpoint that the target knows; without one left, its DMA is software only. */
   readonly passThrough: (endpoint: number) => void;
+  /** Guest RAM is what this line's `ram` says from now on. */
+  readonly changeRam: (line: RecordedLine) => void;
 }
 
 /** One kind of recorded guest: how its machine is made, and what each of its lines asks of it. */

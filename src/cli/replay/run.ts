@@ -1,8 +1,10 @@
+import { HostError } from '../../host/errno.ts';
 import type { HostCalls } from '../../host/host.ts';
 import { Machine } from '../../vmm/machine.ts';
+import { ConditionError } from '../command.ts';
 import { type ReadProgress, type RecordedLine, RecordingError, recordedLines } from '../recording.ts';
 import { DmaCheck } from './dma-check.ts';
-import { allocateRam, recordedRam } from './ram.ts';
+import { allocateRam, changeRam, recordedRam } from './ram.ts';
 import { guarded, type RecordedTarget, type ReplayContext } from './replayer.ts';
 import { type DmaEngine, firstStageEnd, type Rig } from './rig.ts';
 import { Tally } from './tally.ts';
@@ -52,7 +54,7 @@ export interface ReplayWish {
 
 /**
  * Runs a recorded guest on a rig and compares every recorded answer and DMA.
- * @throws RecordingError for a malformed recording; HostError when the host cannot be set up.
+ * @throws RecordingError for a malformed recording; ConditionError when the host refuses what a line needs.
  */
 export async function replay(wish: ReplayWish, rig: Rig): Promise<ReplayResult> {
   const start = performance.now();
@@ -60,12 +62,23 @@ export async function replay(wish: ReplayWish, rig: Rig): Promise<ReplayResult> 
   let count = 0;
   for await (const line of recordedLines(wish.file, (read) => wish.progress?.(read, count))) {
     count++;
-    if (run === null) run = new Run(line, wish, rig);
-    else run.line(line);
+    if (run === null) run = located(line, () => new Run(line, wish, rig));
+    else located(line, () => run?.line(line));
   }
   if (run === null) throw new RecordingError(wish.file, 1, 'is empty');
   if (count === 1) throw new RecordingError(wish.file, 1, 'holds no operation');
   return run.end((performance.now() - start) / 1000);
+}
+
+/** What the host refuses, and what the target does not know, with the line that asks for it. */
+function located<T>(line: RecordedLine, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof HostError) throw new ConditionError(`${line.file}:${line.number}: ${line.op}: ${error.message}`);
+    if (error instanceof RangeError) line.fail(error.message);
+    throw error;
+  }
 }
 
 /** One recording while it is replayed. */
@@ -97,6 +110,7 @@ class Run {
         this.#machine.passThrough(endpoint, device.path);
         engines.set(endpoint, device.engine);
       },
+      changeRam: (line) => guarded(line, () => changeRam(memory, rig.port, recordedRam(line))),
     };
     this.#recorded.start?.(this.#context);
     this.#before = { ...rig.host.calls };

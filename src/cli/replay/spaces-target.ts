@@ -1,4 +1,4 @@
-import { HI, hiOfPfn, LO, loOfPfn, pfnOfHiLo } from '../../memory/address.ts';
+import { HI, hiOfPfn, LO, loOfPfn, PFN_LIMIT, pfnOfHiLo } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { INTERVAL_FULL, INTERVAL_OVERLAP, IntervalMap } from '../../memory/interval-map.ts';
 import { FAULT_NOT_PRESENT, FAULT_PERMISSION, faultCode } from '../../pagetable/page-table.ts';
@@ -20,8 +20,11 @@ export class RecordedSpace implements AddressSpace {
 
   /** [first, last] means these runs from now on: iova, gpa, pages and permission of each. @throws RangeError for what are none, or too many */
   replace(first: number, last: number, runs: readonly number[]): void {
+    if (first < 0 || last < first || last >= PFN_LIMIT) throw new RangeError(`${first} to ${last} is no range of pages`);
     if (this.#runs.remove(first, last + 1 - first) === INTERVAL_FULL) throw new RangeError('the space has too many runs');
     for (let i = 0; i < runs.length; i += 4) {
+      if (runs[i + 1]! + runs[i + 2]! > PFN_LIMIT) throw new RangeError('a run leaves the guest-physical addresses');
+      if (runs[i]! < first || runs[i]! + runs[i + 2]! - 1 > last) throw new RangeError('a run leaves the range that changed');
       const slot = this.#runs.insert(runs[i]!, runs[i + 2]!, runs[i + 1]!, runs[i + 3]!);
       if (slot === INTERVAL_OVERLAP) throw new RangeError('a run overlaps another');
       if (slot === INTERVAL_FULL) throw new RangeError('the space has too many runs');

@@ -1,4 +1,6 @@
+import { PAGE_LG2, PFN_LIMIT } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
+import type { PfnRange } from '../../target/target.ts';
 import type { RecordedLine } from '../recording.ts';
 import { guarded, type RecordedTarget, type ReplayContext, recordedDma, recordedPasid } from './replayer.ts';
 import { RecordedSpace, SpacesTarget } from './spaces-target.ts';
@@ -37,6 +39,9 @@ class RecordedSpaces implements RecordedTarget {
       case 'flush':
         this.#result(line, context, this.target.flush());
         break;
+      case 'ram':
+        context.changeRam(line);
+        break;
       case 'endpoint':
         this.#endpoint(line, context);
         break;
@@ -60,9 +65,8 @@ class RecordedSpaces implements RecordedTarget {
     space.name = line.text('name');
     space.owner = owner;
     space.granuleLg2 = line.integer('granuleLg2');
-    space.apertures = bounds.flatMap((first, i) =>
-      i % 2 === 0 ? [{ first, last: bounds[i + 1] ?? line.fail('an aperture has no end') }] : [],
-    );
+    if (space.granuleLg2 < PAGE_LG2 || space.granuleLg2 > 63) line.fail(`'granuleLg2' is ${space.granuleLg2}: no page is so large`);
+    space.apertures = bounds.flatMap((first, i) => (i % 2 === 0 ? [aperture(line, first, bounds[i + 1])] : []));
     this.#spaces.set(id, space);
   }
 
@@ -93,4 +97,11 @@ class RecordedSpaces implements RecordedTarget {
     const expected = line.integer('ret');
     answers.check(result === expected, () => `line ${line.number}: ${line.op} ends with ${result}, not ${expected}`);
   }
+}
+
+/** Pages from `first` to `last`, as a line has them in turn. */
+function aperture(line: RecordedLine, first: number, last: number | undefined): PfnRange {
+  if (last === undefined) line.fail('an aperture has no end');
+  if (last < first || last >= PFN_LIMIT) line.fail(`an aperture has the pages ${first} to ${last}`);
+  return { first, last };
 }
