@@ -18,7 +18,8 @@ import { Bindings } from './bindings.ts';
 import { type Choice, checkWish, type PathWish } from './choose.ts';
 import { Chooser } from './chooser.ts';
 import { confine } from './confinement.ts';
-import { type Backing, type Binding, DeviceGroup } from './device-group.ts';
+import type { Backing, Binding, DeviceGroup } from './device-group.ts';
+import { DeviceGroups } from './device-groups.ts';
 import { changePathOf } from './exchange.ts';
 import { BLOCK_LIMIT, BLOCK_PAGES } from './on-demand/demand-space.ts';
 import type { DemandPlace } from './on-demand/page-service.ts';
@@ -76,7 +77,7 @@ export class Binder implements TargetObserver {
   readonly #placement: Placement;
   readonly #bindings = new Bindings();
   readonly #processes: Processes;
-  readonly #groups = new Map<string, DeviceGroup>();
+  readonly #groups = new DeviceGroups();
 
   /** @throws RangeError for a wish that names no path. */
   constructor(host: Host, memory: GuestMemory, options: BinderOptions = {}) {
@@ -124,10 +125,10 @@ export class Binder implements TargetObserver {
     requireObject('Binder', 'device', device, 'HostDevice', ['detach']);
     if (space !== null) requireObject('Binder', 'space', space, 'AddressSpace', ['enumerate']);
     if (this.#bindings.get(endpoint) !== undefined) throw new RangeError(`endpoint 0x${endpoint.toString(16)} has a device already`);
-    const group = this.#groupOf(device);
+    const group = this.#groups.of(device);
     const release = this.#confine(endpoint, device, group);
     if (typeof release === 'number') {
-      this.#groupLeft(group);
+      this.#groups.left(group);
       return release;
     }
     const stage = this.#stageOf(endpoint);
@@ -184,16 +185,7 @@ export class Binder implements TargetObserver {
     if (refusedPasid !== null) return { path: 'blocked', refused: refusedPasid };
     const binding = pasid === NO_PASID ? this.#bindings.get(endpoint) : this.#processes.bindingOf(endpoint, pasid);
     if (!binding) return null;
-    const reason = binding.group.refusal(binding);
-    if (reason !== null) return { path: 'blocked', refused: [{ path: this.#chooser.wish, reason }] };
-    const { backing, refused } = binding.group;
-    // What was refused is of no account to who stayed where he was.
-    if (refused !== null && (backing === null || backing.space === NOWHERE)) return { path: 'blocked', refused };
-    if (backing === null) return pasid === NO_PASID ? null : { path: 'blocked', refused: [] };
-    const { path, choice, space } = backing;
-    const part = path.unfinished ? [`${space.name} is mapped in part: what is missing is blocked, and follows by itself`] : [];
-    const missing = [...part, ...path.leftOut].map((reason) => ({ path: choice.path, reason }));
-    return { path: choice.path, refused: [...choice.refused, ...missing] };
+    return binding.group.choiceOf(binding, this.#chooser.wish) ?? (pasid === NO_PASID ? null : { path: 'blocked', refused: [] });
   }
 
   /** Counters of all paths that live now, with the names of their spaces. */
@@ -360,13 +352,6 @@ export class Binder implements TargetObserver {
     return this.#target?.stageOf?.(endpoint, pasid) ?? null;
   }
 
-  #groupOf(device: HostDevice): DeviceGroup {
-    const name = device.iommuGroup;
-    const group = (name === null ? undefined : this.#groups.get(name)) ?? new DeviceGroup(name);
-    if (name !== null) this.#groups.set(name, group);
-    return group;
-  }
-
   /** Tells the target what the device's hardware cannot map. Returns what takes that back, or a negative errno. */
   #confine(endpoint: number, device: HostDevice, group: DeviceGroup): (() => void) | number {
     try {
@@ -390,12 +375,8 @@ export class Binder implements TargetObserver {
     if (group.members.size > 0) this.#placement.settle(group);
     else {
       this.#placement.leave(group);
-      this.#groupLeft(group);
+      this.#groups.left(group);
     }
-  }
-
-  #groupLeft(group: DeviceGroup): void {
-    if (group.members.size === 0 && group.name !== null) this.#groups.delete(group.name);
   }
 
   #tell(group: DeviceGroup): void {

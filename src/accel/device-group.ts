@@ -1,8 +1,8 @@
 import type { HostDevice, IovaRange } from '../host/host.ts';
 import { type AddressSpace, type FirstStage, sameStage } from '../target/target.ts';
-import type { Choice } from './choose.ts';
+import type { Choice, PathWish } from './choose.ts';
 import type { DemandSpace } from './on-demand/demand-space.ts';
-import type { PasidPlace, Path } from './path.ts';
+import { NOWHERE, type PasidPlace, type Path } from './path.ts';
 import type { WatchedSpace } from './watched-tables.ts';
 
 /** A passed-through endpoint, or one PASID of it: its host device, and the space that the guest wants its requests to reach. */
@@ -60,8 +60,22 @@ export class DeviceGroup {
     return first;
   }
 
+  /** The path of a member and why; `blocked` with the reason where that is not the guest's wish. null: hardware has the group nowhere. */
+  choiceOf(member: Binding, wish: PathWish): Choice | null {
+    const reason = this.#refusal(member);
+    if (reason !== null) return { path: 'blocked', refused: [{ path: wish, reason }] };
+    const { backing, refused } = this;
+    // What was refused is of no account to who stayed where he was.
+    if (refused !== null && (backing === null || backing.space === NOWHERE)) return { path: 'blocked', refused };
+    if (backing === null) return null;
+    const { path, choice, space } = backing;
+    const part = path.unfinished ? [`${space.name} is mapped in part: what is missing is blocked, and follows by itself`] : [];
+    const missing = [...part, ...path.leftOut].map((reason) => ({ path: choice.path, reason }));
+    return { path: choice.path, refused: [...choice.refused, ...missing] };
+  }
+
   /** Why a member that wants a space reaches none; null when it does, or wants none. */
-  refusal({ wanted, device }: Binding): string | null {
+  #refusal({ wanted, device }: Binding): string | null {
     if (wanted === null) return null;
     if (device.closed) return 'the host could not detach the device, so it was closed';
     for (const other of this.members) {
