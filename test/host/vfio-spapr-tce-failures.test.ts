@@ -3,7 +3,7 @@ import { errno } from '../../src/host/errno.ts';
 import type { PortMemory } from '../../src/host/port.ts';
 import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
 import { TceHost } from '../../src/host/vfio-spapr-tce/index.ts';
-import { RegisteredMemory } from '../../src/host/vfio-spapr-tce/registered-memory.ts';
+import { ProcessPieces, RegisteredMemory } from '../../src/host/vfio-spapr-tce/registered-memory.ts';
 import { READ_WRITE } from '../../src/memory/access.ts';
 import { pfnOf } from '../../src/memory/address.ts';
 import { groupPaths } from './sim-fixture.ts';
@@ -106,6 +106,7 @@ test('registered memory: a hold that fails at a later piece gives back what it r
   const registered = new Map<number, number>();
   let refuse = false;
   const memory = new RegisteredMemory(
+    new ProcessPieces(),
     (first, pages) => {
       if (refuse && first === 20) return -errno.ENOMEM;
       registered.set(first, pages);

@@ -5,7 +5,7 @@ import type { PortMemory } from '../../src/host/port.ts';
 import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
 import type { TceConfig } from '../../src/host/sim/vfio/tce-tables.ts';
 import { TceHost, type TceRequirements } from '../../src/host/vfio-spapr-tce/index.ts';
-import { RegisteredMemory } from '../../src/host/vfio-spapr-tce/registered-memory.ts';
+import { ProcessPieces, RegisteredMemory } from '../../src/host/vfio-spapr-tce/registered-memory.ts';
 import { READ, READ_WRITE } from '../../src/memory/access.ts';
 import { pfnOf } from '../../src/memory/address.ts';
 import { groupPaths } from './sim-fixture.ts';
@@ -155,6 +155,25 @@ describe('vfio-spapr-tce', () => {
     expect(space.registerMemory(pfn + 62, 2)).toBe(0);
   });
 
+  test('two spaces map memory that overlaps: a process registers no page twice', () => {
+    kernel = simKernel({ iommus: [{ tce: {} }], devices: [{ name: 'a' }, { name: 'b' }] });
+    host = new TceHost(kernel, 2);
+    memory = kernel.allocate(64 * 4096);
+    pfn = pfnOf(memory.address);
+    const spaces = [0, 1].map((at) => {
+      const space = host.createSpace();
+      expect(space.attach(host.openDevice(groupPaths(kernel)[at]))).toBe(0);
+      return space;
+    });
+    expect(spaces[0].map(BASE, pfn, 4, READ_WRITE)).toBe(0);
+    expect(spaces[1].map(BASE, pfn + 2, 4, READ_WRITE), spaces[1].error?.message).toBe(0);
+    expect(kernel.live()['pinnedBytes']).toBe(kernel.live()['dmaWindows'] * (2 ** 19 * 8) + 6 * 4096);
+    expect(spaces[0].unmap(BASE, 4)).toBe(0);
+    expect(kernel.device('b').hostPfn(BASE, READ)).toBe(pfn + 2);
+    expect(spaces[1].unmap(BASE, 4)).toBe(0);
+    expect(registrations()).toBe(0);
+  });
+
   test('a container works for one process', () => {
     const { space } = attached();
     expect(space.map(BASE, pfn, 1, READ_WRITE)).toBe(0);
@@ -205,6 +224,7 @@ describe('registered memory', () => {
       const overlapping = (first: number, pages: number) =>
         [...registered].some(([at, length]) => at < first + pages && first < at + length);
       const memory = new RegisteredMemory(
+        new ProcessPieces(),
         (first, pages) => {
           if (overlapping(first, pages)) return -errno.EINVAL;
           registered.set(first, pages);

@@ -6,7 +6,7 @@ import type { SharedMemory } from '../shared-memory.ts';
 import type { VfioHost } from '../vfio/host.ts';
 import { VfioSpace } from '../vfio/space.ts';
 import * as uapi from '../vfio/uapi.ts';
-import { RegisteredMemory } from './registered-memory.ts';
+import { ProcessPieces, RegisteredMemory } from './registered-memory.ts';
 import { EEH_OP, TCE_REGISTER, VFIO_EEH_PE_GET_STATE } from './uapi.ts';
 import { type TceInfo, type TceRequirements, type TceWindow, WindowCalls, type WindowWish } from './windows.ts';
 
@@ -39,6 +39,7 @@ export class TceSpace extends VfioSpace {
     this.#wishes = requirements.windows ?? [];
     this.#calls = new WindowCalls(host, this.container);
     this.#registered = new RegisteredMemory(
+      ProcessPieces.of(host.port),
       (address, pages) => this.#memory(uapi.VFIO_IOMMU_SPAPR_REGISTER_MEMORY, address, pages),
       (address, pages) => this.#memory(uapi.VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY, address, pages),
     );

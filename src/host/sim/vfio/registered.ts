@@ -2,6 +2,7 @@ import { PAGE_BYTES } from '../../../memory/address.ts';
 import { errno } from '../../errno.ts';
 import type { SimKernel } from '../kernel.ts';
 import type { Frames } from '../memory.ts';
+import type { SimProcess } from '../process.ts';
 import { type Span, SpanList } from '../spans.ts';
 
 /** Memory that was registered, by virtual address (the kernel's struct mm_iommu_table_group_mem_t). */
@@ -11,21 +12,39 @@ export interface RegisteredMemory extends Span<bigint> {
   readonly physical: number;
   /** TCEs that reach it. */
   mapped: number;
+  /** Containers that have it registered. */
+  users: number;
+}
+
+/** What all containers of a process have registered. */
+const lists = new WeakMap<SimProcess, SpanList<bigint, RegisteredMemory>>();
+
+function listOf(process: SimProcess): SpanList<bigint, RegisteredMemory> {
+  const list = lists.get(process) ?? new SpanList<bigint, RegisteredMemory>();
+  lists.set(process, list);
+  return list;
 }
 
 const PAGE_MASK = BigInt(PAGE_BYTES - 1);
 
-/** What a version 2 container has registered: pinned once, looked up by every map (the kernel's iommu_api.c). */
+/** What a version 2 container has registered: pinned once for all of its process, and looked up by every map (the kernel's iommu_api.c). */
 export class Registrations {
   readonly #kernel: SimKernel;
-  readonly #list = new SpanList<bigint, RegisteredMemory>();
+  readonly #own = new Set<RegisteredMemory>();
+  /** Of the one process that the container works for. */
+  #ofProcess: SpanList<bigint, RegisteredMemory> | null = null;
 
   constructor(kernel: SimKernel) {
     this.#kernel = kernel;
   }
 
   get size(): number {
-    return this.#list.size;
+    return this.#own.size;
+  }
+
+  get #list(): SpanList<bigint, RegisteredMemory> {
+    this.#ofProcess ??= listOf(this.#kernel.current);
+    return this.#ofProcess;
   }
 
   /** 0, a negative errno, or how many pages could be pinned, where that was not all: none is registered then. */
@@ -33,7 +52,12 @@ export class Registrations {
     if (((vaddr | size) & PAGE_MASK) !== 0n || vaddr + size >= 1n << 64n) return -errno.EINVAL;
     const last = vaddr + size - 1n;
     const there = this.#list.firstIn(vaddr, last);
-    if (there?.first === vaddr && there.last === last) return -errno.EBUSY;
+    if (there?.first === vaddr && there.last === last) {
+      if (this.#own.has(there)) return -errno.EBUSY;
+      there.users++;
+      this.#own.add(there);
+      return 0;
+    }
     if (size === 0n) return -errno.ENOMEM;
     const refused = this.#kernel.pin(Number(size));
     if (refused < 0) return refused;
@@ -46,15 +70,17 @@ export class Registrations {
     }
     this.#kernel.physical.hold(vma.frames);
     const physical = vma.frames.first + vma.offset + (Number(vaddr) - vma.first);
-    this.#list.insert({ first: vaddr, last, frames: vma.frames, physical, mapped: 0 });
+    const memory = { first: vaddr, last, frames: vma.frames, physical, mapped: 0, users: 1 };
+    this.#list.insert(memory);
+    this.#own.add(memory);
     return 0;
   }
 
   unregister(vaddr: bigint, size: bigint): number {
     if (((vaddr | size) & PAGE_MASK) !== 0n) return -errno.EINVAL;
     const there = this.#list.at(vaddr);
-    if (there === undefined || there.first !== vaddr || there.last !== vaddr + size - 1n) return -errno.ENOENT;
-    if (there.mapped > 0) return -errno.EBUSY;
+    if (there === undefined || there.first !== vaddr || there.last !== vaddr + size - 1n || !this.#own.has(there)) return -errno.ENOENT;
+    if (there.users === 1 && there.mapped > 0) return -errno.EBUSY;
     this.#drop(there);
     return 0;
   }
@@ -66,16 +92,18 @@ export class Registrations {
   }
 
   #drop(memory: RegisteredMemory): void {
+    this.#own.delete(memory);
+    if (--memory.users > 0) return;
     this.#list.remove(memory);
     this.#kernel.physical.drop(memory.frames);
     this.#kernel.unpin(Number(memory.last - memory.first + 1n));
   }
 
   clear(): void {
-    for (const memory of [...this.#list]) this.#drop(memory);
+    for (const memory of [...this.#own]) this.#drop(memory);
   }
 
   save(): unknown {
-    return [...this.#list].map(({ first, last, mapped }) => ({ first: first.toString(16), last: last.toString(16), mapped }));
+    return [...this.#own].map(({ first, last, mapped }) => ({ first: first.toString(16), last: last.toString(16), mapped }));
   }
 }
