@@ -42,24 +42,32 @@ function kindOf(name: string): PathKind {
   return kind;
 }
 
-/** Spaces of one guest, each with a device, on one path; the last of them is worked on. */
+/** Whose spaces they are: a device's each, or a PASID's each of one device. */
+type Owners = 'devices' | 'PASIDs';
+
+/** Spaces of one guest on one path; the last of them is worked on. */
 class Machine {
   readonly space: Space;
   readonly path: Path;
 
-  constructor(name: string, hardware: Hardware, spaces: number) {
-    const devices = Array.from({ length: spaces }, (_, i) => ({ name: `vfio${i}` }));
-    const kernel = simKernel({ iommus: [{ nesting: hardwares[hardware]() }], devices });
+  constructor(name: string, hardware: Hardware, spaces: number, owners: Owners = 'devices') {
+    const devices = Array.from({ length: owners === 'devices' ? spaces : 1 }, (_, i) => ({ name: `vfio${i}` }));
+    const kernel = simKernel({ iommus: [{ nesting: hardwares[hardware](), pasidLog2: owners === 'devices' ? 0 : 16 }], devices });
     const host = new IommufdHost(kernel);
     const ram = kernel.allocate(RAM_PAGES * 4096);
     const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
     const stage = stages[hardware];
     const target = { name: 'bench', stageFormat: stage.kind as 'vtd' | 'smmuv3' };
-    const all = kernel.devices.map(({ path: node }, endpoint) => {
-      const device = host.openDevice(node);
+    const opened = kernel.devices.map(({ path: node }) => host.openDevice(node));
+    const requesters = Array.from({ length: spaces }, (_, i) =>
+      owners === 'devices'
+        ? { device: opened[i], endpoint: i, pasid: NO_PASID }
+        : { device: host.pasids.open(opened[0], i + 1), endpoint: 0, pasid: i + 1 },
+    );
+    const all = requesters.map(({ device, endpoint, pasid }) => {
       const space = new Space();
-      const path = kindOf(name).create({ space, memory, host, device, target, stage });
-      const attached = path.attach(device, { endpoint, pasid: NO_PASID, stage });
+      const path = kindOf(name).create({ space, memory, host, device, target, stage, pasid });
+      const attached = path.attach(device, { endpoint, pasid, stage });
       if (attached < 0) throw new Error(`paths: attach ${attached}`);
       return { space, path };
     });
@@ -131,17 +139,20 @@ class Invalidations implements Work {
 }
 
 const variant = (name: string, setup: () => Work): Variant => ({ name, goal: null, baseline: null, setup });
-const shown = (spaces: number): string => (spaces === 1 ? '' : `, ${spaces.toLocaleString('en')} spaces`);
+const shown = (spaces: number, owners: Owners): string => {
+  const one = owners === 'devices' ? '' : ', a PASID';
+  return spaces === 1 ? one : `, ${spaces.toLocaleString('en')} ${owners === 'devices' ? 'spaces' : owners}`;
+};
 
-const mapped = (path: string, hardware: Hardware, pages: number, spaces = 1): Variant =>
+const mapped = (path: string, hardware: Hardware, pages: number, spaces = 1, owners: Owners = 'devices'): Variant =>
   variant(
-    `${path}, ${hardware}, ${pages === 1 ? '1 page' : `${pages} pages`}${shown(spaces)}`,
-    () => new Pairs(new Machine(path, hardware, spaces), pages),
+    `${path}, ${hardware}, ${pages === 1 ? '1 page' : `${pages} pages`}${shown(spaces, owners)}`,
+    () => new Pairs(new Machine(path, hardware, spaces, owners), pages),
   );
-const invalidated = (path: string, hardware: Hardware, together: number, spaces = 1): Variant =>
+const invalidated = (path: string, hardware: Hardware, together: number, spaces = 1, owners: Owners = 'devices'): Variant =>
   variant(
-    `${path}, ${hardware}, ${together.toLocaleString('en')} a call${shown(spaces)}`,
-    () => new Invalidations(new Machine(path, hardware, spaces), together, hardware !== 'vtd'),
+    `${path}, ${hardware}, ${together.toLocaleString('en')} a call${shown(spaces, owners)}`,
+    () => new Invalidations(new Machine(path, hardware, spaces, owners), together, hardware !== 'vtd'),
   );
 
 const ways: readonly (readonly [string, Hardware])[] = [
@@ -159,6 +170,10 @@ export const pathMap: Row = {
     ...ways.flatMap(([path, hardware]) => [1, 512].map((pages) => mapped(path, hardware, pages))),
     mapped('shadow', 'vtd', 1, 2048),
     mapped('user-owned', 'vtd', 1, 2048),
+    ...(['shadow', 'user-owned'] as const).flatMap((path) => [
+      ...[1, 512].map((pages) => mapped(path, 'vtd', pages, 1, 'PASIDs')),
+      mapped(path, 'vtd', 1, 2048, 'PASIDs'),
+    ]),
   ],
 };
 
@@ -171,5 +186,7 @@ export const nestedInvalidation: Row = {
     ...[1, INVALIDATIONS].map((together) => invalidated('nested-queue', 'smmuv3-cmdqv', together)),
     invalidated('nested', 'vtd', 1, 2048),
     invalidated('nested', 'smmuv3', 1, 2048),
+    invalidated('nested', 'vtd', 1, 1, 'PASIDs'),
+    invalidated('nested', 'vtd', 1, 2048, 'PASIDs'),
   ],
 };
