@@ -121,13 +121,13 @@ export class AmdIommu implements Target {
     return this.#spaces.knows(endpoint);
   }
 
-  spaceOf(endpoint: number, pasid?: number): AddressSpace | null {
-    requireNumbers('AmdIommu', { endpoint, pasid: pasid === undefined ? NO_PASID : pasid });
+  spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
+    requireNumbers('AmdIommu', { endpoint, pasid });
     return this.#spaces.spaceOf(endpoint, pasid);
   }
 
-  stageOf(endpoint: number, pasid?: number): FirstStage | null {
-    requireNumbers('AmdIommu', { endpoint, pasid: pasid === undefined ? NO_PASID : pasid });
+  stageOf(endpoint: number, pasid = NO_PASID): FirstStage | null {
+    requireNumbers('AmdIommu', { endpoint, pasid });
     return this.#spaces.stageOf(endpoint, pasid);
   }
 

@@ -148,13 +148,13 @@ export class Smmuv3 implements Target {
     return this.#spaces.pasidsOf(endpoint);
   }
 
-  spaceOf(endpoint: number, pasid?: number): AddressSpace | null {
-    requireNumbers('Smmuv3', { endpoint, pasid: pasid === undefined ? NO_PASID : pasid });
+  spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
+    requireNumbers('Smmuv3', { endpoint, pasid });
     return this.#spaces.spaceOf(endpoint, pasid);
   }
 
-  stageOf(endpoint: number, pasid?: number): FirstStage | null {
-    requireNumbers('Smmuv3', { endpoint, pasid: pasid === undefined ? NO_PASID : pasid });
+  stageOf(endpoint: number, pasid = NO_PASID): FirstStage | null {
+    requireNumbers('Smmuv3', { endpoint, pasid });
     return this.#spaces.stageOf(endpoint, pasid);
   }
 

@@ -175,8 +175,8 @@ export class VtdIommu implements Target {
     return this.#spaces.knows(endpoint);
   }
 
-  spaceOf(endpoint: number, pasid?: number): AddressSpace | null {
-    requireNumbers('VtdIommu', { endpoint, pasid: pasid === undefined ? NO_PASID : pasid });
+  spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
+    requireNumbers('VtdIommu', { endpoint, pasid });
     return this.#spaces.spaceOf(endpoint, pasid);
   }
 
@@ -185,8 +185,8 @@ export class VtdIommu implements Target {
     return this.#spaces.pasidsOf(endpoint);
   }
 
-  stageOf(endpoint: number, pasid?: number): FirstStage | null {
-    requireNumbers('VtdIommu', { endpoint, pasid: pasid === undefined ? NO_PASID : pasid });
+  stageOf(endpoint: number, pasid = NO_PASID): FirstStage | null {
+    requireNumbers('VtdIommu', { endpoint, pasid });
     return this.#spaces.stageOf(endpoint, pasid);
   }
 
