@@ -36,7 +36,7 @@ async function bench(rows: readonly string[], { list, quick, html, json }: Bench
     throw new ConditionError('the benchmarks are in the repository, not in the package: npm run bench in a clone of it');
   const folder = mkdtempSync(join(tmpdir(), 'viommu-bench-'));
   const file = join(folder, 'rows.json');
-  const flags = [...(list ? ['--list'] : []), ...(quick ? ['--quick'] : []), ...(html === undefined ? [] : ['--html', html])];
+  const flags = [...(list ? ['--list'] : []), ...(quick ? ['--quick'] : []), ...(html === undefined ? [] : [`--html=${html}`])];
   try {
     const status = await run([...rows, ...flags, ...(json ? ['--json', file] : [])], json ? output.err : output.out, output.err);
     // Without rows, of a list or of what failed, there is nothing but the status to tell.

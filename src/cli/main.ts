@@ -54,7 +54,12 @@ function programOf(output: Output, end: (status: number) => void): Definition {
     .helpOption('-h, --help', 'explain the command and every option')
     .helpCommand('help [command]', 'explain a command')
     // The one line of a misuse is written in `failed`, for all kinds of misuse alike.
-    .configureOutput({ writeOut: (text) => output.out(text.trimEnd()), outputError: () => {}, getOutHelpWidth: () => output.columns })
+    .configureOutput({
+      writeOut: (text) => output.out(text.trimEnd()),
+      writeErr: () => {},
+      outputError: () => {},
+      getOutHelpWidth: () => output.columns,
+    })
     .configureHelp({ subcommandTerm: (command) => command.name() })
     .exitOverride();
   for (const command of commands) {
@@ -73,7 +78,11 @@ function version(): string {
 function failed(error: unknown, args: readonly string[], output: Output): number {
   if (error instanceof CommanderError && error.exitCode === 0) return EXIT_OK;
   const misuse = error instanceof UsageError || error instanceof CommanderError;
-  const message = (error instanceof Error ? error.message : String(error)).replace(/^error: /, '');
+  // Of a command that there is not, commander has help for all and no words.
+  const helpless = error instanceof CommanderError && error.code === 'commander.help';
+  const message = helpless
+    ? `unknown command '${args[1] ?? args[0]}'`
+    : (error instanceof Error ? error.message : String(error)).replace(/^error: /, '');
   const line = misuse ? message.split('\n')[0] : message;
   if (args.includes('--json')) output.out(JSON.stringify({ error: line }));
   const name = commands.find((command) => command.name === args[0])?.name;

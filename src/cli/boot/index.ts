@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, EXIT_OK, EXIT_WRONG, type Output, UsageError } from '../command.ts';
 import { recipes } from './machines/registry.ts';
@@ -47,8 +47,8 @@ export const bootCommand: Command = {
 async function run(options: Options, output: Output): Promise<number> {
   const recipe = recipes.find(({ iommu }) => iommu === options.iommu);
   if (recipe === undefined) throw new UsageError(`--iommu ${options.iommu} is none of ${recipes.map(({ iommu }) => iommu).join(', ')}`);
-  if (options.kernel !== undefined && !existsSync(options.kernel)) throw new UsageError(`--kernel ${options.kernel} is no file`);
-  const missing = options.module.find((file) => !existsSync(file));
+  if (options.kernel !== undefined && !isFile(options.kernel)) throw new UsageError(`--kernel ${options.kernel} is no file`);
+  const missing = options.module.find((file) => !isFile(file));
   if (missing !== undefined) throw new UsageError(`--module ${missing} is no file`);
   if (recipe.needsModule && options.module.length === 0)
     throw new UsageError(
@@ -102,4 +102,8 @@ function describe(report: BootReport, { out, err }: Output): void {
   out(`  interrupts  ${interrupts.sent} sent, ${interrupts.delivered} delivered`);
   for (const fault of report.faults) out(`  fault       ${fault}`);
   for (const line of report.console ?? []) err(line);
+}
+
+function isFile(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
 }
