@@ -2,7 +2,7 @@ import { READ, READ_WRITE, WRITE } from '../../memory/access.ts';
 import { hiOf, loOf, PAGE_BYTES, pfnOf } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { AddressSpace } from '../../target/target.ts';
-import { GeneralRegisters, PEC, ZpciIommu } from '../../target/zpci/index.ts';
+import { GeneralRegisters, PEC, UNFINISHED, ZpciIommu } from '../../target/zpci/index.ts';
 import { hex } from '../../vmm/recording-lines.ts';
 import type { RecordedLine } from '../recording.ts';
 import { recordedRam } from './ram.ts';
@@ -134,7 +134,10 @@ class RecordedZpci implements RecordedTarget {
     this.#registers.u64[R1] = BigInt(handle) << 32n;
     this.#registers.u64[R2] = line.u64('iova');
     this.#registers.u64[R2 + 1] = line.u64('bytes');
-    this.#answer(line, context, this.target.rpcit(this.#registers, R1, R2));
+    let answer: number;
+    do answer = this.target.rpcit(this.#registers, R1, R2);
+    while (answer === UNFINISHED);
+    this.#answer(line, context, answer);
     const space = this.target.spaceOf(this.#blocks.fidOf(handle) ?? -1);
     if (space !== null) this.#peer.refresh(handle, space, pfnOf(line.u64('iova')), pfnOf(line.u64('iova') + line.u64('bytes') - 1n));
   }

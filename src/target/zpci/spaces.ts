@@ -8,8 +8,8 @@ import { LargeLeaves } from '../large-leaves.ts';
 import type { AddressSpace, PfnRange, RunVisitor } from '../target.ts';
 import { IOTA } from './spec/anchor.ts';
 
-/** Table entries that one enumeration reads at most: 8 GiB of 4 KiB pages. */
-export const ENTRY_BUDGET = 1 << 21;
+/** Table entries that one enumeration reads at most: 2 GiB of 4 KiB pages. */
+export const ENTRY_BUDGET = 1 << 19;
 
 /** 16 KiB: what an anchor's origin is aligned to. */
 const TABLE_BYTES = 1 << 14;

@@ -18,6 +18,8 @@ const FRAME_LEVELS = 2;
 export class TableCheck {
   /** Page that the malformed entry is for, after `find` found one. */
   at = 0;
+  /** First page that `find` did not come to; behind the range, where it came to all of it. */
+  reached = 0;
   readonly #memory: GuestMemory;
   #left = 0;
 
@@ -28,6 +30,7 @@ export class TableCheck {
   /** The PEC of the first malformed entry on the way to [first, last], or 0: none in the first ENTRY_BUDGET entries. */
   find(space: TableSpace, first: number, last: number): number {
     this.#left = ENTRY_BUDGET;
+    this.reached = last + 1;
     return first > last ? 0 : this.#scan(space.top, space.origin * PAGE_BYTES, 0, first, last);
   }
 
@@ -35,8 +38,12 @@ export class TableCheck {
     const pages = ENTRY_PAGES[level]!;
     const end = Math.floor((last - base) / pages);
     for (let index = Math.floor((first - base) / pages); index <= end; index++) {
-      if (this.#left-- <= 0) return 0;
       const start = base + index * pages;
+      if (this.#left === 0) {
+        this.reached = Math.min(this.reached, Math.max(first, start));
+        return 0;
+      }
+      this.#left--;
       this.at = Math.max(first, start);
       const code = this.#entry(level, table + 8 * index, start, first, last);
       if (code !== 0) return code;

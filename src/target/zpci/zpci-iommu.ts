@@ -141,7 +141,10 @@ export class ZpciIommu implements Target {
     return this.#controls.store(registers, r1, fib);
   }
 
-  /** Refresh PCI translations: done when the hardware has followed. */
+  /**
+   * Refresh PCI translations: done when the hardware has followed. A range of more table entries than one call reads is UNFINISHED: `registers`
+   * is the object of the CPU that stays at the instruction.
+   */
   rpcit(registers: GeneralRegisters, r1: number, r2: number): number {
     requireObject('ZpciIommu', 'registers', registers);
     requireNumber('ZpciIommu', 'r1', r1);

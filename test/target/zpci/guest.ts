@@ -1,6 +1,6 @@
 import { hiOf, loOf } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
-import { type ErrorEvent, GeneralRegisters, ZpciIommu, type ZpciIommuOptions } from '../../../src/target/zpci/index.ts';
+import { type ErrorEvent, GeneralRegisters, UNFINISHED, ZpciIommu, type ZpciIommuOptions } from '../../../src/target/zpci/index.ts';
 
 /** What a guest maps: 4 MiB from 1 MiB on. Every designation type reaches it. */
 export const FIRST = 0x100;
@@ -136,7 +136,9 @@ export class Guest {
     this.registers.u64[1] = BigInt(handleOf(fid)) << 32n;
     this.registers.u64[2] = BigInt(pfn) << 12n;
     this.registers.u64[3] = BigInt(pages) << 12n;
-    const cc = this.iommu.rpcit(this.registers, 1, 2);
+    let cc: number;
+    do cc = this.iommu.rpcit(this.registers, 1, 2);
+    while (cc === UNFINISHED);
     return [cc, this.status(1)];
   }
   status(register: number): number {

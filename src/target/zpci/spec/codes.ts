@@ -16,6 +16,12 @@ export const CC = {
 /** What an instruction answers instead of a condition code: the program interruption that the machine is to present, negated (SA22-7832, chapter 6). */
 export const INTERRUPTION = { addressing: -0x05, specification: -0x06, operand: -0x15 } as const;
 
+/**
+ * What RPCIT answers instead of a condition code while a part of its range is left: the CPU stays at the instruction, and the machine carries it
+ * out again, with the same `GeneralRegisters` object, before that CPU does anything else.
+ */
+export const UNFINISHED = -0x100;
+
 /** Status of MPCIFC, STPCIFC, RPCIT and the loads and stores, in bits 32 to 39 of the register that holds the handle. */
 export const STATUS = {
   /** MPCIFC 2: an indicator cannot be had. */
