@@ -202,26 +202,4 @@ export function iommufdDeviceAbi(machine: () => AbiMachine): void {
     expect(m.callOn(cdev, 'VFIO_DEVICE_DETACH_IOMMUFD_PT', 0)).toBe(0);
     expect(m.call('IOMMU_DESTROY', second)).toBe(0);
   });
-
-  test('a move to another table of the same space that is refused takes what the device reserves out of the space', () => {
-    const m = machine();
-    if (!m.fixture.iommu.describes) return;
-    const { cdev, id: device } = m.bind();
-    const id = m.ioas();
-    const ranges = () => {
-      expect(m.call('IOMMU_IOAS_IOVA_RANGES', id, 8, 0, m.memory.address, 0n)).toBe(0);
-      return m.out32(8);
-    };
-    m.attach(cdev, id);
-    const reserved = ranges();
-    expect(m.call('IOMMU_FAULT_QUEUE_ALLOC', 0, 0, 0)).toBe(0);
-    const [faults, queue] = [m.out32(8), m.out32(12)];
-    // The device can ask for no pages.
-    expect(m.call('IOMMU_HWPT_ALLOC', 4, device, id, 0, 0, 0, 0, 0n, faults, 0)).toBe(0);
-    const table = m.out32(16);
-    expect(m.callOn(cdev, 'VFIO_DEVICE_ATTACH_IOMMUFD_PT', 0, table)).toBe('ENODEV');
-    expect(ranges()).toBe(reserved - 1);
-    expect(m.call('IOMMU_DESTROY', table)).toBe(0);
-    m.port.close(queue);
-  });
 }

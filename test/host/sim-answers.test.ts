@@ -2,7 +2,7 @@ import { beforeEach, expect, test } from 'vitest';
 import { errno } from '../../src/host/errno.ts';
 import { ioctl } from '../../src/host/iommufd/uapi.ts';
 import type { PortMemory } from '../../src/host/port.ts';
-import type { SimKernel } from '../../src/host/sim/index.ts';
+import { type SimKernel, vtd } from '../../src/host/sim/index.ts';
 import { simKernelWithMock } from './mock/index.ts';
 import { IOMMU_TEST_CMD, SELFTEST } from './mock/types.ts';
 
@@ -35,7 +35,7 @@ let writable: PortMemory;
 let readOnly: PortMemory;
 
 beforeEach(() => {
-  kernel = simKernelWithMock({ devices: [{ name: 'vfio0' }] });
+  kernel = simKernelWithMock({ iommus: [{ nesting: vtd() }], devices: [{ name: 'vfio0' }] });
   fd = kernel.open('/dev/iommu');
   writable = kernel.allocate(PAGE);
   readOnly = kernel.allocate(PAGE, { writable: false });
@@ -208,4 +208,19 @@ test('the ID of a vDEVICE that went with its device is taken for ever, and so th
   expect(option()).toBe(-errno.EBUSY);
   const ids = Array.from({ length: virtual }, () => make('IOMMU_IOAS_ALLOC', 8, [0, 0]));
   expect(ids).not.toContain(virtual);
+});
+
+test('a move to another table of the same space that is refused takes what the device reserves out of the space (iommufd_device_do_replace)', () => {
+  const ioas = make('IOMMU_IOAS_ALLOC', 8, [0, 0]);
+  const cdev = kernel.open('/dev/vfio/devices/vfio0');
+  expect(call(cdev, ioctl.VFIO_DEVICE_BIND_IOMMUFD, [0, fd, 0])).toBe(0);
+  const device = out(12);
+  const ranges = () => make('IOMMU_IOAS_IOVA_RANGES', 8, [ioas, 8, 0, kernel.allocate(PAGE).address, 0n]);
+  expect(call(cdev, ioctl.VFIO_DEVICE_ATTACH_IOMMUFD_PT, [0, ioas])).toBe(0);
+  const reserved = ranges();
+  // The device can ask for no pages.
+  const faults = make('IOMMU_FAULT_QUEUE_ALLOC', 8, [0, 0, 0]);
+  const table = make('IOMMU_HWPT_ALLOC', 16, [4, device, ioas, 0, 0, 0, 0, 0n, faults, 0]);
+  expect(call(cdev, ioctl.VFIO_DEVICE_ATTACH_IOMMUFD_PT, [0, table])).toBe(-errno.ENODEV);
+  expect(ranges()).toBe(reserved - 1);
 });
