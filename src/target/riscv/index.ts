@@ -1,6 +1,7 @@
 export { type CapabilityName, riscvCapabilities } from './capabilities.ts';
 export { Registers } from './control/registers.ts';
-export { RiscvIommu, type RiscvIommuConfig } from './riscv-iommu.ts';
+export type { RiscvIommuConfig } from './options.ts';
+export { RiscvIommu } from './riscv-iommu.ts';
 export type { RiscvIommuState } from './saved-state.ts';
 export { Cause } from './spec/causes.ts';
 export { INTERRUPT_IN_MEMORY } from './spec/faults.ts';
