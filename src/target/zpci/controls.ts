@@ -10,6 +10,8 @@ import { CC, INTERRUPTION, MPCIFC, STATUS } from './spec/codes.ts';
 import { FIB, FIB_BYTES, FIB_FC, FIB_INTERRUPTS } from './spec/fib.ts';
 
 const PAGE_MASK = 0xfffn;
+/** Condition code 1, and the status as the guest had it. */
+const NO_STATUS = 0x100;
 
 /** MPCIFC and STPCIFC, modify and store PCI function controls (QEMU: mpcifc_service_call, stpcifc_service_call), by way of a FIB in memory. */
 export class FunctionControls {
@@ -36,11 +38,11 @@ export class FunctionControls {
     this.#functions.settleOwed();
     const answer = this.#modify(one, word);
     if (answer <= 0) return answer;
-    word.status(answer);
+    if (answer !== NO_STATUS) word.status(answer);
     return CC.error;
   }
 
-  /** 0, a status, or an interruption. A measurement block with a key has no status of its own. */
+  /** 0, a status or NO_STATUS, or an interruption. A measurement block with a key has no status (QEMU: mpcifc_service_call). */
   #modify(one: ZpciFunction, word: InstructionWord): number {
     switch (word.operation) {
       case MPCIFC.registerInterrupts:
@@ -62,7 +64,7 @@ export class FunctionControls {
         this.#functions.enter(one, STATE.blocked);
         return 0;
       case MPCIFC.setMeasurement:
-        return this.#measurement.set(one, this.#fib.getBigUint64(FIB.FMB)) ? 0 : STATUS.insufficient;
+        return this.#measurement.set(one, this.#fib.getBigUint64(FIB.FMB)) ? 0 : NO_STATUS;
       default:
         return INTERRUPTION.operand;
     }
