@@ -3,6 +3,7 @@ import { describe, expect } from 'vitest';
 import { errno } from '../../src/host/errno.ts';
 import { amdSubject } from '../target/amd/subject.ts';
 import { riscvSubject } from '../target/riscv/subject.ts';
+import { smmuSubject } from '../target/smmuv3/subject.ts';
 import { spaprSubject } from '../target/spapr/subject.ts';
 import type { TargetSubject } from '../target/suite.ts';
 import { scalableSubject } from '../target/vtd/subject.ts';
@@ -83,6 +84,7 @@ describe('a path is changed while the guest runs', () => {
   changing(amdSubject, QUEUE);
   changing(riscvSubject, 'iommufd, SMMUv3');
   changing(scalableSubject, 'iommufd, VT-d');
+  changing(smmuSubject, 'iommufd, SMMUv3');
 
   test('to one that does not exist or cannot serve: refused, and all stays as it was', () => {
     const guest = new EquivalentGuest(spaprSubject, hardwares['iommufd, plain hardware'], 'auto');
