@@ -1,74 +1,12 @@
-import { joinHiLo, PAGE_LG2, pfnOfHiLo } from '../../../memory/address.ts';
-import type { Iotlb } from '../../../memory/iotlb.ts';
-import { LOADED } from '../../../memory/loaded.ts';
+import { joinHiLo } from '../../../memory/address.ts';
 import { get, isSet, reservedClear } from '../../fields.ts';
 import type { Interrupts } from '../reporting/interrupts.ts';
-import type { Spaces } from '../spaces.ts';
 import { ATS, ATS_RESERVED, COMMAND, IODIR, IODIR_RESERVED, IOFENCE, IOFENCE_RESERVED, Operation } from '../spec/commands.ts';
 import { Cap, CapHi, CQB, CQCSR, CQH, CQT, Csr, Interrupt } from '../spec/registers.ts';
-import type { Structures } from '../structures.ts';
-import type { RiscvIommuSurroundings } from '../surroundings.ts';
 import type { InvalidationTags } from '../translation/ats.ts';
-import { CONTEXT_OF_SUM, type Contexts, HOST_SPACE } from '../translation/contexts.ts';
 import type { DeviceDirectory } from '../translation/device-directory.ts';
-import type { Translator } from '../translation/translator.ts';
+import { COMMAND_LG2, type InvalidationParts, TranslationInvalidations } from './iotinval.ts';
 import { Queue } from './queue.ts';
-import type { Registers } from './registers.ts';
-
-const COMMAND_LG2 = 4;
-
-/**
- * IOTINVAL, which comes often, as spec/commands.ts declares it; here because the compiler folds a module's own constants only.
- * Masks within the words of a command, and what is reserved in them.
- */
-const OPERATION_MASK = 0x3ff;
-const IOTINVAL_VMA = 1;
-const AV = 1 << 10;
-const PSCID_SHIFT = 12;
-const PSCV = 1;
-const GV = 2;
-const NL = 4;
-const GSCID_SHIFT = 12;
-const GSCID_MASK = 0xffff;
-const S = 1 << 9;
-const ADDR_SHIFT = 10;
-const ADDR_HI_MASK = 0x3fff_ffff;
-const RESERVED_0 = 1 << 11;
-const RESERVED_1 = 0xf000_0ff8 | 0;
-const RESERVED_2 = 0x1ff;
-const RESERVED_3 = 0xc000_0000 | 0;
-/** For the test that compares them with their declaration. */
-export const REPEATED = {
-  OPERATION_MASK,
-  IOTINVAL_VMA,
-  AV,
-  PSCID_SHIFT,
-  PSCV,
-  GV,
-  NL,
-  GSCID_SHIFT,
-  GSCID_MASK,
-  S,
-  ADDR_SHIFT,
-  ADDR_HI_MASK,
-  RESERVED: [RESERVED_0, RESERVED_1, RESERVED_2, RESERVED_3],
-} as const;
-
-/** ADDR is bits 63:12 of an address, from bit ADDR_SHIFT of its doubleword on: how far the upper word is to the left of it, and the lower one's top bits to the right. */
-const HI_LEFT = PAGE_LG2 - ADDR_SHIFT;
-const HI_RIGHT = 32 - HI_LEFT;
-const SMALL_LG2 = PAGE_LG2;
-/** lg2 of the bytes of an address space. */
-const EVERYTHING_LG2 = 64;
-
-/** What the usual IOTINVAL.VMA, of one page of one process, has in its first three words, among what is looked at. */
-const USUAL_0_MASK = OPERATION_MASK | AV | RESERVED_0;
-const USUAL_0 = IOTINVAL_VMA | AV;
-const USUAL_1_MASK = PSCV | NL | RESERVED_1;
-const UNUSUAL_2 = S | RESERVED_2;
-
-/** LOADED, here because the compiler folds a module's own constants only. */
-const word = LOADED;
 
 /** Outcomes of a command. */
 const DONE = 0;
@@ -87,16 +25,10 @@ export interface StalledInvalidation {
   readonly payload: bigint;
 }
 
-export interface CommandQueueParts {
-  readonly registers: Registers;
-  readonly structures: Structures;
+export interface CommandQueueParts extends InvalidationParts {
   readonly interrupts: Interrupts;
-  readonly contexts: Contexts;
   readonly directory: DeviceDirectory;
-  readonly translator: Translator;
-  readonly spaces: Spaces;
   readonly tags: InvalidationTags;
-  readonly surroundings: RiscvIommuSurroundings;
 }
 
 /** "Command-Queue". */
@@ -107,15 +39,12 @@ export class CommandQueue {
   stalled: StalledInvalidation | null = null;
   readonly #parts: CommandQueueParts;
   readonly #words: Int32Array;
-  readonly #iotlb: Iotlb;
-  /** An address in what the command at work selects. */
-  #hi = 0;
-  #lo = 0;
+  readonly #invalidations: TranslationInvalidations;
 
   constructor(parts: CommandQueueParts) {
     this.#parts = parts;
     this.#words = parts.structures.words;
-    this.#iotlb = parts.translator.iotlb;
+    this.#invalidations = new TranslationInvalidations(parts);
     this.queue = new Queue(parts.registers, {
       base: CQB,
       software: CQT,
@@ -156,8 +85,10 @@ export class CommandQueue {
     for (let left = limit; left > 0 && head !== software && !(isObserved && spaces.isSpent); left--) {
       if (!isObserved && !bigEndian) {
         const most = Math.min(left, (software - head) & mask);
-        left -= this.#runUsual(head, most, baseHi, baseLo, mask);
-        head = queue.device;
+        const usual = this.#invalidations.runUsual(head, most, baseHi, baseLo, mask);
+        left -= usual;
+        head = (head + usual) & mask;
+        if (usual > 0) registers.set(CQH, head);
         if (left === 0 || head === software) return;
       }
       const hi = baseHi | (head >>> (32 - COMMAND_LG2));
@@ -172,40 +103,6 @@ export class CommandQueue {
     }
   }
 
-  /**
-   * The usual commands in a straight line: IOTINVAL.VMA of a page of a process, nothing reserved in it, while nobody observes. Ends before another
-   * one, which is read again, and after `most`. Returns how many there were.
-   */
-  #runUsual(from: number, most: number, baseHi: number, baseLo: number, mask: number): number {
-    const { contexts, registers, translator, surroundings } = this.#parts;
-    const { memory } = surroundings;
-    const { usesSum } = contexts;
-    const lg2 = translator.piecesOfLg2;
-    const iotlb = this.#iotlb;
-    let head = from;
-    let done = 0;
-    for (; done < most; done++) {
-      const hi = baseHi | (head >>> (32 - COMMAND_LG2));
-      const lo = baseLo | (head << COMMAND_LG2);
-      if (memory.load64(hi, lo) < 0) break;
-      const word0 = word[0];
-      const word1 = word[1];
-      if ((word0 & USUAL_0_MASK) !== USUAL_0 || (word1 & USUAL_1_MASK) !== PSCV || memory.load64(hi, lo | 8) < 0) break;
-      const word2 = word[0];
-      const word3 = word[1];
-      if (((word2 & UNUSUAL_2) | (word3 & RESERVED_3)) !== 0) break;
-      const space = (word1 & GV) !== 0 ? (word1 >>> GSCID_SHIFT) & GSCID_MASK : HOST_SPACE;
-      const context = word0 >>> PSCID_SHIFT;
-      const addressHi = (word3 << HI_LEFT) | (word2 >>> HI_RIGHT);
-      const addressLo = word2 << HI_LEFT;
-      iotlb.invalidateBlock(space, context, addressHi, addressLo, lg2);
-      if (usesSum) iotlb.invalidateBlock(space, context + CONTEXT_OF_SUM, addressHi, addressLo, lg2);
-      head = (head + 1) & mask;
-    }
-    if (done > 0) registers.set(CQH, head);
-    return done;
-  }
-
   /** An error bit stops the queue until software clears it. */
   #fail(bit: number): void {
     this.queue.setBits(bit);
@@ -214,11 +111,11 @@ export class CommandQueue {
 
   /** The command in `words`. Opcodes and functions that are reserved, custom or not supported are illegal. */
   #execute(): number {
-    const operation = this.#words[0] & OPERATION_MASK;
-    if (operation === IOTINVAL_VMA) return this.#invalidateFirst();
-    switch (operation) {
+    switch (get(this.#words, COMMAND.OPERATION)) {
+      case Operation.IOTINVAL_VMA:
+        return this.#invalidations.first() ? DONE : ILLEGAL;
       case Operation.IOTINVAL_GVMA:
-        return this.#invalidateSecond();
+        return this.#invalidations.second() ? DONE : ILLEGAL;
       case Operation.IOFENCE_C:
         return this.#fence();
       case Operation.IODIR_INVAL_DDT:
@@ -231,80 +128,6 @@ export class CommandQueue {
       default:
         return ILLEGAL;
     }
-  }
-
-  #hasReservedOfInvalidation(): boolean {
-    const words = this.#words;
-    const { registers } = this.#parts;
-    if (((words[0] & RESERVED_0) | (words[1] & RESERVED_1) | (words[2] & RESERVED_2) | (words[3] & RESERVED_3)) !== 0) return true;
-    if ((words[1] & NL) !== 0 && !registers.canHi(CapHi.nl)) return true;
-    return (words[2] & S) !== 0 && !registers.canHi(CapHi.s);
-  }
-
-  /**
-   * The aligned block that AV, ADDR and S select ("Address Range Invalidation Extension": a NAPOT range whose size the lowest 0 of ADDR gives; all ones
-   * is unspecified, here everything): lg2 of its bytes, an address in it in `#hi` and `#lo`.
-   */
-  #selectBlock(): number {
-    const words = this.#words;
-    const low = words[2];
-    const high = words[3] & ADDR_HI_MASK;
-    this.#hi = (high << HI_LEFT) | (low >>> HI_RIGHT);
-    this.#lo = (low >>> ADDR_SHIFT) << SMALL_LG2;
-    if ((words[0] & AV) === 0) return EVERYTHING_LG2;
-    if ((low & S) === 0) return SMALL_LG2;
-    const page = (low >>> ADDR_SHIFT) | (high << (32 - ADDR_SHIFT));
-    const ones = page === -1 ? 32 + trailingOnes(high >>> ADDR_SHIFT) : trailingOnes(page);
-    return Math.min(SMALL_LG2 + ones + 1, EVERYTHING_LG2);
-  }
-
-  /** IOTINVAL.VMA. Where the IOTLB cannot select as finely, it forgets more. */
-  #invalidateFirst(): number {
-    if (this.#hasReservedOfInvalidation()) return ILLEGAL;
-    const words = this.#words;
-    const { contexts, spaces } = this.#parts;
-    const gscid = (words[1] & GV) !== 0 ? (words[1] >>> GSCID_SHIFT) & GSCID_MASK : -1;
-    const pscid = (words[1] & PSCV) !== 0 ? words[0] >>> PSCID_SHIFT : -1;
-    const lg2 = this.#selectBlock();
-    const space = gscid < 0 ? HOST_SPACE : gscid;
-    if (pscid < 0) {
-      this.#iotlb.invalidateSpace(space);
-    } else {
-      this.#invalidateContext(space, pscid, lg2);
-      if (contexts.usesSum) this.#invalidateContext(space, pscid + CONTEXT_OF_SUM, lg2);
-    }
-    if (spaces.isObserved) {
-      const first = this.#firstPage(lg2);
-      spaces.changedFirst(gscid, pscid, first, first + 2 ** (lg2 - SMALL_LG2) - 1);
-    }
-    return DONE;
-  }
-
-  /** By address: all that was made of a leaf that covers it, pieces of it elsewhere in the leaf too. */
-  #invalidateContext(space: number, context: number, lg2: number): void {
-    if (lg2 === EVERYTHING_LG2) this.#iotlb.invalidateContext(space, context);
-    else this.#iotlb.invalidateBlock(space, context, this.#hi, this.#lo, Math.max(lg2, this.#parts.translator.piecesOfLg2));
-  }
-
-  /** Of the block that was selected. */
-  #firstPage(lg2: number): number {
-    const page = pfnOfHiLo(this.#hi, this.#lo);
-    return page - (page % 2 ** (lg2 - SMALL_LG2));
-  }
-
-  /** IOTINVAL.GVMA: entries translate through both stages, so the address selects only where the first is Bare. PSCV is illegal. */
-  #invalidateSecond(): number {
-    const words = this.#words;
-    if (this.#hasReservedOfInvalidation() || (words[1] & PSCV) !== 0) return ILLEGAL;
-    const { translator, spaces } = this.#parts;
-    const guest = (words[1] & GV) !== 0;
-    const gscid = guest ? (words[1] >>> GSCID_SHIFT) & GSCID_MASK : -1;
-    const lg2 = guest ? this.#selectBlock() : EVERYTHING_LG2;
-    if (guest) this.#iotlb.invalidateSpace(gscid);
-    else translator.forgetAll();
-    const first = this.#firstPage(lg2);
-    spaces.changedSecond(gscid, first, first + 2 ** (lg2 - SMALL_LG2) - 1);
-    return DONE;
   }
 
   #invalidateDevice(): number {
@@ -421,10 +244,4 @@ export class CommandQueue {
     this.fence = null;
     this.stalled = null;
   }
-}
-
-/** 32 for all ones. */
-function trailingOnes(bits: number): number {
-  const zeros = ~bits;
-  return zeros === 0 ? 32 : 31 - Math.clz32(zeros & -zeros);
 }

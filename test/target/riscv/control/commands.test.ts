@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { REPEATED } from '../../../../src/target/riscv/control/command-queue.ts';
+import { REPEATED } from '../../../../src/target/riscv/control/iotinval.ts';
 import {
   COMMAND,
   IODIR_RESERVED,
