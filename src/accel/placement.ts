@@ -103,6 +103,7 @@ export class Placement {
         this.#return(group, before);
       }
       this.#backings.releaseUnused(after);
+      if (result < 0 && after.groups.size === 0 && this.#hasOther(group, after, stage)) return this.#move(group, space, stage);
       return isBlind ? -errno.ENOSPC : result;
     }
     // Blocked in the place of what was refused, it is still that.
@@ -116,6 +117,12 @@ export class Placement {
     }
     this.#backings.took(after);
     return 0;
+  }
+
+  /** Why a path does not serve may come out when a device is attached; then the next one may. */
+  #hasOther(group: DeviceGroup, { space, choice }: Backing, stage: FirstStage | null): boolean {
+    const next = this.#chooser.choose(space, group, stage);
+    return next.served !== null && next.choice.path !== choice.path;
   }
 
   #attachAll(group: DeviceGroup, after: Backing, stage: FirstStage | null): { result: number; error: HostError | null } {

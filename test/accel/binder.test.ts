@@ -4,7 +4,7 @@ import { shadow } from '../../src/accel/shadow.ts';
 import { errno, HostError } from '../../src/host/errno.ts';
 import type { Host, HostDevice } from '../../src/host/host.ts';
 import { openHost } from '../../src/host/registry.ts';
-import { type SimDevice, type SimKernel, simKernel } from '../../src/host/sim/index.ts';
+import { type SimDevice, type SimKernel, simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
 import { WRITE } from '../../src/memory/access.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { IdentitySpace } from '../../src/target/identity-space.ts';
@@ -258,5 +258,49 @@ describe('Binder: what fails twice', () => {
     space.set(0, 4, 0, 0);
     expect(binder.attach(1, null)).toBe(0);
     expect(kernel.device().translation).toBe(null);
+  });
+});
+
+describe.each([
+  ['VT-d', vtd],
+  ['SMMUv3', smmuv3],
+])('Binder over %s: guest RAM where the hardware has a range of its own', (_, nesting) => {
+  const RESERVED = 0xfee0_0000n;
+
+  function start() {
+    const kernel = simKernel({ iommus: [{ nesting: nesting() }] });
+    const host = openHost('iommufd', kernel);
+    const ram = kernel.allocate(64 * 4096);
+    const region = { gpa: RESERVED, buffer: ram.buffer, hostAddress: ram.address };
+    const memory = new GuestMemory([region]);
+    const binder = new Binder(host, memory);
+    const device = host.openDevice(kernel.device().path);
+    return { kernel, host, memory, region, binder, device };
+  }
+
+  test('cannot lie under a first stage: that is a reason, and the next path serves', () => {
+    const { kernel, memory, region, binder, device } = start();
+    const gpa = Number(RESERVED >> 12n);
+    expect(binder.add(1, device, spaceAt(gpa))).toBe(0);
+    const { path, refused } = binder.choiceOf(1)!;
+    expect(path).toBe('shadow');
+    expect(refused).toContainEqual({ path: 'user-owned', reason: expect.stringMatching(/guest RAM lies where .* reserved range/) });
+    expect(kernel.device().hostPfn(0x1000, WRITE)).toBe(Number(region.hostAddress >> 12n));
+    // Elsewhere it can.
+    memory.remove(RESERVED);
+    memory.add({ ...region, gpa: 0n });
+    expect(binder.attach(1, spaceAt(0))).toBe(0);
+    expect(binder.choiceOf(1)?.path).toBe('user-owned');
+  });
+
+  test('where no other path is wished for, the device is refused with that reason, and nothing is left', () => {
+    const { kernel, host, memory, device } = start();
+    const binder = new Binder(host, memory, { path: 'user-owned' });
+    expect(binder.add(1, device, spaceAt(Number(RESERVED >> 12n)))).toBe(-errno.EADDRINUSE);
+    expect(binder.error?.message).toMatch(/EADDRINUSE/);
+    expect(kernel.device().hostPfn(0x1000, WRITE)).toBeLessThan(0);
+    binder.close();
+    host.close();
+    expect(kernel.live()).toMatchObject({ descriptors: 0, domains: 0, pinnedBytes: 0 });
   });
 });

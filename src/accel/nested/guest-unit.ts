@@ -226,7 +226,7 @@ export class GuestUnit implements GuestHardware {
     return this.#second.leftOut;
   }
 
-  get second(): Pick<SecondStage, 'trackDirty' | 'noteWrites' | 'inexact'> {
+  get second(): Pick<SecondStage, 'attached' | 'trackDirty' | 'noteWrites' | 'inexact'> {
     return this.#second;
   }
 

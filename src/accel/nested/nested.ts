@@ -77,7 +77,9 @@ class NestedPath implements Path {
   }
 
   attach(device: HostDevice, requester: Requester): number {
-    return this.#answered(this.#unit.attach(device, requester, this));
+    const result = this.#unit.attach(device, requester, this);
+    this.#unit.second.attached(device, result);
+    return this.#answered(result);
   }
 
   detach(device: HostDevice): number {

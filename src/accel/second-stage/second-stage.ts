@@ -113,6 +113,11 @@ export class SecondStage {
     return this.#leftOut.reasons;
   }
 
+  /** The answer when a device was to be attached to what stands on it. */
+  attached(device: HostDevice, answer: number): void {
+    if (answer === -errno.EADDRINUSE) reserving.set(device, this.#memory.regions);
+  }
+
   trackDirty(on: boolean): void {
     this.parent.space.trackDirty(on);
   }
@@ -162,8 +167,13 @@ export function refuseQueue({ host, device }: PathContext): string | null {
   return "the hardware has no command queue for guests (NVIDIA's CMDQV)";
 }
 
-/** Why the hardware cannot have the guest's memory under a first stage; null: it can. */
-export function refuseMemory({ memory }: PathContext, { readOnlyPages }: NestingHardware): string | null {
+/** Devices that have ranges of their own where a guest has RAM: the kernel says so when they are attached, and not before. By the regions at that time. */
+const reserving = new WeakMap<HostDevice, readonly GuestRegion[]>();
+
+/** Why the hardware cannot have the guest's memory under a first stage; null: it can, as far as is known. */
+export function refuseMemory({ memory, device }: PathContext, { readOnlyPages }: NestingHardware): string | null {
+  if (device !== undefined && reserving.get(device) === memory.regions)
+    return `guest RAM lies where ${device.name} has a reserved range (EADDRINUSE), and a second stage maps all of it where the guest has it`;
   const rom = readOnlyPages ? undefined : memory.regions.find(({ readOnly, hostAddress }) => readOnly && hostAddress !== undefined);
   return rom === undefined
     ? null

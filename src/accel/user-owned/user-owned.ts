@@ -145,7 +145,9 @@ class UserOwnedPath implements Path {
       this.#devices.await(device);
       return 0;
     }
-    return this.#answered(this.#devices.admit(device));
+    const result = this.#devices.admit(device);
+    this.#second.attached(device, result);
+    return this.#answered(result);
   }
 
   detach(device: HostDevice): number {
