@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { Stryker } from '@stryker-mutator/core';
 
@@ -65,16 +66,16 @@ const mutate = sample === undefined ? files : files.flatMap((file) => sampled(fi
 const results = await new Stryker({
   mutate,
   testRunner: 'vitest',
-  plugins: ['@stryker-mutator/vitest-runner'],
+  plugins: ['@stryker-mutator/vitest-runner', fileURLToPath(new URL('survivors.mjs', import.meta.url))],
   vitest: { configFile: 'test/mutation/vitest.config.ts' },
   coverageAnalysis: 'perTest',
   // Messages are for people; their words are not judged, that they are there is.
   mutator: { excludedMutations: ['StringLiteral'] },
   ignoreStatic: true,
-  reporters: [],
+  reporters: ['survivors'],
   logLevel: 'error' as never,
   concurrency: 1,
-  timeoutMS: 30_000,
+  timeoutMS: 20_000,
   tempDirName: '.stryker-tmp',
   // TypeScript 7 has no compiler interface that Stryker could read a tsconfig with; a name that is not there makes it leave that.
   tsconfigFile: 'none',
@@ -82,17 +83,6 @@ const results = await new Stryker({
 
 const judged = results.filter(({ status }) => status !== 'Ignored' && status !== 'CompileError' && status !== 'RuntimeError');
 const survivors = judged.filter(({ status }) => status === 'Survived' || status === 'NoCoverage');
-for (const { fileName, location, mutatorName, replacement, status } of survivors) {
-  const { start, end } = location;
-  const lines = readFileSync(fileName, 'utf8')
-    .split('\n')
-    .slice(start.line, end.line + 1);
-  const was = lines.length === 1 ? lines[0].slice(start.column, end.column) : `${lines[0].slice(start.column)} …`;
-  const file = fileName.replace(`${process.cwd()}/`, '');
-  console.log(
-    `${file}:${start.line + 1}  ${mutatorName}${status === 'NoCoverage' ? ' (no test runs it)' : ''}\n  - ${was}\n  + ${replacement}`,
-  );
-}
 const noticed = judged.length - survivors.length;
 console.log(`${noticed} of ${judged.length} mistakes noticed (${((100 * noticed) / Math.max(judged.length, 1)).toFixed(0)} %)`);
 process.exitCode = survivors.length > 0 ? 1 : 0;
