@@ -387,10 +387,24 @@ describe('Iotlb', () => {
     expect(kept()).toEqual([false, false, false, false, false]);
   });
 
+  test('every lookup that finds a translation is a hit, in the first place looked at and behind it, and no other is', () => {
+    const iotlb = new Iotlb(64);
+    const entry = { space: 1, context: 2, output: 1n << 32n, permission: 1, type: 0, global: false };
+    fill(iotlb, { ...entry, lg2: 12, input: 0x5000n }, 0x5000n);
+    fill(iotlb, { ...entry, lg2: 21, input: 0x20_0000n }, 0x20_0000n);
+    const counts = [0x5000n, 0x20_0000n, 0x20_0000n, 0x5000n, 0x6000n].map((address) => {
+      found(iotlb, 1, 2, address, 1);
+      return iotlb.hits;
+    });
+    found(iotlb, 1, 2, 0x5000n, 3);
+    expect([...counts, iotlb.hits]).toEqual([1, 2, 3, 4, 4, 4]);
+  });
+
   test('misuse throws', () => {
     for (const capacity of [0, 8, 100, 2 ** 25, 16.5, Number.NaN]) expect(() => new Iotlb(capacity)).toThrow(RangeError);
     const iotlb = new Iotlb(16);
     expect(() => iotlb.invalidateRange(0, 0, 2, 1)).toThrow(RangeError);
+    expect(() => iotlb.invalidateRange(0, 0, -1, 1)).toThrow(RangeError);
     expect(() => iotlb.invalidateRange(0, 0, 0, PFN_LIMIT)).toThrow(RangeError);
     for (const lg2 of [11, 65, Number.NaN]) expect(() => iotlb.invalidateBlock(0, 0, 0, 0, lg2)).toThrow(RangeError);
   });
