@@ -227,6 +227,27 @@ describe('a stale mapping that the host does not let go', () => {
     expect(fixture.hardware(fixture.devices[1])).toEqual(fixture.meant());
   });
 
+  test('keeps a device that comes meanwhile waiting until it is gone', () => {
+    const [device] = fixture.hostDevices;
+    expect(fixture.path.detach(device)).toBe(0);
+    expect(fixture.path.attach(device, fixture.requester(0))).toBe(0);
+    expect([fixture.blocked, fixture.path.pending]).toEqual([[true, true], true]);
+    fixture.run([]);
+    fixture.agrees();
+    expect(fixture.path.pending).toBe(false);
+  });
+
+  test('is not left to a device that its guest could not take off before', () => {
+    fixture.run([]);
+    fixture.run([map(0, 4)]);
+    fixture.kernel.hooks.fail({ kind: 'VFIO_DEVICE_DETACH_IOMMUFD_PT', nth: 1, errno: errno.EIO });
+    expect(fixture.path.detach(fixture.hostDevices[0])).toBe(-errno.EIO);
+    expect(fixture.blocked).toEqual([false, false]);
+    fixture.kernel.hooks.fail({ kind: 'IOMMU_IOAS_UNMAP', nth: 1, errno: errno.EIO });
+    fixture.run([unmap(0, 4)]);
+    expect(fixture.blocked).toEqual([true, true]);
+  });
+
   test('is gone from a device that could not be detached at once, as soon as it can', () => {
     fixture.run([]);
     fixture.run([map(0, 4)]);

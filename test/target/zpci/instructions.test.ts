@@ -261,6 +261,16 @@ describe('RPCIT', () => {
     expect(guest.events.map(({ code }) => code)).toEqual([PEC.range]);
   });
 
+  test('4 GiB and more at once: only what a segment table can translate is read of it', () => {
+    const { guest } = started();
+    const tables = new GuestTables(guest.memory, 0x40000n, 'segment');
+    guest.register(1, tables.iota, 4, 2 ** 21 - 1);
+    const said: unknown[] = [];
+    guest.iommu.observe({ attach: () => 0, changed: (_, first, last) => void said.push([first, last]), flush: () => 0 });
+    expect(guest.refresh(1, FIRST, 2 ** 20 + 1)).toEqual([0, 0]);
+    expect([said, guest.events]).toEqual([[[FIRST, FIRST + 2 ** 20]], []]);
+  });
+
   test('is counted in the measurement block, where it was carried out', () => {
     const { guest, tables } = started();
     guest.register(1, tables.iota);
@@ -338,6 +348,18 @@ describe('loads and stores', () => {
     expect(guest.iommu.pcistb(guest.registers, 2, 3, 2n ** 40n)).toBe(INTERRUPTION.addressing);
   });
 });
+
+test.each(['isc', 'interrupts', 'summary', 'vectorBit', 'summaryBit', 'vector', 'summaryAddress'])(
+  'a saved state whose indicators have a wrong %s is refused, and a right one is not',
+  (field) => {
+    const { guest } = started();
+    expect(guest.modify(1, 2, { 0: 1n << 32n, 8: 0x100n, 40: 0x3000n, 48: 0x3100n })[0]).toBe(0);
+    const state = JSON.parse(JSON.stringify(guest.iommu.save()));
+    guest.iommu.load(state);
+    state.functions[0].indicators[field] = -1;
+    expect(() => guest.iommu.load(state)).toThrow('not a saved state: function 0');
+  },
+);
 
 test('an error event as the guest reads it', () => {
   const bytes = ccdfOf({ code: 0x4, handle: 0x8002_0001, fid: 3, address: 0x11_fffe_0000n });
