@@ -121,6 +121,28 @@ function observed<Step>(subject: TargetSubject<Step>, like?: TargetFixture<Step>
   return { fixture, hardware };
 }
 
+/** A saved state, each time with one of its fields gone or of another kind; of arrays the first two elements. */
+function* spoilt(state: unknown): Generator<{ readonly where: string; readonly state: unknown }> {
+  for (const path of pathsOf(state)) {
+    for (const wrong of [undefined, typeof at(state, path) === 'string' ? 7 : 'text']) {
+      const copy = structuredClone(state);
+      const owner = at(copy, path.slice(0, -1)) as Record<string, unknown>;
+      owner[path[path.length - 1]] = wrong;
+      yield { where: `${path.join('.')} := ${wrong}`, state: copy };
+    }
+  }
+}
+
+function pathsOf(value: unknown, path: readonly string[] = []): string[][] {
+  if (typeof value !== 'object' || value === null) return [];
+  const names = Object.keys(value).slice(0, Array.isArray(value) ? 2 : undefined);
+  return names.flatMap((name) => [[...path, name], ...pathsOf((value as Record<string, unknown>)[name], [...path, name])]);
+}
+
+function at(value: unknown, path: readonly string[]): unknown {
+  return path.reduce((inner, name) => (inner as Record<string, unknown>)[name], value);
+}
+
 export function targetSuite<Step>(subject: TargetSubject<Step>): void {
   const numRuns = subject.numRuns ?? 40;
   // Every other program begins with something mapped: by chance alone, a guest whose mappings take many steps has nothing to lose.
@@ -268,6 +290,24 @@ export function targetSuite<Step>(subject: TargetSubject<Step>): void {
         hardware.expectAgreement();
       },
     );
+
+    test('a saved state of which one field is missing, or is of another kind, is refused by name, and nothing has changed', () => {
+      const { fixture, hardware } = observed(subject);
+      for (const step of subject.mapping) fixture.run(step);
+      const before = JSON.parse(JSON.stringify(fixture.target.save()));
+      const accepted: string[] = [];
+      for (const { where, state } of spoilt(before)) {
+        try {
+          fixture.target.load(state);
+          accepted.push(where);
+        } catch (error) {
+          if (!(error instanceof TypeError) || !error.message.includes('saved state')) accepted.push(`${where}: ${error}`);
+        }
+      }
+      expect(accepted).toEqual([]);
+      expect(fixture.target.save()).toEqual(before);
+      hardware.expectAgreement();
+    });
 
     test('one observer at a time; an endpoint that is not known has no space', () => {
       const { fixture, hardware } = observed(subject);

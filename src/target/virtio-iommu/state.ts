@@ -59,7 +59,7 @@ export function checkState(value: unknown): VirtioIommuState {
     isDeviceState(state.device) &&
     isListOf(state.domains, isDomain) &&
     new Set(state.domains.map(({ id }) => id)).size === state.domains.length;
-  if (!right) throw new TypeError('VirtioIommu: not a state that save() made');
+  if (!right) throw new TypeError('VirtioIommu: not a saved state');
   return state;
 }
 

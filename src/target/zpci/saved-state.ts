@@ -81,6 +81,7 @@ function isRegistration(functions: Functions, one: ZpciFunction, saved: NonNulla
 }
 
 function isIndicators(saved: NonNullable<SavedFunction['indicators']>): boolean {
+  if (typeof saved !== 'object') return false;
   const { isc, interrupts, summary, vectorBit, summaryBit } = saved;
   return [isc, interrupts, summary, vectorBit, summaryBit].every(isCount) && isHex(saved.vector) && isHex(saved.summaryAddress);
 }

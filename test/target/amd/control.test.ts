@@ -146,6 +146,30 @@ describe('commands, 2.4', () => {
     expect(landings()).toEqual([0xa1, 0xa2, 0xa3, 0xb1]);
   });
 
+  test.each([
+    ['all ones', 0xffff_ffff_ffff_f000n, 0, 2 ** 52 - 1],
+    ['all ones but the highest bit, as Linux has it', 0x7fff_ffff_ffff_f000n, 0, 2 ** 52 - 1],
+    ['the lower half of the address in ones', 0xffff_f000n, 0, 2 ** 21 - 1],
+    ['ones from the middle of everything on', 0xbfff_ffff_ffff_f000n, 2 ** 51, 2 ** 52 - 1],
+  ])('INVALIDATE_IOMMU_PAGES with S, %s: the block that the lowest clear bit says', (_, address, first, last) => {
+    const guest = started();
+    const { root, table } = guest.v1(3);
+    table.map(0x1234, 0x81, 1, READ_WRITE);
+    guest.setDevice(DEVICE, { mode: 3, root, domain: 7 });
+    guest.command(invalidateDevice(DEVICE));
+    const landing = () => Number(guest.access(DEVICE, 0x1234n << 12n, READ) >> 12n);
+    expect(landing()).toBe(0x81);
+    table.unmap(0x1234, 1);
+    table.map(0x1234, 0xa1, 1, READ_WRITE);
+    const said: unknown[] = [];
+    guest.iommu.observe({ attach: () => 0, changed: (_space, from, to) => void said.push([from, to]), flush: () => 0 });
+    const [command, sized] = invalidatePages(7, 0, 13);
+    guest.command([command, address | (sized & 0xfffn)]);
+    expect(said).toEqual([[first, last]]);
+    // A cache may forget more than the block, and not less.
+    expect(landing()).toBe(0xa1);
+  });
+
   test('what the observer hears: the range, and a flush before the completion', () => {
     const guest = started();
     const { root, table } = guest.v1(3);
