@@ -93,8 +93,8 @@ function attachPasid(builder: Builder, fd: number): void {
 }
 
 export function detachPasid(builder: Builder, fd: number, id: number, pasid: number): void {
-  command(builder, fd, 'PASID_DETACH', 20, id, [pasid]);
-  mockState(builder).devices.get(id)?.delete(pasid);
+  const { result } = command(builder, fd, 'PASID_DETACH', 20, id, [pasid]);
+  if (result === 0) mockState(builder).devices.get(id)?.delete(pasid);
 }
 
 function detach(builder: Builder, fd: number): void {
