@@ -152,13 +152,6 @@ describe('replay of a pseries guest', () => {
 });
 
 describe('the recorded Linux guests', () => {
-  // Its window at 2^59 is one that a POWER host has to create, beside the default one.
-  test.each(['vfio-type1', 'vfio-spapr-tce'])('the one with a dynamic window over %s', async (host) => {
-    const { status, out } = await runCli('replay', join(traces, 'pseries-linux-6.12-ddw.ndjson.gz'), '--host', host, '--json');
-    expect(status).toBe(0);
-    expect(JSON.parse(out)).toMatchObject({ host, hostCalls: { total: 64 }, dma: { wrong: 0 }, hardwareDma: { wrong: 0 } });
-  });
-
   test.each([
     ['smmuv3-cmdqv', 'pseries-linux-6.12-ddw-64k', '0x800000000000'],
     ['vtd', 'pseries-linux-6.12-two-bridges', '0x400000000000'],
@@ -172,19 +165,5 @@ describe('the recorded Linux guests', () => {
     expect(result.notes).toHaveLength(1);
     expect(result.notes[0]).toContain(`begin at ${start}`);
     expect(result.hostCalls.unmap).toBe(0);
-  });
-
-  test.each([
-    ['pseries-linux-6.12-put-tce', 282_712, 20_568],
-    ['pseries-linux-6.12-ddw', 262_208, 64],
-  ])('%s: all right, with the fewest host calls that there can be', async (name, puts, hostCalls) => {
-    const { status, out } = await runCli('replay', join(traces, `${name}.ndjson.gz`), '--json');
-    const result = JSON.parse(out);
-    expect(status).toBe(0);
-    expect(result.ops.put).toBe(puts);
-    expect(result.answers).toMatchObject({ wrong: 0 });
-    expect(result.dma).toEqual({ checked: 2 * result.ops.xlate, wrong: 0 });
-    expect(result.hardwareDma).toEqual({ checked: 2 * result.ops.xlate, wrong: 0 });
-    expect(result.hostCalls.total).toBeLessThanOrEqual(hostCalls);
   });
 });

@@ -1,22 +1,6 @@
-import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { recording } from './recordings.ts';
 import { runCli } from './run-cli.ts';
-
-const FILE = join(import.meta.dirname, '../recordings/zpci-linux-6.12-lazy.ndjson.gz');
-
-test('the recorded s390x guest: all right, with the fewest host calls that there can be', async () => {
-  const { status, out } = await runCli('replay', FILE, '--json');
-  const result = JSON.parse(out);
-  expect(status).toBe(0);
-  expect(result.ops).toMatchObject({ xlate: 86_826, rpcit: 6_203, mpcifc: 20 });
-  expect(result.answers).toEqual({ checked: 93_061, wrong: 0 });
-  expect(result.dma).toEqual({ checked: 168_321, wrong: 0 });
-  expect(result.hardwareDma).toEqual({ checked: 168_321, wrong: 0 });
-  // Whatever kind they are of: functions stay attached when a translation is registered, and one is unregistered.
-  expect(result.hostCalls.total).toBeLessThanOrEqual(7_650);
-  expect(result.hostCalls).toMatchObject({ copy: 0, attach: 1 });
-});
 
 const FIRST = 0x1_0000_0000;
 const MACHINE = {

@@ -41,13 +41,23 @@ export interface TceEntry {
   readonly address: number;
 }
 
+/** TCEs that stand together, lg2: what a walk over a range passes at once where none is set. */
+const LEAF_LG2 = 9;
+
+/** A leaf of a TCE table: what is set of 2^LEAF_LG2 entries. */
+interface Leaf {
+  readonly tces: (TceEntry | undefined)[];
+  used: number;
+}
+
 /** One TCE table and the window that it is seen through. Entries count from the window's first page. */
 export class TceTable {
   readonly start: bigint;
   readonly pageLg2: number;
   readonly entries: number;
   readonly levels: number;
-  readonly #entries = new Map<number, TceEntry>();
+  readonly #leaves = new Map<number, Leaf>();
+  #mapped = 0;
 
   constructor(start: bigint, pageLg2: number, entries: number, levels: number) {
     this.start = start;
@@ -57,7 +67,7 @@ export class TceTable {
   }
 
   get mapped(): number {
-    return this.#entries.size;
+    return this.#mapped;
   }
 
   /** Entry of an address, or -1 when it lies outside the window. */
@@ -67,20 +77,43 @@ export class TceTable {
   }
 
   get(entry: number): TceEntry | undefined {
-    return this.#entries.get(entry);
+    return this.#leaves.get(leafOf(entry))?.tces[entry % 2 ** LEAF_LG2];
   }
 
   /** Sets or clears an entry. Returns what was there. */
   exchange(entry: number, value: TceEntry | null): TceEntry | undefined {
-    const old = this.#entries.get(entry);
-    if (value === null) this.#entries.delete(entry);
-    else this.#entries.set(entry, value);
+    let leaf = this.#leaves.get(leafOf(entry));
+    if (leaf === undefined) {
+      if (value === null) return undefined;
+      leaf = { tces: new Array(2 ** LEAF_LG2), used: 0 };
+      this.#leaves.set(leafOf(entry), leaf);
+    }
+    const slot = entry % 2 ** LEAF_LG2;
+    const old = leaf.tces[slot];
+    leaf.tces[slot] = value ?? undefined;
+    const more = (value === null ? 0 : 1) - (old === undefined ? 0 : 1);
+    leaf.used += more;
+    this.#mapped += more;
+    if (leaf.used === 0) this.#leaves.delete(leafOf(entry));
     return old;
   }
 
   /** Entries in use of [first, first + count), ascending. */
   used(first: number, count: number): number[] {
-    return [...this.#entries.keys()].filter((entry) => entry >= first && entry < first + count).sort((a, b) => a - b);
+    const found: number[] = [];
+    for (const index of this.#leavesOf(leafOf(first), leafOf(first + count - 1))) {
+      this.#leaves.get(index)?.tces.forEach((tce, slot) => {
+        const entry = index * 2 ** LEAF_LG2 + slot;
+        if (tce !== undefined && entry >= first && entry < first + count) found.push(entry);
+      });
+    }
+    return found;
+  }
+
+  /** The leaves from one to another, ascending: by number where those are few, else those that there are. */
+  #leavesOf(first: number, last: number): number[] {
+    if (last - first < this.#leaves.size) return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+    return [...this.#leaves.keys()].filter((index) => index >= first && index <= last).sort((a, b) => a - b);
   }
 
   /** Physical 4 KiB page for an access to an IOVA page, or a negative fault; null: outside the window. */
@@ -88,11 +121,15 @@ export class TceTable {
     const address = BigInt(pfn) * BigInt(PAGE_BYTES);
     const entry = this.entryOf(address);
     if (entry < 0) return null;
-    const tce = this.#entries.get(entry);
+    const tce = this.get(entry);
     if (tce === undefined) return DMA_UNMAPPED;
     if ((access & READ_WRITE & ~tce.permission) !== 0) return DMA_FORBIDDEN;
     return tce.physical + Number((address >> BigInt(PAGE_LG2)) & ((1n << BigInt(this.pageLg2 - PAGE_LG2)) - 1n));
   }
+}
+
+function leafOf(entry: number): number {
+  return Math.floor(entry / 2 ** LEAF_LG2);
 }
 
 /** What a device behind the bridge sees: every window of the container. */
