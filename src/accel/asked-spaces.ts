@@ -32,16 +32,16 @@ export class AskedSpaces {
   readonly #parts: AskedParts;
   readonly #demandOf: (device: HostDevice) => DemandPlace | null;
   readonly #tables: WatchedTables | null;
-  readonly #directories: WatchedDirectories | null;
+  readonly #directories: WatchedDirectories;
   /** Made for the first space that is filled on demand. */
   #pages: PageService | null = null;
 
-  /** `demandOf`: the space, filled on demand, that a device is at. */
-  constructor(parts: AskedParts, demandOf: (device: HostDevice) => DemandPlace | null) {
+  /** `demandOf`: the space, filled on demand, that a device is at. `tell` hears of endpoints of which `blindnessOf` may say something else now. */
+  constructor(parts: AskedParts, demandOf: (device: HostDevice) => DemandPlace | null, tell: (endpoint: number) => void) {
     this.#parts = parts;
     this.#demandOf = demandOf;
     this.#tables = parts.watch === undefined ? null : new WatchedTables(parts.watch);
-    this.#directories = this.#tables && new WatchedDirectories(this.#tables);
+    this.#directories = new WatchedDirectories(this.#tables, tell);
   }
 
   get pages(): PageService | null {
@@ -58,7 +58,12 @@ export class AskedSpaces {
 
   /** Which PASIDs an endpoint has is said by these tables from now on, and watched where somebody tells of stores. */
   setDirectory(endpoint: number, directory: PasidDirectory | null): void {
-    this.#directories?.set(endpoint, directory);
+    this.#directories.set(endpoint, directory);
+  }
+
+  /** See WatchedDirectories. */
+  blindnessOf(endpoint: number): string | null {
+    return this.#directories.blindnessOf(endpoint);
   }
 
   /** Stops watching for a space. */

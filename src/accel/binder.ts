@@ -93,7 +93,11 @@ export class Binder implements TargetObserver {
     const tell = (group: DeviceGroup) => this.#tell(group);
     this.#chooser = new Chooser(path, { host, memory, target, isWatched: watch !== undefined });
     const residentBlocks = Math.floor(residentPages / BLOCK_PAGES);
-    this.#asked = new AskedSpaces({ host, memory, target, watch, residentBlocks }, (device) => this.#demandOf(device));
+    this.#asked = new AskedSpaces(
+      { host, memory, target, watch, residentBlocks },
+      (device) => this.#demandOf(device),
+      (endpoint) => moved(endpoint, NO_PASID),
+    );
     this.#backings = new Backings(this.#chooser, this.#asked, (slice) => schedule(slice), {
       tell,
       blind: (backing) => this.#leaveBlind(backing),
@@ -185,7 +189,11 @@ export class Binder implements TargetObserver {
     if (refusedPasid !== null) return { path: 'blocked', refused: refusedPasid };
     const binding = pasid === NO_PASID ? this.#bindings.get(endpoint) : this.#processes.bindingOf(endpoint, pasid);
     if (!binding) return null;
-    return binding.group.choiceOf(binding, this.#chooser.wish) ?? (pasid === NO_PASID ? null : { path: 'blocked', refused: [] });
+    const choice = binding.group.choiceOf(binding, this.#chooser.wish) ?? (pasid === NO_PASID ? null : { path: 'blocked', refused: [] });
+    const blindness = pasid === NO_PASID ? this.#asked.blindnessOf(endpoint) : null;
+    if (blindness === null) return choice;
+    const { path, refused } = choice ?? { path: 'blocked', refused: [] };
+    return { path, refused: [...refused, { path, reason: blindness }] };
   }
 
   /** Counters of all paths that live now, with the names of their spaces. */

@@ -242,7 +242,8 @@ export class EquivalentGuest<Step> {
     for (const { endpoint, device, pasid } of this.#requesters()) {
       const { path, refused } = this.#stateOf(endpoint, pasid);
       const hardware = this.hardware(device, pasid);
-      const isRefused = path === 'blocked' && refused.length > 0;
+      // That nobody watches a directory is no reason of what is told.
+      const isRefused = path === 'blocked' && refused.some(({ reason }) => !reason.endsWith('without a command is not seen'));
       const isGone = this.fixture.target.knows?.(endpoint) === false || this.#isUntold(endpoint, pasid);
       const software = isRefused || isGone ? hardware.map(() => null) : this.#within(this.software(endpoint, pasid), hardware);
       const widen = (pages: readonly Reached[]) =>

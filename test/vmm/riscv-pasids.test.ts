@@ -27,6 +27,8 @@ interface Parts {
   readonly path?: string;
   readonly group?: number;
   readonly pageRequests?: boolean;
+  /** Pages that can be watched; null: nobody watches. Left out: any number. */
+  readonly watchedPages?: number | null;
 }
 
 /** A RISC-V guest whose devices have a process directory, and two tables for processes. */
@@ -37,10 +39,11 @@ class ProcessGuest {
   readonly tables: readonly GuestTable[];
   readonly directory: number;
   /** Told of stores only where a test does that. */
-  readonly watch = new StoreWatch();
+  readonly watch: StoreWatch;
   readonly #host: string;
 
-  constructor({ host: kind = 'iommufd', iommu = { pasidLog2: 8 }, path = 'auto', group, pageRequests = false }: Parts = {}) {
+  constructor({ host: kind = 'iommufd', iommu = { pasidLog2: 8 }, path = 'auto', group, pageRequests = false, watchedPages }: Parts = {}) {
+    this.watch = new StoreWatch(watchedPages ?? undefined);
     const devices = ['vfio0', 'vfio1'].map((name) => ({ name, pageRequests, ...(group !== undefined && { group }) }));
     this.kernel = simKernel({ iommus: [kind === 'vfio-spapr-tce' ? { tce: {} } : iommu], devices });
     this.#host = kind;
@@ -49,7 +52,7 @@ class ProcessGuest {
     const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
     this.guest = new Guest({}, RAM_PAGES, {}, memory);
     for (const device of DEVICES) this.guest.iommu.addEndpoint(device);
-    const hearing = pageRequests ? {} : { watch: this.watch };
+    const hearing = pageRequests || watchedPages === null ? {} : { watch: this.watch };
     this.machine = new Machine({ memory, target: this.guest.iommu, host, path, schedule: () => {}, ...hearing });
     this.guest.start();
     this.directory = this.guest.pool.allocate(1);
@@ -322,6 +325,33 @@ describe('a process of a passed-through device', () => {
     expect(made.read(5)).toBe(0);
     memory.remove(0x800_0000n);
     expect(made.read(5)).toBeNull();
+  });
+});
+
+describe('a directory in which something can become valid that nobody sees', () => {
+  const reasonsOf = (made: ProcessGuest) => made.machine.state.endpoints[DEVICE].refused.map(({ reason }) => reason);
+  const UNSEEN = /^process directory of device 8: (.*), so what becomes valid in it without a command is not seen$/;
+
+  test('has its reason in the state of its endpoint where nobody watches, until there is none', () => {
+    const made = new ProcessGuest({ watchedPages: null }).passThrough();
+    expect(reasonsOf(made).at(-1)).toMatch(UNSEEN);
+    expect(reasonsOf(made).at(-1)).toMatch(/no TableWatch/);
+    made.guest.setContext(DEVICE, { first: { mode: 8, root: made.tables[0].root, pscid: 1 } });
+    made.guest.command(invalDdt(DEVICE), fence());
+    expect(reasonsOf(made).filter((reason) => UNSEEN.test(reason))).toEqual([]);
+  });
+
+  test('has it from the store on that leads to more than can be watched, and no longer than that', () => {
+    const made = new ProcessGuest({ watchedPages: 1 }).passThrough();
+    const [root, leaf] = [made.guest.pool.allocate(1), made.guest.pool.allocate(1)];
+    made.guest.setContext(DEVICE, { first: { mode: 2, root, pscid: 0 }, tc: PDTV });
+    made.guest.command(invalDdt(DEVICE), fence());
+    expect(reasonsOf(made).filter((reason) => UNSEEN.test(reason))).toEqual([]);
+    made.store(root * 4096, 0, (leaf << 10) | 1);
+    expect(reasonsOf(made).at(-1)).toMatch(UNSEEN);
+    expect(reasonsOf(made).at(-1)).toMatch(/not all of it can be watched/);
+    made.store(root * 4096, 0, 0);
+    expect(reasonsOf(made).filter((reason) => UNSEEN.test(reason))).toEqual([]);
   });
 });
 
