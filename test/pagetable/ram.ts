@@ -25,6 +25,15 @@ export class TableRam implements TableAllocator, OracleMemory {
     this.memory = this.#counting(new GuestMemory([{ gpa: 0n, buffer: this.buffer }]));
   }
 
+  /** As it was made, but for the pages that tables were in: whoever gets one gets zeros. */
+  clear(): void {
+    new Uint8Array(this.buffer, 0, this.#reserved * 4096).fill(0);
+    this.#used.fill(0);
+    this.inUse = 0;
+    this.allowed = Infinity;
+    this.refused = 0;
+  }
+
   #counting(memory: GuestMemory): TableMemory {
     const counted = <T extends unknown[]>(load: (...args: T) => number) => {
       return (...args: T) => {
