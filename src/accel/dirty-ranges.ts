@@ -69,7 +69,7 @@ export class DirtyRanges {
         last[kept] = last[i];
       }
     }
-    this.#count = Math.min(this.#count, kept + 1);
+    this.#count = kept + 1;
     this.#sorted = true;
   }
 

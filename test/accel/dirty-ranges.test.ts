@@ -55,3 +55,15 @@ test('nothing is left after clear', () => {
   dirty.normalize();
   expect([dirty.count, dirty.first(0), dirty.last(0)]).toEqual([1, 7, 7]);
 });
+
+test('a page between two ranges is in neither, whichever came first', () => {
+  for (const pages of [
+    [10, 12],
+    [12, 10],
+  ]) {
+    const dirty = new DirtyRanges();
+    for (const page of pages) dirty.add(page, page);
+    dirty.normalize();
+    expect([dirty.count, dirty.last(0), dirty.first(1)]).toEqual([2, 10, 12]);
+  }
+});

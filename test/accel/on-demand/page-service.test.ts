@@ -84,6 +84,24 @@ describe('a group of page requests', () => {
     expect(responses.length).toBe(2);
   });
 
+  test('whose last one never comes takes its room until the endpoint is somebody else’s', () => {
+    const { toy, service, request, responses } = start();
+    toy.set(0, 4, 5, READ);
+    for (let group = 1; group <= LIMIT; group++) request(0, group, false);
+    // No room: of this group only the last one is heard.
+    request(1, 0, false);
+    request(0, 0, true, 7);
+    service.poll();
+    expect(responses).toEqual([[7, true]]);
+    service.forget(ENDPOINT, -1);
+    // Room for all of them again: the page that the guest has not mapped is heard of, and asked for.
+    for (let group = 1; group < LIMIT; group++) request(0, group, false);
+    request(9, 0, false);
+    request(0, 0, true, 8);
+    service.poll();
+    expect(responses).toEqual([[7, true]]);
+  });
+
   test('is one of so many that wait for the guest, and no more', () => {
     const { service, request, responses, events } = start();
     for (let group = 0; group <= LIMIT; group++) request(1, group, true, 100 + group);
