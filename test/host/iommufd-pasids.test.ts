@@ -134,6 +134,18 @@ describe('a PASID', () => {
     host.close();
   });
 
+  test('a table for PASIDs that nobody comes by is freed at once', () => {
+    const { kernel, host, device, spaceTo } = start();
+    const space = spaceTo(3);
+    const process = host.pasids.open(device, 7);
+    const before = kernel.live();
+    kernel.hooks.fail({ kind: ATTACH, nth: 1, errno: errno.ENOMEM });
+    expect(space.attach(process)).toBe(-errno.ENOMEM);
+    expect(kernel.hooks.counts.get('IOMMU_HWPT_ALLOC')).toBe(1);
+    expect(kernel.live()).toEqual(before);
+    host.close();
+  });
+
   test('asks for pages, and what asked is the PASID', () => {
     const { kernel, host, device } = start({ pasidLog2: 8 }, true);
     const queue = host.pageRequests.createQueue();

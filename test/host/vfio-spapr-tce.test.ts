@@ -4,8 +4,10 @@ import { errno } from '../../src/host/errno.ts';
 import type { PortMemory } from '../../src/host/port.ts';
 import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
 import type { TceConfig } from '../../src/host/sim/vfio/tce-tables.ts';
+import { VFIO_IOMMU_SPAPR_TCE_CREATE } from '../../src/host/vfio/uapi.ts';
 import { TceHost, type TceRequirements } from '../../src/host/vfio-spapr-tce/index.ts';
 import { ProcessPieces, RegisteredMemory } from '../../src/host/vfio-spapr-tce/registered-memory.ts';
+import { TCE_CREATE } from '../../src/host/vfio-spapr-tce/uapi.ts';
 import { READ, READ_WRITE } from '../../src/memory/access.ts';
 import { pfnOf } from '../../src/memory/address.ts';
 import { groupPaths } from './sim-fixture.ts';
@@ -55,6 +57,20 @@ describe('vfio-spapr-tce', () => {
   test('what a wish leaves open is chosen: the smallest page, 32 GiB, the fewest levels', () => {
     const { space } = attached({ windows: [{}] });
     expect(space.windows[1]).toEqual({ first: HIGH, last: HIGH + 2 ** 23 - 1, pageLg2: 12 });
+  });
+
+  test('levels are tried from the fewest on, for each size from the largest on', () => {
+    const asked: [sizeLg2: number, levels: number][] = [];
+    const { ioctl } = kernel;
+    kernel.ioctl = (fd, request, argument) => {
+      if (request !== VFIO_IOMMU_SPAPR_TCE_CREATE || typeof argument === 'number') return ioctl.call(kernel, fd, request, argument);
+      const view = new DataView(argument.buffer);
+      asked.push([Math.log2(Number(view.getBigUint64(TCE_CREATE.windowSize, true))), view.getUint32(TCE_CREATE.levels, true)]);
+      return -errno.ENOMEM;
+    };
+    const space = host.createSpace({ windows: [{}] });
+    expect(space.attach(open())).toBe(-errno.ENOMEM);
+    expect(asked).toEqual([35, 34, 33, 32, 31, 30, 29, 28].flatMap((sizeLg2) => [1, 2, 3, 4, 5].map((levels) => [sizeLg2, levels])));
   });
 
   test('a platform that cannot do the largest size gets a smaller one', () => {

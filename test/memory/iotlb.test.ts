@@ -246,15 +246,27 @@ describe('Iotlb', () => {
     expect(found(iotlb, 1, 2, 0x5000n, 0)).toBeNull();
   });
 
-  test.each(['invalidateAll', 'invalidateSpace'] as const)('what %s has forgotten is global no more: a page that goes later takes no others with it', (forget) => {
-    const iotlb = new Iotlb(64);
-    const page = (input: bigint, global: boolean): Filled => ({ space: 1, context: 2, lg2: 12, input, output: input, permission: 3, type: 0, global });
-    fill(iotlb, page(0x1000n, true), 0x1000n);
-    iotlb[forget](1);
-    for (const input of [0x2000n, 0x3000n]) fill(iotlb, page(input, false), input);
-    iotlb.invalidateRange(1, 2, 2, 2);
-    expect([found(iotlb, 1, 2, 0x2000n, 1), found(iotlb, 1, 2, 0x3000n, 1)?.output]).toEqual([null, 0x3000n]);
-  });
+  test.each(['invalidateAll', 'invalidateSpace'] as const)(
+    'what %s has forgotten is global no more: a page that goes later takes no others with it',
+    (forget) => {
+      const iotlb = new Iotlb(64);
+      const page = (input: bigint, global: boolean): Filled => ({
+        space: 1,
+        context: 2,
+        lg2: 12,
+        input,
+        output: input,
+        permission: 3,
+        type: 0,
+        global,
+      });
+      fill(iotlb, page(0x1000n, true), 0x1000n);
+      iotlb[forget](1);
+      for (const input of [0x2000n, 0x3000n]) fill(iotlb, page(input, false), input);
+      iotlb.invalidateRange(1, 2, 2, 2);
+      expect([found(iotlb, 1, 2, 0x2000n, 1), found(iotlb, 1, 2, 0x3000n, 1)?.output]).toEqual([null, 0x3000n]);
+    },
+  );
 
   test('a read-only entry does not answer a write, nor hide a page that does', () => {
     const iotlb = new Iotlb(64);

@@ -117,7 +117,7 @@ export class VfioDevice implements HostDevice {
     if (error !== null) {
       this.closeFile();
       this.space = null;
-      if (group.attached === 0) space!.silence();
+      space!.silence();
     }
     if (group.devices.delete(this) && group.devices.size === 0) this.#host.dropGroup(group);
     return error;

@@ -274,4 +274,13 @@ describe('storage', () => {
       );
     }
   });
+
+  it('a list of which all that lies beyond the border is 0 needs no storage there', () => {
+    const border = 1n << 15n;
+    const machine = new TestMachine({ bridges: bridge(2 ** 16), tableBytes: 2 ** 18 });
+    machine.list(LIST, [0x1003n, 0n, 0n]);
+    expect(machine.call(H_PUT_TCE_INDIRECT, 1n, (border - 1n) << 12n, LIST, 3n)).toBe(H_SUCCESS);
+    expect(runsOf(machine.iommu.spaceOf(0)!)).toEqual([{ iova: Number(border) - 1, gpa: 1, pages: 1, permission: 3 }]);
+    expect(machine.call(H_PUT_TCE, 1n, border << 12n, 0x2003n)).toBe(H_NOT_ENOUGH_RESOURCES);
+  });
 });

@@ -291,6 +291,7 @@ describe('save and load', () => {
     ['a position outside the ring', (state) => set(state.device.queues[0], 'positions', [70_000, 0])],
     ['positions of the other format', (state) => set(state.device.queues[0], 'positions', [0, 1, 0, 1])],
     ['a domain twice', (state) => state.domains.push(state.domains[0])],
+    ['a domain twice, of other endpoints', (state) => state.domains.push({ ...state.domains[0], endpoints: [OTHER] })],
     ['a domain without endpoints', (state) => set(state.domains[0], 'endpoints', [])],
     ['an endpoint that nobody knows', (state) => set(state.domains[0], 'endpoints', [99])],
     ['an endpoint in two domains', (state) => state.domains.push({ ...state.domains[0], id: 2 })],
