@@ -82,13 +82,13 @@ describe('commands', () => {
     const later: (() => void)[] = [];
     const { guest, loadsOf } = machine({ schedule: (work) => void later.push(work) });
     const { config, root, table } = guest.table({ inputBits: 48 });
-    // Four tables: 8 × 512 × 512 pages.
+    // Four tables: 4 × 512 × 512 pages, two budgets.
     const [upper, middle, lower] = [1, 2, 3].map(() => guest.pool.allocate(1));
     const fill = (page: number, entries: number, to: number) => {
       for (let i = 0; i < entries; i++) guest.store(page * 4096 + 8 * i, BigInt(to * 4096) | 0x403n);
     };
     fill(root, 1, upper);
-    fill(upper, 8, middle);
+    fill(upper, 4, middle);
     fill(middle, 512, lower);
     fill(lower, 512, lower);
     guest.setContext(0, contextOf(7, { config, root, table }));
