@@ -159,7 +159,7 @@ export const SUBJECTS: Readonly<Record<string, Subject>> = {
   VtdIommu: {
     make: () => new VtdIommu({}, { memory }),
     methods: {
-      pasidsOf: [8],
+      ...{ pasidsOf: [8], directoryOf: [8] },
       ...{ ...register, ...endpoint, ...staged, remap: [8, 0, 0], remapIoapic: [8, 0, 0], translationRequest: [{}] },
       ...{ translatedRequest: [8, 0n, 1, 0], pageRequest: [{}], report: [{}], invalidationCompletion: [8, 0], invalidationTimeout: [8] },
     },

@@ -144,6 +144,13 @@ export class Observed {
     }
   }
 
+  /** The same of PASIDs [first, last] of one endpoint: those that the observer was told of, and those that there are now. */
+  refreshProcesses(endpoint: number, first: number, last: number): void {
+    this.#refreshPasid(endpoint, NO_PASID);
+    for (const pasid of new Set([...this.pasidsOf(endpoint), ...(this.#says.listPasids?.(endpoint) ?? [])]))
+      if (pasid >= first && pasid <= last) this.#refreshPasid(endpoint, pasid);
+  }
+
   refreshRange(first: number, last: number): void {
     for (const endpoint of this.#endpoints.keys()) if (endpoint >= first && endpoint <= last) this.refresh(endpoint);
   }

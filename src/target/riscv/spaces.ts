@@ -167,7 +167,7 @@ export class Spaces {
       name: `process directory of device ${endpoint}`,
       ofEndpoint: context.dpe,
       read: (tables) => void listProcesses(context, directory, this.#tables, tables),
-      stored: (first, last) => this.#stored(endpoint, first, last),
+      stored: (first, last) => this.#operation(() => this.#observed.refreshProcesses(endpoint, first, last)),
     };
     this.#directories.set(context, made);
     return made;
@@ -184,14 +184,6 @@ export class Spaces {
     };
     this.#absent.set(endpoint, made);
     return made;
-  }
-
-  /** The guest's CPU has stored to a process directory. */
-  #stored(endpoint: number, first: number, last: number): void {
-    this.#operation(() => {
-      for (const process of new Set([...this.pasidsOf(endpoint), ...this.listPasids(endpoint)]))
-        if (process >= first && process <= last) this.refreshProcess(endpoint, process);
-    });
   }
 
   #operation(work: () => void): void {

@@ -5,7 +5,7 @@ import { IdentitySpace } from '../identity-space.ts';
 import { KnownSpaces } from '../known-spaces.ts';
 import { Observed } from '../observed.ts';
 import { NO_PROCESS, TaggedSpaces } from '../tagged-spaces.ts';
-import { type AddressSpace, type FirstStage, NO_PASID, type PfnRange, type TargetObserver } from '../target.ts';
+import { type AddressSpace, type FirstStage, NO_PASID, type PasidDirectory, type PfnRange, type TargetObserver } from '../target.ts';
 import { UnprotectedRam } from './control/protected-memory.ts';
 import type { Registers } from './control/registers.ts';
 import { ResponseCode } from './spec/page-requests.ts';
@@ -42,6 +42,8 @@ export class Spaces {
   readonly #tables: CountedMemory;
   readonly #structures: Structures;
   readonly #announcements: Announcements<TableSpace>;
+  /** By endpoint, as the registers that lead there are. */
+  readonly #directories = new Map<number, PasidDirectory>();
 
   constructor(parts: SpaceParts) {
     this.#parts = parts;
@@ -78,6 +80,7 @@ export class Spaces {
 
   remove(endpoint: number): void {
     this.#observed.remove(endpoint);
+    this.#directories.delete(endpoint);
   }
 
   observe(observer: TargetObserver): () => void {
@@ -110,6 +113,37 @@ export class Spaces {
 
   pasidsOf(endpoint: number): readonly number[] {
     return this.#observed.pasidsOf(endpoint);
+  }
+
+  /**
+   * Says.directoryOf: without caching mode no entry that becomes present needs an invalidation (6.1), of whichever table. All of them are told, from the root
+   * on.
+   */
+  directoryOf(endpoint: number): PasidDirectory | null {
+    const { contexts, cachingMode } = this.#parts;
+    if (cachingMode || !contexts.isTabled) return null;
+    const known = this.#directories.get(endpoint);
+    if (known !== undefined) return known;
+    const made: PasidDirectory = {
+      name: `root, context and PASID tables of device 0x${endpoint.toString(16)}`,
+      ofEndpoint: true,
+      read: (tables) => contexts.tell(endpoint, this.#structures, tables),
+      stored: (first, last) => this.#stored(endpoint, first, last),
+    };
+    this.#directories.set(endpoint, made);
+    return made;
+  }
+
+  /** The guest's CPU has stored to an entry that requests of the endpoint go by. */
+  #stored(endpoint: number, first: number, last: number): void {
+    this.beginAccess();
+    this.#observed.refreshProcesses(endpoint, first, last);
+    this.flush();
+  }
+
+  /** What the observer was told. */
+  toldDirectoryOf(endpoint: number): PasidDirectory | null {
+    return this.#observed.directoryOf(endpoint);
   }
 
   #spaceFor(stages: Stages, withPasid: boolean): TableSpace {
@@ -150,6 +184,7 @@ export class Spaces {
   }
 
   refreshAll(): void {
+    this.#directories.clear();
     this.#observed.refreshAll();
     this.#known.dropUnused();
   }

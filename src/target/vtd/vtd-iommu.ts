@@ -5,7 +5,15 @@ import { GuestMemory } from '../../memory/guest-memory.ts';
 import type { Iotlb } from '../../memory/iotlb.ts';
 import { requireMemory } from '../../memory/loaded.ts';
 import { FAULT_BASE } from '../fault-codes.ts';
-import { type AddressSpace, type FirstStage, type HardwareEvent, NO_PASID, type Target, type TargetObserver } from '../target.ts';
+import {
+  type AddressSpace,
+  type FirstStage,
+  type HardwareEvent,
+  NO_PASID,
+  type PasidDirectory,
+  type Target,
+  type TargetObserver,
+} from '../target.ts';
 import { capabilities, registerOf } from './capabilities.ts';
 import { DeviceInvalidations } from './control/device-invalidations.ts';
 import { InvalidationQueue } from './control/invalidation-queue.ts';
@@ -183,6 +191,11 @@ export class VtdIommu implements Target {
   pasidsOf(endpoint: number): readonly number[] {
     requireNumbers('VtdIommu', { endpoint });
     return this.#spaces.pasidsOf(endpoint);
+  }
+
+  directoryOf(endpoint: number): PasidDirectory | null {
+    requireNumbers('VtdIommu', { endpoint });
+    return this.#spaces.toldDirectoryOf(endpoint);
   }
 
   stageOf(endpoint: number, pasid = NO_PASID): FirstStage | null {

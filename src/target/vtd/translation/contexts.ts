@@ -1,4 +1,4 @@
-import { NO_PASID } from '../../target.ts';
+import { NO_PASID, type TableReader } from '../../target.ts';
 import type { Registers } from '../control/registers.ts';
 import type { VtdChoices } from '../options.ts';
 import { Fault } from '../spec/faults.ts';
@@ -47,9 +47,19 @@ export class Contexts {
 
   /** PASIDs of the device that its tables have, a bounded number (ScalableTables.list). */
   list(device: number, structures: Structures): readonly number[] {
+    return this.isTabled && !this.#registers.isLegacy ? this.#scalable.list(device, structures) : [];
+  }
+
+  /** Tables decide what requests reach. */
+  get isTabled(): boolean {
     const { mode, translating } = this.#registers;
-    if (!translating || mode !== TTM_SCALABLE || !this.#choices.scalableMode) return [];
-    return this.#scalable.list(device, structures);
+    return translating && (mode === TTM_LEGACY || (mode === TTM_SCALABLE && this.#choices.scalableMode));
+  }
+
+  /** Tells the entries that the device's requests go by, PASIDs for pages, as far as `list` reads. */
+  tell(device: number, structures: Structures, tables: TableReader): void {
+    if (this.#registers.isLegacy) this.#legacy.tell(device, structures, tables);
+    else this.#scalable.list(device, structures, tables);
   }
 
   #locate(device: number, pasid: number): Programmed | null {

@@ -1,5 +1,6 @@
 import { get, getWide, isSet, reservedClear } from '../../fields.ts';
-import { NO_PASID } from '../../target.ts';
+import { NO_PASID, type TableReader } from '../../target.ts';
+import { PASID_BITS } from '../capabilities.ts';
 import type { Registers } from '../control/registers.ts';
 import type { VtdChoices } from '../options.ts';
 import { CONTEXT, CONTEXT_RESERVED, CONTEXT_TT, ROOT, ROOT_RESERVED } from '../spec/entries.ts';
@@ -33,12 +34,10 @@ export class LegacyTables {
     this.suppressed = false;
     const root = this.#root;
     const entry = this.#context;
-    const table = this.#registers.root;
-    const rootTable = (table[1] >>> 0) * 0x1_0000_0000 + ((table[0] & ~0xfff) >>> 0);
-    if (!this.#structures.read(rootTable + (device >> 8) * 16, root)) return this.#refuse(Fault['LRT.1']);
+    if (!this.#structures.read(this.#rootEntryOf(device), root)) return this.#refuse(Fault['LRT.1']);
     if (!isSet(root, ROOT.P)) return this.#refuse(Fault['LRT.2']);
     if (!reservedClear(root, this.#rootReserved)) return this.#refuse(Fault['LRT.3']);
-    if (!this.#structures.read(getWide(root, ROOT.CTP) * 4096 + (device & 0xff) * 16, entry)) return this.#refuse(Fault['LCT.1']);
+    if (!this.#structures.read(contextEntryOf(root, device), entry)) return this.#refuse(Fault['LCT.1']);
     this.suppressed = isSet(entry, CONTEXT.FPD);
     if (!isSet(entry, CONTEXT.P)) return this.#refuse(Fault['LCT.2']);
     if (!reservedClear(entry, this.#contextReserved)) return this.#refuse(Fault['LCT.3']);
@@ -63,8 +62,25 @@ export class LegacyTables {
     };
   }
 
+  /** Tells the entries that the device's requests go by, before they are read through `structures`; every PASID stands for them. */
+  tell(device: number, structures: Structures, tables: TableReader): void {
+    const root = this.#root;
+    const rootAt = this.#rootEntryOf(device);
+    tables(rootAt, 16, 1, 0, 2 ** PASID_BITS - 1);
+    if (structures.read(rootAt, root) && isSet(root, ROOT.P)) tables(contextEntryOf(root, device), 16, 1, 0, 2 ** PASID_BITS - 1);
+  }
+
+  #rootEntryOf(device: number): number {
+    const table = this.#registers.root;
+    return (table[1] >>> 0) * 0x1_0000_0000 + ((table[0] & ~0xfff) >>> 0) + (device >> 8) * 16;
+  }
+
   #refuse(reason: number): null {
     this.reason = reason;
     return null;
   }
+}
+
+function contextEntryOf(root: Int32Array, device: number): number {
+  return getWide(root, ROOT.CTP) * 4096 + (device & 0xff) * 16;
 }

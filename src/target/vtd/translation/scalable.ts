@@ -1,5 +1,5 @@
 import { get, getWide, isSet, put, reservedClear } from '../../fields.ts';
-import { NO_PASID } from '../../target.ts';
+import { NO_PASID, type TableReader } from '../../target.ts';
 import { PASID_BITS } from '../capabilities.ts';
 import type { Registers } from '../control/registers.ts';
 import type { VtdChoices } from '../options.ts';
@@ -23,6 +23,10 @@ import { aboveWidth } from './wide-addresses.ts';
 /** Entries that one look for the PASIDs of a device reads at most, of directory and tables, and how many it finds. */
 const LISTED_ENTRIES = 1 << 12;
 const LISTED = 1 << 10;
+/** Entries of a PASID table (9.6). */
+const TABLE_ENTRIES = 64;
+/** PASIDs behind one page of a directory (9.5). */
+const DIRECTORY_PAGE = 512 * TABLE_ENTRIES;
 
 /** Root, context and PASID tables of scalable mode (3.4.4, 9.2, 9.4 to 9.6). */
 export class ScalableTables {
@@ -58,7 +62,7 @@ export class ScalableTables {
   locate(device: number, pasid: number): Programmed | null {
     const context = this.#context;
     this.suppressed = false;
-    if (!this.#locateContext(device)) return null;
+    if (!this.#locateContext(device, this.#structures)) return null;
     const ridPasid = get(context, SCALABLE_CONTEXT.RID_PASID);
     if (pasid !== NO_PASID) {
       if (pasid < 0 || pasid >= 2 ** PASID_BITS) return this.#refuse(Fault['SGN.10']);
@@ -71,24 +75,34 @@ export class ScalableTables {
 
   /**
    * PASIDs of the device whose entries are present, but RID_PASID, ascending, as far as LISTED_ENTRIES and LISTED go. Read through `structures`; nothing
-   * is a fault.
+   * is a fault. `tables` hears of what that is read from, RID_PASID's too, before it is read, with PASIDs for pages.
    */
-  list(device: number, structures: Structures): readonly number[] {
+  list(device: number, structures: Structures, tables: TableReader | null = null): readonly number[] {
     const found: number[] = [];
     const context = this.#context;
     const directory = this.#directory;
-    if (!this.#locateContext(device) || !isSet(context, SCALABLE_CONTEXT.PASIDE)) return found;
+    if (!this.#locateContext(device, structures, tables)) return found;
+    const withPasids = isSet(context, SCALABLE_CONTEXT.PASIDE);
     const ridPasid = get(context, SCALABLE_CONTEXT.RID_PASID);
+    // Without PASIDs there is RID_PASID's table alone.
+    const from = withPasids ? 0 : ridPasid - (ridPasid % TABLE_ENTRIES);
+    const end = withPasids ? this.#pasidLimit() : from + TABLE_ENTRIES;
     const directoryAt = getWide(context, SCALABLE_CONTEXT.PASIDDIRPTR) * 4096;
     const head = new Int32Array(2);
     let left = LISTED_ENTRIES;
-    for (let first = 0; first < this.#pasidLimit() && left-- > 0; first += 64) {
-      if (!structures.read(directoryAt + (first >>> 6) * 8, directory)) break;
+    for (let first = from; first < end && left-- > 0; first += TABLE_ENTRIES) {
+      const at = directoryAt + (first / TABLE_ENTRIES) * 8;
+      if (first === from || first % DIRECTORY_PAGE === 0) {
+        const next = Math.min(end, first - (first % DIRECTORY_PAGE) + DIRECTORY_PAGE);
+        tables?.(at, ((next - first) / TABLE_ENTRIES) * 8, (next - first) / TABLE_ENTRIES, first, next - 1);
+      }
+      if (!structures.read(at, directory)) break;
       if (!isSet(directory, PASID_DIRECTORY.P)) continue;
       const tableAt = getWide(directory, PASID_DIRECTORY.SMPTBLPTR) * 4096;
-      for (let i = 0; i < 64 && left-- > 0 && found.length < LISTED; i++) {
+      tables?.(tableAt, 4096, TABLE_ENTRIES, first, first + TABLE_ENTRIES - 1);
+      for (let i = 0; i < TABLE_ENTRIES && left-- > 0 && found.length < LISTED; i++) {
         if (!structures.read(tableAt + i * 64, head)) break;
-        if (isSet(head, PASID_ENTRY.P) && first + i !== ridPasid) found.push(first + i);
+        if (withPasids && isSet(head, PASID_ENTRY.P) && first + i !== ridPasid) found.push(first + i);
       }
     }
     return found;
@@ -98,16 +112,19 @@ export class ScalableTables {
     return 2 ** (get(this.#context, SCALABLE_CONTEXT.PDTS) + 7 + 6);
   }
 
-  #locateContext(device: number): boolean {
+  #locateContext(device: number, structures: Structures, tables: TableReader | null = null): boolean {
     const root = this.#root;
     const context = this.#context;
     const table = this.#registers.root;
     const rootTable = (table[1] >>> 0) * 0x1_0000_0000 + ((table[0] & ~0xfff) >>> 0);
-    if (!this.#structures.read(rootTable + (device >> 7) * 8, root)) return this.#fails(Fault['SRT.1']);
+    const rootAt = rootTable + (device >> 7) * 8;
+    tables?.(rootAt, 8, 1, 0, 2 ** PASID_BITS - 1);
+    if (!structures.read(rootAt, root)) return this.#fails(Fault['SRT.1']);
     if (!isSet(root, SCALABLE_ROOT_HALF.P)) return this.#fails(Fault['SRT.2']);
     if (!reservedClear(root, this.#rootReserved)) return this.#fails(Fault['SRT.3']);
     const address = getWide(root, SCALABLE_ROOT_HALF.CTP) * 4096 + (device & 0x7f) * 32;
-    if (!this.#structures.read(address, context)) return this.#fails(Fault['SCT.1']);
+    tables?.(address, 32, 1, 0, 2 ** PASID_BITS - 1);
+    if (!structures.read(address, context)) return this.#fails(Fault['SCT.1']);
     this.suppressed = isSet(context, SCALABLE_CONTEXT.FPD);
     if (!isSet(context, SCALABLE_CONTEXT.P)) return this.#fails(Fault['SCT.2']);
     if (!reservedClear(context, this.#contextReserved)) return this.#fails(Fault['SCT.3']);
