@@ -3,6 +3,7 @@ import { describe, expect } from 'vitest';
 import { type DifferenceLists, difference } from '../../src/accel/difference.ts';
 import { DirtyRanges } from '../../src/accel/dirty-ranges.ts';
 import { RunList } from '../../src/accel/run-list.ts';
+import { expectSame } from '../same.ts';
 
 interface Run {
   readonly iova: number;
@@ -99,7 +100,7 @@ describe('difference', () => {
       const before = pagesOf(held);
       const want = pagesOf(wanted);
       const inside = (page: number): boolean => drawn.some(([first, pages]) => page >= first && page < first + pages);
-      for (let page = 0; page < SPACE; page++) expect(after.get(page)).toBe(inside(page) ? want.get(page) : before.get(page));
+      for (let page = 0; page < SPACE; page++) expectSame(after.get(page), inside(page) ? want.get(page) : before.get(page));
 
       // A mapping that already is as wanted stays, and a split is one that takes pages away that stay mapped as they were.
       for (const run of removed) expect([...pagesOf([run])].some(([page, target]) => after.get(page) !== target)).toBe(true);

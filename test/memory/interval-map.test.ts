@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { PFN_LIMIT } from '../../src/memory/address.ts';
 import { INTERVAL_FULL, INTERVAL_OVERLAP, IntervalMap } from '../../src/memory/interval-map.ts';
 import { reaching } from '../reaching.ts';
+import { expectSame } from '../same.ts';
 
 type Interval = [first: number, value: number, pages: number, permission: number];
 
@@ -81,7 +82,7 @@ function operations(space: number, longest: number) {
 function agree(map: IntervalMap, model: NaiveMap, [kind, first, pages, offset, permission]: Operation): void {
   if (kind === 'insert') {
     const slot = map.insert(first, pages, first + offset, permission);
-    expect(Math.min(slot, 0)).toBe(model.insert(first, pages, first + offset, permission));
+    expectSame(Math.min(slot, 0), model.insert(first, pages, first + offset, permission));
     if (slot >= 0)
       expect([map.firstOf(slot), map.valueOf(slot), map.pagesOf(slot), map.permissionOf(slot)]).toEqual([
         first,
@@ -90,17 +91,20 @@ function agree(map: IntervalMap, model: NaiveMap, [kind, first, pages, offset, p
         permission,
       ]);
   } else if (kind === 'remove') {
-    expect(map.remove(first, pages)).toBe(model.remove(first, pages));
+    expectSame(map.remove(first, pages), model.remove(first, pages));
   } else {
     const last = first + pages - 1;
     const slot = map.lookup(first);
-    expect(slot < 0 ? undefined : map.firstOf(slot)).toBe(model.lookup(first)?.[0]);
+    expectSame(slot < 0 ? undefined : map.firstOf(slot), model.lookup(first)?.[0]);
     const sought = map.seek(first);
-    expect(sought < 0 ? undefined : map.firstOf(sought)).toBe(model.list.find(([f, , p]) => f + p > first)?.[0]);
-    expect(runsOf(map, first, last)).toEqual(model.runs(first, last));
-    expect(intervalsOf(map, first, last)).toEqual(model.list.filter(([f, , p]) => f <= last && first < f + p));
+    expectSame(sought < 0 ? undefined : map.firstOf(sought), model.list.find(([f, , p]) => f + p > first)?.[0]);
+    expectSame(runsOf(map, first, last), model.runs(first, last));
+    expectSame(
+      intervalsOf(map, first, last),
+      model.list.filter(([f, , p]) => f <= last && first < f + p),
+    );
   }
-  expect(map.size).toBe(model.list.length);
+  expectSame(map.size, model.list.length);
 }
 
 describe('IntervalMap against a naive array', () => {
