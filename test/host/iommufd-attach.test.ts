@@ -1,7 +1,7 @@
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { errno } from '../../src/host/errno.ts';
 import { IommufdHost } from '../../src/host/iommufd/index.ts';
-import { DMA_BLOCKED, simKernel } from '../../src/host/sim/index.ts';
+import { DMA_BLOCKED, simKernel, vtd } from '../../src/host/sim/index.ts';
 import { READ } from '../../src/memory/access.ts';
 import { pfnOf } from '../../src/memory/address.ts';
 
@@ -48,4 +48,82 @@ test('a page table of another IOMMU is refused by name', () => {
   expect(table.error?.message).toContain('vfio1: it is behind another IOMMU than the page table is made for');
   expect(other.attachment).toBeNull();
   host.close();
+});
+
+describe('a table that VT-d’s driver refuses, which has blocked the device then (7.3: intel_iommu_attach_device)', () => {
+  /** Devices in the group of each number, in a space that maps a page; the last of them could wait for pages. */
+  function start(...groups: readonly number[]) {
+    const kernel = simKernel({
+      iommus: [{ nesting: vtd(), pasidLog2: 20 }],
+      devices: groups.map((group, index) => ({ name: `vfio${index}`, group, pageRequests: index === groups.length - 1 && index > 0 })),
+    });
+    const host = new IommufdHost(kernel);
+    const devices = groups.map((_, index) => host.openDevice(kernel.device(`vfio${index}`).path));
+    const space = host.createSpace();
+    const page = pfnOf(kernel.allocate(4096).address);
+    expect(space.map(0x10, page, 1, READ)).toBe(0);
+    const reached = () => groups.map((_, index) => kernel.device(`vfio${index}`).hostPfn(0x10, READ));
+    return { kernel, host, devices, space, page, reached };
+  }
+
+  test.each(['space', 'page table'] as const)('the device is in its %s again, as is believed', (kind) => {
+    const { host, devices, space, page, reached } = start(1);
+    const before = kind === 'space' ? space : host.createPageTable(devices[0], space);
+    expect(before.attach(devices[0])).toBe(0);
+    const table = host.createPageTable(devices[0], space, { faults: host.createFaultQueue() });
+    const { attach } = host.calls;
+    expect(table.attach(devices[0])).toBe(-errno.ENODEV);
+    expect(host.calls.attach - attach, 'refused; detached, attached').toBe(3);
+    expect(devices[0].attachment).toBe(before);
+    expect(reached()).toEqual([page]);
+    expect(table.error?.errno).toBe(errno.ENODEV);
+    host.close();
+  });
+
+  test('so is its group', () => {
+    const { host, devices, space, page, reached } = start(1, 1, 2);
+    for (const device of devices) expect(space.attach(device)).toBe(0);
+    const table = host.createPageTable(devices[0], space, { faults: host.createFaultQueue() });
+    expect(table.attach(devices[0])).toBe(-errno.ENODEV);
+    expect(devices.map(({ attachment }) => attachment)).toEqual([space, space, space]);
+    expect(reached()).toEqual([page, page, page]);
+    host.close();
+  });
+
+  test('one that cannot come back is blocked, and so it is believed', () => {
+    const { kernel, host, devices, space, reached } = start(1);
+    expect(space.attach(devices[0])).toBe(0);
+    const table = host.createPageTable(devices[0], space, { faults: host.createFaultQueue() });
+    kernel.hooks.fail({ kind: ATTACH, nth: 2, errno: errno.ENOMEM });
+    expect(table.attach(devices[0])).toBe(-errno.ENODEV);
+    expect(devices[0].attachment).toBeNull();
+    expect(reached()).toEqual([DMA_BLOCKED]);
+    expect(space.attach(devices[0])).toBe(0);
+    host.close();
+  });
+
+  test('so does a space whose devices wait for pages refuse one that cannot', () => {
+    const { host, devices, space, page, reached } = start(1, 2);
+    const other = host.createSpace({ pageRequests: host.pageRequests.createQueue() });
+    expect(other.map(0x10, page, 1, READ)).toBe(0);
+    const { attach } = host.calls;
+    expect([other.attach(devices[1]), host.calls.attach - attach]).toEqual([0, 1]);
+    expect(space.attach(devices[0])).toBe(0);
+    expect(other.attach(devices[0]), 'it cannot wait for pages').toBe(-errno.ENODEV);
+    expect(devices[0].attachment).toBe(space);
+    expect(reached()).toEqual([page, page]);
+    host.close();
+  });
+
+  test('what a device has reserved is looked at before, and interrupts nothing', () => {
+    const { host, devices, space, page, reached } = start(1);
+    expect(space.attach(devices[0])).toBe(0);
+    const taken = host.createSpace();
+    expect(taken.map(0xfee00, page, 1, READ)).toBe(0);
+    const { attach } = host.calls;
+    expect(taken.attach(devices[0])).toBe(-errno.EADDRINUSE);
+    expect(host.calls.attach - attach).toBe(1);
+    expect(reached()).toEqual([page]);
+    host.close();
+  });
 });

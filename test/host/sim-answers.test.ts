@@ -224,3 +224,21 @@ test('a move to another table of the same space that is refused takes what the d
   expect(call(cdev, ioctl.VFIO_DEVICE_ATTACH_IOMMUFD_PT, [0, table])).toBe(-errno.ENODEV);
   expect(ranges()).toBe(reserved - 1);
 });
+
+test('a table that VT-d’s driver refuses leaves the device blocked, and asked for the old one the kernel does nothing (intel_iommu_attach_device)', () => {
+  const ioas = make('IOMMU_IOAS_ALLOC', 8, [0, 0]);
+  const memory = kernel.allocate(PAGE);
+  expect(call(fd, ioctl.IOMMU_IOAS_MAP, [RW, ioas, 0, memory.address, BigInt(PAGE), BASE])).toBe(0);
+  const cdev = kernel.open('/dev/vfio/devices/vfio0');
+  expect(call(cdev, ioctl.VFIO_DEVICE_BIND_IOMMUFD, [0, fd, 0])).toBe(0);
+  const device = out(12);
+  const faults = make('IOMMU_FAULT_QUEUE_ALLOC', 8, [0, 0, 0]);
+  const table = make('IOMMU_HWPT_ALLOC', 16, [4, device, ioas, 0, 0, 0, 0, 0n, faults, 0]);
+  const attach = (id: number) => call(cdev, ioctl.VFIO_DEVICE_ATTACH_IOMMUFD_PT, [0, id]);
+  const isReached = () => kernel.device('vfio0').dmaWrite(BASE, Uint8Array.of(1)) === 0;
+  expect([attach(ioas), isReached()]).toEqual([0, true]);
+  expect([attach(table), isReached()]).toEqual([-errno.ENODEV, false]);
+  expect([attach(ioas), isReached()]).toEqual([0, false]);
+  expect(call(cdev, ioctl.VFIO_DEVICE_DETACH_IOMMUFD_PT, [0])).toBe(0);
+  expect([attach(ioas), isReached()]).toEqual([0, true]);
+});

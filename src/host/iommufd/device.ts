@@ -2,7 +2,7 @@ import { errno, HostError } from '../errno.ts';
 import type { HostCalls, HostDevice } from '../host.ts';
 import type { Port } from '../port.ts';
 import { Command } from './command.ts';
-import type { Handle } from './context.ts';
+import type { Handle, IommufdContext } from './context.ts';
 
 /** struct vfio_device_bind_iommufd up to `out_devid`: argsz, flags, iommufd, out_devid. */
 const BIND_BYTES = 16;
@@ -53,6 +53,8 @@ export abstract class Attachable implements HostDevice {
    */
   abstract attach(to: Place, as?: Place): number;
   abstract detach(): number;
+  /** Said when an `attach` has failed and no other is tried: `attachment` is true again, if it was not. */
+  abstract settle(): void;
   abstract close(): HostError | null;
 
   [Symbol.dispose](): void {
@@ -75,20 +77,26 @@ export class IommufdDevice extends Attachable {
   readonly #port: Port;
   readonly #attach: Command;
   readonly #detach: Command;
-  readonly #onClose: (device: IommufdDevice) => void;
+  readonly #calls: HostCalls;
+  readonly #siblings: Set<IommufdDevice>;
   readonly #pasids = new Set<number>();
+  /** What the kernel has attached it to. */
+  #at: Place | null = null;
+  /** Whether it still goes through that is not known: an attach has failed since. */
+  #isDoubtful = false;
   #closed = false;
 
-  /** @throws HostError when the node cannot be opened or bound. */
-  constructor(port: Port, iommufd: number, path: string, onClose: (device: IommufdDevice) => void) {
+  /** `siblings`: the devices of its iommufd, where it stands until it is closed. @throws HostError when the node cannot be opened or bound. */
+  constructor({ port, fd: iommufd, calls }: IommufdContext, path: string, siblings: Set<IommufdDevice>) {
     super();
+    this.#calls = calls;
     const fd = port.open(path);
     if (fd < 0) throw new HostError(`open ${path}`, fd);
     this.#port = port;
     this.name = path;
     this.fd = fd;
     this.iommuGroup = groupOf(port, path);
-    this.#onClose = onClose;
+    this.#siblings = siblings;
     const bind = new Command(port, 'VFIO_DEVICE_BIND_IOMMUFD', BIND_BYTES);
     bind.words[2] = iommufd;
     const result = bind.call(fd);
@@ -100,6 +108,7 @@ export class IommufdDevice extends Attachable {
     }
     this.#attach = new Command(port, 'VFIO_DEVICE_ATTACH_IOMMUFD_PT', ATTACH_BYTES);
     this.#detach = new Command(port, 'VFIO_DEVICE_DETACH_IOMMUFD_PT', DETACH_BYTES);
+    siblings.add(this);
   }
 
   get device(): IommufdDevice {
@@ -110,27 +119,57 @@ export class IommufdDevice extends Attachable {
     if (this.#closed) return -errno.ENODEV;
     this.#attach.words[2] = to.id;
     const result = this.#attach.call(this.fd);
+    // What is reserved is looked at before the IOMMU's driver is asked.
+    if (result < 0) this.#isDoubtful ||= this.#at !== null && result !== -errno.EADDRINUSE;
     if (result < 0) return result;
+    // The kernel does nothing for what it takes for attached.
+    if (to !== this.#at) this.#isDoubtful = false;
+    this.#at = to;
     this.attachment = as;
     this.moves++;
     return 0;
   }
 
   /**
+   * VT-d's driver blocks a device before it looks whether the table suits, and attaching to the old one again does nothing then (7.3:
+   * intel_iommu_attach_device, iommufd_device_do_replace). So its whole group is detached and comes back; whoever cannot is blocked, and known to be.
+   */
+  settle(): void {
+    if (!this.#isDoubtful) return;
+    const ofGroup = [...this.#siblings].filter(
+      (other) => other === this || (this.iommuGroup !== null && other.iommuGroup === this.iommuGroup),
+    );
+    const returning = ofGroup.flatMap((device) => {
+      const [at, as] = [device.#at, device.attachment];
+      if (at === null || as === null) return [];
+      this.#calls.attach++;
+      return device.detach() === 0 ? [{ device, at, as }] : [];
+    });
+    for (const { device, at, as } of returning) {
+      this.#calls.attach++;
+      device.attach(at, as);
+    }
+  }
+
+  /**
    * From now on its page tables are such that PASIDs can be attached beside them; the one that it has is replaced, if it is somebody's means only.
    * Returns 0 or a negative errno.
    */
-  admitPasids(calls: HostCalls): number {
+  admitPasids(): number {
     this.wantsPasidTables = true;
     if (this.attachment?.enter === undefined || this.attachment.forPasid) return 0;
-    calls.attach++;
-    return this.attachment.enter(this);
+    this.#calls.attach++;
+    const result = this.attachment.enter(this);
+    if (result < 0) this.settle();
+    return result;
   }
 
   detach(): number {
     if (this.#closed) return 0;
     const result = this.#detach.call(this.fd);
     if (result < 0) return result;
+    this.#at = null;
+    this.#isDoubtful = false;
     this.attachment = null;
     this.moves++;
     return 0;
@@ -183,7 +222,7 @@ export class IommufdDevice extends Attachable {
     this.#port.close(this.fd);
     this.#attach.release();
     this.#detach.release();
-    this.#onClose(this);
+    this.#siblings.delete(this);
     return failed < 0 ? new HostError('VFIO_DEVICE_DETACH_IOMMUFD_PT', failed, undefined, `${this.name}: ${HELD}`) : null;
   }
 }

@@ -97,7 +97,7 @@ export class IommufdHost implements Host {
     const nesting = new IommufdNesting(this.#context);
     this.nesting = nesting;
     this.pageRequests = new IommufdPageRequests(this.#context, this.#devices);
-    this.pasids = new IommufdPasids(this.calls, (device) => nesting.infoOf(device));
+    this.pasids = new IommufdPasids((device) => nesting.infoOf(device));
   }
 
   /** `path`: the node under /dev/vfio/devices of a device whose driver is vfio-pci. */
@@ -105,9 +105,7 @@ export class IommufdHost implements Host {
     requireString('IommufdHost', 'device path', path);
     this.#checkOpen();
     this.calls.control++;
-    const device = new IommufdDevice(this.#context.port, this.fd, path, (closed) => this.#devices.delete(closed));
-    this.#devices.add(device);
-    return device;
+    return new IommufdDevice(this.#context, path, this.#devices);
   }
 
   /** From now on spaces map parts of it by its file (IOMMU_IOAS_MAP_FILE), as far as the kernel can; of memory without a file nothing is kept. */

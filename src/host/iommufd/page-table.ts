@@ -73,10 +73,14 @@ abstract class PageTable extends KernelObject implements AttachmentPoint {
     this.forPasid = forPasid;
   }
 
-  /** Attaches the device, or replaces what it was attached to with no moment in between. `as`: see Attachable.attach. Returns 0 or a negative errno. */
+  /**
+   * Attaches the device, or replaces what it was attached to with no moment in between. `as`: see Attachable.attach; what stands behind it settles the
+   * device when this fails. Returns 0 or a negative errno.
+   */
   attach(device: HostDevice, as: Place = this): number {
     this.context.calls.attach++;
     const result = own(device).attach(this, as);
+    if (result < 0 && as === this) own(device).settle();
     const hint = result === -errno.EINVAL ? `${device.name}: ${OTHER_IOMMU}` : undefined;
     return result < 0 ? this.#last.set('VFIO_DEVICE_ATTACH_IOMMUFD_PT', result, hint) : 0;
   }

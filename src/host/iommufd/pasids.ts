@@ -1,5 +1,5 @@
 import { errno, HostError } from '../errno.ts';
-import type { HostCalls, HostDevice, HostPasids } from '../host.ts';
+import type { HostDevice, HostPasids } from '../host.ts';
 import { Attachable, type IommufdDevice, own, type Place } from './device.ts';
 import type { HwInfo } from './hw-info.ts';
 
@@ -11,16 +11,14 @@ class IommufdPasid extends Attachable {
   readonly wantsPasidTables = true;
   moves = 0;
   readonly #pasid: number;
-  readonly #calls: HostCalls;
   #attachment: Place | null = null;
   #closed = false;
 
-  constructor(device: IommufdDevice, pasid: number, calls: HostCalls) {
+  constructor(device: IommufdDevice, pasid: number) {
     super();
     this.device = device;
     this.name = `${device.name}, PASID ${pasid}`;
     this.#pasid = pasid;
-    this.#calls = calls;
     device.processes.set(pasid, this);
   }
 
@@ -39,16 +37,18 @@ class IommufdPasid extends Attachable {
 
   attach(to: Place, as: Place = to): number {
     if (this.closed) return -errno.ENODEV;
-    const admitted = this.device.wantsPasidTables ? 0 : this.device.admitPasids(this.#calls);
+    const admitted = this.device.wantsPasidTables ? 0 : this.device.admitPasids();
     let result = admitted || this.device.attachPasid(this.#pasid, to);
     // Another device of its group may have taken it to a table without PASIDs.
-    if (result === -errno.EINVAL && admitted === 0)
-      result = this.device.admitPasids(this.#calls) || this.device.attachPasid(this.#pasid, to);
+    if (result === -errno.EINVAL && admitted === 0) result = this.device.admitPasids() || this.device.attachPasid(this.#pasid, to);
     if (result < 0) return result;
     this.#attachment = as;
     this.moves++;
     return 0;
   }
+
+  /** Nobody takes it from where it was before its new place is ready (7.3: intel_iommu_set_dev_pasid). */
+  settle(): void {}
 
   detach(): number {
     if (this.attachment === null) return 0;
@@ -76,12 +76,10 @@ const IOMMU_NO_PASID = 0;
 
 /** PASIDs of devices whose kernel and hardware have them. */
 export class IommufdPasids implements HostPasids {
-  readonly #calls: HostCalls;
   readonly #infoOf: (device: HostDevice) => HwInfo;
 
   /** `infoOf`: IOMMU_GET_HW_INFO, which says how wide they are; throws HostError. */
-  constructor(calls: HostCalls, infoOf: (device: HostDevice) => HwInfo) {
-    this.#calls = calls;
+  constructor(infoOf: (device: HostDevice) => HwInfo) {
     this.#infoOf = infoOf;
   }
 
@@ -100,6 +98,6 @@ export class IommufdPasids implements HostPasids {
   }
 
   open(device: HostDevice, pasid: number): HostDevice {
-    return new IommufdPasid(own(device).device, pasid, this.#calls);
+    return new IommufdPasid(own(device).device, pasid);
   }
 }

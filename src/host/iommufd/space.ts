@@ -171,6 +171,7 @@ export class IommufdSpace extends KernelObject implements HostSpace {
     this.context.calls.attach++;
     const result = this.enter(bound);
     if (result < 0) {
+      bound.settle();
       const hint = result === -errno.EADDRINUSE ? `${device.name} cannot reach what the space maps or must be able to map` : undefined;
       return this.#fail('VFIO_DEVICE_ATTACH_IOMMUFD_PT', result, 0, 0, hint);
     }

@@ -90,7 +90,9 @@ export class SpreadPoint<Unit, Point extends UnitPoint = UnitPoint> implements A
   }
 
   attach(device: HostDevice): number {
-    return this.enter(own(device));
+    const result = this.enter(own(device));
+    if (result < 0) own(device).settle();
+    return result;
   }
 
   enter(who: Attachable): number {

@@ -94,7 +94,7 @@ export class DeviceObject implements BoundDevice {
     return made.id;
   }
 
-  /** iommufd_hwpt_pasid_compat, and what the IOMMU core asks of a PASID. */
+  /** iommufd_hwpt_pasid_compat, and what the IOMMU core asks of a PASID; then the IOMMU's own driver. */
   #accepts(hwpt: Hwpt, pasid: number): number {
     const plain = this.#state.get(NO_PASID);
     if (pasid === NO_PASID) {
@@ -106,7 +106,16 @@ export class DeviceObject implements BoundDevice {
       const { pasidLog2, isPci } = this.device;
       if ((pasidLog2 > 0 || !isPci) && pasid >= 2 ** pasidLog2) return -errno.EINVAL;
     }
-    return hwpt.accepts(this, pasid);
+    const refused = hwpt.accepts(this, pasid);
+    // Such a driver finds out too late, and nobody puts back what was there (__iommu_group_set_domain_internal: not for the device that failed).
+    if (refused < 0 && pasid === NO_PASID && this.#isBlockedFirst(hwpt)) this.device.translation = null;
+    return refused;
+  }
+
+  /** A table of another kind of IOMMU never comes to the driver. */
+  #isBlockedFirst({ iommu }: Hwpt): boolean {
+    const { nesting } = this.device.iommu.config;
+    return nesting?.blocksFirst === true && iommu.config.nesting?.infoType === nesting.infoType;
   }
 
   #attach(hwpt: Hwpt, pasid: number): number {

@@ -1,5 +1,6 @@
 import { errno } from '../../errno.ts';
 import type { SimDevice } from '../device.ts';
+import type { SimIommu } from '../iommu.ts';
 import type { Event, NestedDomain } from '../nesting/model.ts';
 import { PagingDomain } from '../paging-domain.ts';
 import type { DmaFault, DomainFormat, Translation } from '../translation.ts';
@@ -29,6 +30,8 @@ export interface VirtualSlice extends KernelObject {
 export interface Hwpt extends KernelObject, Translation {
   /** The IOAS that it is filled from, or that its parent is. */
   readonly ioas: Ioas;
+  /** Whose format it has. */
+  readonly iommu: SimIommu;
   /** It may be attached beside, or as, a PASID's. */
   readonly forPasid: boolean;
   faults: FaultSink | null;
@@ -101,8 +104,12 @@ export class PagingHwpt implements Hwpt {
     return (this.flags & FOR_PASID) !== 0;
   }
 
+  get iommu(): SimIommu {
+    return this.domain.iommu;
+  }
+
   accepts(bound: BoundDevice): number {
-    if (bound.device.iommu !== this.domain.iommu) return -errno.EINVAL;
+    if (bound.device.iommu !== this.iommu) return -errno.EINVAL;
     // What tracks is nothing for a device whose IOMMU does not.
     if ((this.flags & DIRTY_TRACKING) !== 0 && !bound.device.dirtyTracking) return -errno.EINVAL;
     return acceptsFaults(this, bound);
@@ -158,8 +165,12 @@ export class NestedHwpt implements Hwpt {
     (slice ?? parent).users++;
   }
 
+  get iommu(): SimIommu {
+    return this.#parent.iommu;
+  }
+
   accepts(bound: BoundDevice, pasid: number): number {
-    if (bound.device.iommu !== this.#parent.domain.iommu) return -errno.EINVAL;
+    if (bound.device.iommu !== this.iommu) return -errno.EINVAL;
     // A PASID's table says nothing of the stream.
     if (pasid >= 0) return 0;
     return this.domain.accepts(bound.slice === this.slice ? bound.virtualId : undefined) || acceptsFaults(this, bound);

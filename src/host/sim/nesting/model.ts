@@ -112,6 +112,8 @@ export interface NestingModel {
   readonly fillsFirstStages?: boolean;
   /** Flags of IOMMU_HWPT_ALLOC that may stand beside NEST_PARENT. Default: all. */
   readonly parentFlags?: number;
+  /** Its driver blocks a device before it looks whether the table suits (7.3: intel_iommu_attach_device), so that it stays blocked when not. Default false. */
+  readonly blocksFirst?: boolean;
   /** It walks two stages. Default: it has `nest` or `virtual`. */
   readonly nestParent?: boolean;
   /** Its driver gives page tables for PASIDs (IOMMU_HWPT_ALLOC_PASID) even where there are none. Default false. */

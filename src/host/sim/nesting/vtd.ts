@@ -61,6 +61,7 @@ export function vtd(config: VtdConfig = {}): NestingModel {
   return {
     infoType: INFO_VTD,
     pasidTables: true,
+    blocksFirst: true,
     info(type) {
       if (type !== 0 && type !== INFO_VTD) return null;
       const data = new Uint8Array(hwInfoVtd.bytes);
