@@ -51,12 +51,14 @@ function put(): Work {
   const operations = 1 << 14;
   const batch = () => {
     const { round } = guest;
+    // Imported ones are loaded and checked at each use.
+    const opcode = H_PUT_TCE;
     let sum = 0;
     for (let i = 0; i < operations; i++) {
       r[R4] = LIOBN | 0;
-      r[R5] = START + (i << 12);
+      r[R5] = (START | 0) + (i << 12);
       r[R6] = tceOf(i, round);
-      sum = (sum + iommu.hypercall(H_PUT_TCE, registers) + 1) | 0;
+      sum = (sum + iommu.hypercall(opcode, registers) + 1) | 0;
     }
     return (sum + guest.look()) | 0;
   };

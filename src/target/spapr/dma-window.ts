@@ -17,7 +17,10 @@ export interface DmaWindowGeometry {
 export const MAX_PAGE_LG2 = 34;
 export const MAX_WINDOW_PAGES = 2 ** 31;
 
-/** One DMA window with its TCEs. Places are found on exact doubles: borrowing between int32 halves takes a third longer. */
+/** PAGE_LG2, here because the compiler folds a module's own constants only. */
+const PAGE_SHIFT = 12;
+
+/** One DMA window with its TCEs. Places beyond its first 4 GiB are found on exact doubles: borrowing between int32 halves takes longer. */
 export class DmaWindow {
   /** The bridge's address space, of which it is a part. */
   readonly space: AddressSpace;
@@ -37,6 +40,10 @@ export class DmaWindow {
   readonly offsetHi: number;
   readonly offsetLo: number;
   readonly #scale: number;
+  /** Of `start`: its frame of 4 GiB, and its page in it; then lg2 of `grain`. */
+  readonly #frame: number;
+  readonly #page: number;
+  readonly #grainLg2: number;
 
   constructor(space: AddressSpace, geometry: DmaWindowGeometry, isDefault: boolean, budget: TceBudget) {
     const { liobn, start, pageLg2, pages } = geometry;
@@ -54,6 +61,9 @@ export class DmaWindow {
     this.offsetHi = hiOf(offset);
     this.offsetLo = loOf(offset);
     this.#scale = 1 / this.grain;
+    this.#frame = hiOf(start);
+    this.#page = loOf(start) >>> PAGE_LG2;
+    this.#grainLg2 = pageLg2 - PAGE_LG2;
   }
 
   /** Index of the TCE that translates a page of the bus, or -1 when it lies outside. */
@@ -63,7 +73,12 @@ export class DmaWindow {
 
   /** The same for an I/O bus address that a hypercall names: it must be the first byte of an I/O page too. */
   indexOfIoba(hi: number, lo: number): number {
-    return ((hi & this.offsetHi) | (lo & this.offsetLo)) !== 0 ? -1 : this.indexOfPfn(pfnOfHiLo(hi, lo));
+    if (((hi & this.offsetHi) | (lo & this.offsetLo)) !== 0) return -1;
+    if (hi !== this.#frame) return this.indexOfPfn(pfnOfHiLo(hi, lo));
+    // In the frame in which the window begins, as most are: int32 all the way.
+    const page = (lo >>> PAGE_SHIFT) - this.#page;
+    const index = page >> this.#grainLg2;
+    return page >= 0 && index < this.pages ? index : -1;
   }
 
   /** Guest page that a TCE names; the bits below the I/O page are not part of its real page number. */

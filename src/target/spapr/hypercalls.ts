@@ -101,12 +101,21 @@ export class Hypercalls {
     const hi = r[TCE + 1];
     if (!this.#ram.allows(window, hi, lo)) return H_PARAMETER;
     const at = TceTable.placeOf(index);
-    const now = window.table.chunk(index);
-    const oldHi = now.hi(at);
-    const oldLo = now.lo(at);
-    if (hi === oldHi && lo === oldLo) return H_SUCCESS;
+    const chunk = window.table.chunk(index);
+    if (chunk.hi(at) === hi && chunk.lo(at) === lo) return H_SUCCESS;
+    // Where there is storage and nobody to tell, the rest is a function of its own, which V8 leaves out of this one.
+    if (this.observer !== null || TceTable.isEmpty(chunk)) return this.#replace(window, index, hi, lo);
+    chunk.set(at, hi, lo);
+    return H_SUCCESS;
+  }
+
+  /** Puts a TCE where another stands, and takes it back when the host does not follow. */
+  #replace(window: DmaWindow, index: number, hi: number, lo: number): number {
+    const at = TceTable.placeOf(index);
     const chunk = window.table.writable(index);
     if (chunk === null) return H_NOT_ENOUGH_RESOURCES;
+    const oldHi = chunk.hi(at);
+    const oldLo = chunk.lo(at);
     chunk.set(at, hi, lo);
     if (this.#tell(window, index, index)) return H_SUCCESS;
     chunk.set(at, oldHi, oldLo);
