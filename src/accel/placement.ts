@@ -107,7 +107,7 @@ export class Placement {
       return isBlind ? -errno.ENOSPC : result;
     }
     // Blocked in the place of what was refused, it is still that.
-    if (space !== NOWHERE || walksTables(stage)) group.refused = null;
+    if (space !== NOWHERE || (stage !== null && stage.kind !== BLOCKED.kind)) group.refused = null;
     for (const member of group.members) member.reached = stage;
     if (before !== after) {
       for (const device of devicesOf(group)) before?.path.moved(device);
@@ -157,11 +157,6 @@ export class Placement {
     sealAll(devices);
     this.leave(group);
   }
-}
-
-/** Whether hardware that has it reads tables of the guest's. */
-function walksTables(stage: FirstStage | null): boolean {
-  return stage !== null && stage.kind !== 'abort' && stage.kind !== 'bypass';
 }
 
 /** Why groups cannot be, or stay, on the path that was to have them: the host's answer, or tables that it does not see. */

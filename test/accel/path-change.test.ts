@@ -94,4 +94,17 @@ describe('a path is changed while the guest runs', () => {
     expect(guest.check()).toBeGreaterThan(0);
     expect(guest.pathOf(guest.fixture.endpoints[0])).toBe('shadow');
   });
+
+  test('to one that takes the guest’s pass-through, after one that did not: it is no more told of as refused', () => {
+    const guest = new EquivalentGuest(scalableSubject, hardwares['iommufd, VT-d'], 'auto');
+    for (const step of scalableSubject.mapping) guest.run(step);
+    const [endpoint] = guest.fixture.endpoints;
+    expect(() => guest.machine.changePath('user-owned-queue')).toThrow(/no command queue/);
+    guest.run({ do: 'entry', device: endpoint, second: -1, first: -1, wrong: 0n });
+    expect(guest.machine.state.endpoints[endpoint]).toMatchObject({ path: 'blocked' });
+    guest.machine.changePath('auto');
+    expect(guest.machine.state.endpoints[endpoint]).toMatchObject({ path: 'nested', space: null });
+    expect(guest.check()).toBeGreaterThan(0);
+    guest.close();
+  });
 });
