@@ -158,3 +158,8 @@ const OUTPUT_BITS = [32, 36, 40, 42, 44, 48, 52, 52] as const;
 export function sizeOf(code: number): number {
   return OUTPUT_BITS[code];
 }
+
+/** lg2 of the bytes of the smallest granule that there is (6.3.6). */
+export function smallestGranule({ GRAN4K, GRAN16K }: Features): number {
+  return GRAN4K === 1 ? 12 : GRAN16K === 1 ? 14 : 16;
+}

@@ -100,6 +100,28 @@ describe('registers, 6.3', () => {
     }
   });
 
+  test.each<[Partial<Features>, number]>([
+    [{}, 0x1fd],
+    [{ MSI: 0 }, 0x10d],
+    [{ PRI: 0 }, 0x1b5],
+    [{ MSI: 0, PRI: 0 }, 0x105],
+  ])('GERRORN with %j: errors that there are not are RES0 (6.3.20)', (features, mask) => {
+    const guest = new Guest({ features });
+    guest.write(REG.GERRORN, -1);
+    expect(guest.read(REG.GERRORN)).toBe(mask);
+  });
+
+  test.each<[Partial<Features>, number[]]>([
+    [{}, [0x3f, 0x3f, 0x8000_003f]],
+    [{ MSI: 0 }, [0, 0, 0]],
+    [{ PRI: 0 }, [0x3f, 0x3f, 0]],
+  ])('*_IRQ_CFG2 with %j: there with MSIs alone, the PRI queue’s with that queue (6.3.23, 6.3.32, 6.3.36)', (features, expected) => {
+    const guest = new Guest({ features });
+    const registers = [REG.GERROR_IRQ_CFG2, REG.EVENTQ_IRQ_CFG2, REG.PRIQ_IRQ_CFG2];
+    for (const offset of registers) guest.write(offset, -1);
+    expect(registers.map((offset) => guest.read(offset))).toEqual(expected);
+  });
+
   test.each([
     ['CMDQ_CONS', REG.CMDQ_CONS, REG.CMDQ_BASE, 0xf_ffff],
     ['EVENTQ_PROD', PAGE_1 + REG.EVENTQ_PROD, REG.EVENTQ_BASE, -1],
@@ -383,6 +405,20 @@ describe('TLB invalidation, 4.4', () => {
     const { guest, landings } = cached(7, { RIL: 0 });
     guest.command(tlbiRange(7, 0, { num: 1, scale: 0 }));
     expect([guest.error, landings()]).toEqual([0, [0xa1, 0x82, 0x83, 0x91]]);
+  });
+
+  test('SCALE has 5 bits without 52-bit addresses, and the sixth is reserved (4.4.1.1)', () => {
+    const range = tlbiRange(7, 0, { num: 0, scale: 33 });
+    const narrow = cached(7, { DS: 0 });
+    narrow.guest.command(range);
+    expect([narrow.guest.error, narrow.landings()]).toEqual([0, [0xa1, 0xa2, 0x83, 0x91]]);
+    const wide = cached();
+    wide.guest.command(range);
+    expect([wide.guest.error, wide.landings()]).toEqual([0, NEW]);
+    // What is left of it is a granule with neither a range nor a level.
+    const alone = cached(7, { DS: 0 });
+    alone.guest.command(tlbiRange(7, 0, { num: 0, scale: 32 }));
+    expect([alone.guest.error, alone.landings()]).toEqual([CERROR.ILL, OLD]);
   });
 
   test('CR0.VMW: VMIDs that differ below the wildcard are one', () => {

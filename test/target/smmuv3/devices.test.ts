@@ -392,6 +392,30 @@ describe('address translation operations, chapter 9', () => {
     expect([(guest.load(first) >> 7n) & 1n, (guest.load(behind) >> 7n) & 1n]).toEqual([0n, 1n]);
   });
 
+  test('HTTUI: the descriptor is fetched behind stage 2 without an update, and fetched again when one counts', () => {
+    const { guest, second } = nested({ S2HA: 1 });
+    // Pages, not one block.
+    second.table.unmap(0, 512);
+    second.table.map(0, 0, 511, 7);
+    const pages = Array.from({ length: 64 * 512 }, (_, i) => 0x1_0000 + 8 * i);
+    // The leaf of stage 2 that leads to the descriptor.
+    const at = pages.find((entry) => (guest.load(entry) & 0xffff_ffff_f033n) === (BigInt(CONTEXTS) | 0x33n)) as number;
+    guest.store(at, guest.load(at) & ~(1n << 10n));
+    const accessed = () => (guest.load(at) >> 10n) & 1n;
+    expect([look(guest, IOVA, (1 << 6) | RNW | TYPE(3)), accessed()]).toEqual([0x9_0000, 0n]);
+    expect([look(guest, IOVA, RNW | TYPE(3)), accessed()]).toEqual([0x9_0000, 1n]);
+  });
+
+  test('what skips stage 1 is told in granules that there are (9.1.3)', () => {
+    const sizes = [{}, { GRAN4K: 0 }, { GRAN4K: 0, GRAN16K: 0 }].map((features) => {
+      const guest = new Guest({ features }).start(ON);
+      guest.setStream(STREAM, { ...STAGE_1, S1CDMAX: 2, S1DSS: 1 });
+      return look(guest, 0x50_0000n, RNW | TYPE(1));
+    });
+    // The lowest bit that is set is half of the size.
+    expect(sizes).toEqual([0x50_0000, 0x50_2000, 0x50_8000]);
+  });
+
   test('GATOS_SID: what is beyond the sizes of identifiers is RES0 (6.3.38)', () => {
     const sid = (features: Record<string, number>) => {
       const guest = new Guest({ features });

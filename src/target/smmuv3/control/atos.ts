@@ -2,6 +2,7 @@ import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../../memory/access.ts';
 import { pfnOfHiLo } from '../../../memory/address.ts';
 import { OUT_HI, OUT_LO } from '../../../pagetable/page-table.ts';
 import { get, isSet, put, putWide } from '../../fields.ts';
+import { smallestGranule } from '../capabilities.ts';
 import { type Fault, isTranslationFault } from '../reporting/events.ts';
 import { CLASS, EVENT } from '../spec/events.ts';
 import { GATOS_ADDR, GATOS_CTRL, GATOS_PAR, GATOS_SID, REG, VATOS_SEL } from '../spec/registers.ts';
@@ -76,24 +77,26 @@ export class Atos {
     }
     const hi = address[1];
     const lo = address[0] & ~0xfff;
-    const route = wantsS1 ? this.#route(stream, sid) : configurations.stage2Route(entry);
+    const isPassive = isSet(address, GATOS_ADDR.HTTUI);
+    const route = wantsS1 ? this.#route(entry, sid, isPassive) : configurations.stage2Route(entry);
     if (route.fault !== null) {
       refuseFault(par, route.fault, type);
       return;
     }
     const wish = wishOf(address);
-    // S1DSS may skip stage 1 (9.1.3).
-    const isPassive = isSet(address, GATOS_ADDR.HTTUI);
-    const lg2 = route.verdict === VERDICT.translate ? walks.walk(isPassive ? walks.passive(route) : route, hi, lo, wish, type) : 12;
+    // S1DSS may skip stage 1 (9.1.3): then the answer is as large as the smallest granule.
+    const least = smallestGranule(registers.features);
+    const lg2 = route.verdict === VERDICT.translate ? walks.walk(isPassive ? walks.passive(route) : route, hi, lo, wish, type) : least;
     if (lg2 < 0) refuseFault(par, walks.fault, type);
-    else if (route.verdict === VERDICT.translate) answer(par, lg2, walks.out[OUT_HI], walks.out[OUT_LO]);
+    else if (route.verdict === VERDICT.translate) answer(par, Math.max(lg2, least), walks.out[OUT_HI], walks.out[OUT_LO]);
     else if ((hi & route.beyond) !== 0) refuse(par, EVENT.F_ADDR_SIZE);
-    else answer(par, lg2, hi, lo);
+    else answer(par, least, hi, lo);
   }
 
-  #route(stream: number, sid: Int32Array): Route {
+  #route(entry: StreamEntry, sid: Int32Array, isPassive: boolean): Route {
+    const { configurations } = this.#translator;
     const substream = isSet(sid, GATOS_SID.SSID_VALID) ? get(sid, GATOS_SID.SUBSTREAM) : -1;
-    return this.#translator.configurations.route(stream, substream);
+    return isPassive ? configurations.passiveRoute(entry, substream) : configurations.route(entry.stream, substream);
   }
 }
 

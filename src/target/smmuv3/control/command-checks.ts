@@ -15,12 +15,12 @@ const hypervisor = ({ Hyp }: Features) => Hyp === 0;
 const isSecure = (words: Int32Array) => isSet(words, STREAM.SSEC);
 const ATC_SIZE_ALL = 52;
 /** Here because the compiler folds a module's own constants only. */
-const { TG, NUM, SCALE, TTL } = TLBI;
+const { TG, NUM, SCALE, SCALE_NARROW, TTL } = TLBI;
 
 /** 4.4.1.1: a granule with neither a range nor a level. */
 function rangeIsIllegal(words: Int32Array, features: Features): boolean {
   const tg = get(words, TG);
-  if (tg === 0 || isSet(words, NUM) || isSet(words, SCALE) || features.RIL === 0) return false;
+  if (tg === 0 || isSet(words, NUM) || isSet(words, features.DS === 1 ? SCALE : SCALE_NARROW) || features.RIL === 0) return false;
   const ttl = get(words, TTL);
   // Level 1 of 16K tables has no leaves without 52-bit addresses: as level 0, which says nothing.
   return ttl === 0 || (tg === 2 && ttl === 1 && features.DS === 0);

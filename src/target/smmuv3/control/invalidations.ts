@@ -1,5 +1,5 @@
 import { PAGE_LG2, PFN_LIMIT } from '../../../memory/address.ts';
-import { get, getWide } from '../../fields.ts';
+import { type Field, get, getWide } from '../../fields.ts';
 import type { Spaces } from '../spaces.ts';
 import { CFGI_RANGE, OP, OPCODE, STREAM, TLBI } from '../spec/commands.ts';
 import { CR0, CR2 } from '../spec/registers.ts';
@@ -17,7 +17,7 @@ const STAGE_2_TAG = -2;
 const { CFGI_STE, CFGI_STE_RANGE, CFGI_CD, CFGI_CD_ALL } = OPCODE;
 const { TLBI_NH_ALL, TLBI_NH_ASID, TLBI_NH_VA, TLBI_NH_VAA, TLBI_S12_VMALL, TLBI_S2_IPA, TLBI_NSNH_ALL } = OPCODE;
 const { TLBI_EL2_ALL, TLBI_EL2_ASID, TLBI_EL2_VA, TLBI_EL2_VAA } = OPCODE;
-const { VMID, ASID, ADDRESS, IPA, TG, NUM, SCALE } = TLBI;
+const { VMID, ASID, ADDRESS, IPA, TG, NUM, SCALE, SCALE_NARROW } = TLBI;
 /** IPA in the last of the four words. */
 const IPA_HI = 2 ** (IPA.low + IPA.width - 96) - 1;
 const LAST_PAGE = PFN_LIMIT - 1;
@@ -29,11 +29,13 @@ export class Invalidations {
   readonly #spaces: Spaces;
   readonly #hasVmids: boolean;
   readonly #hasRanges: boolean;
+  readonly #scale: Field;
 
   constructor(registers: Registers, translator: Translator, spaces: Spaces) {
     this.#registers = registers;
     this.#hasVmids = registers.features.S2P === 1;
     this.#hasRanges = registers.features.RIL === 1;
+    this.#scale = registers.features.DS === 1 ? SCALE : SCALE_NARROW;
     this.#translator = translator;
     this.#spaces = spaces;
   }
@@ -182,12 +184,12 @@ export class Invalidations {
       iotlb.invalidateBlock(world, tag + 1, hi, words[2], PAGE_LG2);
     } else {
       const first = getWide(words, asid === STAGE_2_ONLY ? IPA : ADDRESS);
-      iotlb.invalidateRange(world, tag, first, lastOf(words, first));
-      iotlb.invalidateRange(world, tag + 1, first, lastOf(words, first));
+      iotlb.invalidateRange(world, tag, first, this.#lastOf(words, first));
+      iotlb.invalidateRange(world, tag + 1, first, this.#lastOf(words, first));
     }
     if (!this.#spaces.areObserved) return;
     const first = getWide(words, asid === STAGE_2_ONLY ? IPA : ADDRESS);
-    this.#spaces.invalidated(world, asid, first, isPage ? first : lastOf(words, first));
+    this.#spaces.invalidated(world, asid, first, isPage ? first : this.#lastOf(words, first));
   }
 
   /** Of a large page of stage 1, other pieces than the one that was named may be cached; global ones under any ASID. */
@@ -195,10 +197,10 @@ export class Invalidations {
     this.#forgetAsid(world, asid);
     this.#translator.iotlb.invalidateRange(world, 2 * asid, 0, 0);
   }
-}
 
-/** Last page of a range: (NUM + 1) × 2^SCALE granules; SCALE above 39 is taken as 39. */
-function lastOf(words: Int32Array, first: number): number {
-  const pages = (get(words, NUM) + 1) * 2 ** Math.min(get(words, SCALE), 39) * 4 ** (get(words, TG) - 1);
-  return Math.min(first + pages - 1, LAST_PAGE);
+  /** Last page of a range: (NUM + 1) × 2^SCALE granules; SCALE above 39 is taken as 39. */
+  #lastOf(words: Int32Array, first: number): number {
+    const pages = (get(words, NUM) + 1) * 2 ** Math.min(get(words, this.#scale), 39) * 4 ** (get(words, TG) - 1);
+    return Math.min(first + pages - 1, LAST_PAGE);
+  }
 }

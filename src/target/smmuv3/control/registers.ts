@@ -39,6 +39,17 @@ const INDICES: ReadonlyMap<number, readonly [number, 'CMDQS' | 'EVENTQS' | 'PRIQ
   [REG.PRIQ_PROD, [REG.PRIQ_BASE, 'PRIQS']],
 ]);
 
+/** 6.3.20: errors of what is not there are RES0. */
+function errorsOf({ MSI, PRI }: Features): number {
+  const { MSI_CMDQ_ABT_ERR, MSI_EVENTQ_ABT_ERR, MSI_GERROR_ABT_ERR, MSI_PRIQ_ABT_ERR } = GERROR;
+  return (
+    bitsOf(GERROR.CMDQ_ERR, GERROR.EVENTQ_ABT_ERR, GERROR.SFM_ERR) |
+    (MSI ? bitsOf(MSI_CMDQ_ABT_ERR, MSI_EVENTQ_ABT_ERR, MSI_GERROR_ABT_ERR) : 0) |
+    (PRI ? bitsOf(GERROR.PRIQ_ABT_ERR) : 0) |
+    (MSI && PRI ? bitsOf(MSI_PRIQ_ABT_ERR) : 0)
+  );
+}
+
 /** The registers: what they hold, what of them a guest can write and when, and the fields that others ask for. */
 export class Registers {
   readonly words = new Int32Array(REGISTERS_END / 4);
@@ -63,7 +74,7 @@ export class Registers {
     );
     allow(REG.CR2, (Hyp ? 1 : 0) | 2 | (ATSRECERR ? 8 : 0), by(CR0.SMMUEN));
     allow(REG.IRQ_CTRL, bitsOf(IRQ_CTRL.GERROR, IRQ_CTRL.EVENTQ) | (PRI ? bitsOf(IRQ_CTRL.PRIQ) : 0));
-    allow(REG.GERRORN, bitsOf(...Object.values(GERROR)));
+    allow(REG.GERRORN, errorsOf(features));
     allow(REG.STRTAB_BASE, -64, by(CR0.SMMUEN));
     allow(REG.STRTAB_BASE + 4, high | HINT, by(CR0.SMMUEN));
     allow(REG.STRTAB_BASE_CFG, 0x3f | (ST_LEVEL ? 0x3_07c0 : 0), by(CR0.SMMUEN));
@@ -83,13 +94,12 @@ export class Registers {
       allow(REG.PRIQ_CONS, FLAGGED_INDEX);
     }
     const interrupts = (cfg0: number, cfg1: number, field: Field, own = 0) => {
+      if (MSI === 0) return;
       const guard = { register: REG.IRQ_CTRL, field };
-      if (MSI) {
-        allow(cfg0, -4, guard);
-        allow(cfg0 + 4, high, guard);
-        allow(cfg1, ALL, guard);
-      }
-      allow(cfg1 + 4, own | (MSI ? 0x3f : 0), guard);
+      allow(cfg0, -4, guard);
+      allow(cfg0 + 4, high, guard);
+      allow(cfg1, ALL, guard);
+      allow(cfg1 + 4, own | 0x3f, guard);
     };
     interrupts(REG.GERROR_IRQ_CFG0, REG.GERROR_IRQ_CFG1, IRQ_CTRL.GERROR);
     interrupts(REG.EVENTQ_IRQ_CFG0, REG.EVENTQ_IRQ_CFG1, IRQ_CTRL.EVENTQ);

@@ -48,6 +48,8 @@ export const TLBI = {
   /** (NUM + 1) × 2^SCALE granules, with TG. */
   NUM: bits(16, 12),
   SCALE: bits(25, 20),
+  /** Of an SMMU without 52-bit addresses of 4K and 16K granules (IDR5.DS): the bit above is reserved. */
+  SCALE_NARROW: bits(24, 20),
   VMID: bits(47, 32),
   ASID: bits(63, 48),
   LEAF: bit(0, 1),

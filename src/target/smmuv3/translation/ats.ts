@@ -1,7 +1,7 @@
 import { EXECUTE, PRIVILEGED, READ, READ_WRITE, WRITE } from '../../../memory/access.ts';
 import { OUT_HI, OUT_LO, OUT_PERMISSION } from '../../../pagetable/page-table.ts';
 import { targetFault } from '../../fault-codes.ts';
-import type { Features } from '../capabilities.ts';
+import { smallestGranule } from '../capabilities.ts';
 import type { Registers } from '../control/registers.ts';
 import { type Events, type Fault, isTranslationFault, type Request } from '../reporting/events.ts';
 import type { Refusals } from '../reporting/refusals.ts';
@@ -148,10 +148,6 @@ function grantedOf(permission: number, access: number, { wishes }: Route): numbe
   const read = allows(READ) ? READ : 0;
   const execute = read !== 0 && allows(EXECUTE) ? access & EXECUTE : 0;
   return read | execute | (permission & access & WRITE);
-}
-
-function smallestGranule({ GRAN4K, GRAN16K }: Features): number {
-  return GRAN4K === 1 ? 12 : GRAN16K === 1 ? 14 : 16;
 }
 
 function addressOf(hi: number, lo: number): bigint {

@@ -1,4 +1,5 @@
 import type { GuestMemory } from '../../../memory/guest-memory.ts';
+import type { TableMemory } from '../../../pagetable/page-table.ts';
 import { BY_FIRST_STAGE, SecondStageMemory } from '../../../pagetable/two-stage.ts';
 import { get, isSet } from '../../fields.ts';
 import type { Registers } from '../control/registers.ts';
@@ -10,6 +11,7 @@ import { S1DSS, STE, STE_BYTES } from '../spec/ste.ts';
 import { Context } from './context.ts';
 import { readContext } from './context-table.ts';
 import { LastRead } from './last-read.ts';
+import { PassiveMemory } from './passive-memory.ts';
 import { contextMemory, Route, VERDICT } from './route.ts';
 import { StreamEntry } from './stream-entry.ts';
 import { readStreamEntry } from './stream-table.ts';
@@ -49,9 +51,14 @@ export class Configurations {
     if (known !== undefined) return known;
     const entry = this.entry(stream);
     if (!(entry instanceof StreamEntry)) return this.#route(VERDICT.fault, null, null, entry);
-    const route = this.#find(entry, substream);
+    const route = this.#find(entry, substream, this.#memory);
     if (route.verdict !== VERDICT.fault) this.#keep(entry, substream, route);
     return route;
+  }
+
+  /** The same, the descriptor fetched without updates of stage 2's access flags, and nothing remembered (chapter 9, HTTUI). */
+  passiveRoute(entry: StreamEntry, substream: number): Route {
+    return this.#find(entry, substream, new PassiveMemory(this.#memory));
   }
 
   /** Stage 2 alone of an entry that has it: for what comes with an intermediate address. */
@@ -105,7 +112,8 @@ export class Configurations {
     return this.#route(isSet(this.#registers.view(REG.GBPA), GBPA.ABORT) ? VERDICT.abort : VERDICT.bypass, null);
   }
 
-  #find(entry: StreamEntry, substream: number): Route {
+  /** `memory`: what descriptors are fetched from. */
+  #find(entry: StreamEntry, substream: number, memory: TableMemory): Route {
     if (!entry.passes) return this.#route(VERDICT.abort, entry);
     const refused = (refusal: Fault) => this.#route(VERDICT.fault, entry, null, refusal);
     // 7.3.9.
@@ -118,18 +126,18 @@ export class Configurations {
       if (substream < 0 && dss !== S1DSS.substream0) return refused(DISABLED);
       if (substream === 0 && dss === S1DSS.substream0) return refused(DISABLED);
     }
-    const context = this.#context(entry, Math.max(substream, 0));
+    const context = this.#context(entry, Math.max(substream, 0), memory);
     return context instanceof Context ? this.#route(VERDICT.translate, entry, context) : refused(context);
   }
 
-  #context(entry: StreamEntry, index: number): Context | Fault {
+  #context(entry: StreamEntry, index: number, memory: TableMemory): Context | Fault {
     const { features } = this.#registers;
-    const memory = contextMemory(entry, features, this.#memory);
+    const behind = contextMemory(entry, features, memory);
     const words = new Int32Array(CD_BYTES / 4);
-    const missing = readContext(this.#registers, memory, entry, index, words);
-    if (memory instanceof SecondStageMemory && memory.origin !== BY_FIRST_STAGE) {
-      const refusal = implicitFault(memory, CLASS.CD);
-      return refusal.number === EVENT.F_WALK_EABT ? { ...refusal, address: this.#unreadable(entry, index, words) } : refusal;
+    const missing = readContext(this.#registers, behind, entry, index, words);
+    if (behind instanceof SecondStageMemory && behind.origin !== BY_FIRST_STAGE) {
+      const refusal = implicitFault(behind, CLASS.CD);
+      return refusal.number === EVENT.F_WALK_EABT ? { ...refusal, address: this.#unreadable(entry, index, memory) } : refusal;
     }
     if (missing !== null) return missing;
     const context = new Context(words, entry, features);
@@ -137,9 +145,9 @@ export class Configurations {
   }
 
   /** The address of the stage 2 descriptor that could not be read: the fetch again, with somebody watching. */
-  #unreadable(entry: StreamEntry, index: number, words: Int32Array): number {
-    const watched = new LastRead(this.#memory);
-    readContext(this.#registers, contextMemory(entry, this.#registers.features, watched), entry, index, words);
+  #unreadable(entry: StreamEntry, index: number, memory: TableMemory): number {
+    const watched = new LastRead(memory);
+    readContext(this.#registers, contextMemory(entry, this.#registers.features, watched), entry, index, new Int32Array(CD_BYTES / 4));
     return watched.address;
   }
 }

@@ -29,6 +29,8 @@ export class Route {
   readonly lower: ArmTable | null = null;
   readonly upper: ArmTable | null = null;
   readonly second: ArmTable | null = null;
+  /** What its tables lie in. */
+  readonly memory: TableMemory;
   /** Memory as stage 1 sees it; null: as it is. */
   readonly behind: SecondStageMemory | null = null;
   readonly wishes: Uint8Array;
@@ -46,6 +48,7 @@ export class Route {
     verdict: number,
     { entry = null, context = null, fault = null }: { entry?: StreamEntry | null; context?: Context | null; fault?: Fault | null },
   ) {
+    this.memory = memory;
     this.verdict = verdict;
     this.entry = entry;
     this.context = context;

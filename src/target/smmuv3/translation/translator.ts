@@ -49,7 +49,7 @@ export class Translator {
     this.iotlb = new Iotlb(iotlbEntries);
     this.translated = this.iotlb.out;
     this.configurations = new Configurations(registers, memory);
-    this.walks = new Walks(registers.features, memory);
+    this.walks = new Walks(registers.features);
     this.#route = new Route(registers.features, memory, VERDICT.abort, {});
     this.#wishes = this.#route.wishes;
   }

@@ -1,4 +1,3 @@
-import type { GuestMemory } from '../../../memory/guest-memory.ts';
 import { FAULT_TABLE_ACCESS, faultKind, OUT_HI, OUT_LENGTH, OUT_LO, OUT_PERMISSION, OUT_TYPE } from '../../../pagetable/page-table.ts';
 import { BY_FIRST_STAGE } from '../../../pagetable/two-stage.ts';
 import type { Features } from '../capabilities.ts';
@@ -28,11 +27,9 @@ export class Walks {
   notGlobal = true;
   fault: Fault = TOO_WIDE;
   readonly #features: Features;
-  readonly #memory: GuestMemory;
 
-  constructor(features: Features, memory: GuestMemory) {
+  constructor(features: Features) {
     this.#features = features;
-    this.#memory = memory;
   }
 
   /** lg2 of the page, or -1: `fault` says why. */
@@ -76,8 +73,8 @@ export class Walks {
   }
 
   /** The same without updates of access flags and dirty state, which count as made (chapter 9, HTTUI). */
-  passive({ verdict, entry, context }: Route): Route {
-    return new Route(this.#features, new PassiveMemory(this.#memory), verdict, { entry, context });
+  passive({ memory, verdict, entry, context }: Route): Route {
+    return new Route(this.#features, new PassiveMemory(memory), verdict, { entry, context });
   }
 
   #refuseFirst(route: Route, code: number, hi: number, lo: number, wish: number): number {
@@ -95,7 +92,7 @@ export class Walks {
 
   /** The address of the descriptor that could not be read: the walk again, with somebody watching. */
   #unreadable(route: Route, hi: number, lo: number, wish: number): number {
-    const watched = new LastRead(this.#memory);
+    const watched = new LastRead(route.memory);
     const { entry, context, verdict } = route;
     const again = new Route(this.#features, watched, verdict, { entry, context });
     context?.walk((hi & UPPER) !== 0 ? again.upper : again.lower, hi, lo, wish);
@@ -103,7 +100,7 @@ export class Walks {
   }
 
   #lastRead(route: Route, hi: number, lo: number, wish: number): number {
-    const watched = new LastRead(this.#memory);
+    const watched = new LastRead(route.memory);
     const { entry, context, verdict } = route;
     new Route(this.#features, watched, verdict, { entry, context }).second?.walk(hi, lo, wish);
     return watched.address;
