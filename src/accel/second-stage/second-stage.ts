@@ -42,7 +42,9 @@ export class SecondStage {
     this.#key = key;
     this.asids = new Asids(parent.hardware.asidBits);
     const top = Math.max(...parent.space.apertures().map(({ last }) => last));
-    this.arena = new TableArena(parent, Math.min(top + 1, 2 ** (parent.hardware.outputBits - 12)) - QUEUE_PAGES);
+    const { outputBits, liveSplit } = parent.hardware;
+    const mapped = liveSplit ? 0 : memory.regions.reduce((pages, region) => pages + pagesOf(region), 0);
+    this.arena = new TableArena(parent, Math.min(top + 1, 2 ** (outputBits - 12)) - QUEUE_PAGES, mapped);
   }
 
   /** The one of this host and guest; `leave` gives it back. @throws HostError */

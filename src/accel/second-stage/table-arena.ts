@@ -4,8 +4,9 @@ import { hiOfPfn, loOfPfn, pfnOf } from '../../memory/address.ts';
 import { GuestMemory } from '../../memory/guest-memory.ts';
 import type { TableAllocator } from '../../pagetable/page-table.ts';
 
-/** Pages of the first piece; each further one doubles what there is. A piece is one host call. */
+/** Pages of the first piece at least, and at most; each further one doubles what there is. A piece is one host call. */
 const FIRST_PIECE = 256;
+const FIRST_PIECE_LIMIT = 1 << 14;
 /** Pages of tables that one guest can cause: those of 128 GiB mapped page by page. */
 const LIMIT = 1 << 16;
 
@@ -18,13 +19,16 @@ export class TableArena {
   /** Guest-physical page behind its last one. */
   readonly end: number;
   readonly #parent: NestingParent;
+  readonly #firstPiece: number;
   readonly #pieces: TablePages[] = [];
   readonly #free: number[] = [];
   #pages = 0;
 
-  constructor(parent: NestingParent, end: number) {
+  /** `mapped`: pages that a first stage will map one by one, so that the first piece holds the tables of one that maps all of them. */
+  constructor(parent: NestingParent, end: number, mapped: number) {
     this.#parent = parent;
     this.end = end;
+    this.#firstPiece = Math.min(Math.max(FIRST_PIECE, powerOf2(tablesOf(mapped))), FIRST_PIECE_LIMIT);
   }
 
   /** One zeroed page, or -1. */
@@ -41,7 +45,7 @@ export class TableArena {
   }
 
   #grow(): boolean {
-    const pages = this.#pages === 0 ? FIRST_PIECE : this.#pages;
+    const pages = this.#pages === 0 ? this.#firstPiece : this.#pages;
     if (this.#pages + pages > LIMIT) return false;
     const piece = this.#parent.allocate(pages);
     const first = this.end - this.#pages - pages;
@@ -60,6 +64,16 @@ export class TableArena {
   release(): void {
     for (const piece of this.#pieces) piece.release();
   }
+}
+
+/** Tables of so many pages in a row, of 512 entries each, wherever the row begins, with what stands above and beside them. */
+function tablesOf(pages: number): number {
+  const leaves = Math.ceil(pages / 512) + 1;
+  return leaves + Math.ceil(leaves / 512) + 4;
+}
+
+function powerOf2(atLeast: number): number {
+  return 2 ** Math.ceil(Math.log2(atLeast));
 }
 
 /** The pages of one first stage. One that is given back is used again after `reclaim` only: until then the hardware may still read it. */

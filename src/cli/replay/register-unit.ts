@@ -1,3 +1,5 @@
+import { StoreWatch } from '../../accel/store-watch.ts';
+import type { TableWatch } from '../../accel/table-watch.ts';
 import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { AmdIommu } from '../../target/amd/index.ts';
@@ -32,10 +34,12 @@ class RecordedRegisterUnit implements RecordedTarget {
   readonly target: RegisterUnit;
   /** QEMU has not run these guests. */
   readonly peerHostCalls = 0;
+  /** Hears of what comes into memory; left out: the guest announces what becomes valid. */
+  readonly watch?: TableWatch;
   readonly #memory: GuestMemory;
   readonly #message: Message;
   readonly #endpoints: readonly number[];
-  readonly #announced: boolean;
+  readonly #stores: StoreWatch | null;
   readonly #sent: bigint[] = [];
 
   constructor(machine: RecordedLine, memory: GuestMemory, make: (send: Send) => MadeUnit) {
@@ -46,12 +50,12 @@ class RecordedRegisterUnit implements RecordedTarget {
     const endpoints = machine.u64List('endpoints').map(Number);
     for (const endpoint of endpoints) guarded(machine, () => unit.addEndpoint(endpoint));
     this.#endpoints = endpoints;
-    this.#announced = announced;
+    this.#stores = announced ? null : new StoreWatch();
+    if (this.#stores !== null) this.watch = this.#stores;
   }
 
   start(context: ReplayContext): void {
-    // Hardware that walks the guest's tables itself needs no announcements.
-    if (this.#announced || context.path.startsWith('nested')) for (const endpoint of this.#endpoints) context.passThrough(endpoint);
+    for (const endpoint of this.#endpoints) context.passThrough(endpoint);
   }
 
   replay(line: RecordedLine, context: ReplayContext): void {
@@ -80,12 +84,13 @@ class RecordedRegisterUnit implements RecordedTarget {
     this.#compare(line, context);
   }
 
-  /** What the unit is about to read. */
+  /** What the unit is about to read, and so what the guest has stored. */
   #put(line: RecordedLine): void {
     const words = line.u64List('words');
     for (let i = 0; i + 1 < words.length; i += 2) {
       const [at, value] = [words[i]!, words[i + 1]!];
       if (this.#memory.store64(hiOf(at), loOf(at), hiOf(value), loOf(value)) < 0) line.fail(`${hex(at)} is no RAM`);
+      this.#stores?.stored(at, 8);
     }
   }
 

@@ -1,3 +1,4 @@
+import type { TableWatch } from '../../accel/table-watch.ts';
 import { HostError } from '../../host/errno.ts';
 import { READ, READ_WRITE } from '../../memory/access.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
@@ -53,6 +54,8 @@ export interface ReplayContext {
 /** One kind of recorded guest: how its machine is made, and what each of its lines asks of it. */
 export interface RecordedTarget {
   readonly target: Target;
+  /** For guests that do not announce what becomes valid. */
+  readonly watch?: TableWatch;
   /** Called once, before the first operation. */
   start?(context: ReplayContext): void;
   /** Does one recorded operation and compares the answer. @throws RecordingError for a line that it does not know. */

@@ -1,6 +1,7 @@
 import { HostError } from '../../host/errno.ts';
 import type { HostCalls } from '../../host/host.ts';
 import { Machine } from '../../vmm/machine.ts';
+import { hex } from '../../vmm/recording-lines.ts';
 import { ConditionError } from '../command.ts';
 import { type ReadProgress, type RecordedLine, RecordingError, recordedLines } from '../recording.ts';
 import { DmaCheck } from './dma-check.ts';
@@ -27,6 +28,7 @@ export interface ReplayResult {
   readonly target: string;
   readonly host: string;
   readonly port: string;
+  /** All that served; `blocked` where none had to, `emulated` where nothing is passed through. */
   readonly path: string;
   /** Recorded operations by kind. */
   readonly ops: Readonly<Record<string, number>>;
@@ -90,6 +92,8 @@ class Run {
   readonly #context: ReplayContext;
   readonly #ops: Record<string, number> = {};
   readonly #before: HostCalls;
+  readonly #paths = new Set<string>();
+  #refusal: string | null = null;
 
   constructor(machineLine: RecordedLine, wish: ReplayWish, rig: Rig) {
     if (machineLine.op !== 'machine') machineLine.fail("is not the 'machine' line that a recording begins with");
@@ -97,13 +101,15 @@ class Run {
     this.#rig = rig;
     const memory = guarded(machineLine, () => allocateRam(rig.port, recordedRam(machineLine)));
     this.#recorded = recordedTarget(machineLine, memory, firstStageEnd(rig, wish.path));
-    this.#machine = new Machine({ memory, target: this.#recorded.target, host: rig.host, path: wish.path });
+    const { target, watch } = this.#recorded;
+    this.#machine = new Machine({ memory, target, host: rig.host, path: wish.path, ...(watch && { watch }) });
+    this.#machine.onChange(() => this.#notePaths());
     const engines = new Map<number, DmaEngine>();
     this.#context = {
       machine: this.#machine,
       path: wish.path,
       answers: new Tally(),
-      dma: new DmaCheck(this.#recorded.target, memory, engines, rig.stride),
+      dma: new DmaCheck(target, memory, engines, rig.stride),
       passThrough: (endpoint) => {
         const device = rig.devices[engines.size];
         if (device === undefined) return;
@@ -119,6 +125,16 @@ class Run {
   line(line: RecordedLine): void {
     this.#ops[line.op] = (this.#ops[line.op] ?? 0) + 1;
     this.#recorded.replay(line, this.#context);
+    if (this.#refusal !== null) throw new ConditionError(`${line.file}:${line.number}: ${line.op}: ${this.#refusal}`);
+  }
+
+  /** Which paths served, and whether none takes what the guest wants of a device, by the wish of this run: its DMA would be told as wrong. */
+  #notePaths(): void {
+    for (const [endpoint, { path, refused }] of Object.entries(this.#machine.state.endpoints)) {
+      if (path !== 'blocked') this.#paths.add(path);
+      else if (refused.length > 0)
+        this.#refusal = `endpoint ${hex(BigInt(endpoint))} is blocked: ${refused.map(({ path: name, reason }) => `${name}: ${reason}`).join('; ')}`;
+    }
   }
 
   end(seconds: number): ReplayResult {
@@ -134,7 +150,7 @@ class Run {
       target: this.#recorded.target.name,
       host: this.#rig.host.kind,
       port: this.#rig.port.name,
-      path: [...new Set(Object.values(this.#machine.state.endpoints).map((endpoint) => endpoint.path))].join(',') || 'emulated',
+      path: [...this.#paths].join('; ') || (Object.keys(this.#machine.state.endpoints).length > 0 ? 'blocked' : 'emulated'),
       ops: this.#ops,
       answers: this.#context.answers,
       dma: this.#context.dma.software,

@@ -9,6 +9,7 @@ describe('memory for tables', () => {
   let maps: [first: number, pages: number][];
   let released: number;
   let answer: number;
+  let host: NestingParent;
   let arena: TableArena;
 
   beforeEach(() => {
@@ -21,7 +22,8 @@ describe('memory for tables', () => {
       allocate: () => ({ buffer, address: 0x7000_0000n, bytes: buffer.byteLength, release: () => void released++ }),
       space: { map: (first: number, _host: number, pages: number) => (answer < 0 ? answer : maps.push([first, pages]) && 0) },
     };
-    arena = new TableArena(parent as unknown as NestingParent, END);
+    host = parent as unknown as NestingParent;
+    arena = new TableArena(host, END, 0);
   });
 
   test('grows downward by doubling, one host call a piece, to 2^16 pages and no further', () => {
@@ -34,6 +36,17 @@ describe('memory for tables', () => {
     expect(maps.length).toBe(sizes.length);
     arena.free(pages[7]);
     expect(arena.allocate()).toBe(pages[7]);
+  });
+
+  test.each([
+    ['512 KiB', 128, 256],
+    ['1 GiB', 2 ** 18, 1024],
+    ['1 TiB', 2 ** 28, 2 ** 14],
+  ])('the first piece holds the tables of one that maps %s page by page, up to 64 MiB', (_, mapped, first) => {
+    const made = new TableArena(host, END, mapped);
+    // The tables of 4 GiB: 2,048 with leaves, and those above them.
+    for (let i = 0; i < Math.min(mapped, 2 ** 20) / 512 + 8; i++) made.allocate();
+    expect(maps).toEqual([[END - first, first]]);
   });
 
   test('a piece that the host does not map is given back, and can be had later', () => {
