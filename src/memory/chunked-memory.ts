@@ -291,7 +291,7 @@ export class ChunkedMemory {
         if (offset < 0) return FAULT;
         const chunk = this.#chunk;
         const size = Math.min(bytes - done, chunk.bytes - offset);
-        if (!act && store && chunk.region.readOnly) return FAULT;
+        if (store && chunk.region.readOnly) return FAULT;
         if (act) piece(chunk, offset, done, size);
         done += size;
       }

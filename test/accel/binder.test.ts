@@ -171,6 +171,22 @@ describe.each(['iommufd', 'vfio-type1'])('Binder over %s', (hostKind) => {
   });
 });
 
+test('Binder: of one endpoint 1,024 PASIDs are remembered, and of those that go others take the place', () => {
+  const kernel = simKernel();
+  const host = openHost('vfio-type1', kernel);
+  const ram = kernel.allocate(64 * 4096);
+  const binder = new Binder(host, new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]));
+  const [{ group, name }] = kernel.devices;
+  expect(binder.add(1, host.openDevice(`/dev/vfio/${group.number}#${name}`), null)).toBe(0);
+  const space = spaceAt(0);
+  for (let pasid = 1; pasid <= 1024; pasid++) expect(binder.attach(1, space, pasid)).toBe(0);
+  expect(binder.attach(1, space, 1025)).toBe(-errno.ENOSPC);
+  expect(binder.attach(1, spaceAt(16), 1024)).toBe(0);
+  expect(binder.attach(1, null, 7)).toBe(0);
+  expect(binder.attach(1, space, 1025)).toBe(0);
+  expect(binder.choiceOf(1, 1025)?.refused.at(-1)?.reason).toMatch(/vfio-type1 attaches no PASIDs/);
+});
+
 describe('Binder: what fails twice', () => {
   function iommufd(owner: 'target' | 'guest') {
     const kernel = simKernel();

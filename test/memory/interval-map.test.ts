@@ -207,6 +207,7 @@ describe('IntervalMap', () => {
     expect(map.runs(0, 100, () => false)).toBe(20);
     expect(map.intervals(0, 100, () => false)).toBe(15);
     expect(map.runs(0, 17, () => false)).toBe(18);
+    expect(map.intervals(0, 12, () => false)).toBe(13);
     expect(map.runs(0, 100, () => true)).toBe(101);
     expect(map.runs(50, 100, () => false)).toBe(101);
   });
@@ -236,6 +237,17 @@ describe('IntervalMap', () => {
     map.clear();
     expect([map.size, map.lookup(0), map.seek(0)]).toEqual([0, -1, -1]);
     expect(map.insert(0, 1, 5, 1)).toBeGreaterThanOrEqual(0);
+  });
+
+  test('cleared with places that were free, it fills anew', () => {
+    const map = new IntervalMap(1000);
+    for (let round = 0; round < 2; round++) {
+      for (let i = 0; i < 500; i++) expect(map.insert(4 * i, 2, i, 3)).toBeGreaterThanOrEqual(0);
+      expect(intervalsOf(map)).toEqual(Array.from({ length: 500 }, (_, i) => [4 * i, i, 2, 3]));
+      // Nodes and slots that are free now are not twice so after `clear`.
+      map.remove(200, 1400);
+      map.clear();
+    }
   });
 
   test('misuse throws', () => {

@@ -322,6 +322,16 @@ describe('what is written through GuestMemory', () => {
     expect(log.since(0)).toHaveLength(1);
   });
 
+  test('who has ended a log does not end the next one', () => {
+    const memory = GuestMemory.ofBytes(8 * 4096);
+    const [, end] = memory.logWrites();
+    end();
+    const [log] = memory.logWrites();
+    end();
+    memory.store32(0, 0x3000, 1);
+    expect([memory.isLogged, log.since(0)]).toEqual([true, [{ first: 3, last: 3 }]]);
+  });
+
   test.each([
     ['store64', 0x3ffc],
     ['store32', 0x3ffe],

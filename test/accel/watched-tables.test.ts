@@ -1,0 +1,109 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { StoreWatch } from '../../src/accel/store-watch.ts';
+import { WatchedSpace, WatchedTables } from '../../src/accel/watched-tables.ts';
+import type { RunVisitor, TableReader } from '../../src/target/target.ts';
+import { ToySpace } from './toy-space.ts';
+
+/** Tables of 4 entries of 8 bytes, each for 16 pages of IOVA, at byte `at` of guest memory. */
+class TableSpace extends ToySpace {
+  at = 0x5000;
+  /** Reads nothing there any more. */
+  isGone = false;
+
+  override enumerate(first: number, last: number, visit: RunVisitor, told?: TableReader | null): number {
+    if (!this.isGone) told?.(this.at, 32, 4, this.base, this.base + 63);
+    return super.enumerate(first, last, visit);
+  }
+}
+
+describe('stores to watched tables', () => {
+  let watch: StoreWatch;
+  let tables: WatchedTables;
+  let toy: TableSpace;
+  let space: WatchedSpace;
+  let changed: [number, number][];
+  let settles: boolean;
+
+  const look = () => void space.enumerate(toy.base, toy.base + 63, () => true);
+
+  beforeEach(() => {
+    watch = new StoreWatch();
+    tables = new WatchedTables(watch);
+    toy = new TableSpace('guest');
+    space = new WatchedSpace(toy, tables);
+    changed = [];
+    settles = true;
+    space.path = {
+      changed: (first, last) => void changed.push([first - toy.base, last - toy.base]),
+      settle: () => {
+        look();
+        return settles;
+      },
+    };
+    look();
+  });
+
+  test.each([
+    ['the first entry', 0x5000, 8, 0, 15],
+    ['the last entry', 0x5018, 8, 48, 63],
+    ['one byte of an entry', 0x500f, 1, 16, 31],
+    ['parts of two entries', 0x500c, 8, 16, 47],
+    ['the end of what is before it, and its beginning', 0x4ffc, 8, 0, 15],
+    ['its end, and what is behind it', 0x501c, 8, 48, 63],
+    ['all of it, and more', 0x4ff0, 64, 0, 63],
+  ])('a store to %s is a change of what the entries map', (_, address, bytes, first, last) => {
+    expect(watch.stored(BigInt(address), bytes)).toBe(true);
+    expect(changed).toEqual([[first, last]]);
+  });
+
+  test('a store beside it, in the same page, is none', () => {
+    watch.stored(0x5020n, 8);
+    watch.stored(0x5ff8n, 8);
+    watch.stored(0x4ff8n, 8);
+    expect(changed).toEqual([]);
+  });
+
+  test('a page that is a table no more is left at the next store to it, once the hardware has followed', () => {
+    toy.isGone = true;
+    settles = false;
+    watch.stored(0x5000n, 8);
+    expect([tables.size, watch.size]).toEqual([1, 1]);
+    settles = true;
+    watch.stored(0x5000n, 8);
+    expect([tables.size, watch.size, space.pages.size]).toEqual([0, 0, 0]);
+    expect(watch.stored(0x5000n, 8)).toBe(false);
+  });
+
+  test('pages that two spaces have tables in are watched until both are gone', () => {
+    const other = new WatchedSpace(toy, tables);
+    other.enumerate(toy.base, toy.base + 63, () => true);
+    tables.drop(space);
+    expect([tables.size, space.pages.size, watch.size]).toEqual([1, 0, 1]);
+    tables.drop(other);
+    expect([tables.size, watch.size]).toEqual([0, 0]);
+  });
+
+  test('what cannot be watched makes its space blind, until it is dropped and there is room', () => {
+    watch = new StoreWatch(1);
+    tables = new WatchedTables(watch);
+    space = new WatchedSpace(toy, tables);
+    look();
+    expect(space.isBlind).toBe(false);
+    toy.at = 0x9000;
+    look();
+    expect([space.isBlind, tables.size, space.blindness.message]).toEqual([
+      true,
+      1,
+      expect.stringMatching(/toy.*not all of its tables can be watched/),
+    ]);
+    tables.drop(space);
+    look();
+    expect([space.isBlind, tables.size]).toEqual([false, 1]);
+  });
+
+  test('closed, nothing is watched, and somebody else can observe', () => {
+    tables.close();
+    expect([watch.size, tables.size]).toEqual([0, 0]);
+    expect(() => watch.observe(() => {})).not.toThrow();
+  });
+});
