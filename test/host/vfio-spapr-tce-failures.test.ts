@@ -28,9 +28,9 @@ describe('vfio-spapr-tce: what fails half-way', () => {
   });
   afterEach(() => host.close());
 
-  function attached() {
+  function attached(device = host.openDevice(groupPaths(kernel)[0])) {
     const space = host.createSpace({ windows: [{ sizeLg2: 30 }] });
-    expect(space.attach(host.openDevice(groupPaths(kernel)[0])), space.error?.message).toBe(0);
+    expect(space.attach(device), space.error?.message).toBe(0);
     return space;
   }
   const reached = (...pages: number[]) => pages.map((page) => kernel.device().hostPfn(page, READ_WRITE));
@@ -56,6 +56,39 @@ describe('vfio-spapr-tce: what fails half-way', () => {
     expect(space.unmap(END - 1, 100)).toBe(0);
     expect(host.calls.unmap).toBe(before + 1);
     expect(reached(END - 1, END).every((found) => found < 0)).toBe(true);
+  });
+
+  test('mappings that lie side by side in two windows go in two calls: the kernel takes none that leads out of one', () => {
+    host.close();
+    kernel = simKernel({ iommus: [{ tce: { start64: BigInt(END + 1) << 12n } }] });
+    host = new TceHost(kernel);
+    memory = kernel.allocate(64 * 4096);
+    pfn = pfnOf(memory.address);
+    const space = attached();
+    expect(space.windows.map(({ first }) => first)).toEqual([0, END + 1]);
+    expect(space.map(END - 1, pfn, 2, READ_WRITE)).toBe(0);
+    expect(space.map(END + 1, pfn + 2, 2, READ_WRITE)).toBe(0);
+    const asked: string[] = [];
+    kernel.hooks.observe({ after: ({ kind }, result) => void asked.push(`${kind} ${result}`) });
+    expect(space.unmap(END - 1, 4)).toBe(0);
+    expect(asked.filter((call) => call.startsWith('VFIO_IOMMU_UNMAP_DMA'))).toEqual(['VFIO_IOMMU_UNMAP_DMA 0', 'VFIO_IOMMU_UNMAP_DMA 0']);
+    expect(reached(END - 1, END, END + 1, END + 2).every((found) => found < 0)).toBe(true);
+  });
+
+  test('memory that was registered ahead of another device is nobody’s when that one has left', () => {
+    const unshare = host.share({ first: pfn, pages: 64, file: null });
+    const device = host.openDevice(groupPaths(kernel)[0]);
+    const space = attached(device);
+    expect(space.detach(device)).toBe(0);
+    // This time only what is mapped can be registered; telling that the rest is shared no more takes nothing from that.
+    kernel.hooks.fail({ kind: 'VFIO_IOMMU_SPAPR_REGISTER_MEMORY', nth: 1, errno: errno.ENOMEM });
+    expect(space.attach(device)).toBe(0);
+    expect(space.map(BASE, pfn + 2, 1, READ_WRITE)).toBe(0);
+    expect(kernel.live()['registrations']).toBe(1);
+    unshare();
+    expect([kernel.live()['registrations'], reached(BASE)]).toEqual([1, [pfn + 2]]);
+    expect(space.unmap(BASE, 1)).toBe(0);
+    expect(kernel.live()['registrations']).toBe(0);
   });
 
   test('a registration that is refused leaves no mapping, and memory that others hold stays registered', () => {

@@ -242,6 +242,30 @@ describe('a host that does not follow (14.5.3 R1-13; 14.12.3.3.1)', () => {
     expect(hardware.runs.get(space)).toEqual(before);
     expect(hardware.flushes).toBe(5);
   });
+
+  it('one mapping in a list is enough to be a mapping, and it may be the first', () => {
+    const { machine, hardware } = observed();
+    machine.call(H_PUT_TCE, LIOBN, 0x2000n, 0x8003n);
+    machine.list(LIST, [0x7003n, 0n, 0n]);
+    hardware.failAt = 2;
+    expect(machine.call(H_PUT_TCE_INDIRECT, LIOBN, 0x1000n, LIST, 3n)).toBe(H_NOT_ENOUGH_RESOURCES);
+    machine.list(LIST, [0n, 0n, 0n]);
+    hardware.failAt = 4;
+    expect(machine.call(H_PUT_TCE_INDIRECT, LIOBN, 0x1000n, LIST, 3n)).toBe(H_HARDWARE);
+  });
+
+  it('pages larger than 4 KiB are told whole', () => {
+    const hardware = new Hardware();
+    const machine = new TestMachine({
+      bridges: [{ buid: 1n, endpoints: [0], windows: [{ liobn: 1, start: 0n, pageLg2: 16, pages: 16 }] }],
+    });
+    machine.iommu.observe(hardware);
+    const space = machine.iommu.spaceOf(0)!;
+    expect(machine.call(H_PUT_TCE, 1n, 0x30000n, 0x1_0003n)).toBe(H_SUCCESS);
+    expect(hardware.runs.get(space)).toEqual([{ iova: 0x30, gpa: 0x10, pages: 16, permission: 3 }]);
+    expect(machine.call(H_STUFF_TCE, 1n, 0x30000n, 0n, 2n)).toBe(H_SUCCESS);
+    expect(hardware.runs.get(space)).toEqual([]);
+  });
 });
 
 describe('storage', () => {

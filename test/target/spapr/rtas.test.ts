@@ -102,6 +102,22 @@ describe('ibm,create-pe-dma-window (7.3.27.2)', () => {
     expect(create(machine, 16, 24)).toEqual({ status: 0, liobn: 0x80000002, start: 0x800000002000000n });
   });
 
+  it('a place that ends where another window begins is one', () => {
+    const ddw = { liobns: [2], pageSizeMask: 1, start: (1n << 32n) - (1n << 24n) };
+    const windows = [{ liobn: 1, start: 1n << 32n, pageLg2: 12, pages: 4096 }];
+    const machine = new TestMachine({ bridges: [{ buid, endpoints: [0], windows, ddw }] });
+    expect(create(machine, 12, 24)).toEqual({ status: 0, liobn: 2, start: ddw.start });
+    expect(machine.iommu.spaceOf(0)?.apertures).toEqual([{ first: 2 ** 20 - 2 ** 12, last: 2 ** 20 + 2 ** 12 - 1 }]);
+  });
+
+  it('a window that is gone is reached by no LIOBN, nor by that of none', () => {
+    const machine = machineWith(1);
+    const { start } = create(machine, 12, 20);
+    expect(machine.call(H_PUT_TCE, 0x80000001n, start, 0x1003n)).toBe(H_SUCCESS);
+    machine.rtas(REMOVE, [0x80000001], 1);
+    for (const liobn of [0x80000001n, 0n]) expect(machine.call(H_PUT_TCE, liobn, start, 0x2003n)).toBe(H_PARAMETER);
+  });
+
   it('more windows than there can be: parameter error', () => {
     const machine = machineWith(1);
     expect(create(machine, 12, 20).status).toBe(RTAS_SUCCESS);

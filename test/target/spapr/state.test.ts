@@ -90,6 +90,10 @@ describe('save and load', () => {
     ['windows that overlap', (state) => set(state.bridges[0].windows[1], 'start', '0')],
     ['a start that is no number', (state) => set(state.bridges[0].windows[0], 'start', '0x0')],
     ['a default window of another size', (state) => set(state.bridges[0].windows[0], 'pages', 4095)],
+    [
+      'a default window by the LIOBN of another',
+      (state) => set(state.bridges[0].windows.splice(1) && state.bridges[0].windows[0], 'liobn', 0x80000001),
+    ],
     ['a page size that the guest cannot have asked for', (state) => set(state.bridges[0].windows[1], 'pageLg2', 24)],
     ['a size that it cannot have asked for', (state) => set(state.bridges[0].windows[1], 'pages', 2 ** 16 - 1)],
     ['a window larger than the largest block', (state) => set(state.bridges[0].windows[1], 'pages', 2 ** 17)],
