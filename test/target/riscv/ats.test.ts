@@ -72,6 +72,15 @@ describe('invalidations under way ("IOMMU PCIe ATS commands", "IOMMU Command-que
     expect(head()).toBe(4);
   });
 
+  test('a request that stands still goes on when an ITag is free, and not with the first of several completions', () => {
+    const { guest, sent, head } = setUp();
+    guest.command(INVAL, INVAL, INVAL, fence(1));
+    expect(guest.iommu.invalidationCompletion(completion(2n, 2n))).toBe(true);
+    expect([sent.length, head()]).toEqual([2, 3]);
+    expect(guest.iommu.invalidationCompletion(completion(2n, 2n))).toBe(true);
+    expect(sent.map(({ tag }) => tag)).toEqual([0, 1, 1]);
+  });
+
   test('a timeout is told by the next fence, whose command stays at the head', () => {
     const { guest, fenced, head } = setUp();
     guest.command(INVAL, fence(9));

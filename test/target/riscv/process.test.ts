@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { PRIVILEGED, READ } from '../../../src/memory/access.ts';
 import { targetFault } from '../../../src/target/fault-codes.ts';
 import { Cause } from '../../../src/target/riscv/index.ts';
-import { Guest } from './guest.ts';
+import { Guest, invalPdt, invalVma } from './guest.ts';
 
 const DEVICE = 8;
 const PROCESS = 1;
@@ -20,6 +20,26 @@ test('PC.ta.ENS 0: supervisor privilege faults, in the IOTLB or not ("Process to
   expect(iommu.translate(DEVICE, PROCESS, 0, 0x5000, READ | PRIVILEGED)).toBe(targetFault('riscv', Cause.typeDisallowed));
   expect(iommu.translate(DEVICE, PROCESS, 0, 0x5000, READ)).toBeGreaterThanOrEqual(12);
   expect(iommu.translate(DEVICE, PROCESS, 0, 0x5000, READ | PRIVILEGED)).toBe(targetFault('riscv', Cause.typeDisallowed));
+});
+
+test('IODIR.INVAL_PDT: the next request of the same process is translated by its new context', () => {
+  const guest = new Guest();
+  const { iommu, memory } = guest;
+  guest.start();
+  const pdt = guest.pool.allocate(1);
+  const [one, other] = [guest.table('sv39'), guest.table('sv39')];
+  one.table.map(5, 0x99, 1, READ);
+  other.table.map(5, 0x77, 1, READ);
+  // ta: V; fsc: Sv39 (mode 8).
+  const put = (root: number) => memory.store64(0, pdt * 4096 + PROCESS * 16 + 8, 8 << 28, root);
+  memory.store64(0, pdt * 4096 + PROCESS * 16, 0, 1);
+  put(one.root);
+  guest.setContext(DEVICE, { first: { mode: PD8, root: pdt, pscid: 0 }, tc: PDTV });
+  const reached = () => (iommu.translate(DEVICE, PROCESS, 0, 0x5000, READ) < 0 ? -1 : iommu.translated[0] >>> 12);
+  expect([reached(), reached()]).toEqual([0x99, 0x99]);
+  put(other.root);
+  guest.command(invalVma({}), invalPdt(DEVICE, PROCESS));
+  expect([reached(), reached()]).toEqual([0x77, 0x77]);
 });
 
 test.each([-1, -0x8000_0000])('a request of device %i, which there is not: a fault, before any other request and after', (device) => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
+import { EXECUTE, READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
 import { hiOf, joinHiLo, loOf } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { targetFault } from '../../../src/target/fault-codes.ts';
@@ -9,6 +9,7 @@ import { FAULT_R_DOMAIN, FAULT_R_MAPPING, FAULT_R_UNKNOWN } from '../../../src/t
 import { F_MAP_UNMAP, F_MMIO } from '../../../src/target/virtio-iommu/spec/features.ts';
 import { S_INVAL, S_NOENT, S_NOMEM, S_OK, S_RANGE, S_UNSUPP } from '../../../src/target/virtio-iommu/spec/requests.ts';
 import { F_VERSION_1 } from '../../../src/virtqueue/spec.ts';
+import { runsOf } from '../hardware.ts';
 
 const RW = 3;
 const EP = 8;
@@ -180,6 +181,10 @@ describe('apertures', () => {
       [0xff000, 0xfffff],
     ]);
     iommu.detach(7, 1);
+    expect(apertures(2)).toEqual([
+      [2, 0xfeeef],
+      [0xff000, 0xfffff],
+    ]);
     iommu.attach(7, 3);
     expect(apertures(3)).toEqual([
       [0x10, 0xfeeef],
@@ -200,8 +205,13 @@ describe('MAP (5.13.6.5)', () => {
     expect(iommu.map(1, 0x4000n, 0x4fffn, 0x9000n, 2)).toBe(S_OK);
     expect(translate(iommu, 0x4000n, WRITE)).toBe(0x9000n);
     expect(translate(iommu, 0x4000n, READ)).toBe(targetFault('virtio-iommu', FAULT_R_MAPPING));
+    // There is no permission to execute: it is a read.
+    expect(translate(iommu, 0x4000n, EXECUTE)).toBe(targetFault('virtio-iommu', FAULT_R_MAPPING));
+    expect(translate(iommu, 0x1_0000_2abcn, EXECUTE)).toBe(0x7_0000_aabcn);
     expect(iommu.map(1, 0x5000n, 0x5fffn, 0x9000n, 0)).toBe(S_OK);
     expect(translate(iommu, 0x5000n, READ)).toBe(targetFault('virtio-iommu', FAULT_R_MAPPING));
+    // A mapping that lets nothing through is none for hardware.
+    expect(runsOf(iommu.spaceOf(EP)!).map(({ iova }) => iova)).toEqual([4, 0x10_0000]);
   });
 
   test('the answer speaks for the largest aligned block that lies in the mapping', () => {

@@ -198,6 +198,17 @@ describe.each(ringKinds)('$name ring', (kind) => {
     expect(iommu.counts.droppedFaults).toBe(3);
   });
 
+  test('an event queue that breaks the rules stops the device too, and the report is dropped', () => {
+    const { iommu, memory, events } = start(kind, 8);
+    events.add({ readable: new Uint8Array(0), writable: 24 });
+    // An indirect table of one descriptor and a half (2.7.5.3.1).
+    const flags = events.base + (kind.packed ? 14 : 12);
+    memory.load16(0, flags);
+    memory.store16(0, flags, memory.word[0] | 4);
+    expect(iommu.translate(EP, NO_PASID, 0, 0x1000, READ)).toBeLessThan(0);
+    expect([iommu.device.status & STATUS_NEEDS_RESET, iommu.counts.droppedFaults]).toEqual([STATUS_NEEDS_RESET, 1]);
+  });
+
   test('a ring that breaks the rules stops the device, and a reset heals it (2.1.2)', () => {
     const fixture = start(kind, 8);
     const { iommu, memory, requests, interrupts } = fixture;
