@@ -105,6 +105,7 @@ export function iommufdAbi(name: string, create: () => AbiFixture): void {
       expect(allow(1, 0x2000n, 0x1000n)).toBe('EINVAL');
       expect(allow(1, 0x2000n, 0x2000n)).toBe('EINVAL');
       expect(allow(2, 0x2000n, 0x4fffn, 0x4000n, 0x5fffn)).toBe('EINVAL');
+      expect(allow(2, 0x2000n, 0x4000n, 0x4000n, 0x5fffn)).toBe('EINVAL');
       expect(allow(2, 0x4000n, 0x5fffn, 0x2000n, 0x3fffn)).toBe(0);
       expect(allow(1, 0x8000_0000n, 0x8fff_ffffn)).toBe(0);
       expect(m.map(id, 0n, 0x1000n, 0n, WRITEABLE | READABLE)).toBe(0);

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { errno } from '../../src/host/errno.ts';
 import { IommufdHost } from '../../src/host/iommufd/index.ts';
+import type { PortMemory } from '../../src/host/port.ts';
 import { DMA_BLOCKED, DMA_UNMAPPED, type IommuConfig, simKernel } from '../../src/host/sim/index.ts';
 import { READ_WRITE } from '../../src/memory/access.ts';
 import { pfnOf } from '../../src/memory/address.ts';
@@ -119,6 +120,17 @@ describe('a PASID', () => {
     expect([device.closed, other.attachment, read(1, 8), read(1)]).toEqual([true, null, DMA_BLOCKED, DMA_BLOCKED]);
     host.close();
     expect(kernel.live()['descriptors']).toBe(0);
+  });
+
+  test('is blocked by the close of its device, though a region that is still mapped holds that', () => {
+    const { kernel, host, device, read, spaceTo } = start();
+    const space = spaceTo(3);
+    expect(space.attach(host.pasids.open(device, 7))).toBe(0);
+    const region = kernel.mmap(device.fd, 4096, 0n);
+    expect(device.close()).toBeNull();
+    expect(read(1, 7)).toBe(DMA_BLOCKED);
+    (region as PortMemory).release();
+    host.close();
   });
 
   test('leaves nothing behind: spaces with tables for PASIDs are freed', () => {

@@ -36,6 +36,16 @@ describe('the simulated process', () => {
     expect(() => kernel.allocate(0)).toThrow(RangeError);
   });
 
+  test('what is copied to the process goes up to where its memory ends, and says whether that was all', () => {
+    const kernel = simKernel();
+    const one = kernel.allocate(4096);
+    const end = one.address + 4096n;
+    expect(kernel.process.copyOut(end - 4n, new Uint8Array(8).fill(7))).toBe(false);
+    expect([...new Uint8Array(one.buffer, 4090)]).toEqual([0, 0, 7, 7, 7, 7]);
+    expect(kernel.process.copyOut(end - 4n, new Uint8Array(4).fill(8))).toBe(true);
+    expect([kernel.process.copyOut(end, new Uint8Array(1)), kernel.process.copyOut(end, new Uint8Array(0))]).toEqual([false, true]);
+  });
+
   test('an eventfd counts what was written until it is read', () => {
     const kernel = simKernel();
     const fd = kernel.eventfd();

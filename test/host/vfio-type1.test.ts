@@ -206,6 +206,16 @@ describe('vfio-type1', () => {
     expect(again.close()).toBe(null);
   });
 
+  test('a device that the container does not let go of is where it was, and its file is open again', () => {
+    const { space, device } = attached();
+    expect(space.map(BASE, pfn, 1, READ_WRITE)).toBe(0);
+    kernel.hooks.fail({ kind: 'VFIO_GROUP_UNSET_CONTAINER', nth: 1, errno: errno.EIO });
+    expect(space.detach(device)).toBe(-errno.EIO);
+    expect([device.attachment, device.fd >= 0, kernel.device().hostPfn(BASE, READ_WRITE)]).toEqual([space, true, pfn]);
+    expect(space.error?.message).toMatch(/UNSET_CONTAINER: EIO/);
+    expect([space.detach(device), device.attachment]).toEqual([0, null]);
+  });
+
   test('a container that lets go of nothing, and a device that cannot be opened again: all is closed, and the reason is said', () => {
     const { space, device } = attached();
     kernel.hooks.fail({ kind: 'VFIO_GROUP_UNSET_CONTAINER', nth: 1, errno: errno.EIO, times: Infinity });

@@ -1,0 +1,68 @@
+import { describe, expect, test } from 'vitest';
+import { IommufdHost } from '../../src/host/iommufd/index.ts';
+import { simKernel } from '../../src/host/sim/index.ts';
+
+/* Who waits for a page, and which answer is whose: the kernel gives out cookies that are free again. */
+
+function start() {
+  const devices = ['vfio0', 'vfio1'].map((name) => ({ name, pageRequests: true }));
+  const kernel = simKernel({ iommus: [{ pasidLog2: 8 }], devices });
+  const host = new IommufdHost(kernel);
+  const queue = host.pageRequests.createQueue();
+  const space = host.createSpace({ pageRequests: queue });
+  const [one, other] = kernel.devices.map(({ path }) => host.openDevice(path));
+  for (const device of [one, other]) expect(space.attach(device)).toBe(0);
+  const ask = (name: string, page: number) => kernel.device(name).dmaRead(BigInt(page) << 12n, new Uint8Array(1));
+  return { kernel, host, queue, space, one, other, ask };
+}
+
+describe('page requests', () => {
+  test('are told once, with their device, and answered one by one in any order', () => {
+    const { kernel, host, queue, one, other, ask } = start();
+    ask('vfio0', 1);
+    ask('vfio1', 2);
+    const [first, second] = queue.read();
+    expect([first.device, first.address, second.device, second.address]).toEqual([one, 0x1000n, other, 0x2000n]);
+    expect(queue.read()).toEqual([]);
+    queue.respond(first.cookie, true);
+    // Its cookie is free, and the other one's is not.
+    ask('vfio0', 3);
+    const [third] = queue.read();
+    expect([third.cookie === first.cookie, third.cookie === second.cookie]).toEqual([true, false]);
+    queue.respond(second.cookie, false);
+    queue.respond(third.cookie, true);
+    expect([kernel.device('vfio0').responses, kernel.device('vfio1').responses]).toEqual([[0, 0], [1]]);
+    host.close();
+  });
+
+  test('of a device that leaves have one answer, whether they were read or not', () => {
+    const { kernel, host, queue, space, one, other, ask } = start();
+    ask('vfio0', 1);
+    const [read] = queue.read();
+    ask('vfio0', 2);
+    ask('vfio1', 3);
+    expect(space.detach(one)).toBe(0);
+    expect(kernel.device('vfio0').responses).toEqual([1, 1]);
+    queue.respond(read.cookie, true);
+    const rest = queue.read();
+    expect(rest.map(({ address }) => address)).toEqual([0x3000n]);
+    queue.respond(rest[0].cookie, true);
+    space.detach(other);
+    space.close();
+    queue.close();
+    expect([kernel.device('vfio0').responses, kernel.device('vfio1').responses]).toEqual([[1, 1], [0]]);
+    host.close();
+  });
+
+  test('that nobody answers are refused when the queue goes', () => {
+    const { kernel, host, queue, space, one, other, ask } = start();
+    ask('vfio0', 1);
+    queue.read();
+    ask('vfio1', 2);
+    for (const device of [one, other]) space.detach(device);
+    space.close();
+    queue.close();
+    expect([kernel.device('vfio0').responses, kernel.device('vfio1').responses]).toEqual([[1], [1]]);
+    host.close();
+  });
+});
