@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { WRITE } from '../../../src/memory/access.ts';
+import { AtsCode } from '../../../src/target/riscv/index.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
 import { EVERYTHING, fence, Guest, Reg } from './guest.ts';
 
@@ -54,6 +55,17 @@ describe('wire-signaled interrupts ("Interrupt pending status register")', () =>
     // Off: or the illegal command would be met again.
     iommu.write(Reg.cqcsr, 4, 0x402n);
     iommu.write(Reg.ipsr, 4, CIP);
+    expect(wires).toEqual(['1+', '1-']);
+  });
+
+  test('a device that takes up a state asserts the wires that are in it', () => {
+    const { guest, iommu } = wired();
+    guest.command(ILLEGAL);
+    const state = JSON.parse(JSON.stringify(iommu.save()));
+    const { iommu: other, wires } = wired();
+    other.load(state);
+    expect(wires).toEqual(['1+']);
+    other.reset();
     expect(wires).toEqual(['1+', '1-']);
   });
 
@@ -124,6 +136,49 @@ describe('message-signaled interrupts ("MSI configuration table")', () => {
     guest.command(ILLEGAL);
     expect(guest.takeFaults().map(([low, , iotval]) => [low, iotval])).toEqual([[273n, 0x2800_0000n]]);
   });
+});
+
+/** fqof and pqof. */
+const OVERFLOW = 0x200n;
+
+test('records that a queue has no room for are lost, and so are all until the driver clears fqof ("Fault/Event-Queue")', () => {
+  const guest = new Guest();
+  const { iommu } = guest;
+  guest.start();
+  const fault = () => void iommu.translate(8, NO_PASID, 0, 0x1000, WRITE);
+  for (let i = 0; i < 127; i++) fault();
+  expect(iommu.read(Reg.fqcsr, 4) & OVERFLOW).toBe(0n);
+  fault();
+  expect(iommu.read(Reg.fqcsr, 4) & OVERFLOW).toBe(OVERFLOW);
+  expect(guest.takeFaults().length).toBe(127);
+  fault();
+  expect(guest.takeFaults()).toEqual([]);
+  iommu.write(Reg.fqcsr, 4, 3n | OVERFLOW);
+  fault();
+  expect(guest.takeFaults().length).toBe(1);
+});
+
+test('page requests that the queue has no room for are answered, and so are all until the driver clears pqof ("Page-Request-Queue")', () => {
+  const answered: bigint[] = [];
+  const guest = new Guest({}, 1024, { sendMessage: ({ payload }) => void answered.push(payload) });
+  const { iommu } = guest;
+  guest.start();
+  // EN_ATS and EN_PRI.
+  guest.setContext(8, { tc: 6 });
+  const message = { code: AtsCode.pageRequest, tag: 0, requester: 8, segment: null, pasid: null, privileged: false, execute: false };
+  const ask = () => iommu.pageRequest({ ...message, payload: 0x5007n });
+  const tail = () => iommu.read(Reg.pqt, 4);
+  for (let i = 0; i < 255; i++) ask();
+  expect([tail(), answered]).toEqual([255n, []]);
+  // Success (0), for the device asks again where it still needs the page.
+  ask();
+  expect([tail(), iommu.read(Reg.pqcsr, 4) & OVERFLOW, answered]).toEqual([255n, OVERFLOW, [8n << 48n]]);
+  iommu.write(Reg.pqh, 4, 10n);
+  ask();
+  expect([tail(), answered.length]).toEqual([255n, 2]);
+  iommu.write(Reg.pqcsr, 4, 3n | OVERFLOW);
+  ask();
+  expect([tail(), answered.length]).toEqual([0n, 2]);
 });
 
 describe('the cycle counter ("Performance-monitoring cycles counter")', () => {
