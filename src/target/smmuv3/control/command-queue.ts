@@ -66,7 +66,7 @@ export class CommandQueue {
     if (this.#isRunning || registers.cr0(CR0.CMDQEN) === 0 || interrupts.isActive(GERROR.CMDQ_ERR)) return;
     const lg2 = registers.queueLg2(REG.CMDQ_BASE, 'CMDQS');
     const mask = 2 ** (lg2 + 1) - 1;
-    const size = Math.max(COMMAND_BYTES * 2 ** lg2, ALIGNMENT);
+    const size = COMMAND_BYTES * 2 ** lg2;
     const start = registers.wide(REG.CMDQ_BASE, QUEUE_BASE.ADDR) * ALIGNMENT;
     const base = start - (start % size);
     this.#isRunning = true;

@@ -96,7 +96,7 @@ export class OutputQueue {
     const { base, prod, bytes, abort } = this.#layout;
     const lg2 = this.#lg2;
     const index = registers.get32(prod);
-    const size = Math.max(2 ** lg2 * bytes, ALIGNMENT);
+    const size = 2 ** lg2 * bytes;
     const start = getWide(registers.view(base), QUEUE_BASE.ADDR) * ALIGNMENT;
     const at = start - (start % size) + (index & (2 ** lg2 - 1)) * bytes;
     for (let i = 0; i < bytes / 8; i++) {
