@@ -5,7 +5,7 @@ import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import type { Smmuv3Options } from '../../../src/target/smmuv3/index.ts';
 import { OPCODE } from '../../../src/target/smmuv3/spec/commands.ts';
 import { REG } from '../../../src/target/smmuv3/spec/registers.ts';
-import { CONFIG } from '../../../src/target/smmuv3/spec/ste.ts';
+import { CONFIG, S1FMT } from '../../../src/target/smmuv3/spec/ste.ts';
 import { reaching } from '../../reaching.ts';
 import { COMMANDS, CONTEXTS, cfgiAll, contextOf, Guest, RAM_PAGES, STREAM_TABLE, stage2Of, sync, tlbiAll } from './guest.ts';
 
@@ -63,6 +63,23 @@ describe('translations', () => {
     expect(loadsOf(translate)).toBe(8 + 8 * 5 + 4 * 5 + 4);
     expect(loadsOf(translate)).toBe(0);
   });
+});
+
+test('16,384 routes are remembered; with one more all are forgotten', () => {
+  const { guest, loadsOf } = machine();
+  const table = guest.table();
+  table.table.map(5, 0x80, 1, READ_WRITE);
+  // Each first-level descriptor leads to the same 64.
+  const [pointers, leaf] = [guest.pool.allocate(1), guest.pool.allocate(1)];
+  for (let i = 0; i < 512; i++) guest.store(pointers * 4096 + 8 * i, BigInt(leaf * 4096) | 1n);
+  for (let i = 0; i < 64; i++) guest.setContext(i, contextOf(7, table), leaf * 4096);
+  guest.start().setStream(STREAM, { CONFIG: CONFIG.stage1, S1CONTEXT_PTR: pointers * 64, S1FMT: S1FMT.leaves4K, S1CDMAX: 15 });
+  const loads = (substream: number) => loadsOf(() => guest.access(STREAM, 0x5000n, WRITE, substream));
+  expect(loads(0)).toBe(8 + 1 + 8 + 3);
+  let most = 0;
+  for (let substream = 1; substream < 2 ** 14; substream++) most = Math.max(most, loads(substream));
+  expect([most, loads(0)]).toEqual([1 + 8, 0]);
+  expect([loads(2 ** 14), loads(0)]).toEqual([1 + 8, 1 + 8]);
 });
 
 describe('commands', () => {

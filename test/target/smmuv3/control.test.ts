@@ -82,6 +82,33 @@ describe('registers, 6.3', () => {
     expect([guest.smmu.read(REG.EVENTQ_IRQ_CFG0, 8), guest.smmu.read(REG.GERROR_IRQ_CFG0, 8)]).toEqual([0n, 0x1000n]);
   });
 
+  test.each([
+    ['SMMUEN', 1, 0x03f],
+    ['PRIQEN', 2, 0xfc0],
+    ['EVENTQEN', 4, 0xfc0],
+    ['CMDQEN', 8, 0xfc0],
+  ])('CR1: attributes of what %s turns on are read-only (6.3.11)', (_, enable, writable) => {
+    const guest = new Guest();
+    guest.write(REG.CR0, enable);
+    guest.write(REG.CR1, -1);
+    expect(guest.read(REG.CR1)).toBe(writable);
+    guest.write(REG.CR0, 0);
+    guest.write(REG.CR1, -1);
+    expect(guest.read(REG.CR1)).toBe(0xfff);
+    guest.write(REG.CR0, enable);
+    guest.write(REG.CR1, 0);
+    expect(guest.read(REG.CR1)).toBe(0xfff & ~writable);
+  });
+
+  test('GBPA lets everything pass as it comes at reset, and keeps each of its fields (6.3.14)', () => {
+    const guest = new Guest();
+    expect(guest.read(REG.GBPA)).toBe(1 << 12);
+    guest.write(REG.GBPA, -1);
+    expect(guest.read(REG.GBPA)).toBe(0x1f_3f1f);
+    guest.smmu.reset();
+    expect(guest.read(REG.GBPA)).toBe(1 << 12);
+  });
+
   test('page 1 has the indices of event and PRI queue alone; odd sizes, places and alignments read 0 and are ignored', () => {
     const guest = new Guest();
     guest.write(PAGE_1 + REG.EVENTQ_CONS, 5);

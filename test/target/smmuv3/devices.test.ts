@@ -53,6 +53,14 @@ describe('ATS translation requests, 3.9.1.2', () => {
     expect(guest.numbers()).toEqual([EVENT.F_BAD_ATS_TREQ]);
   });
 
+  test('split-stage ATS: no larger than the page of either stage (13.6.3)', () => {
+    const { guest, first, second } = nested({ EATS: 2 }, CHECKED);
+    first.table.unmap(5, 1);
+    first.table.map(0x200, 0x1200, 512, READ_WRITE);
+    second.table.map(0x1203, 0x93, 1, READ_WRITE);
+    expect(ask(guest, READ, 0x20_3000n)).toEqual({ status: 'success', lg2: 12, address: 0x120_3000n, permission: READ });
+  });
+
   test('reading is implied, and without a PASID a request is for data, unprivileged (13.7)', () => {
     const { guest, first, second } = nested({ S1CDMAX: 2, S1DSS: 2 });
     guest.setContext(1, contextOf(9, first));

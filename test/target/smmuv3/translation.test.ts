@@ -117,6 +117,34 @@ describe('stage 1, both stages: events by stage and class, 7.3.12 to 7.3.16', ()
     expect([...guest.events()[0]]).toEqual([EVENT.F_WALK_EABT, STREAM, 0, (CLASS.TT << 8) | (1 << 3), 0x5000, 0, 0x4000_0000, 0]);
   });
 
+  test.each([
+    ['the first table', 0, 0x4000_0003n],
+    ['the second', 1, 0x4000_0003n],
+  ])('F_WALK_EABT of stage 2: S2, CLASS IN, the address of the descriptor: %s leads out of memory', (_, level, entry) => {
+    const guest = new Guest();
+    const table = guest.table({ stage: 2, inputBits: 39 });
+    table.table.map(5, 0x80, 1, READ);
+    let at = table.root * 4096;
+    for (let i = 0; i < level; i++) at = Number(guest.load(at) & 0xffff_ffff_f000n);
+    guest.store(at, entry);
+    guest.start().setStream(STREAM, { CONFIG: CONFIG.stage2, ...stage2Of(3, table) });
+    expect(guest.access(STREAM, 0x5008n, WRITE)).toBe(code(EVENT.F_WALK_EABT));
+    const fetched = 0x4000_0000 + (level === 0 ? 0 : 5 * 8);
+    expect([...guest.events()[0]]).toEqual([EVENT.F_WALK_EABT, STREAM, 0, (1 << 7) | (CLASS.IN << 8), 0x5008, 0, fetched, 0]);
+  });
+
+  test('S2S: a fault of stage 2 stalls, whatever S2R says; one of stage 1 does as the descriptor says', () => {
+    const { guest, second } = nested();
+    guest.setStream(STREAM, { ...STAGE_1, ...stage2Of(3, second), CONFIG: CONFIG.nested, S2S: 1, S2R: 0 });
+    expect([guest.access(STREAM, IOVA, READ), guest.smmu.stag]).toEqual([BigInt(FAULT_STALLED), 0]);
+    expect(guest.access(STREAM, 0x7000n, READ)).toBe(code(EVENT.F_TRANSLATION));
+    const told = guest.events().map((words) => [RECORD.S2, RECORD.STALL].map((field) => get(words, field)));
+    expect(told).toEqual([
+      [1, 1],
+      [0, 0],
+    ]);
+  });
+
   test('S2R = 0, CD.R = 0: no record; CD.A = 0: RAZ/WI', () => {
     const { guest, first, second } = nested();
     guest.setStream(STREAM, { ...STAGE_1, ...stage2Of(3, second), CONFIG: CONFIG.nested, S2R: 0 });
@@ -170,6 +198,21 @@ describe('what a descriptor says of addresses and permissions, 5.4', () => {
     expect(with_({}, { PRIVCFG: 2 })).toEqual([true, true, true, true, true]);
     expect(with_({}, { PRIVCFG: 3, INSTCFG: 3 })).toEqual([false, true, false, false, false]);
     expect(with_({}, { PRIVCFG: 3, INSTCFG: 2 })).toEqual([true, true, true, true, true]);
+  });
+
+  test('E0PD1 keeps the unprivileged off the upper table alone (5.4)', () => {
+    const guest = new Guest();
+    const [lower, upper] = [guest.table(), guest.table({ upper: true })];
+    lower.table.map(5, 0x80, 1, READ);
+    upper.table.map(2 ** 52 - 2, 0x90, 1, READ);
+    guest.setContext(0, { ...contextOf(7, lower, upper), E0PD1: 1 });
+    guest.start().setStream(STREAM, STAGE_1);
+    const high = 0xffff_ffff_ffff_e000n;
+    expect([guest.access(STREAM, high, READ), guest.access(STREAM, high, READ | PRIVILEGED), guest.access(STREAM, IOVA, READ)]).toEqual([
+      code(EVENT.F_TRANSLATION),
+      0x9_0000n,
+      0x8_0000n,
+    ]);
   });
 
   test('EPAN: what the unprivileged may only execute is kept from the privileged too (5.4)', () => {
@@ -226,6 +269,22 @@ describe('what a descriptor says of addresses and permissions, 5.4', () => {
     guest.setContext(0, { ...contextOf(7, first), ENDI: 1, HA: 1 });
     guest.start().setStream(STREAM, { ...STAGE_1, ...stage2Of(3, second), CONFIG: CONFIG.nested, S2ENDI: 1 });
     expect(guest.access(STREAM, 0x5008n, READ)).toBe(0x9_1008n);
+  });
+
+  test('big-endian tables: HTTU changes the entry as it lies in memory', () => {
+    const { guest, table } = stage1({}, { ENDI: 1, HA: 1, HD: 1 });
+    const big = new ArmTable(new BigEndianMemory(guest.memory), { ...table.config, allocator: guest.pool });
+    big.map(5, 0x80, 1, READ);
+    const swapped = (word: bigint) => BigInt(`0x${word.toString(16).padStart(16, '0').match(/../g)!.reverse().join('')}`);
+    let at = table.root * 4096;
+    for (let level = 0; level < 2; level++) at = Number(swapped(guest.load(at)) & 0xffff_ffff_f000n);
+    at += 5 * 8;
+    const clean = (swapped(guest.load(at)) & ~(1n << 10n)) | (1n << 51n);
+    guest.store(at, swapped(clean));
+    expect(guest.access(STREAM, IOVA, READ)).toBe(0x8_0000n);
+    expect(swapped(guest.load(at))).toBe(clean | (1n << 10n));
+    expect(guest.access(STREAM, IOVA, WRITE)).toBe(0x8_0000n);
+    expect(swapped(guest.load(at))).toBe((clean | (1n << 10n)) & ~(1n << 7n));
   });
 
   test.each([
