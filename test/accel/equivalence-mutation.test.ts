@@ -124,8 +124,8 @@ mutations(legacySubject, 'shadow', 'iommufd, plain hardware', ['IOMMU_IOAS_MAP',
 mutations(virtioSubjects[0], 'user-owned', 'iommufd, VT-d', [TABLE_STORE, INVALIDATE, ATTACH]);
 mutations(smmuSubject, 'user-owned', 'iommufd, SMMUv3', [TABLE_STORE, INVALIDATE, ATTACH, DETACH]);
 mutations(scalableSubject, 'auto', 'iommufd, VT-d', [INVALIDATE, ATTACH]);
-mutations(smmuSubject, 'user-owned-queue', QUEUE, [QUEUED]);
+mutations(smmuSubject, 'user-owned-queue', QUEUE, [QUEUED, TABLE_STORE, ATTACH, DETACH]);
 mutations(smmuSubject, 'nested', 'iommufd, SMMUv3', [INVALIDATE, ATTACH]);
-mutations(smmuSubject, 'nested-queue', QUEUE, [QUEUED]);
+mutations(smmuSubject, 'nested-queue', QUEUE, [QUEUED, ATTACH]);
 mutations(smmuSubject, 'user-owned', 'iommufd, SMMUv3', [TABLE_STORE, INVALIDATE, ATTACH], 'on demand');
 mutations(smmuSubject, 'shadow', 'iommufd, VT-d', ['IOMMU_IOAS_MAP', 'IOMMU_IOAS_UNMAP', 'read', 'write'], 'on demand');

@@ -125,6 +125,47 @@ for (const [name, make] of Object.entries(guests)) {
   });
 }
 
+/** Keeps one store from whoever observes it, or watches one page less than it says. */
+class ForgetfulWatch extends StoreWatch {
+  seen = 0;
+  readonly #what: 'store' | 'page';
+  readonly #nth: number;
+
+  constructor(what: 'store' | 'page', nth: number) {
+    super();
+    this.#what = what;
+    this.#nth = nth;
+  }
+
+  override stored(address: bigint, bytes: number): boolean {
+    return this.#what === 'store' && ++this.seen === this.#nth ? false : super.stored(address, bytes);
+  }
+
+  override watch(pfn: number): boolean {
+    return this.#what === 'page' && ++this.seen === this.#nth ? true : super.watch(pfn);
+  }
+}
+
+describe.each(rows.slice(0, 2))(
+  '%s over %s, of whose watch something is left out: the hardware has not what its guest has mapped',
+  (path, hardware) => {
+    test.each(['store', 'page'] as const)('one %s', (what) => {
+      for (const [name, make] of Object.entries(guests)) {
+        let isFound = false;
+        for (let nth = 1; nth <= 12 && !isFound; nth++) {
+          const watch = new ForgetfulWatch(what, nth);
+          const made = new WatchedMachine(make, hardware, path, watch);
+          made.guest.table.map(BASE, DATA, 2, READ_WRITE);
+          made.stores.commit(() => {});
+          expect(watch.seen, name).toBeGreaterThanOrEqual(nth);
+          isFound = JSON.stringify(made.hardware()) !== JSON.stringify(made.walked());
+        }
+        expect(isFound, name).toBe(true);
+      }
+    });
+  },
+);
+
 describe('a watch that has no pages left', () => {
   test('blocks the device, and the machine says why', () => {
     const made = new WatchedMachine(guests['RISC-V, first stage'], 'type1, plain hardware', 'shadow', new StoreWatch(2));
