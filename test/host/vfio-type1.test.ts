@@ -116,6 +116,51 @@ describe('vfio-type1', () => {
     bitmap.release();
   });
 
+  describe('dirty pages as a space tells them', () => {
+    const told = (read: (visit: (first: number, last: number) => void) => number | undefined) => {
+      const ranges: [number, number][] = [];
+      const answer = read((first, last) => void ranges.push([first, last]));
+      return { ranges, answer };
+    };
+
+    test('what the kernel does not say counts as written', () => {
+      const { space } = attached();
+      expect(space.map(BASE, pfn, 8, READ_WRITE)).toBe(0);
+      expect(space.trackDirty(true)).toBe(0);
+      const dirty = space.dirty!;
+      kernel.hooks.fail({ kind: 'VFIO_IOMMU_DIRTY_PAGES', nth: 1, errno: errno.EIO });
+      expect(told((visit) => void dirty.read(BASE, 8, visit)).ranges).toEqual([[BASE, BASE + 7]]);
+      // The call that unmaps and tells fails: unmapped all the same.
+      kernel.hooks.fail({ kind: 'VFIO_IOMMU_UNMAP_DMA', nth: 1, errno: errno.EIO });
+      expect(told((visit) => dirty.unmap(BASE, 8, visit))).toEqual({ ranges: [[BASE, BASE + 7]], answer: 0 });
+      expect(kernel.device().hostPfn(BASE, READ_WRITE)).toBeLessThan(0);
+      expect([space.trackDirty(false), space.dirty]).toEqual([0, null]);
+    });
+
+    test('a container that begins anew and cannot remember forgets: all counts as written, and is asked for no more', () => {
+      const { space, device } = attached();
+      expect(space.map(BASE, pfn, 8, READ_WRITE)).toBe(0);
+      expect(space.trackDirty(true)).toBe(0);
+      const dirty = space.dirty!;
+      expect(space.detach(device)).toBe(0);
+      kernel.hooks.fail({ kind: 'VFIO_IOMMU_DIRTY_PAGES', nth: 1, errno: errno.EIO });
+      expect(space.attach(device)).toBe(0);
+      const asked = kernel.hooks.counts.get('VFIO_IOMMU_DIRTY_PAGES');
+      expect(told((visit) => void dirty.read(BASE, 8, visit)).ranges).toEqual([[BASE, BASE + 7]]);
+      expect(kernel.hooks.counts.get('VFIO_IOMMU_DIRTY_PAGES')).toBe(asked);
+      expect(told((visit) => dirty.unmap(BASE, 8, visit))).toEqual({ ranges: [[BASE, BASE + 7]], answer: 0 });
+    });
+
+    test('without a device nothing can be asked', () => {
+      const { space, device } = attached();
+      expect(space.detach(device)).toBe(0);
+      const bitmap = kernel.allocate(8);
+      expect(space.readDirty(BASE, 8, bitmap)).toBe(-errno.EINVAL);
+      expect(space.error?.message).toMatch(/no device is attached/);
+      bitmap.release();
+    });
+  });
+
   test('all of a 64-bit space is unmapped by one call', () => {
     const { space } = attached();
     for (let i = 0; i < 5; i++) expect(space.map(BASE + 3 * i, pfn + i, 2, READ_WRITE)).toBe(0);
