@@ -141,6 +141,18 @@ describe('Machine', () => {
     expect(kernel.hooks.counts.get('VFIO_DEVICE_BIND_IOMMUFD')).toBeUndefined();
   });
 
+  test('a device that cannot be attached is given back, and can be had when it can', () => {
+    const { kernel, memory, target, host } = pseries();
+    const machine = new Machine({ memory, target, host });
+    const before = kernel.live();
+    kernel.hooks.fail({ kind: 'VFIO_DEVICE_ATTACH_IOMMUFD_PT', nth: 1, errno: 12 });
+    expect(() => machine.passThrough(0, '/dev/vfio/devices/vfio0')).toThrow(/ATTACH.*ENOMEM/);
+    expect([kernel.live(), machine.state.endpoints]).toEqual([before, {}]);
+    expect(machine.passThrough(0, '/dev/vfio/devices/vfio0').closed).toBe(false);
+    machine.close();
+    host.close();
+  });
+
   test('a closed machine refuses everything, and no device keeps a translation', () => {
     const { kernel, memory, target, host } = pseries();
     const machine = new Machine({ memory, target, host });

@@ -1,12 +1,15 @@
 import { fc, test as property } from '@fast-check/vitest';
 import { describe, expect, test } from 'vitest';
+import type { Host } from '../../src/host/host.ts';
 import { openHost } from '../../src/host/registry.ts';
 import { simKernel } from '../../src/host/sim/index.ts';
 import { WRITE } from '../../src/memory/access.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { IdentitySpace } from '../../src/target/identity-space.ts';
 import { FAULT_PAGE, H_PUT_TCE, HypercallRegisters, SpaprIommu } from '../../src/target/spapr/index.ts';
 import { VirtioIommu } from '../../src/target/virtio-iommu/index.ts';
 import { type DeviceFault, type GuestOperation, Machine, type MachineHooks, type PathChange } from '../../src/vmm/index.ts';
+import { Observation } from '../../src/vmm/observation.ts';
 
 function pseries() {
   const kernel = simKernel();
@@ -25,6 +28,36 @@ function pseries() {
 }
 
 describe('Machine.observe', () => {
+  test('what nobody saw begin is told to nobody who comes later; host calls are those since the last operation', () => {
+    const host = { calls: { map: 3, unmap: 0, copy: 0, attach: 1, control: 9 } };
+    const observation = new Observation(host as unknown as Host);
+    let result = 0;
+    const around = observation.around({
+      attach: () => 0,
+      changed: () => {},
+      flush: () => {
+        host.calls.map += 2;
+        return result;
+      },
+    });
+    const { memory } = pseries();
+    const space = new IdentitySpace(memory);
+    const end = observation.add({});
+    around.changed(space, 1, 1);
+    end();
+    const told: unknown[] = [];
+    observation.add({ guestOperation: (operation) => void told.push(operation), hostCall: (calls) => void told.push(calls) });
+    around.flush();
+    expect(told).toEqual([]);
+    for (result of [0, -12]) {
+      around.changed(space, 2, 3);
+      around.flush();
+    }
+    const change = (answer: number) => ({ kind: 'change', changed: [{ space, first: 2, last: 3 }], result: answer });
+    const calls = (map: number) => ({ map, unmap: 0, copy: 0, attach: 0, control: 0 });
+    expect(told).toEqual([change(0), calls(4), change(-12), calls(2)]);
+  });
+
   test('guest operations with their ranges and results, host calls, refused accesses and other paths', () => {
     const { kernel, machine, put, target } = pseries();
     const operations: GuestOperation[] = [];
