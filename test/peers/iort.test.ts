@@ -20,7 +20,7 @@ const knowsReserved = version >= KNOWS_RESERVED;
 const all = { first: 0, count: 0x1_0000, output: 0 };
 
 test(`ITS group, SMMUv3, root complex${knowsReserved ? ', reserved memory' : ''}: iasl ${version} reads them, and makes them again`, () => {
-  const smmu = { registers: 0x905_0000n, event: 106, its: 0, messages: [all], ownDevice: 0x1_0000 };
+  const smmu = { registers: 0x905_0000n, vatos: 0x907_0000n, event: 106, its: 0, messages: [all], ownDevice: 0x1_0000 };
   const root = { segment: 0, smmu: 0, streams: [all], ats: true };
   const ranges = [
     { base: 0x800_0000n, bytes: 0x10_0000n },
@@ -33,6 +33,7 @@ test(`ITS group, SMMUv3, root complex${knowsReserved ? ', reserved memory' : ''}
   const text = readFileSync(join(folder, 'iort.dsl'), 'latin1');
   expect(text).not.toMatch(/unknown|invalid|incorrect|error/i);
   expect(text).toMatch(/Base Address : 0000000009050000/);
+  expect(text).toMatch(/VATOS Address : 0000000009070000/);
   if (knowsReserved) {
     expect([...text.matchAll(/(?:Base Address|Length) of RMR : (\w+)/g)].map(([, value]) => BigInt(`0x${value}`))).toEqual(
       ranges.flatMap(({ base, bytes }) => [base, bytes]),

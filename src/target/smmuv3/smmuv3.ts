@@ -215,6 +215,11 @@ export class Smmuv3 implements Target {
     return this.#stalls.stag;
   }
 
+  /** Bytes of its pages of registers (6.1): two of 64 KiB, and with IDR0.VATOS a third. */
+  get registerBytes(): number {
+    return this.#registers.bytes;
+  }
+
   #isAccess(offset: number, bytes: number): boolean {
     if ((bytes !== 4 && bytes !== 8) || !Number.isInteger(offset)) return false;
     return offset >= 0 && offset + bytes <= this.#registers.bytes && offset % bytes === 0;

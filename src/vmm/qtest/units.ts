@@ -5,7 +5,7 @@ import { Smmuv3 } from '../../target/smmuv3/index.ts';
 import type { Target } from '../../target/target.ts';
 import { VtdIommu } from '../../target/vtd/index.ts';
 import type { PciFunction } from '../pci/function.ts';
-import { AMD_REGISTER_BYTES, amdFunction, RISCV_VECTOR_BITS, riscvFunction, SMMU_REGISTER_BYTES } from '../units/index.ts';
+import { AMD_REGISTER_BYTES, amdFunction, RISCV_VECTOR_BITS, riscvFunction } from '../units/index.ts';
 import type { MappedBlock } from './physical-space.ts';
 
 /** IOMMUs of test machines. */
@@ -46,7 +46,7 @@ export function testUnit(name: UnitName, memory: GuestMemory, endpoint: number):
     case 'smmuv3': {
       const target = new Smmuv3({ memory });
       target.addEndpoint(endpoint);
-      return { target, block: { at: AT.smmuv3, bytes: SMMU_REGISTER_BYTES, registers: target }, fn: null };
+      return { target, block: { at: AT.smmuv3, bytes: target.registerBytes, registers: target }, fn: null };
     }
   }
 }

@@ -4,7 +4,7 @@ import type { RegisterBlock } from '../pci/registers.ts';
 import { IOMMU_CLASS } from './registers.ts';
 
 /** Bytes of registers: pages 0 and 1 of 64 KiB (Arm IHI 0070, 6.1). */
-export const SMMU_REGISTER_BYTES = 0x2_0000;
+const SMMU_REGISTER_BYTES = 0x2_0000;
 
 /** The registers behind BAR 0 of a function, for machines that have no other place for them; its pin is the event queue's wire. */
 export function smmuFunction(registers: RegisterBlock): PciFunction {

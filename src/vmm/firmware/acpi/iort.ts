@@ -165,7 +165,8 @@ function itsGroup({ its }: ItsGroup): Uint8Array {
 
 function smmuv3({ registers, event = 0, pri = 0, gerror = 0, sync = 0, coherent = true, ...rest }: Smmuv3Node, group: number): Uint8Array {
   if (registers % GRANULE !== 0n) throw new RangeError(`IORT: registers 0x${registers.toString(16)} are not aligned to 64 KiB`);
-  const { messages = [], ownDevice } = rest;
+  const { messages = [], ownDevice, vatos = 0n } = rest;
+  if (vatos % GRANULE !== 0n) throw new RangeError(`IORT: VATOS page 0x${vatos.toString(16)} is not aligned to 64 KiB`);
   if (rest.its === undefined && (messages.length > 0 || ownDevice !== undefined))
     throw new RangeError('IORT: messages without an ITS group');
   const mappings = messages.map((range) => mapping(range, group));
@@ -176,7 +177,7 @@ function smmuv3({ registers, event = 0, pri = 0, gerror = 0, sync = 0, coherent 
       .u64('registers', registers)
       .u32('flags', (coherent ? COHERENT : 0) | (ownDevice === undefined ? 0 : DEVICE_ID_VALID))
       .zeros(4)
-      .u64('vatos', rest.vatos ?? 0n)
+      .u64('vatos', vatos)
       // A generic model.
       .zeros(4)
       .u32('event', event)

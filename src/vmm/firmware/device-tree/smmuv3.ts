@@ -1,14 +1,16 @@
 import { requireInteger, requireObject } from '../../../memory/arguments.ts';
 import { DeviceNode } from './device-tree.ts';
 
-/** Bytes of registers, pages 0 and 1 of 64 KiB (Arm IHI 0070, 6.1). */
-const REGISTER_BYTES = 0x2_0000;
 const PAGE = 0x1_0000n;
+/** Bytes of registers where nothing else is said: pages 0 and 1 of 64 KiB (Arm IHI 0070, 6.1). */
+const REGISTER_BYTES = 0x2_0000;
 
 /** An SMMUv3 in a device tree, beneath a node with two address and two size cells: Linux's binding `arm,smmu-v3`. */
 export interface Smmuv3Description {
   /** Guest-physical address of its registers, a multiple of 64 KiB. */
   readonly registers: bigint;
+  /** `Smmuv3.registerBytes`; the driver finds a VATOS page in them by IDR2. Default 0x2_0000. */
+  readonly registerBytes?: number;
   /** The number by which other nodes name it. */
   readonly phandle: number;
   /** Its wires, each in the cells that the interrupt controller takes. */
@@ -34,7 +36,7 @@ export interface Smmuv3Description {
  */
 export function smmuv3Node(description: Smmuv3Description): DeviceNode {
   requireObject('smmuv3Node', 'description', description);
-  const { registers, phandle, event, gerror, pri, sync, messages, coherent = true } = description;
+  const { registers, phandle, event, gerror, pri, sync, messages, registerBytes = REGISTER_BYTES, coherent = true } = description;
   if (typeof registers !== 'bigint') throw new TypeError(`smmuv3Node: registers ${String(registers)} is no bigint`);
   if (registers < 0n || registers >> 64n !== 0n || registers % PAGE !== 0n)
     throw new RangeError(`smmuv3Node: registers 0x${registers.toString(16)} are not aligned to 64 KiB`);
@@ -46,7 +48,7 @@ export function smmuv3Node(description: Smmuv3Description): DeviceNode {
   ].flatMap(({ name, cells }) => (cells === undefined ? [] : [{ name, cells }]));
   const node = new DeviceNode(`iommu@${registers.toString(16)}`)
     .set('compatible', 'arm,smmu-v3')
-    .set('reg', [Number(registers >> 32n), Number(registers & 0xffff_ffffn), 0, REGISTER_BYTES])
+    .set('reg', [Number(registers >> 32n), Number(registers & 0xffff_ffffn), 0, cell('registerBytes', registerBytes)])
     .set('#iommu-cells', [1])
     .set('phandle', [cell('phandle', phandle)]);
   if (wires.length > 0) {

@@ -1,5 +1,10 @@
 import { describe, expect, test } from 'vitest';
+import { GuestMemory } from '../../../../src/memory/guest-memory.ts';
+import { Smmuv3 } from '../../../../src/target/smmuv3/index.ts';
+import { REG } from '../../../../src/target/smmuv3/spec/registers.ts';
 import { type IortDescription, iortTable } from '../../../../src/vmm/firmware/acpi/iort.ts';
+import { PciHost } from '../../../../src/vmm/pci/host.ts';
+import { PhysicalSpace } from '../../../../src/vmm/qtest/physical-space.ts';
 
 const smmu = { registers: 0x905_0000n, event: 106, pri: 107, sync: 108, gerror: 109 };
 const root = { segment: 1, smmu: 0, streams: [{ first: 0x100, count: 0x200, output: 0x1100 }], ats: true };
@@ -26,6 +31,24 @@ describe('IORT, DEN0049E', () => {
     expect(words(table, 48 + 32, 2)).toEqual([0x907_0000, 1]);
   });
 
+  test.each([
+    [0, 0n],
+    [1, 5n],
+  ])('IDR0.VATOS %i in a machine: the page answers where the table and IDR2.BA_VATOS say, inside the unit’s window', (VATOS, kept) => {
+    const memory = GuestMemory.ofBytes(1 << 16);
+    const unit = new Smmuv3({ memory, features: { VATOS } });
+    const registers = 0x905_0000n;
+    const space = new PhysicalSpace(memory, [{ at: registers, bytes: unit.registerBytes, registers: unit }], new PciHost());
+    const table = iortTable({ smmus: [{ registers, vatos: registers + 0x2_0000n }], roots: [] });
+    const [vatos] = words(table, 48 + 32, 1);
+    const BA_VATOS = space.read(registers + BigInt(REG.IDR2), 4) & 0x3ffn;
+    expect(BigInt(vatos)).toBe(registers + 0x2_0000n + 0x1_0000n * BA_VATOS);
+    // VATOS_SID, 6.2.3.
+    space.write(BigInt(vatos) + 0xa08n, 8, 5n);
+    expect([space.read(BigInt(vatos) + 0xa08n, 8), space.read(registers + 0x3_0000n + 0xa08n, 8)]).toEqual([kept, 0n]);
+    expect(space.read(registers + BigInt(REG.IDR0), 4) !== 0n).toBe(true);
+  });
+
   test('messages go on to an ITS group; the SMMU’s own by a single mapping that it names', () => {
     const table = iortTable({
       its: [{ its: [0, 3] }],
@@ -47,7 +70,8 @@ describe('IORT, DEN0049E', () => {
     ['there is no SMMU 1', { roots: [{ ...root, smmu: 1 }] }],
     ['there is no ITS group 0', { smmus: [{ ...smmu, its: 0 }] }],
     ['messages without an ITS group', { smmus: [{ ...smmu, ownDevice: 1 }] }],
-    ['not aligned', { smmus: [{ ...smmu, registers: 0x1000n }] }],
+    ['registers 0x1000 are not aligned', { smmus: [{ ...smmu, registers: 0x1000n }] }],
+    ['VATOS page 0x9071000 is not aligned', { smmus: [{ ...smmu, vatos: 0x907_1000n }] }],
     ['no range', { roots: [{ ...root, streams: [{ first: 0, count: 0, output: 0 }] }] }],
     [
       'no range of 64 KiB granules',

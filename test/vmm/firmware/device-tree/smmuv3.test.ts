@@ -1,4 +1,6 @@
 import { expect, test } from 'vitest';
+import { GuestMemory } from '../../../../src/memory/guest-memory.ts';
+import { Smmuv3 } from '../../../../src/target/smmuv3/index.ts';
 import { DeviceNode, readDeviceTree, writeDeviceTree } from '../../../../src/vmm/firmware/device-tree/device-tree.ts';
 import { type Smmuv3Description, smmuv3Node } from '../../../../src/vmm/firmware/device-tree/smmuv3.ts';
 
@@ -21,6 +23,12 @@ test('registers, wires by name, messages; read back from a blob', () => {
   expect(texts(node, 'interrupt-names')).toEqual(['eventq', 'gerror', 'priq', 'cmdq-sync']);
   expect(node.cells('interrupts')).toEqual([0, 74, 1, 0, 77, 1, 0, 75, 1, 0, 76, 1]);
   expect(node.properties.get('dma-coherent')).toHaveLength(0);
+});
+
+test('a unit with a VATOS page has three pages', () => {
+  const smmu = new Smmuv3({ memory: GuestMemory.ofBytes(4096), features: { VATOS: 1 } });
+  const { registerBytes } = smmu;
+  expect(smmuv3Node({ registers, registerBytes, phandle: 7 }).cells('reg')).toEqual([9, 0x905_0000, 0, 0x3_0000]);
 });
 
 test('what it has not is not there', () => {
