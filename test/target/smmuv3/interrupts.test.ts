@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { READ } from '../../../src/memory/access.ts';
 import { OPCODE } from '../../../src/target/smmuv3/spec/commands.ts';
 import { GERROR, REG } from '../../../src/target/smmuv3/spec/registers.ts';
-import { DONE, EVENTS, Guest, PAGE_1, QUEUE_LG2, sync } from './guest.ts';
+import { COMMANDS, DONE, EVENTS, Guest, PAGE_1, QUEUE_LG2, sync } from './guest.ts';
 
 /* Who is told, how, and in which order (3.18, 7.5). */
 
@@ -123,4 +123,31 @@ test('who hears of a CMD_SYNC sees that it is consumed, and who hears of an even
     ['event', 1, 4n],
   ]);
   expect(guest.read(REG.CMDQ_CONS)).toBe(3 % 2 ** QUEUE_LG2);
+});
+
+test('interrupts inside interrupts: who mends and acknowledges an error, or gives new commands, while told of it', () => {
+  const later: (() => void)[] = [];
+  const seen: string[] = [];
+  const guest: Guest = new Guest({
+    schedule: (work) => void later.push(work),
+    interrupt: (source) => {
+      seen.push(`${source} ${guest.read(REG.CMDQ_CONS) & 0xf_ffff}`);
+      if (source === 'gerror') {
+        guest.store(COMMANDS, BigInt(OPCODE.TLBI_NSNH_ALL));
+        guest.write(REG.GERRORN, guest.read(REG.GERROR));
+      }
+      // One more, the first time.
+      if (seen.length === 2) guest.command(sync(1n << 12n));
+      if (source === 'event') guest.access(STREAM, 0n, READ);
+    },
+  });
+  guest.start();
+  guest.write(REG.IRQ_CTRL, 5);
+  guest.command(illegal, sync(1n << 12n));
+  expect([[...seen], later.length]).toEqual([['gerror 0'], 1]);
+  while (later.length > 0) later.shift()!();
+  expect([seen, guest.error, guest.read(REG.CMDQ_CONS)]).toEqual([['gerror 0', 'sync 2', 'sync 3'], 0, 3]);
+  seen.length = 0;
+  guest.access(STREAM, 0n, READ);
+  expect([seen, guest.read(PAGE_1 + REG.EVENTQ_PROD)]).toEqual([['event 3'], 2]);
 });
