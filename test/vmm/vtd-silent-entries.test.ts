@@ -1,10 +1,13 @@
+import { fc, test as property } from '@fast-check/vitest';
 import { describe, expect, test } from 'vitest';
 import { StoreWatch } from '../../src/accel/store-watch.ts';
+import { errno } from '../../src/host/errno.ts';
 import { openHost } from '../../src/host/registry.ts';
 import { type IommuConfig, type SimKernel, simKernel, vtd } from '../../src/host/sim/index.ts';
-import { READ_WRITE } from '../../src/memory/access.ts';
+import { READ, READ_WRITE } from '../../src/memory/access.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import type { PageTable } from '../../src/pagetable/page-table.ts';
+import { NO_PASID } from '../../src/target/target.ts';
 import { Machine } from '../../src/vmm/machine.ts';
 import {
   CONTEXT,
@@ -13,6 +16,7 @@ import {
   iotlbGlobal,
   PASID_DIRECTORY,
   PASID_TABLE,
+  type PasidEntry,
   pasidGlobal,
   pasidSelective,
   ROOT,
@@ -68,15 +72,18 @@ class SilentGuest {
     return made.root;
   }
 
+  /** An entry, and that it was stored. */
+  put(pasid: number, entry: PasidEntry | null): void {
+    this.guest.setPasid(pasid, entry);
+    this.watch.stored(BigInt(PASID_TABLE * 4096 + pasid * 64), 64);
+  }
+
   setDevice(number: number | null): void {
-    const entry = number === null ? null : { pgtt: 1, did: 8, first: this.table(number) };
-    this.guest.setPasid(DEVICE, entry);
-    this.watch.stored(BigInt(PASID_TABLE * 4096 + DEVICE * 64), 64);
+    this.put(DEVICE, number === null ? null : { pgtt: 1, did: 8, first: this.table(number) });
   }
 
   setProcess(pasid: number, number: number | null): void {
-    this.guest.setPasid(pasid, number === null ? null : { pgtt: 1, did: 9, first: this.table(number) });
-    this.watch.stored(BigInt(PASID_TABLE * 4096 + pasid * 64), 64);
+    this.put(pasid, number === null ? null : { pgtt: 1, did: 9, first: this.table(number) });
   }
 
   setContext(present = true): void {
@@ -175,6 +182,62 @@ describe.each(places)('without caching mode, %s: what becomes present is there b
     made.store(root * 4096, (BigInt(context) << 12n) | 1n);
     expect(made.read()).toBe(1);
   });
+});
+
+/** What a guest does to the entries: PASID 0 stands for the device's own, and numbers for tables. */
+const edit = fc.oneof(
+  fc.record({
+    what: fc.constant('process' as const),
+    pasid: fc.constantFrom(0, ONE, 6),
+    number: fc.option(fc.integer({ min: 0, max: 3 })),
+  }),
+  fc.record({ what: fc.constant('context' as const), present: fc.boolean() }),
+  fc.record({ what: fc.constant('directory' as const), present: fc.boolean() }),
+  fc.record({ what: fc.constant('root' as const), present: fc.boolean() }),
+  fc.record({ what: fc.constant('forget' as const) }),
+);
+const failure = fc.record({
+  nth: fc.integer({ min: 1, max: 12 }),
+  times: fc.constantFrom(1, 3),
+  errno: fc.constantFrom(errno.ENOMEM, errno.EIO),
+});
+
+describe.each(places)('without caching mode, %s: random guests', (_, parts) => {
+  const program = fc.array(edit, { minLength: 6, maxLength: 16 });
+  property.prop([program, fc.option(failure)], { numRuns: 6 })(
+    'after each store and each invalidation every request reaches what it does in software; where host calls fail, that or nothing, until a command is done',
+    (edits, failing) => {
+      const made = new SilentGuest(parts);
+      const tables = [0, 1, 2, 3].map((number) => made.table(number));
+      const rootEntry = made.guest.load(ROOT * 4096);
+      const software = (pasid: number) => {
+        const { iommu } = made.guest;
+        const lg2 = iommu.translate(DEVICE, pasid < 0 ? NO_PASID : pasid, 0, PAGE << 12, READ);
+        return lg2 < 0 ? null : (iommu.translated[0] >>> 12) - DATA;
+      };
+      const check = (isExact: boolean) => {
+        for (const pasid of [-1, ONE, 6]) {
+          const found = made.read(pasid);
+          if (isExact || found !== null) expect(found, `PASID ${pasid}`).toBe(software(pasid));
+        }
+      };
+      const forget = () => made.guest.submit(contextDevice(DEVICE), pasidGlobal, iotlbGlobal, wait());
+      if (failing !== null) made.kernel.hooks.fail(failing);
+      for (const step of edits) {
+        if (step.what === 'forget') forget();
+        else if (step.what === 'context') made.setContext(step.present);
+        else if (step.what === 'root') made.store(ROOT * 4096, step.present ? rootEntry : 0n);
+        else if (step.what === 'directory') made.store(PASID_DIRECTORY * 4096, step.present ? (BigInt(PASID_TABLE) << 12n) | 1n : 0n);
+        else made.put(step.pasid || DEVICE, step.number === null ? null : { pgtt: 1, did: 8, first: tables[step.number] });
+        check(failing === null);
+      }
+      made.kernel.hooks.reset();
+      forget();
+      check(true);
+      made.machine.close();
+      expect(made.watch.size).toBe(0);
+    },
+  );
 });
 
 test('a legacy context entry becomes present without a command, over type1', () => {
