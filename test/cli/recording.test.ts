@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { type RecordedLine, recordedLines } from '../../src/cli/recording.ts';
+import { RecordedLine, recordedLines } from '../../src/cli/recording.ts';
 import { folder } from './recordings.ts';
 
 const LIMIT = 1 << 24;
@@ -40,4 +40,32 @@ test('a longer line is refused with file and line, as soon as it is too long', a
   );
   // Without an end that could be waited for.
   await expect(linesOf('/dev/zero')).rejects.toThrow('/dev/zero:1: is longer than');
+});
+
+test('fields are what they say, to the last value that there is', () => {
+  const one = (value: string, field: (line: RecordedLine) => unknown) => {
+    try {
+      return field(new RecordedLine('a.ndjson', 7, `{"op":"a","x":${value}}`));
+    } catch (error) {
+      return (error as Error).message;
+    }
+  };
+  const wrong = (what: string) => `a.ndjson:7: a: 'x' ${what}`;
+  const u32 = (line: RecordedLine) => line.u32('x');
+  expect(['4294967295', '"0xffffffff"', '-1', '4294967296', '"0x100000000"'].map((value) => one(value, u32))).toEqual([
+    0xffff_ffff,
+    0xffff_ffff,
+    ...Array.from({ length: 3 }, () => wrong('is wider than 32 bits')),
+  ]);
+  const u64 = (line: RecordedLine) => line.u64('x');
+  expect(['"0xffffffffffffffff"', '-1', '"0x10000000000000000"', '1e400', '"7"'].map((value) => one(value, u64))).toEqual([
+    2n ** 64n - 1n,
+    2n ** 64n - 1n,
+    ...Array.from({ length: 3 }, () => wrong('is no 64-bit value')),
+  ]);
+  expect(one('[1,"0x2"]', (line) => line.u64List('x'))).toEqual([1n, 2n]);
+  expect(one('0.5', (line) => line.integer('x'))).toBe(wrong('is no integer'));
+  expect(one('null', (line) => line.object('x'))).toBe(wrong('is no object'));
+  expect(one('{}', (line) => line.objects('x'))).toBe(wrong('is no list'));
+  expect(one('{"y":5}', (line) => line.object('x').u32('y'))).toBe(5);
 });

@@ -6,6 +6,7 @@ import { CONFIG_INTERRUPT } from '../../../src/virtqueue/index.ts';
 import { F_VERSION_1 } from '../../../src/virtqueue/spec.ts';
 import { MemoryBackend, VirtioBlock } from '../../../src/vmm/devices/index.ts';
 import { F_ACCESS_PLATFORM, VIRTIO_MMIO_BYTES, VirtioMmio, VirtioType } from '../../../src/vmm/virtio/index.ts';
+import type { VirtioDescription } from '../../../src/vmm/virtio/model.ts';
 import { SplitDriver } from '../../virtqueue/driver.ts';
 
 const FEATURES = F_VERSION_1 | F_ACCESS_PLATFORM;
@@ -111,6 +112,29 @@ describe('registers (4.2.2)', () => {
     rig.put(0x50, 0);
     expect(driver.collect().length).toBe(1);
   });
+});
+
+test('a queue whose work goes on in another turn is left to it, however often the driver notifies', async () => {
+  const runs: number[] = [];
+  const left = [3, 1];
+  const device = { queueSize: 8, status: 0, offeredFeatures: 0n, driverFeatures: 0n, setQueue: () => true };
+  const notify = (queue: number) => {
+    runs.push(queue);
+    return --left[queue] > 0;
+  };
+  const model = { device, notify, readConfig: () => {}, writeConfig: () => {} };
+  const registers = new VirtioMmio({ type: 2, queues: 2, configBytes: 0, classCode: 0, model } as unknown as VirtioDescription, () => {});
+  const QUEUE_NOTIFY = 0x50;
+  for (const queue of [0n, 0n, 1n, 0n, 2n]) registers.write(QUEUE_NOTIFY, 4, queue);
+  expect(runs).toEqual([0, 1]);
+  while (left[0] > 0) await new Promise((resolve) => setImmediate(resolve));
+  expect(runs).toEqual([0, 1, 0, 0]);
+  // Done, it is served at once; and after a reset nothing goes on.
+  left[0] = 9;
+  registers.write(QUEUE_NOTIFY, 4, 0n);
+  registers.reset();
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(runs).toEqual([0, 1, 0, 0, 0]);
 });
 
 test('a virtio-iommu is a device like any other', () => {
