@@ -70,7 +70,7 @@ export class PciHost {
   readPort(port: number, bytes: number): number {
     requireNumber('PciHost', 'port', port);
     requireNumber('PciHost', 'bytes', bytes);
-    if (port < CONFIG_DATA_PORT) return port === CONFIG_ADDRESS_PORT && bytes === 4 ? this.#address >>> 0 : allOnes(bytes);
+    if (port < CONFIG_DATA_PORT) return port === CONFIG_ADDRESS_PORT && bytes === 4 ? (this.#address & ~3) >>> 0 : allOnes(bytes);
     const place = this.#selected(port);
     return place === null ? allOnes(bytes) : this.#read(place.requester, place.offset, bytes);
   }
@@ -79,14 +79,15 @@ export class PciHost {
     requireNumber('PciHost', 'port', port);
     requireNumber('PciHost', 'bytes', bytes);
     requireNumber('PciHost', 'value', value);
-    if (port === CONFIG_ADDRESS_PORT && bytes === 4) this.#address = value & ~0x7f00_0003;
+    if (port === CONFIG_ADDRESS_PORT && bytes === 4) this.#address = value & ~0x7f00_0000;
     const place = port < CONFIG_DATA_PORT ? null : this.#selected(port);
     if (place !== null) this.#write(place.requester, place.offset, bytes, value);
   }
 
+  /** The two lowest bits read as zero, but libqos names the byte by them, as QEMU's host bridges let it, where others do by the port. */
   #selected(port: number): { readonly requester: number; readonly offset: number } | null {
     if ((this.#address & CONFIG_ENABLE) === 0) return null;
-    return { requester: (this.#address >>> 8) & 0xffff, offset: (this.#address & 0xfc) | (port & 3) };
+    return { requester: (this.#address >>> 8) & 0xffff, offset: (this.#address & 0xff) | (port & 3) };
   }
 
   #read(requester: number, offset: number, bytes: number): number {

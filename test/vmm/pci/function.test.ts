@@ -245,6 +245,12 @@ describe('host bridge', () => {
     expect(host.readPort(0xcfc, 2)).toBe(6);
     host.writePort(0xcfd, 1, 4);
     expect(fn.readConfig(4, 2)).toBe(0x406);
+    // The way of QEMU's libqos: the byte in the address, where the two bits read as zero (3.2.2.3.2).
+    host.writePort(0xcf8, 4, 0x8000_2802);
+    expect([host.readPort(0xcfc, 2), host.readPort(0xcfe, 2), host.readPort(0xcf8, 4)]).toEqual([0x1042, 0x1042, 0x8000_2800]);
+    host.writePort(0xcf8, 4, 0x8000_2805);
+    host.writePort(0xcfc, 1, 0);
+    expect(fn.readConfig(4, 2)).toBe(6);
     expect(host.readEcam(6 << 15, 4)).toBe(0xffff_ffffn);
     expect(() => host.add(0x28, fn)).toThrow(RangeError);
     remove();

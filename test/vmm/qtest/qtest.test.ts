@@ -28,6 +28,8 @@ describe('machines have things where QEMU’s have them', () => {
     client.ask('outl 0xcf8 0x80001000');
     expect(Number(client.ask('inl 0xcfc'))).toBe(0x0005_1b36);
     expect(Number(client.ask('inw 0xcfe'))).toBe(5);
+    client.ask('outl 0xcf8 0x80001002');
+    expect(Number(client.ask('inw 0xcfc'))).toBe(5);
     expect(client.dma(0x2000, 0x2000)).toBe(0);
     expect(client.dma(0x2000, 0x2008)).toBe(0xdead_0004);
     expect(client.dma(0x2000, 0x7000_0000)).toBe(0xdead_0003);
