@@ -172,7 +172,7 @@ export class Machine {
   /**
    * Takes the state up, in a machine that was made alike: same target and options, same endpoints, each emulated or passed through as it was.
    * Guest RAM is the embedder's to bring. Paths follow as in any guest operation.
-   * @throws TypeError for what `save` of such a machine did not make; then nothing has changed
+   * @throws TypeError for what `save` of such a machine did not make, HostError when a host has to follow and does not; then nothing has changed
    */
   load(saved: SavedMachine): void {
     this.#checkOpen();
@@ -185,7 +185,12 @@ export class Machine {
     const other = endpoints.find((one) => here[one?.endpoint]?.kind !== one?.kind);
     if (other !== undefined || endpoints.length !== Object.keys(here).length)
       throw new TypeError('Machine: saved is of a machine with other endpoints');
-    this.target.load(state);
+    try {
+      this.target.load(state);
+    } catch (error) {
+      // A target knows that it was not followed, and not why.
+      throw error instanceof TypeError ? error : (this.hostError ?? error);
+    }
   }
 
   /** The host failure behind the last guest operation that was refused, if there was one. */

@@ -81,7 +81,7 @@ export class EquivalentGuest<Step> {
   readonly fixture: TargetFixture<Step>;
   readonly kernel: SimKernel;
   readonly machine: Machine;
-  readonly #ram: ReturnType<typeof rehouse>;
+  #ram: ReturnType<typeof rehouse>;
   readonly #reaches: (pfn: number) => boolean;
   /** Endpoints whose devices the host took, with their places among all. */
   readonly #passed: readonly (readonly [endpoint: number, place: number])[];
@@ -200,7 +200,8 @@ export class EquivalentGuest<Step> {
 
   #stateOf(endpoint: number, pasid: number): Pick<EndpointState, 'path' | 'refused'> {
     const { endpoints, processes } = this.machine.state;
-    return pasid === NO_PASID ? endpoints[endpoint] : (processes?.[`${endpoint}/${pasid}`] ?? { path: 'blocked', refused: [] });
+    const taken = { path: 'blocked', refused: [] };
+    return pasid === NO_PASID ? (endpoints[endpoint] ?? taken) : (processes?.[`${endpoint}/${pasid}`] ?? { path: 'blocked', refused: [] });
   }
 
   software(endpoint: number, pasid = NO_PASID): Reached[] {
@@ -280,12 +281,27 @@ export class EquivalentGuest<Step> {
    */
   checkNothingStale(): void {
     for (const { endpoint, device, pasid } of this.#requesters()) {
-      const [hardware, software] = [this.hardware(device, pasid), this.software(endpoint, pasid)];
+      // A fault in software can be what blocks the device.
+      const software = this.software(endpoint, pasid);
+      const hardware = this.hardware(device, pasid);
       if (this.#spaceOf(endpoint, pasid)?.owner === 'target') continue;
       hardware.forEach((page, at) => {
         if (page !== null)
           expect(page.replace(/\/3$/, '/2'), `endpoint ${endpoint}, PASID ${pasid}`).toBe(software[at]?.replace(/\/3$/, '/2'));
       });
+    }
+  }
+
+  /** All guest RAM lies elsewhere on the host from now on, with the same bytes. */
+  moveRam(): void {
+    this.#ram = rehouse(this.fixture.memory, this.kernel);
+  }
+
+  /** What is said to be blocked is so: an endpoint's requests without a PASID. */
+  checkBlocked(): void {
+    for (const { endpoint, device, pasid } of this.#requesters()) {
+      if (pasid !== NO_PASID || this.pathOf(endpoint) !== 'blocked') continue;
+      expect(this.hardware(device), `endpoint ${endpoint} is said to be blocked`).toEqual(this.#sampled.map(() => null));
     }
   }
 
