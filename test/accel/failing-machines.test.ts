@@ -1,5 +1,5 @@
 import { fc, test } from '@fast-check/vitest';
-import { describe, expect } from 'vitest';
+import { describe, expect, test as vitestTest } from 'vitest';
 import { errno, HostError } from '../../src/host/errno.ts';
 import { reaching } from '../reaching.ts';
 import { amdSubject } from '../target/amd/subject.ts';
@@ -123,4 +123,20 @@ describe('a machine whose host fails', () => {
   failing(scalableSubject, 'iommufd, VT-d', ['user-owned', 'shadow', 'auto']);
   failing(smmuSubject, 'iommufd, SMMUv3', ['user-owned', 'shadow', 'auto']);
   failing(smmuSubject, QUEUE, ['user-owned-queue', 'nested-queue', 'shadow', 'auto']);
+});
+
+vitestTest('a device that neither could stay on a new path nor was let off it goes back to the nested one, and not only in name', () => {
+  const guest = new EquivalentGuest(smmuSubject, hardwares['iommufd, SMMUv3'], 'auto');
+  for (const step of smmuSubject.mapping) guest.run(step);
+  guest.fixture.target.reset();
+  const [endpoint] = guest.endpoints;
+  expect(guest.pathOf(endpoint)).toBe('nested');
+  guest.kernel.hooks.fail({ kind: 'IOMMU_IOAS_IOVA_RANGES', nth: 3, errno: errno.ENOMEM });
+  guest.kernel.hooks.fail({ kind: 'VFIO_DEVICE_DETACH_IOMMUFD_PT', nth: 1, errno: errno.ENOMEM });
+  expect(() => guest.machine.changePath('shadow')).toThrow(/IOVA_RANGES/);
+  expect(guest.pathOf(endpoint)).toBe('nested');
+  // What it was left in by the way has the old RAM.
+  guest.moveRam();
+  expect(guest.check()).toBeGreaterThan(0);
+  guest.close();
 });

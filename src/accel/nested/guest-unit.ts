@@ -29,6 +29,8 @@ interface Place extends Stand {
   readonly owner: object;
   /** null: the stage is abort or bypass. */
   readonly installed: GuestStage | null;
+  /** What it is attached to for that. */
+  point: AttachmentPoint;
   /** It is kept at abort until the hardware has forgotten what it must. */
   waiting: boolean;
 }
@@ -86,7 +88,9 @@ export class GuestUnit implements GuestHardware {
   attach(device: HostDevice, { endpoint, pasid, stage: wanted }: Requester, owner: object): number {
     const stage = wanted ?? ABORT;
     const before = this.#places.get(device);
-    if (before?.owner === owner && before.endpoint === endpoint && sameStage(before.stage, stage) && device.attachment !== null) return 0;
+    // Somebody else's attempt may have left the device where it was not to stay.
+    const isThere = before !== undefined && device.attachment === before.point;
+    if (isThere && before.owner === owner && before.endpoint === endpoint && sameStage(before.stage, stage)) return 0;
     try {
       const named = this.#parent.name(device, endpoint);
       if (named < 0) return this.#failed(new HostError('IOMMU_VDEVICE_ALLOC', -named, undefined, device.name));
@@ -110,7 +114,7 @@ export class GuestUnit implements GuestHardware {
     const waiting = installed !== null && this.#isStale(installed);
     const point = waiting ? this.#fixed(device, 'abort') : (installed?.point ?? this.#fixed(device, stage.kind as 'abort' | 'bypass'));
     const result = device.attachment === point ? 0 : point.attach(device);
-    if (result === 0) return { ...requester, owner, installed, waiting };
+    if (result === 0) return { ...requester, owner, installed, point, waiting };
     const { error } = point;
     if (installed !== null) this.#drop(installed);
     if (installed?.pageRequests && !device.closed) {
@@ -184,19 +188,23 @@ export class GuestUnit implements GuestHardware {
     // A closed device reaches nothing, and waits for nothing.
     const stale = !device.closed && this.#isStale(place.installed);
     if (stale === place.waiting) return;
-    if (stale) {
-      if (this.#attachTo(device, 'abort') < 0) seal(device);
-    } else if (!device.closed && place.installed.point.attach(device) < 0) return;
+    if (stale) this.#block(device, place);
+    else if (!device.closed) {
+      if (place.installed.point.attach(device) < 0) return;
+      place.point = place.installed.point;
+    }
     place.waiting = stale;
     this.#waiting += stale ? 1 : -1;
   }
 
-  #attachTo(device: HostDevice, kind: 'abort' | 'bypass'): number {
+  #block(device: HostDevice, place: Place): void {
     try {
-      return this.#fixed(device, kind).attach(device);
+      const abort = this.#fixed(device, 'abort');
+      if (abort.attach(device) === 0) place.point = abort;
+      else seal(device);
     } catch (error) {
-      if (error instanceof HostError) return -error.errno;
-      throw error;
+      if (!(error instanceof HostError)) throw error;
+      seal(device);
     }
   }
 
