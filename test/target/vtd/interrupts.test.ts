@@ -93,6 +93,9 @@ describe('source validation (SVT, SQ, SID)', () => {
     ['SQ 11: no function counts', 0x7_0028n, 0x2f, true],
     ['SQ 11: the device counts', 0x7_0028n, 0x30, false],
     ['a bus of a range', 0x8_0305n, 0x4_18, true],
+    ['the first bus of a range', 0x8_0305n, 0x3_18, true],
+    ['the last bus of a range', 0x8_0305n, 0x5_18, true],
+    ['a bus before the range', 0x8_0305n, 0x2_f8, false],
     ['a bus after the range', 0x8_0305n, 0x6_18, false],
   ])('%s', (_, high, source, allowed) => {
     const guest = remapping();
@@ -111,44 +114,72 @@ const posted = BigInt(PID & 0xffff_ffc0) << 32n;
 
 describe('faults (5.1.4.1, table 15)', () => {
   const present = 0x0000_0001_0041_0001n;
-  test.each<[FaultName, string, boolean, (guest: Guest) => number]>([
-    ['IR.20', 'reserved data bits with SHV', false, (guest) => guest.iommu.remap(SOURCE, remappable(0, true), 1 << 16)],
-    ['IR.21', 'an index beyond the table', false, (guest) => guest.iommu.remap(SOURCE, remappable(16), 0)],
-    ['IR.22', 'no entry', true, (guest) => guest.iommu.remap(SOURCE, remappable(1), 0)],
+  test.each<[FaultName, string, (guest: Guest) => number]>([
+    ['IR.20', 'reserved data bits with SHV', (guest) => guest.iommu.remap(SOURCE, remappable(0, true), 1 << 16)],
+    ['IR.21', 'an index beyond the table', (guest) => guest.iommu.remap(SOURCE, remappable(16), 0)],
+    ['IR.22', 'no entry', (guest) => guest.iommu.remap(SOURCE, remappable(1), 0)],
     [
       'IR.23',
       'a table outside memory',
-      false,
       (guest) => {
         guest.iommu.write(Reg.irta, 8, 1n << 40n);
         guest.global(Cmd.sirtp);
         return guest.iommu.remap(SOURCE, remappable(0), 0);
       },
     ],
-    ['IR.24', 'a reserved bit of the entry', true, (guest) => remapWith(guest, present | (1n << 12n))],
-    ['IR.24', 'SVT 11', true, (guest) => remapWith(guest, present, 0xc_0000n)],
-    ['IR.27', 'a posted descriptor outside memory', true, (guest) => remapWith(guest, 0x41_8001n, 1n << 40n)],
+    ['IR.24', 'a reserved bit of the entry', (guest) => remapWith(guest, present | (1n << 12n))],
+    ['IR.24', 'SVT 11', (guest) => remapWith(guest, present, 0xc_0000n)],
+    ['IR.27', 'a posted descriptor outside memory', (guest) => remapWith(guest, 0x41_8001n, 1n << 40n)],
     [
       'IR.28',
       'a reserved bit of a posted descriptor',
-      true,
       (guest) => {
         guest.store(PID + 40, 1n);
         setEntry(guest, 0, posted | 0x41_8001n);
         return guest.iommu.remap(SOURCE, remappable(0), 0);
       },
     ],
-  ])('%s: %s', (name, _, qualified, act) => {
+  ])('%s: %s', (name, _, act) => {
     const guest = remapping();
     setEntry(guest, 0, present);
     expect(act(guest)).toBe(targetFault('vtd', Fault[name]));
     expect(guest.faults()).toEqual([Fault[name]]);
-    if (!qualified) return;
-    // FPD, which counts without P.
-    const quiet = remapping();
-    quiet.store(TABLE * 4096 + 16, 2n);
-    expect(quiet.iommu.remap(SOURCE, remappable(1), 0)).toBe(targetFault('vtd', Fault['IR.22']));
-    expect(quiet.faults()).toEqual([]);
+  });
+
+  test.each<[FaultName, string, bigint, bigint]>([
+    ['IR.22', 'which counts without P', 0n, 0n],
+    ['IR.24', 'a reserved bit', present | (1n << 12n), 0n],
+    ['IR.26', 'another source', present, 0x4_0029n],
+    ['IR.27', 'a posted descriptor outside memory', 0x41_8001n, 1n << 40n],
+    ['IR.28', 'a reserved bit of a posted descriptor', posted | 0x41_8001n, 0n],
+  ])('FPD: no record of %s, %s', (name, _, low, high) => {
+    const guest = remapping();
+    guest.store(PID + 40, 1n);
+    expect(remapWith(guest, low | 2n, high)).toBe(targetFault('vtd', Fault[name]));
+    expect(guest.faults()).toEqual([]);
+    expect(remapWith(guest, low, high)).toBe(targetFault('vtd', Fault[name]));
+    expect(guest.faults()).toEqual([Fault[name]]);
+  });
+
+  test.each<[string, bigint]>([
+    ['remapped: a reserved bit', present | (1n << 12n)],
+    ['remapped: delivery mode 011', present | (3n << 5n)],
+    ['remapped: delivery mode 110', present | (6n << 5n)],
+    ['posted: a reserved bit', posted | 0x41_8001n | (1n << 12n)],
+  ])('what is wrongly programmed is so for everybody: IR.24 before IR.26 (5.1.4), %s', (_, low) => {
+    const guest = remapping();
+    expect(remapWith(guest, low, 0x4_0099n)).toBe(targetFault('vtd', Fault['IR.24']));
+  });
+
+  test('posted, xAPIC mode: notification destination bits that it has not are reserved; address bits above HAW are', () => {
+    const guest = remapping(false);
+    guest.store(PID + 32, 0x0001_0000_00f2_0000n);
+    expect(remapWith(guest, posted | 0x41_8001n)).toBe(targetFault('vtd', Fault['IR.28']));
+    guest.store(PID + 32, 0x0000_0700_00f2_0000n);
+    expect(remapWith(guest, posted | 0x41_8001n)).toBe(DELIVER);
+    expect(guest.iommu.interrupt.destination).toBe(7);
+    expect(remapWith(guest, posted | 0x41_8001n, 1n << 48n)).toBe(targetFault('vtd', Fault['IR.24']));
+    expect(remapWith(guest, posted | 0x41_8001n, 1n << 47n)).toBe(targetFault('vtd', Fault['IR.27']));
   });
 
   test('the record: index in FI[63:48], the source', () => {

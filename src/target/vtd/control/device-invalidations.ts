@@ -33,14 +33,14 @@ export class DeviceInvalidations {
 
   /** False: nobody waits for it. */
   complete(device: number, tag: number): boolean {
-    if (this.#devices[tag] !== device) return false;
+    if (device === FREE || this.#devices[tag] !== device) return false;
     this.#devices[tag] = FREE;
     return true;
   }
 
   /** Requests to a device are given up. False: there are none. */
   expire(device: number): boolean {
-    const found = this.#devices.includes(device);
+    const found = device !== FREE && this.#devices.includes(device);
     for (let tag = 0; tag < TAGS; tag++) if (this.#devices[tag] === device) this.#devices[tag] = FREE;
     return found;
   }

@@ -107,36 +107,43 @@ export class InterruptRemapping {
     if (!this.#structures.read(table + index * IRTE_BYTES, entry)) return this.#fault(Fault['IR.23'], source, index, false);
     const suppressed = isSet(entry, IRTE.FPD);
     if (!isSet(entry, IRTE.P)) return this.#fault(Fault['IR.22'], source, index, suppressed);
-    const validation = get(entry, IRTE.SVT);
-    if (validation > SourceValidation.bus) return this.#fault(Fault['IR.24'], source, index, suppressed);
-    if (!this.#mayCome(source, validation)) return this.#fault(Fault['IR.26'], source, index, suppressed);
+    // 5.1.4: an entry that is wrongly programmed is one for everybody; only then it matters who asks.
+    const extended = (lo & InterruptTable.EIME) !== 0;
     const posted = isSet(entry, IRTE.IM) && this.#choices.postedInterrupts;
-    const result = posted ? this.#post((lo & InterruptTable.EIME) !== 0) : this.#fromEntry((lo & InterruptTable.EIME) !== 0);
+    const programmed = posted ? reservedClear(entry, this.#postedReserved) : this.#isRemapped(extended);
+    if (!programmed || get(entry, IRTE.SVT) > SourceValidation.bus) return this.#fault(Fault['IR.24'], source, index, suppressed);
+    if (!this.#mayCome(source)) return this.#fault(Fault['IR.26'], source, index, suppressed);
+    const result = posted ? this.#post(extended) : this.#fromEntry(extended);
     return result < 0 ? this.#fault(-result, source, index, suppressed) : result;
   }
 
   /** SVT, SQ and SID (9.9). */
-  #mayCome(source: number, validation: number): boolean {
+  #mayCome(source: number): boolean {
     const entry = this.#entry;
+    const validation = get(entry, IRTE.SVT);
     if (validation === SourceValidation.none) return true;
     const id = get(entry, IRTE.SID);
     if (validation === SourceValidation.bus) return source >> 8 >= id >> 8 && source >> 8 <= (id & 0xff);
     return ((source ^ id) & ~QUALIFIERS[get(entry, IRTE.SQ)]) === 0;
   }
 
+  /** What may not stand in an entry for a remapped interrupt (9.9). */
+  #isRemapped(extended: boolean): boolean {
+    const entry = this.#entry;
+    if (!reservedClear(entry, IRTE_RESERVED) || isSet(entry, IRTE.IM)) return false;
+    if (!extended && !reservedClear(entry, IRTE_XAPIC_RESERVED)) return false;
+    return ((1 << get(entry, IRTE.DLM)) & RESERVED_DELIVERY) === 0;
+  }
+
   /** A remapped interrupt (9.9). */
   #fromEntry(extended: boolean): number {
     const entry = this.#entry;
-    if (!reservedClear(entry, IRTE_RESERVED) || isSet(entry, IRTE.IM)) return -Fault['IR.24'];
-    if (!extended && !reservedClear(entry, IRTE_XAPIC_RESERVED)) return -Fault['IR.24'];
-    const deliveryMode = get(entry, IRTE.DLM);
-    if (((1 << deliveryMode) & RESERVED_DELIVERY) !== 0) return -Fault['IR.24'];
     const { interrupt } = this;
     interrupt.vector = get(entry, IRTE.V);
     interrupt.destination = destinationOf(entry, extended, IRTE.DST);
     interrupt.logical = isSet(entry, IRTE.DM);
     interrupt.redirectionHint = isSet(entry, IRTE.RH);
-    interrupt.deliveryMode = deliveryMode;
+    interrupt.deliveryMode = get(entry, IRTE.DLM);
     interrupt.levelTriggered = isSet(entry, IRTE.TM);
     return DELIVER;
   }
@@ -145,7 +152,6 @@ export class InterruptRemapping {
   #post(extended: boolean): number {
     const entry = this.#entry;
     const control = this.#control;
-    if (!reservedClear(entry, this.#postedReserved)) return -Fault['IR.24'];
     const hi = get(entry, POSTED_IRTE.PDAH);
     const lo = entry[POSTED_IRTE.PDAL.word] & ~ENTRY_PDA;
     const address = (hi >>> 0) * 0x1_0000_0000 + (lo >>> 0);
