@@ -117,9 +117,9 @@ const DIFFERENCES: readonly Difference[] = [
   },
   {
     section: 'Table 30, SCT.3, and 9.4',
-    what: 'QEMU does not look at PRE of context entries, which is reserved without page requests',
+    what: 'QEMU does not look at DTE and PRE of context entries, which are reserved without device-TLBs and page requests',
     explains: ({ ours, theirs, found, mode }) =>
-      mode !== 'legacy' && (found.context & 0x10n) !== 0n && reasonOf(ours) === 0x42 && reasonOf(theirs) !== 0x42,
+      mode !== 'legacy' && (found.context & 0x14n) !== 0n && reasonOf(ours) === 0x42 && reasonOf(theirs) !== 0x42,
   },
   {
     section: '3.6.1',
