@@ -89,7 +89,9 @@ describe('a queue of one entry has no index, its wrap flag alone (6.3.27, 6.3.28
 });
 
 test('CMDQ_CONS: bits above the wrap flag do not count (6.3.28)', () => {
-  const guest = started(REG.CMDQ_CONS, 0xf_fe00);
+  const guest = new Guest().start(0);
+  guest.write(REG.CMDQ_CONS, 0xf_fe00);
+  guest.write(REG.CR0, BUS);
   expect([guest.error, guest.read(REG.CMDQ_CONS)]).toEqual([0, 0]);
   guest.command(SYNC_IRQ);
   expect([guest.error, guest.read(REG.CMDQ_CONS), guest.interrupts]).toEqual([0, 1, ['sync']]);
@@ -220,6 +222,8 @@ describe('stalls that cannot be told of are made again when they can (7.2.1)', (
     expect([stall(0x5000n), stall(0x6000n), stall(0x7000n)]).toEqual([0, 1, -1]);
     guest.command(resume(0, 1n << 12n));
     const state = structuredClone(guest.smmu.save());
+    // One waits when it is reset.
+    expect([stall(0x8000n), stall(0x9000n)]).toEqual([0, -1]);
     guest.smmu.reset();
     expect(guest.smmu.save()).toEqual(new Guest({ features: { STALL_MAX: 2 } }).smmu.save());
     guest.untagged.length = 0;
