@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { processOutput } from '../../src/cli/output.ts';
+import { endQuietly, processOutput } from '../../src/cli/output.ts';
 import { progressOf } from '../../src/cli/progress.ts';
 import { table } from '../../src/cli/table.ts';
 import { wrapped } from '../../src/cli/wrap.ts';
@@ -41,6 +41,29 @@ describe('the output of the process', () => {
   test('progress goes to the terminal, from the start of a line that is cleared, and leaves standard output alone', () => {
     const { out, err } = written(true, () => processOutput().progress?.('half'));
     expect({ out, err }).toEqual({ out: '', err: '\r\x1b[Khalf' });
+  });
+
+  test('a reader that has seen enough ends it, another failure does not pass in silence; an interrupt clears the line', () => {
+    const exits: (number | undefined)[] = [];
+    let failed: (error: unknown) => void = () => {};
+    let interrupted: () => void = () => {};
+    const { out, err } = written(true, () => {
+      vi.spyOn(process, 'exit').mockImplementation((code) => exits.push(code as number | undefined) as never);
+      vi.spyOn(process.stdout, 'on').mockImplementation((_event, listener) => {
+        failed = listener;
+        return process.stdout;
+      });
+      vi.spyOn(process, 'once').mockImplementation((_event: string | symbol, listener: () => void) => {
+        interrupted = listener;
+        return process;
+      });
+      endQuietly();
+      failed(Object.assign(new Error('broken pipe'), { code: 'EPIPE' }));
+      expect(() => failed(Object.assign(new Error('no space'), { code: 'ENOSPC' }))).toThrow('no space');
+      interrupted();
+    });
+    // 128 + SIGINT.
+    expect({ exits, out, err }).toEqual({ exits: [undefined, 130], out: '', err: '\r\x1b[K' });
   });
 });
 
