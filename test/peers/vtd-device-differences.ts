@@ -48,6 +48,9 @@ const LEGACY_REASONS: Readonly<Record<number, readonly number[]>> = {
 /** Types of PASID table entries (9.6) that QEMU has not, by what its options give it. */
 const LACKED: Readonly<Record<string, readonly bigint[]>> = { 'second stage': [1n, 3n], 'first stage': [2n, 3n] };
 
+/** Types of descriptors (6.5.2) of units with device-TLBs or page requests. */
+const NEEDS_DEVICES: readonly bigint[] = [3n, 8n, 9n];
+
 /** Bits of table entries (9.7, 9.8). */
 const SNP = 1n << 11n;
 const TM = 1n << 62n;
@@ -88,6 +91,12 @@ const DIFFERENCES: readonly Difference[] = [
     what: 'QEMU refuses a wait descriptor with neither SW nor IF, which only orders',
     explains: ({ ours, theirs, words }) =>
       words.length > 0 && (words[0] & 0xe3fn) === 0x05n && ours.status === 0n && theirs.status === 0x10n,
+  },
+  {
+    section: '6.5.2, table 26',
+    what: 'QEMU does invalidations of device-TLBs, and page group responses, where it says that it has neither',
+    explains: ({ words, ours, theirs }) =>
+      words.length > 0 && NEEDS_DEVICES.includes(words[0] & 0xe0fn) && ours.status === 0x10n && theirs.status === 0n,
   },
   {
     section: '11.4.2, MAMV',

@@ -130,4 +130,14 @@ describe('nothing that was looked up before outlives', () => {
     guest.global(Cmd.te);
     expect(page(guest)).toBe(700);
   });
+
+  test('reset: whoever backs a device hears that it reaches RAM as it is', () => {
+    const guest = mapped();
+    guest.iommu.addEndpoint(DEVICE);
+    const told: (string | undefined)[] = [];
+    guest.iommu.observe({ attach: (_, space) => told.push(space?.name) * 0, changed: () => {}, flush: () => 0 });
+    guest.iommu.reset();
+    expect(told).toEqual(['domain 1: second stage, 4 levels', guest.iommu.spaceOf(DEVICE)?.name]);
+    expect(guest.iommu.spaceOf(DEVICE)?.owner).toBe('target');
+  });
 });
