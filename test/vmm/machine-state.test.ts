@@ -35,6 +35,8 @@ describe('the state of a machine', () => {
       expect(Object.isFrozen(after)).toBe(true);
       before = after;
     }
+    // What was taken out is put back, not exchanged.
+    expect(history.at(-1)!.inverse.map(({ op }) => op)).toEqual(['add', 'add']);
     expect(before).toEqual({ target: 'sPAPR', host: 'iommufd', endpoints: {} });
   });
 

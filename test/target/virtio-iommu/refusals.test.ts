@@ -5,7 +5,7 @@ import type { VirtioIommu } from '../../../src/target/virtio-iommu/index.ts';
 import { F_MAP_UNMAP, F_MMIO, REQUEST_QUEUE } from '../../../src/target/virtio-iommu/spec/features.ts';
 import { MAP_F_MMIO, S_INVAL, S_NOENT, S_NOMEM, S_OK } from '../../../src/target/virtio-iommu/spec/requests.ts';
 import { EP, OTHER, start } from './fixture.ts';
-import { attach, map, probe, unmap } from './requests.ts';
+import { attach, detach, map, probe, unmap } from './requests.ts';
 
 /* What a host's refusal leaves: exactly what was there before. */
 
@@ -75,16 +75,20 @@ describe('a kick that the host refuses', () => {
     expect(iommu.counts.mappings).toBe(2);
   });
 
-  test('an ATTACH before them is done, and not once more', () => {
+  test('an ATTACH and a DETACH before them are done, and not once more: the second DETACH would be none', () => {
     const { iommu, requests } = start(SPLIT, 32);
     const host = new Host();
+    iommu.attach(2, OTHER);
     iommu.observe(host);
     host.flushes = 0;
     const last = [map(1, 0x1000n, 0x1fffn, 0x5000n), map(1, 0x3000n, 0x3fffn, 0x6000n)];
-    for (const buffer of [attach(1, EP), ...last]) requests.add(buffer);
+    for (const buffer of [attach(1, EP), detach(2, OTHER), ...last]) requests.add(buffer);
     iommu.notify(REQUEST_QUEUE);
-    expect(requests.collect().map(({ bytes }) => bytes[0])).toEqual([S_OK, S_OK, S_OK]);
-    expect(host.told.filter(([endpoint]) => endpoint === EP)).toEqual([[EP, 'domain 1']]);
+    expect(requests.collect().map(({ bytes }) => bytes[0])).toEqual([S_OK, S_OK, S_OK, S_OK]);
+    expect(host.told).toEqual([
+      [EP, 'domain 1'],
+      [OTHER, null],
+    ]);
   });
 
   test('what the IOTLB came to know of it meanwhile is forgotten', () => {
