@@ -63,6 +63,32 @@ describe('replay of a virtio-iommu guest', () => {
     expect(status).toBe(1);
   });
 
+  test('a page that is for writing only: what first stages let through is said, and any other read is wrong', async () => {
+    const write = { op: 'dma', endpoint: 16, iova: '0xffff0008', flag: WRITE };
+    const lines = (flags: number) => [
+      MACHINE,
+      GUEST[2],
+      GUEST[3],
+      { op: 'map', domain: 1, virtStart: '0xffff0000', virtEnd: '0xffff0fff', physStart: '0x40000', flags },
+      ...(flags === WRITE ? [write, { op: 'xlate', endpoint: 16, iova: '0xffff0008', addr: '0x40008' }] : []),
+      { op: 'dma', endpoint: 16, iova: '0xffff0008', flag: READ },
+      { op: 'fault', endpoint: 16, iova: '0xffff0008', reason: 2, flags: 0x101 },
+    ];
+    const over = async (flags: number, ...options: string[]) => {
+      const { status, out } = await runCli('replay', recording(lines(flags)), '--json', ...options);
+      const { hardwareDma, notes } = JSON.parse(out);
+      return { status, wrong: hardwareDma.wrong, notes: notes ?? [] };
+    };
+    const firstStage = ['--path', 'user-owned', '--host-hw', 'smmuv3'];
+    expect(await over(WRITE, ...firstStage)).toEqual({
+      status: 0,
+      wrong: 0,
+      notes: [expect.stringMatching(/^1 reads of write-only pages/)],
+    });
+    expect(await over(WRITE)).toEqual({ status: 0, wrong: 0, notes: [] });
+    expect(await over(READ, ...firstStage)).toEqual({ status: 1, wrong: 1, notes: [] });
+  });
+
   test.each([
     ['an xlate without its dma', [MACHINE, GUEST[8]], 2],
     ['an unmapped without its unmap', [MACHINE, GUEST[13]], 2],

@@ -109,7 +109,7 @@ class Run {
       machine: this.#machine,
       path: wish.path,
       answers: new Tally(),
-      dma: new DmaCheck(target, memory, engines, rig.stride),
+      dma: new DmaCheck(target, memory, engines, rig.stride, (endpoint) => this.#pathOf(endpoint).startsWith('user-owned')),
       passThrough: (endpoint) => {
         const device = rig.devices[engines.size];
         if (device === undefined) return;
@@ -137,6 +137,18 @@ class Run {
     }
   }
 
+  #pathOf(endpoint: number): string {
+    return this.#machine.state.endpoints[endpoint]?.path ?? 'emulated';
+  }
+
+  /** In what the machine, or the hardware, was other than the recorded one. */
+  #notes(): readonly string[] {
+    const { readsOfWriteOnly } = this.#context.dma;
+    const recorded = this.#recorded.notes ?? [];
+    if (readsOfWriteOnly === 0) return recorded;
+    return [...recorded, `${readsOfWriteOnly} reads of write-only pages went through: first stages have no such pages (docs/paths.md)`];
+  }
+
   end(seconds: number): ReplayResult {
     this.#recorded.end?.(this.#context);
     const { calls } = this.#rig.host;
@@ -145,6 +157,7 @@ class Run {
     const all = Object.values(calls).reduce((sum, value) => sum + value, 0);
     const total = counts.map + counts.unmap + counts.copy + counts.attach;
     const counters = this.#machine.counters();
+    const notes = this.#notes();
     const result: ReplayResult = {
       file: this.#wish.file,
       target: this.#recorded.target.name,
@@ -164,7 +177,7 @@ class Run {
       },
       peerHostCalls: this.#recorded.peerHostCalls,
       seconds,
-      ...(this.#recorded.notes !== undefined && { notes: this.#recorded.notes }),
+      ...(notes.length > 0 && { notes }),
     };
     this.#machine.close();
     return result;
