@@ -28,7 +28,7 @@ import { type PageRequest, PageRequestQueue } from './reporting/page-request-que
 import { checkedState, type VtdIommuState } from './saved-state.ts';
 import { Spaces } from './spaces.ts';
 import { ResponseCode } from './spec/page-requests.ts';
-import { FECTL, FRCD, FRCD_FITTING, FRCD_NEXT_PAGE, IECTL, PECTL } from './spec/registers.ts';
+import { FECTL, FRCD, FRCD_FITTING, FRCD_NEXT_PAGE, IECTL, IQH, IQT, PECTL, QUEUE_OFFSET } from './spec/registers.ts';
 import type { VtdSurroundings } from './surroundings.ts';
 import { Contexts } from './translation/contexts.ts';
 import { DeviceTlb, type TranslationCompletion, type TranslationRequest } from './translation/device-tlb.ts';
@@ -332,6 +332,8 @@ export class VtdIommu implements Target {
   load(state: unknown): void {
     const saved = checkedState(state, this.registerBytes / 4, this.#choices.faultRecords);
     this.#registers.words.set(saved.registers);
+    // Bits that no write leaves there (11.4.9.2, 11.4.9.3): a head that steps over them would never come to the tail.
+    for (const register of [IQH, IQT]) this.#registers.words[register / 4] &= QUEUE_OFFSET;
     this.#registers.setCapabilities();
     this.#registers.root.set(saved.root);
     this.#registers.interruptTable.set(saved.interruptTable);

@@ -31,6 +31,21 @@ function mapped(options = {}): Guest {
   return guest;
 }
 
+test('the queue comes to its end, whatever the state says of head and tail', () => {
+  const guest = mapped();
+  const later: (() => void)[] = [];
+  const iommu = new VtdIommu(guest.options, { memory: guest.memory, schedule: (work) => void later.push(work) });
+  const state = guest.iommu.save();
+  for (const tail of [-1, 0x13, 0x8000_0000 | 0]) {
+    const registers = state.registers.map((word, at) => (at === Reg.iqt / 4 ? tail : word));
+    iommu.load({ ...state, registers });
+    iommu.write(Reg.ics, 4, 0n);
+    for (let round = 0; round < 100 && later.length > 0; round++) later.shift()!();
+    expect(later).toEqual([]);
+    expect(iommu.read(Reg.iqt, 8)).toBe(BigInt(tail & 0x7fff0));
+  }
+});
+
 test('root table: the one that was set, not the one that is written', () => {
   const guest = mapped();
   guest.iommu.write(Reg.rtaddr, 8, BigInt(OTHER_ROOT) << 12n);
