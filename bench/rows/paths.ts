@@ -168,8 +168,7 @@ export const pathMap: Row = {
   baseline: null,
   variants: [
     ...ways.flatMap(([path, hardware]) => [1, 512].map((pages) => mapped(path, hardware, pages))),
-    mapped('shadow', 'vtd', 1, 2048),
-    mapped('user-owned', 'vtd', 1, 2048),
+    ...ways.map(([path, hardware]) => mapped(path, hardware, 1, 2048)),
     ...(['shadow', 'user-owned'] as const).flatMap((path) => [
       ...[1, 512].map((pages) => mapped(path, 'vtd', pages, 1, 'PASIDs')),
       mapped(path, 'vtd', 1, 2048, 'PASIDs'),
@@ -186,6 +185,7 @@ export const nestedInvalidation: Row = {
     ...[1, INVALIDATIONS].map((together) => invalidated('nested-queue', 'smmuv3-cmdqv', together)),
     invalidated('nested', 'vtd', 1, 2048),
     invalidated('nested', 'smmuv3', 1, 2048),
+    invalidated('nested-queue', 'smmuv3-cmdqv', 1, 2048),
     invalidated('nested', 'vtd', 1, 1, 'PASIDs'),
     invalidated('nested', 'vtd', 1, 2048, 'PASIDs'),
   ],
