@@ -12,6 +12,8 @@ export interface PciSpaces {
   load(space: number, offset: bigint, bytes: number): bigint | null;
   /** False: no such place. */
   store(space: number, offset: bigint, bytes: number, value: bigint): boolean;
+  /** Whether `store` would take `bytes` bytes at `offset`: asked for all of a block before any of it is stored, so that a refused one leaves nothing. */
+  takes(space: number, offset: bigint, bytes: number): boolean;
 }
 
 export interface ZpciFunctionOptions {
@@ -87,19 +89,26 @@ export function handleOf(handle: number | undefined, index: number): number {
 
 function checkFunction(options: ZpciFunctionOptions, index: number): void {
   requireObject('ZpciIommu', 'function', options);
-  const { fid, uid = fid, handle, group = 0, vendor = 0, device = 0, aperture } = options;
+  const { fid, uid = fid, handle, group = 0, vendor = 0, device = 0, aperture, spaces } = options;
   requireInteger('fid', fid, 0, 0xffff_ffff);
   requireInteger('uid', uid, 1, 0xffff);
   requireInteger('handle', handleOf(handle, index), 0, 0x7fff_ffff);
   requireInteger('group', group, 0, 0xff);
   requireInteger('vendor', vendor, 0, 0xffff);
   requireInteger('device', device, 0, 0xffff);
+  if (spaces !== undefined) checkSpaces(spaces);
   if (aperture === undefined) return;
   requireObject('ZpciIommu', 'aperture', aperture);
   requirePage('aperture.start', aperture.start);
   require64('ZpciIommu', 'aperture.last', aperture.last);
   requirePage('aperture.last + 1', aperture.last + 1n);
   if (aperture.start > aperture.last) throw new RangeError('ZpciIommu: aperture is empty');
+}
+
+function checkSpaces(spaces: PciSpaces): void {
+  requireObject('ZpciIommu', 'spaces', spaces);
+  for (const name of ['load', 'store', 'takes'] as const)
+    if (typeof spaces[name] !== 'function') throw new TypeError(`ZpciIommu: spaces.${name} is no function`);
 }
 
 function requireInteger(name: string, value: number, least: number, most: number): void {

@@ -143,7 +143,15 @@ export class ZpciIommu implements Target {
 
   /**
    * Refresh PCI translations: done when the hardware has followed. A range of more table entries than one call reads is UNFINISHED: `registers`
-   * is the object of the CPU that stays at the instruction.
+   * is the object of the CPU that stays at the instruction, and the machine calls again.
+   *
+   * @example
+   * const iommu = new ZpciIommu({ memory: GuestMemory.ofBytes(1 << 20), functions: [{ fid: 1 }] });
+   * const registers = new GeneralRegisters();
+   * registers.u64.set([0x8002_0000_0000_0000n, 0x1_0000_0000n, 0x1000n], 1);
+   * let answer = UNFINISHED;
+   * while (answer === UNFINISHED) answer = iommu.rpcit(registers, 1, 2);
+   * answer; // 3: no function is enabled under this handle
    */
   rpcit(registers: GeneralRegisters, r1: number, r2: number): number {
     requireObject('ZpciIommu', 'registers', registers);

@@ -295,6 +295,7 @@ describe('loads and stores', () => {
         stores.push([space, offset, bytes, value]);
         return offset < 0x1000n;
       },
+      takes: (_: number, offset: bigint) => offset < 0x1000n,
     };
     const { guest } = started({ functions: [{ fid: 1, spaces }, { fid: 2 }] });
     const aim = (space: number, bytes: number, offset: bigint) => {
@@ -346,6 +347,46 @@ describe('loads and stores', () => {
     expect(guest.iommu.pcistb(guest.registers, 2, 3, 0x3000n)).toBe(INTERRUPTION.specification);
     aim(1, 16, 8n);
     expect(guest.iommu.pcistb(guest.registers, 2, 3, 2n ** 40n)).toBe(INTERRUPTION.addressing);
+  });
+
+  test('PCISTB: all of a block or nothing', () => {
+    const stores: bigint[] = [];
+    const asked: unknown[] = [];
+    const spaces = {
+      load: () => null,
+      store: (_: number, offset: bigint) => stores.push(offset) > 0,
+      takes: (space: number, offset: bigint, bytes: number) => {
+        asked.push([space, offset, bytes]);
+        return offset < 16n;
+      },
+    };
+    const { guest } = started({ functions: [{ fid: 1, spaces }, { fid: 2 }] });
+    const storeBlock = (fid: number, bytes: number, offset: bigint) => {
+      guest.registers.u64[2] = (BigInt(handleOf(fid)) << 32n) | BigInt((1 << 16) | bytes);
+      guest.registers.u64[3] = offset;
+      return guest.iommu.pcistb(guest.registers, 2, 3, 0x3000n);
+    };
+    expect([storeBlock(1, 24, 0n), stores]).toEqual([INTERRUPTION.operand, []]);
+    expect(asked).toEqual([
+      [1, 0n, 8],
+      [1, 8n, 8],
+      [1, 16n, 8],
+    ]);
+    expect([storeBlock(1, 16, 0n), stores]).toEqual([0, [0n, 8n]]);
+    expect(storeBlock(2, 16, 0n)).toBe(INTERRUPTION.operand);
+  });
+
+  test('PCISTB: 128 bytes at most', () => {
+    const { guest, stores, aim } = accessed();
+    aim(1, 128, 0n);
+    expect([guest.iommu.pcistb(guest.registers, 2, 3, 0x3000n), stores.length]).toEqual([0, 16]);
+    aim(1, 136, 0n);
+    expect([guest.iommu.pcistb(guest.registers, 2, 3, 0x3000n), stores.length]).toEqual([INTERRUPTION.specification, 16]);
+  });
+
+  test.each(['load', 'store', 'takes'] as const)('spaces without %s are refused', (name) => {
+    const spaces = { load: () => null, store: () => true, takes: () => true, [name]: undefined };
+    expect(() => started({ functions: [{ fid: 1, spaces }] })).toThrow(new TypeError(`ZpciIommu: spaces.${name} is no function`));
   });
 });
 
