@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { EXIT_MISUSE, EXIT_WRONG } from '../src/cli/command.ts';
 import { endQuietly } from '../src/cli/output.ts';
+import { requireOutputFile } from '../src/cli/output-file.ts';
 import { Compiler } from './compiler.ts';
 import { htmlOf } from './html.ts';
 import { machineOf } from './machine.ts';
@@ -51,7 +52,11 @@ let status = EXIT_MISUSE;
 try {
   const argv = process.argv.slice(2);
   const growth = argv.includes('scale');
-  const options = parseOptions(growth ? argv.filter((word) => word !== 'scale') : argv, growth ? [] : Object.keys(registry));
+  const options = parseOptions(argv, [...Object.keys(registry), ...(growth ? ['scale'] : [])]);
+  if (growth && options.names.length > 1)
+    throw new RangeError(`scale is measured alone, not with ${options.names.filter((name) => name !== 'scale').join(', ')}`);
+  if (options.json !== null) requireOutputFile('--json', options.json);
+  if (options.html !== null) requireOutputFile('--html', options.html);
   status = EXIT_WRONG;
   if (growth) (await import('./scale/main.ts')).scale(options);
   else await main(options);

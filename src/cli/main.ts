@@ -32,7 +32,7 @@ const FORESEEN = [RecordingError, HostError, ConditionError];
 /** Runs the command line; resolves to the exit status. */
 export async function main(args: readonly string[], output: Output): Promise<number> {
   let status = EXIT_OK;
-  const program = programOf(output, (ended) => {
+  const program = programOf(printed(args, output), output, (ended) => {
     status = ended;
   });
   if (args.length === 0) {
@@ -47,7 +47,12 @@ export async function main(args: readonly string[], output: Output): Promise<num
   }
 }
 
-function programOf(output: Output, end: (status: number) => void): Definition {
+/** How help and version are printed: as they are, or with --json as the `text` of one object. */
+function printed(args: readonly string[], { out }: Output): (text: string) => void {
+  return (text) => out(args.includes('--json') ? JSON.stringify({ text: text.trimEnd() }) : text.trimEnd());
+}
+
+function programOf(print: (text: string) => void, output: Output, end: (status: number) => void): Definition {
   const program = new Definition('viommu')
     .description("Emulates the IOMMU that a guest sees on the host's own")
     .version(version(), '--version', 'print the version')
@@ -55,7 +60,7 @@ function programOf(output: Output, end: (status: number) => void): Definition {
     .helpCommand('help [command]', 'explain a command')
     // The one line of a misuse is written in `failed`, for all kinds of misuse alike.
     .configureOutput({
-      writeOut: (text) => output.out(text.trimEnd()),
+      writeOut: print,
       writeErr: () => {},
       outputError: () => {},
       getOutHelpWidth: () => output.columns,

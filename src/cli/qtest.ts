@@ -11,6 +11,9 @@ interface QemuArguments {
   readonly unit: UnitName | null;
 }
 
+/** Those of QEMU's arguments that are read here, each with a value. */
+const WITH_VALUE: readonly string[] = ['-qtest', '-chardev', '-m', '-device'];
+
 /** One of our machines in QEMU's place, for clients of qtest. */
 export const qtestCommand: Command = {
   name: 'qtest',
@@ -52,7 +55,8 @@ function parse(given: readonly string[]): QemuArguments {
   let found: QemuArguments = { qtest: null, qmp: null, testDevice: null, iommu: null, ramBytes: null, unit: null };
   given.forEach((name, i) => {
     const value = given[i + 1] ?? '';
-    if (name === '-qtest') found = { ...found, qtest: value.replace(/^unix:/, '') };
+    if (WITH_VALUE.includes(name) && (value === '' || value.startsWith('-'))) throw new UsageError(`${name} needs a value`);
+    if (name === '-qtest') found = { ...found, qtest: pathOf(value) };
     if (name === '-chardev') found = { ...found, qmp: /(?:^|,)path=([^,]*)/.exec(value)?.[1] ?? found.qmp };
     if (name === '-m') found = { ...found, ramBytes: bytesOf(value) };
     if (name === '-device') found = { ...found, unit: unitOf(value) ?? found.unit };
@@ -62,6 +66,13 @@ function parse(given: readonly string[]): QemuArguments {
     if (value.startsWith('riscv-iommu-pci')) found = { ...found, iommu: Number.parseInt(slot, 16) };
   });
   return found;
+}
+
+/** @throws UsageError for what names no socket */
+function pathOf(socket: string): string {
+  const path = socket.replace(/^unix:/, '');
+  if (path === '') throw new UsageError(`-qtest ${socket} names no socket`);
+  return path;
 }
 
 /** Which IOMMU a device of q35's is; null: it is none. */

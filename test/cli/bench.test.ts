@@ -24,6 +24,21 @@ test('a row that there is not is misuse, in one line', async () => {
   expect(err).toMatch(/^bench: no row is named nosuch; there are: [^\n]*put-tce[^\n]*$/);
 });
 
+test('beside scale there is no row, and what there is is named', async () => {
+  const unknown = await runCli('bench', 'scale', 'nosuch');
+  expect(unknown).toMatchObject({ status: 2, out: '' });
+  expect(unknown.err).toMatch(/^bench: no row is named nosuch; there are: [^\n]*walk4, [^\n]*scale$/);
+  expect(await runCli('bench', 'scale', 'walk4')).toEqual({ status: 2, out: '', err: 'bench: scale is measured alone, not with walk4' });
+});
+
+test('a page that cannot be written is said before anything is measured', async () => {
+  expect(await runCli('bench', 'walk4', '--quick', '--html', '/nosuch/page.html')).toEqual({
+    status: 2,
+    out: '',
+    err: 'bench: --html /nosuch/page.html: there is no folder /nosuch',
+  });
+});
+
 test('--json is one object: rows, or where there are none the status', async () => {
   const { status, out } = await runCli('bench', 'nosuch', '--json');
   expect(status).toBe(2);

@@ -58,6 +58,24 @@ describe('the command line', () => {
     expect(err).toBe("viommu replay: missing required argument 'FILE'");
   });
 
+  test('help and version with --json are one object too, of every command alike', async () => {
+    const names = [...(await runCli('--help')).out.matchAll(/^ {2}([a-z]+) {2,}/gm)]
+      .map(([, name]) => name)
+      .filter((name) => name !== 'help');
+    for (const args of [['--help'], ['--version'], ...names.map((name) => [name, '--help'])]) {
+      const plain = await runCli(...args);
+      const { status, out, err } = await runCli(...args, '--json');
+      expect({ status, err }).toEqual({ status: 0, err: '' });
+      // The texts behind a command's help come in a piece of their own.
+      expect(
+        out
+          .split('\n')
+          .map((line) => JSON.parse(line).text)
+          .join('\n'),
+      ).toBe(plain.out);
+    }
+  });
+
   test('a reader that has seen enough ends it quietly', async () => {
     expect(await firstPiece('--help')).toMatchObject({ err: '' });
   });

@@ -57,3 +57,12 @@ describe('misuse', () => {
     expect([status, err]).toEqual([2, expect.stringMatching(message)]);
   });
 });
+
+test.each([[['-qtest']], [['-qtest', '']], [['-qtest', '-m', '64M']], [['-qtest', 'unix:']], [['-qtest', 'unix:x', '-m']]])(
+  '%j: an argument without a value is misuse, in one line',
+  async (given) => {
+    const { status, out, err } = await runCli('qtest', '--machine', 'q35', '--', ...given);
+    expect({ status, out }).toEqual({ status: 2, out: '' });
+    expect(err).toMatch(/^viommu qtest: (-qtest|-m) (needs a value|unix: names no socket)$/);
+  },
+);

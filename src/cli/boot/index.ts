@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, EXIT_OK, EXIT_WRONG, type Output, UsageError } from '../command.ts';
+import { requireOutputFile } from '../output-file.ts';
 import { recipes } from './machines/registry.ts';
 import type { GuestTask } from './recipe.ts';
 import { type BootReport, boot } from './run.ts';
@@ -61,6 +62,7 @@ async function run(options: Options, output: Output): Promise<number> {
     throw new UsageError(`--variant ${options.variant}: ${recipe.iommu} has ${recipe.variants.join(', ') || 'none'}`);
   if (options.remap && recipe.remapping === null) throw new UsageError(`--remap: ${recipe.iommu} remaps no interrupts`);
   if (options.record !== undefined && !recipe.recordable) throw new UsageError(`--record: ${recipe.iommu} cannot be recorded`);
+  if (options.record !== undefined) requireOutputFile('--record', options.record);
   const report = await boot({
     recipe,
     choices: {
