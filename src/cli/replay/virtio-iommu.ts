@@ -12,6 +12,8 @@ const SUBTYPE_MSI = 1;
 const UNKNOWN = 0;
 /** VIRTIO_IOMMU_S_OK. */
 const OK = 0;
+/** VIRTIO_IOMMU_S_DEVERR: what a request that the host refused is answered. */
+const S_DEVERR = 3;
 
 /** An UNMAP whose `unmapped` lines are still coming. */
 interface Unmap {
@@ -128,9 +130,12 @@ class RecordedVirtioIommu implements RecordedTarget {
   }
 
   /** A recording has only requests that were carried out, unless it says otherwise in `ret`. */
-  #status(line: RecordedLine, { answers }: ReplayContext, status: number): void {
+  #status(line: RecordedLine, { answers, machine }: ReplayContext, status: number): void {
     const expected = line.has('ret') ? line.integer('ret') : OK;
-    answers.check(status === expected, () => `line ${line.number}: ${line.op} answers ${statusName(status)}, not ${statusName(expected)}`);
+    answers.check(status === expected, () => {
+      const why = status !== S_DEVERR || machine.hostError === null ? '' : `: ${machine.hostError.message}`;
+      return `line ${line.number}: ${line.op} answers ${statusName(status)}, not ${statusName(expected)}${why}`;
+    });
   }
 
   #map(line: RecordedLine, context: ReplayContext): void {
