@@ -32,7 +32,10 @@ const FORESEEN = [RecordingError, HostError, ConditionError];
 /** Runs the command line; resolves to the exit status. */
 export async function main(args: readonly string[], output: Output): Promise<number> {
   let status = EXIT_OK;
-  const program = programOf(printed(args, output), output, (ended) => {
+  // Help and version, which commander writes in pieces.
+  const texts: string[] = [];
+  const write = (text: string) => void texts.push(text.trimEnd());
+  const program = programOf(write, output, (ended) => {
     status = ended;
   });
   if (args.length === 0) {
@@ -43,13 +46,11 @@ export async function main(args: readonly string[], output: Output): Promise<num
     await program.parseAsync([...args], { from: 'user' });
     return status;
   } catch (error) {
-    return failed(error, args, output);
+    if (!(error instanceof CommanderError && error.exitCode === 0)) return failed(error, args, output);
+    const text = texts.join('\n');
+    output.out(args.includes('--json') ? JSON.stringify({ text }) : text);
+    return EXIT_OK;
   }
-}
-
-/** How help and version are printed: as they are, or with --json as the `text` of one object. */
-function printed(args: readonly string[], { out }: Output): (text: string) => void {
-  return (text) => out(args.includes('--json') ? JSON.stringify({ text: text.trimEnd() }) : text.trimEnd());
 }
 
 function programOf(print: (text: string) => void, output: Output, end: (status: number) => void): Definition {
@@ -81,7 +82,6 @@ function version(): string {
 
 /** One line that says what; with --json one object too. An error that nobody foresaw keeps its stack. */
 function failed(error: unknown, args: readonly string[], output: Output): number {
-  if (error instanceof CommanderError && error.exitCode === 0) return EXIT_OK;
   const misuse = error instanceof UsageError || error instanceof CommanderError;
   // Of a command that there is not, commander has help for all and no words.
   const helpless = error instanceof CommanderError && error.code === 'commander.help';
