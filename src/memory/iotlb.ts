@@ -1,5 +1,6 @@
 import { PAGE_LG2, PFN_LIMIT } from './address.ts';
 import { requireInteger } from './arguments.ts';
+import { IotlbContexts, saltOf } from './iotlb-contexts.ts';
 
 /**
  * A translation cache for every target: one concrete class, because a call site that sees several shapes costs more than the lookup.
@@ -16,9 +17,7 @@ import { requireInteger } from './arguments.ts';
  *
  * Where a command selects an address in every context of a space, the space is invalidated: a cache may always forget more.
  *
- * The two are interned as one number, the tag, which a translation carries. An invalidated context or space gets another
- * tag, so nothing that carries the old one is found again; tags only grow, so a space need not know its contexts: it
- * remembers the tag up to which all of its are old.
+ * The two are interned as one number, the tag, which a translation carries (`IotlbContexts`).
  *
  * A translation lies in one of WAYS neighbouring places, the first of which its page number gives; so pages in a row stand
  * in a row, and a hit is nearly always in the first place looked at.
@@ -36,7 +35,7 @@ const KEY_LO = 0;
 const KEY_HI = 1;
 /** 0: the entry is free. */
 const TAG = 2;
-/** Index of the tag in `#tags`, which knows whether it is old. */
+/** Where its context is known, which tells whether the tag is old. */
 const TAG_AT = 3;
 /** Input XOR output address, so that one XOR translates whatever the page's size is. */
 const DELTA_LO = 4;
@@ -53,16 +52,6 @@ const OUT_HI = 1;
 const OUT_PERMISSION = 2;
 const OUT_TYPE = 3;
 
-/** Contexts known at one time, in sets of WAYS: one more takes the place, and the translations, of another. */
-const TAGS = 4096;
-/** Ints of a known context: space, context, tag, one unused. */
-const KNOWN_LG2 = 2;
-const KNOWN_CONTEXT = 1;
-const KNOWN_TAG = 2;
-/** lg2 of the ints of a set. */
-const SET_LG2 = 4;
-/** Spaces whose low bits are equal are invalidated together. */
-const SPACES = 1024;
 /** An address range of more pages than this of one size invalidates the context instead: work per command is bounded. */
 const RANGE_LG2 = 12;
 const RANGE_PAGES = 1 << RANGE_LG2;
@@ -73,23 +62,18 @@ const ITS_PAGES = Float64Array.from({ length: 64 }, (_, lg2) => 2 ** (PAGE_LG2 -
 /** The context of translations that have none. */
 export const NO_CONTEXT = -1;
 
-/** No device's number, and no process's. */
-const NOBODY = -0x8000_0000;
-
 /** The base class, because fields that are set once, where they are declared, are constants to the compiler if the object is. */
-class Sized {
+abstract class Sized extends IotlbContexts {
   /** Translations that it holds at most. */
   readonly capacity: number;
-  /** Before tags could come round, everything is forgotten. */
-  protected readonly lastTag: number;
 
   /** @throws RangeError when the capacity is not a power of two from 16 to 2^24. */
   constructor(capacity: number, lastTag: number) {
+    super(lastTag);
     requireInteger('Iotlb', 'capacity', capacity, 16, 2 ** 24);
     const lg2 = 31 - Math.clz32(capacity);
     if (capacity !== 2 ** lg2) throw new RangeError(`Iotlb: capacity ${capacity} is not a power of two in 16..2^24`);
     this.capacity = capacity;
-    this.lastTag = lastTag;
   }
 }
 
@@ -111,21 +95,6 @@ export class Iotlb extends Sized {
   readonly #entries = new Int32Array(this.capacity << ENTRY_LG2);
   /** Of an entry's index. */
   readonly #mask = (this.capacity - 1) << ENTRY_LG2;
-  readonly #tags = new Int32Array(TAGS << KNOWN_LG2);
-  /** By space: tags up to this one are old. */
-  readonly #oldTags = new Int32Array(SPACES);
-  /** By space: 1 when a global translation may be in the cache. */
-  readonly #globals = new Uint8Array(SPACES);
-  #lastTag = 0;
-  /** The tags of the last lookup, fill or range; `#tag` is never old. */
-  #space = 0;
-  #context = 0;
-  #tag = 0;
-  #tagAt = 0;
-  #salt = 0;
-  /** Whose requests the current context answers: `lookupFor`. */
-  #device = NOBODY;
-  #process = NOBODY;
   /** lg2 of the page sizes that may be in the cache, and of the one that was hit last: it is tried first. */
   readonly #sizes = new Int32Array(64);
   #sizeCount = 0;
@@ -139,7 +108,7 @@ export class Iotlb extends Sized {
   /** `lastTag`: the tag after which they begin anew; a test need not fill 2^31 contexts to see it. */
   constructor(capacity: number, lastTag = LAST_TAG) {
     super(capacity, lastTag);
-    this.#select(0, 0);
+    this.select(0, 0);
   }
 
   /**
@@ -147,14 +116,14 @@ export class Iotlb extends Sized {
    * output address in `out`. -1: not cached, or not with this permission, and the tables must be walked.
    */
   lookup(space: number, context: number, hi: number, lo: number, wish: number): number {
-    if (space !== this.#space || context !== this.#context) this.#select(space, context);
+    if (space !== this.space || context !== this.context) this.select(space, context);
     if (this.#firstSize !== SMALL_LG2) return this.#lookupAny(hi, lo, wish);
     const low = (lo >>> SMALL_LG2) | (hi << (32 - SMALL_LG2));
     const high = (hi >>> SMALL_LG2) | (SMALL_LG2 << 24);
     const at = this.#home(high, low);
     const entries = this.#entries;
     const info = entries[at + INFO];
-    if (entries[at + KEY_LO] === low && entries[at + KEY_HI] === high && entries[at + TAG] === this.#tag && (info & wish) === wish) {
+    if (entries[at + KEY_LO] === low && entries[at + KEY_HI] === high && entries[at + TAG] === this.tag && (info & wish) === wish) {
       const out = this.out;
       out[OUT_LO] = lo ^ entries[at + DELTA_LO];
       out[OUT_HI] = hi ^ entries[at + DELTA_HI];
@@ -171,12 +140,12 @@ export class Iotlb extends Sized {
    * first place of that page. lg2 of the page, its address in `out`, and nothing else there. -1: `lookup` has to say.
    */
   lookupFor(device: number, process: number, hi: number, lo: number, wish: number): number {
-    if (device !== this.#device || process !== this.#process) return -1;
+    if (device !== this.device || process !== this.process) return -1;
     const low = (lo >>> SMALL_LG2) | (hi << (32 - SMALL_LG2));
     const high = (hi >>> SMALL_LG2) | (SMALL_LG2 << 24);
     const at = this.#home(high, low);
     const entries = this.#entries;
-    if (entries[at + KEY_LO] !== low || entries[at + KEY_HI] !== high || entries[at + TAG] !== this.#tag) return -1;
+    if (entries[at + KEY_LO] !== low || entries[at + KEY_HI] !== high || entries[at + TAG] !== this.tag) return -1;
     if ((entries[at + INFO] & wish) !== wish) return -1;
     const out = this.out;
     out[OUT_LO] = lo ^ entries[at + DELTA_LO];
@@ -191,13 +160,8 @@ export class Iotlb extends Sized {
    */
   serve(device: number, process: number): void {
     if (this.#firstSize !== SMALL_LG2) return;
-    this.#device = device;
-    this.#process = process;
-  }
-
-  serveNobody(): void {
-    this.#device = NOBODY;
-    this.#process = NOBODY;
+    this.device = device;
+    this.process = process;
   }
 
   /**
@@ -207,43 +171,36 @@ export class Iotlb extends Sized {
    */
   fill(space: number, context: number, hi: number, lo: number, lg2: number, out: Int32Array, global = false): void {
     if (!(lg2 >= 12 && lg2 <= 63)) throw new RangeError(`Iotlb: lg2 ${lg2} is not in 12..63`);
-    if (space !== this.#space || context !== this.#context) this.#select(space, context);
+    if (space !== this.space || context !== this.context) this.select(space, context);
     const high = keyHi(hi, lg2);
     const low = keyLo(hi, lo, lg2);
     const at = this.#place(high, low);
     const entries = this.#entries;
     entries[at + KEY_LO] = low;
     entries[at + KEY_HI] = high;
-    entries[at + TAG] = this.#tag;
-    entries[at + TAG_AT] = this.#tagAt;
+    entries[at + TAG] = this.tag;
+    entries[at + TAG_AT] = this.tagAt;
     entries[at + DELTA_LO] = lo ^ out[OUT_LO];
     entries[at + DELTA_HI] = hi ^ out[OUT_HI];
     entries[at + INFO] = (out[OUT_PERMISSION] & 0xff) | (out[OUT_TYPE] << 8);
-    if (global) this.#globals[space & (SPACES - 1)] = 1;
+    if (global) this.noteGlobal(space);
     this.#addSize(lg2);
   }
 
   /** Forgets everything, at once. */
   invalidateAll(): void {
-    this.#oldTags.fill(this.#lastTag);
-    this.#globals.fill(0);
     this.#sizeCount = 0;
-    this.#select(this.#space, this.#context);
+    this.forgetSpaces();
   }
 
   /** Forgets the translations of a space, in whichever context, at once. */
   invalidateSpace(space: number): void {
-    this.#oldTags[space & (SPACES - 1)] = this.#lastTag;
-    this.#globals[space & (SPACES - 1)] = 0;
-    this.#select(this.#space, this.#context);
+    this.forgetSpace(space);
   }
 
   /** Forgets the translations of one context of a space, at once. */
   invalidateContext(space: number, context: number): void {
-    const known = this.#find(space, context);
-    if (known < 0) return;
-    this.#tags[known | KNOWN_TAG] = 0;
-    this.#select(this.#space, this.#context);
+    this.forgetContext(space, context);
   }
 
   /**
@@ -253,7 +210,7 @@ export class Iotlb extends Sized {
    */
   invalidateRange(space: number, context: number, first: number, last: number): void {
     if (!(first >= 0 && first <= last && last < PFN_LIMIT)) throw new RangeError(`Iotlb: [${first}, ${last}] is no range of pages`);
-    const tag = this.#tagOf(space, context);
+    const tag = this.#tagToDrop(space, context);
     if (tag === 0) return;
     for (let i = 0; i < this.#sizeCount; i++) {
       const lg2 = this.#sizes[i];
@@ -273,7 +230,7 @@ export class Iotlb extends Sized {
    */
   invalidateBlock(space: number, context: number, hi: number, lo: number, lg2: number): void {
     if (!(lg2 >= 12 && lg2 <= 64)) throw new RangeError(`Iotlb: lg2 ${lg2} is not in 12..64`);
-    const tag = this.#tagOf(space, context);
+    const tag = this.#tagToDrop(space, context);
     if (tag === 0) return;
     const sizes = this.#sizes;
     const count = this.#sizeCount;
@@ -296,14 +253,12 @@ export class Iotlb extends Sized {
   }
 
   /** The tag of a context, some of whose pages are to be dropped. 0: it has none, or with global ones the whole space was forgotten. */
-  #tagOf(space: number, context: number): number {
-    if (this.#globals[space & (SPACES - 1)] !== 0) {
+  #tagToDrop(space: number, context: number): number {
+    if (this.mayHaveGlobals(space)) {
       this.invalidateSpace(space);
       return 0;
     }
-    if (this.#sizeCount === 0) return 0;
-    const known = this.#find(space, context);
-    return known < 0 ? 0 : this.#tags[known | KNOWN_TAG];
+    return this.#sizeCount === 0 ? 0 : this.tagOf(space, context);
   }
 
   /** Every size, and every place. The size that is found is tried first from now on. */
@@ -364,96 +319,29 @@ export class Iotlb extends Sized {
 
   #holds(at: number, high: number, low: number): boolean {
     const entries = this.#entries;
-    return entries[at + KEY_LO] === low && entries[at + KEY_HI] === high && entries[at + TAG] === this.#tag;
+    return entries[at + KEY_LO] === low && entries[at + KEY_HI] === high && entries[at + TAG] === this.tag;
   }
 
   #isOld(at: number): boolean {
-    const tag = this.#entries[at + TAG];
-    const known = this.#entries[at + TAG_AT];
-    return tag === 0 || this.#tags[known + KNOWN_TAG] !== tag || tag <= this.#oldTags[this.#tags[known] & (SPACES - 1)];
+    return this.isOldTag(this.#entries[at + TAG_AT], this.#entries[at + TAG]);
   }
 
   #home(high: number, low: number): number {
-    return homeOf(high, low, this.#salt, this.#mask & ENTRY_MASK);
+    return homeOf(high, low, this.salt, this.#mask & ENTRY_MASK);
   }
 
   #way(home: number, way: number): number {
     return (home + (way << ENTRY_LG2)) & this.#mask & ENTRY_MASK;
   }
 
-  /** Makes a space and context the current ones, which most often are where they are looked for first, and not old. */
-  #select(space: number, context: number): void {
-    const tags = this.#tags;
-    const first = setOf(space, context);
-    const tag = tags[first | KNOWN_TAG];
-    const isCurrent = tags[first] === space && tags[first | KNOWN_CONTEXT] === context && tag > this.#oldTags[space & (SPACES - 1)];
-    this.#use(isCurrent ? first : this.#know(space, context, first));
-  }
-
-  #use(at: number): void {
-    const tags = this.#tags;
-    this.#space = tags[at];
-    this.#context = tags[at | KNOWN_CONTEXT];
-    this.#tag = tags[at | KNOWN_TAG];
-    this.#tagAt = at;
-    this.#salt = saltOf(this.#tag);
-    this.serveNobody();
-  }
-
-  /** Where a context is that may have translations here; -1: it has none, and an invalidation nothing to do. */
-  #find(space: number, context: number): number {
-    const tags = this.#tags;
-    const first = setOf(space, context);
-    for (let way = 0; way < WAYS; way++) {
-      const at = first + (way << KNOWN_LG2);
-      if (tags[at] !== space || tags[at | KNOWN_CONTEXT] !== context) continue;
-      return tags[at | KNOWN_TAG] > this.#oldTags[space & (SPACES - 1)] ? at : -1;
-    }
-    return -1;
-  }
-
-  /** Where in its set a space and context are. What is not known, or old, gets a new tag. */
-  #know(space: number, context: number, first: number): number {
-    const tags = this.#tags;
-    let at = -1;
-    for (let way = 0; way < WAYS; way++) {
-      const known = first + (way << KNOWN_LG2);
-      if (tags[known] === space && tags[known | KNOWN_CONTEXT] === context) {
-        at = known;
-        break;
-      }
-      if (at < 0 && tags[known | KNOWN_TAG] <= this.#oldTags[tags[known] & (SPACES - 1)]) at = known;
-    }
-    if (at < 0) {
-      this.#victim = (this.#victim + 1) % WAYS;
-      at = first + (this.#victim << KNOWN_LG2);
-    }
-    const old = this.#oldTags[space & (SPACES - 1)];
-    if (tags[at] !== space || tags[at | KNOWN_CONTEXT] !== context || tags[at | KNOWN_TAG] <= old) {
-      if (this.#lastTag === this.lastTag) this.#forgetTags();
-      tags[at] = space;
-      tags[at | KNOWN_CONTEXT] = context;
-      tags[at | KNOWN_TAG] = ++this.#lastTag;
-    }
-    return at;
-  }
-
-  #forgetTags(): void {
+  protected dropAll(): void {
     this.#entries.fill(0);
-    this.#tags.fill(0);
-    this.#oldTags.fill(0);
-    this.#lastTag = 0;
   }
 
   #addSize(lg2: number): void {
     for (let i = 0; i < this.#sizeCount; i++) if (this.#sizes[i] === lg2) return;
     this.#sizes[this.#sizeCount++] = lg2;
   }
-}
-
-/** What sets contexts apart in `homeOf`. */
-function saltOf(tag: number): number {
-  return Math.imul(tag, 0x1b873593);
 }
 
 /**
@@ -463,11 +351,6 @@ function saltOf(tag: number): number {
 function homeOf(high: number, low: number, salt: number, mask: number): number {
   const sum = (((((low + (low >>> 9)) | 0) + (low >>> 18)) | 0) + ((high + salt) | 0)) | 0;
   return (sum << ENTRY_LG2) & mask;
-}
-
-/** The set of places in which a context can be known. */
-function setOf(space: number, context: number): number {
-  return ((Math.imul(space, 0x61c88647) + context) & (TAGS / WAYS - 1)) << SET_LG2;
 }
 
 /** Low half of address >> lg2, 12 <= lg2 <= 63. Shift counts are taken modulo 32. */
