@@ -1,18 +1,18 @@
 import { EXECUTE, PRIVILEGED, READ, WRITE } from '../../../memory/access.ts';
 import { Iotlb } from '../../../memory/iotlb.ts';
-import { FAULT_TABLE_ACCESS, faultKind, OUT_HI, OUT_LENGTH, OUT_LO, OUT_PERMISSION, OUT_TYPE } from '../../../pagetable/page-table.ts';
+import { OUT_HI, OUT_LENGTH, OUT_LO, OUT_PERMISSION, OUT_TYPE } from '../../../pagetable/page-table.ts';
 import { OUT_LEAF, PBMT_PMA, PROBE, PTE_D, PTE_G, PTE_U } from '../../../pagetable/riscv.ts';
-import { BY_FIRST_STAGE, BY_TABLE_WRITE } from '../../../pagetable/two-stage.ts';
 import { NO_PASID } from '../../target.ts';
 import { Event, type Hpm } from '../control/hpm.ts';
 import type { Registers } from '../control/registers.ts';
 import type { FaultQueue } from '../reporting/fault-queue.ts';
+import { Refusals } from '../reporting/refusals.ts';
 import { Cause } from '../spec/causes.ts';
 import { DdtMode } from '../spec/registers.ts';
 import type { Structures } from '../structures.ts';
-import { type Contexts, PDT_GUEST_PAGE_FAULT, type Stages } from './contexts.ts';
+import type { Contexts, Stages } from './contexts.ts';
 import { holdsInterruptFile, isInterruptFile, MSI_MRIF, type MsiTables } from './msi.ts';
-import { blamed, byAccess, isReported, Kind, type RequestKind, typeOf } from './requests.ts';
+import { blamed, isReported, Kind, type RequestKind } from './requests.ts';
 
 /** What `translate` answers, negated as causes are, for INTERRUPT_IN_MEMORY. */
 const IN_MEMORY = 0x1000;
@@ -78,6 +78,7 @@ export class Translator {
   piecesOfLg2 = 12;
   readonly #parts: TranslatorParts;
   readonly #hpm: Hpm;
+  readonly #refusals: Refusals;
   readonly #fill = new Int32Array(OUT_LENGTH);
   /** Whose request was translated last, and how: most come in a row. Without `#stages` nobody's, and no space is NOBODY's. */
   #device = NOBODY;
@@ -87,13 +88,12 @@ export class Translator {
   #stages: Stages | null = null;
   /** A global translation may be in the cache. */
   #globals = false;
-  #iotval2Hi = 0;
-  #iotval2Lo = 0;
   #debugging = false;
 
   constructor(parts: TranslatorParts, iotlbEntries: number) {
     this.#parts = parts;
     this.#hpm = parts.hpm;
+    this.#refusals = new Refusals(parts);
     this.iotlb = new Iotlb(iotlbEntries);
     this.translated = this.iotlb.out;
   }
@@ -125,13 +125,12 @@ export class Translator {
 
   /** The request of the same device as the last one: what its contexts say is known. */
   #walkAgain(stages: Stages, device: number, process: number, hi: number, lo: number, access: number): number {
-    this.#iotval2Hi = 0;
-    this.#iotval2Lo = 0;
+    this.#refusals.begin();
     this.iotlb.misses++;
     const result = this.#walk(Kind.untranslated, stages, hi, lo, access);
     if (result >= 0) return result;
     this.#parts.contexts.quiet = stages.device.quiet;
-    this.#report(Kind.untranslated, -result, device, process, hi, lo, access);
+    this.#refusals.report(Kind.untranslated, -result, device, process, hi, lo, access);
     return result;
   }
 
@@ -159,7 +158,7 @@ export class Translator {
 
   /** An access that was translated failed later. */
   fault(device: number, process: number, hi: number, lo: number, access: number, cause: number): void {
-    this.#report(Kind.untranslated, cause, device, process, hi, lo, access);
+    this.#refusals.report(Kind.untranslated, cause, device, process, hi, lo, access);
   }
 
   /** Any request; the answer in `translated` and `answer`. Faults are reported as its kind asks. */
@@ -167,12 +166,11 @@ export class Translator {
     const { hpm } = this.#parts;
     hpm.begin(device, process);
     hpm.count(kind === Kind.untranslated ? Event.untranslated : kind === Kind.ats ? Event.atsTranslation : Event.translated);
-    this.#iotval2Hi = 0;
-    this.#iotval2Lo = 0;
+    this.#refusals.begin();
     this.#parts.contexts.quiet = false;
     const effective = process === NO_PASID ? access & ~PRIVILEGED : access;
     const result = this.#process(kind, device, process, hi, lo, effective);
-    if (result < 0 && isReported(kind, -result)) this.#report(kind, -result, device, process, hi, lo, access);
+    if (result < 0 && isReported(kind, -result)) this.#refusals.report(kind, -result, device, process, hi, lo, access);
     return result;
   }
 
@@ -191,7 +189,7 @@ export class Translator {
     if (kind === Kind.translated && !context.t2gpa) return this.#pass(hi, lo);
     // 9. to 16.
     const stages = kind === Kind.translated ? contexts.secondOnly(context) : contexts.find(context, process, (access & PRIVILEGED) !== 0);
-    if (stages === null) return this.#contextFault(blamed(kind, access));
+    if (stages === null) return this.#refusals.ofContext(blamed(kind, access));
     hpm.ids.pscid = stages.pscid;
     hpm.ids.gscid = stages.device.secondStage === null ? -1 : stages.device.gscid;
     if (kind === Kind.untranslated) this.#remember(device, process, stages);
@@ -259,7 +257,7 @@ export class Translator {
     // 17. The first stage.
     if (first !== null) {
       lg2 = this.#walkFirst(stages, hi, lo, wanted);
-      if (lg2 < 0) return this.#firstFault(stages, lg2, blamed(kind, access));
+      if (lg2 < 0) return this.#refusals.ofFirstStage(stages, lg2, blamed(kind, access));
       const { out } = first;
       gpaHi = out[OUT_HI];
       gpaLo = out[OUT_LO];
@@ -288,7 +286,7 @@ export class Translator {
       const before = second.reads;
       const result = second.walk(gpaHi, gpaLo, wanted & ~PRIVILEGED);
       this.#parts.hpm.count(Event.secondStageWalk, second.reads - before);
-      if (result < 0) return this.#secondFault(result, blamed(kind, access), gpaHi, gpaLo, 0);
+      if (result < 0) return this.#refusals.ofSecondStage(result, blamed(kind, access), gpaHi, gpaLo, 0);
       const { out } = second;
       spaHi = out[OUT_HI];
       spaLo = out[OUT_LO];
@@ -364,53 +362,6 @@ export class Translator {
     fill[OUT_TYPE] = answer.pbmt;
     this.#globals ||= answer.global;
     this.iotlb.fill(stages.space, answer.global ? stages.context | GLOBAL : stages.context, hi, lo, lg2, fill);
-  }
-
-  #contextFault(access: number): number {
-    const { contexts } = this.#parts;
-    if (contexts.cause !== PDT_GUEST_PAGE_FAULT) return -contexts.cause;
-    // "Process to locate the Process-context": the read is implicit, the cause that of the original access.
-    const [lo, hi] = contexts.refusedGpa;
-    this.#iotval2Hi = hi;
-    this.#iotval2Lo = (lo & ~3) | 1;
-    return -byAccess(access, Cause.instructionGuestPageFault);
-  }
-
-  #firstFault(stages: Stages, code: number, access: number): number {
-    const { nested } = stages;
-    if (nested === null || nested.origin === BY_FIRST_STAGE) {
-      return faultKind(code) === FAULT_TABLE_ACCESS ? this.#tableFault(access) : -byAccess(access, Cause.instructionPageFault);
-    }
-    // The page offset of the entry's address may be reported as 0 ("Fault/Event-Queue", note on iotval2).
-    const flags = nested.origin === BY_TABLE_WRITE ? 3 : 1;
-    return this.#secondFault(code, access, nested.gpaHi, nested.gpaLo & ~0xfff, flags);
-  }
-
-  /** A guest-page fault, or an access fault of the second stage. `flags`: iotval2 bits 1:0, the implicit access. */
-  #secondFault(code: number, access: number, gpaHi: number, gpaLo: number, flags: number): number {
-    if (faultKind(code) === FAULT_TABLE_ACCESS) return this.#tableFault(access);
-    this.#iotval2Hi = gpaHi;
-    this.#iotval2Lo = (gpaLo & ~3) | flags;
-    return -byAccess(access, Cause.instructionGuestPageFault);
-  }
-
-  #tableFault(access: number): number {
-    return this.#parts.structures.poisoned ? -Cause.tableCorruption : -byAccess(access, Cause.instructionAccessFault);
-  }
-
-  #report(kind: RequestKind, cause: number, device: number, process: number, hi: number, lo: number, access: number): void {
-    this.#parts.faults.report({
-      cause,
-      type: typeOf(kind, access, process),
-      device,
-      process: process === NO_PASID ? null : process,
-      privileged: (access & PRIVILEGED) !== 0,
-      suppressed: this.#parts.contexts.quiet,
-      iotvalHi: hi,
-      iotvalLo: lo,
-      iotval2Hi: this.#iotval2Hi,
-      iotval2Lo: this.#iotval2Lo,
-    });
   }
 }
 
