@@ -185,11 +185,12 @@ export class Machine {
     const other = endpoints.find((one) => here[one?.endpoint]?.kind !== one?.kind);
     if (other !== undefined || endpoints.length !== Object.keys(here).length)
       throw new TypeError('Machine: saved is of a machine with other endpoints');
+    const before = this.hostError;
     try {
       this.target.load(state);
     } catch (error) {
-      // A target knows that it was not followed, and not why.
-      throw error instanceof TypeError ? error : (this.hostError ?? error);
+      // A target knows that it was not followed, and not why; a failure of before is not the reason.
+      throw this.hostError === before ? error : (this.hostError ?? error);
     }
   }
 

@@ -1,6 +1,7 @@
 import { errno, HostError } from '../../host/errno.ts';
 import type { HostDevice, InstalledStage, NestingHardware } from '../../host/host.ts';
 import { READ, WRITE } from '../../memory/access.ts';
+import { PAGE_LG2 } from '../../memory/address.ts';
 import { type AddressSpace, NO_PASID } from '../../target/target.ts';
 import { Attachments } from '../attachments.ts';
 import { DirtyRanges } from '../dirty-ranges.ts';
@@ -42,8 +43,9 @@ function refuse(context: PathContext): string | null {
   if (pasid !== NO_PASID && !hardware.pasidStages) return refusePasid(hardware);
   const rom = refuseMemory(context, hardware);
   if (rom !== null) return rom;
-  const beyond = space.owner === 'target' && space.apertures.some(({ last }) => last >= inputPages(hardware));
-  return beyond ? `${space.name} reaches beyond the ${hardware.inputBits} bits of the hardware's first stage` : null;
+  const pages = inputPages(hardware);
+  const beyond = space.owner === 'target' && space.apertures.some(({ last }) => last >= pages);
+  return beyond ? `${space.name} reaches beyond the 2^${Math.log2(pages) + PAGE_LG2} bytes of the hardware's first stage` : null;
 }
 
 /** Where x86 devices write for interrupts: no table is asked (VT-d 4.1, 3.14; 48882, 2.1.4), and the kernel reserves it in tables of its own. */

@@ -132,9 +132,10 @@ export class DmaCheck {
       const right = stored === 0 && read(iova, this.#read) && this.#same();
       this.hardware.check(right, () => `${where}: the device does not read what is at ${hex(gpa)}`);
     } else if (dma.forbidden & READ) {
-      const reads = read(iova, this.#read);
-      if (reads && this.#isWriteOnly(dma)) this.readsOfWriteOnly++;
-      this.hardware.check(!reads || this.#isWriteOnly(dma), () => `${where}: the device reads what it must not`);
+      const isRead = read(iova, this.#read);
+      const isExcused = isRead && this.#isWriteOnly(dma);
+      if (isExcused) this.readsOfWriteOnly++;
+      this.hardware.check(!isRead || isExcused, () => `${where}: the device reads what it must not`);
     }
   }
 

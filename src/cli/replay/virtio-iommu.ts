@@ -1,6 +1,6 @@
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { targetFault } from '../../target/fault-codes.ts';
-import { type ReservedRegion, statusName, VirtioIommu } from '../../target/virtio-iommu/index.ts';
+import { FAULT_R_UNKNOWN, type ReservedRegion, statusName, VirtioIommu } from '../../target/virtio-iommu/index.ts';
 import { hex } from '../../vmm/recording-lines.ts';
 import type { RecordedLine } from '../recording.ts';
 import type { ExpectedDma } from './dma-check.ts';
@@ -8,12 +8,8 @@ import { guarded, type RecordedTarget, type ReplayContext, recordedAccess } from
 
 /** VIRTIO_IOMMU_RESV_MEM_T_MSI (virtio 1.4, 5.13.6.8.1). */
 const SUBTYPE_MSI = 1;
-/** VIRTIO_IOMMU_FAULT_R_UNKNOWN. */
-const UNKNOWN = 0;
 /** VIRTIO_IOMMU_S_OK. */
 const OK = 0;
-/** VIRTIO_IOMMU_S_DEVERR: what a request that the host refused is answered. */
-const S_DEVERR = 3;
 
 /** An UNMAP whose `unmapped` lines are still coming. */
 interface Unmap {
@@ -133,8 +129,10 @@ class RecordedVirtioIommu implements RecordedTarget {
   #status(line: RecordedLine, { answers, machine }: ReplayContext, status: number): void {
     const expected = line.has('ret') ? line.integer('ret') : OK;
     answers.check(status === expected, () => {
-      const why = status !== S_DEVERR || machine.hostError === null ? '' : `: ${machine.hostError.message}`;
-      return `line ${line.number}: ${line.op} answers ${statusName(status)}, not ${statusName(expected)}${why}`;
+      const answer = statusName(status);
+      // What the host refused.
+      const why = answer !== 'DEVERR' || machine.hostError === null ? '' : `: ${machine.hostError.message}`;
+      return `line ${line.number}: ${line.op} answers ${answer}, not ${statusName(expected)}${why}`;
     });
   }
 
@@ -187,7 +185,7 @@ class RecordedVirtioIommu implements RecordedTarget {
     if (access.iova !== line.u64('iova') || access.endpoint !== line.u32('endpoint')) line.fail('is not about the dma before it');
     this.#access = null;
     const reason = line.integer('reason');
-    const fault = reason === UNKNOWN ? {} : { fault: targetFault('virtio-iommu', reason) };
+    const fault = reason === FAULT_R_UNKNOWN ? {} : { fault: targetFault('virtio-iommu', reason) };
     dma.check({ ...access, allowed: 0, forbidden: access.allowed, ...fault, line: line.number });
   }
 
