@@ -1,7 +1,7 @@
 import type { Host, HostDevice, PageRequestQueue } from '../host/host.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { AddressSpace, PasidDirectory } from '../target/target.ts';
-import type { Hearing } from './choose.ts';
+import type { Choice, Hearing } from './choose.ts';
 import { DemandSpace } from './on-demand/demand-space.ts';
 import { type DemandPlace, PageService } from './on-demand/page-service.ts';
 import type { StagedTarget } from './path.ts';
@@ -61,9 +61,12 @@ export class AskedSpaces {
     this.#directories.set(endpoint, directory);
   }
 
-  /** See WatchedDirectories. */
-  blindnessOf(endpoint: number): string | null {
-    return this.#directories.blindnessOf(endpoint);
+  /** An endpoint's choice, with what of its directories nobody sees (WatchedDirectories.blindnessOf). */
+  withBlindness(endpoint: number, choice: Choice | null): Choice | null {
+    const reason = this.#directories.blindnessOf(endpoint);
+    if (reason === null) return choice;
+    const { path, refused } = choice ?? { path: 'blocked', refused: [] };
+    return { path, refused: [...refused, { path, reason }] };
   }
 
   /** Stops watching for a space. */

@@ -190,10 +190,7 @@ export class Binder implements TargetObserver {
     const binding = pasid === NO_PASID ? this.#bindings.get(endpoint) : this.#processes.bindingOf(endpoint, pasid);
     if (!binding) return null;
     const choice = binding.group.choiceOf(binding, this.#chooser.wish) ?? (pasid === NO_PASID ? null : { path: 'blocked', refused: [] });
-    const blindness = pasid === NO_PASID ? this.#asked.blindnessOf(endpoint) : null;
-    if (blindness === null) return choice;
-    const { path, refused } = choice ?? { path: 'blocked', refused: [] };
-    return { path, refused: [...refused, { path, reason: blindness }] };
+    return pasid === NO_PASID ? this.#asked.withBlindness(endpoint, choice) : choice;
   }
 
   /** Counters of all paths that live now, with the names of their spaces. */
