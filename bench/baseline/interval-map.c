@@ -1,108 +1,10 @@
-/* An AVL tree of intervals, a malloc a node: what src/memory/interval-map.ts is measured against. */
-#include "bench.h"
-
-struct node {
-	uint64_t first, pages, value;
-	struct node *child[2];
-	int32_t permission, height;
-};
-
-#define MAX_DEPTH 64
-
-static struct node *root;
-static uint64_t size;
-
-static inline int height(const struct node *n)
-{
-	return n ? n->height : 0;
-}
-
-static inline void update(struct node *n)
-{
-	int left = height(n->child[0]), right = height(n->child[1]);
-	n->height = 1 + (left > right ? left : right);
-}
-
-/* Lifts the child on `side` above its parent. */
-static struct node *rotate(struct node *n, int side)
-{
-	struct node *up = n->child[side];
-	n->child[side] = up->child[!side];
-	up->child[!side] = n;
-	update(n);
-	update(up);
-	return up;
-}
-
-static struct node *balance(struct node *n)
-{
-	int lean = height(n->child[1]) - height(n->child[0]);
-	if (lean >= -1 && lean <= 1) {
-		update(n);
-		return n;
-	}
-	int side = lean > 0;
-	struct node *tall = n->child[side];
-	if (height(tall->child[!side]) > height(tall->child[side]))
-		n->child[side] = rotate(tall, !side);
-	return rotate(n, side);
-}
-
-/* Restores balance along the links that a change went through; stops where the height is what it was. */
-static void retrace(struct node ***path, int depth)
-{
-	while (depth-- > 0) {
-		struct node **link = path[depth];
-		if (!*link)
-			continue;
-		int was = (*link)->height;
-		*link = balance(*link);
-		if ((*link)->height == was)
-			return;
-	}
-}
-
-static struct node *lookup(uint64_t page)
-{
-	struct node *n = root;
-	while (n) {
-		if (page < n->first)
-			n = n->child[0];
-		else if (page - n->first < n->pages)
-			return n;
-		else
-			n = n->child[1];
-	}
-	return NULL;
-}
-
-static int insert(uint64_t first, uint64_t pages, uint64_t value, int permission)
-{
-	struct node **path[MAX_DEPTH], **link = &root;
-	int depth = 0;
-	while (*link) {
-		path[depth++] = link;
-		if (first + pages <= (*link)->first)
-			link = &(*link)->child[0];
-		else if (first >= (*link)->first + (*link)->pages)
-			link = &(*link)->child[1];
-		else
-			return -1;
-	}
-	struct node *n = malloc(sizeof(*n));
-	if (!n)
-		abort();
-	*n = (struct node){ first, pages, value, { NULL, NULL }, permission, 1 };
-	*link = n;
-	size++;
-	retrace(path, depth);
-	return 0;
-}
+/* What bench/rows/interval-map.ts does, in C: lookups, insertions and removals of intervals in a tree. */
+#include "interval-tree.h"
 
 /* Removes the interval that begins at `first`; this benchmark removes no other. Returns its pages. */
-static uint64_t removed(uint64_t first)
+static uint64_t removed(struct tree *tree, uint64_t first)
 {
-	struct node **path[MAX_DEPTH], **link = &root;
+	struct node **path[MAX_DEPTH], **link = &tree->root;
 	int depth = 0;
 	while (*link && (*link)->first != first) {
 		path[depth++] = link;
@@ -134,11 +36,11 @@ static uint64_t removed(uint64_t first)
 		depth--;
 	}
 	free(n);
-	size--;
+	tree->size--;
 	retrace(path, depth);
 	return pages;
 }
-
+static struct tree tree;
 static uint32_t places;
 
 static inline uint64_t place(void)
@@ -153,9 +55,9 @@ static void setup(int argc, char **argv)
 	uint32_t intervals = atoi(argv[0]);
 	places = 2 * intervals;
 	operations = 1 << 11;
-	while (size < intervals) {
+	while (tree.size < intervals) {
 		uint64_t first = place();
-		insert(first, 4, 3 * first, 3);
+		insert(&tree, first, 4, 3 * first, 3);
 	}
 }
 
@@ -170,11 +72,11 @@ static uint32_t batch(void)
 		uint32_t kind = random32() & 0x300;
 		uint64_t first = place();
 		if (kind == 0) {
-			sum += insert(first, 4, 3 * first, 3) < 0 ? 1 : 2;
+			sum += insert(&tree, first, 4, 3 * first, 3) < 0 ? 1 : 2;
 		} else if (kind == 0x100) {
-			sum += removed(first);
+			sum += removed(&tree, first);
 		} else {
-			const struct node *n = lookup(first + 1);
+			const struct node *n = lookup(&tree, first + 1);
 			if (n)
 				sum += n->value;
 		}

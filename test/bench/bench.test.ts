@@ -86,6 +86,14 @@ describe('measuring', () => {
     expect(() => measure(row, wrong, compiler, quick)).toThrow(/dma-read, 64 B: JavaScript computed -?\d+, C -?\d+/);
   });
 
+  test.skipIf(compiler.version === null)('virtio MAP: both sides leave the same behind in either ring', async () => {
+    const { row } = await registry['virtio-map']();
+    const results = row.variants.map((variant) => measure(row, variant, compiler, quick));
+    expect(results.map(({ ratio }) => ratio)).toEqual([expect.any(Number), expect.any(Number)]);
+    const crossed = { ...row.variants[0], baseline: row.variants[1].baseline };
+    expect(() => measure(row, crossed, compiler, quick)).toThrow(/virtio-map, split ring: JavaScript computed -?\d+, C -?\d+/);
+  });
+
   test.skipIf(compiler.version === null)('C that does not compile, or fails, is an error that says why', async () => {
     const { row } = await registry['dma-read']();
     expect(() => compiler.compile('no-such-program')).toThrow(/no-such-program/);
