@@ -1,7 +1,7 @@
 import { PAGE_BYTES, pfnOf } from './address.ts';
 import { require64, requireFunction, requireNumber } from './arguments.ts';
 import { ChunkedMemory } from './chunked-memory.ts';
-import { type Chunk, chunksOfAll, type GuestRegion } from './guest-region.ts';
+import { type Chunk, chunksWith, type GuestRegion } from './guest-region.ts';
 import { ReachedPages } from './reached-pages.ts';
 import { WriteLog } from './write-log.ts';
 
@@ -31,7 +31,7 @@ export class GuestMemory extends ChunkedMemory {
   constructor(regions: readonly GuestRegion[]) {
     super();
     if (!Array.isArray(regions)) throw new TypeError('GuestMemory: regions are no array');
-    this.#take([...regions]);
+    this.#take([...regions], regions.reduce<Chunk[]>(chunksWith, []));
   }
 
   /** What is there now; another array after each change. */
@@ -50,7 +50,7 @@ export class GuestMemory extends ChunkedMemory {
    * @throws as the constructor; then nothing has changed.
    */
   add(region: GuestRegion): void {
-    this.#take([...this.#regions, region]);
+    this.#take([...this.#regions, region], chunksWith(this.chunks, region));
     this.#tell();
   }
 
@@ -59,7 +59,7 @@ export class GuestMemory extends ChunkedMemory {
    * unmapped then. @throws RangeError when no region begins there.
    */
   remove(gpa: bigint): void {
-    this.#take(this.#without(gpa));
+    this.#take(...this.#without(gpa));
     this.#tell();
   }
 
@@ -69,17 +69,21 @@ export class GuestMemory extends ChunkedMemory {
    */
   replace(region: GuestRegion): void {
     const rest = this.#without(region.gpa);
-    chunksOfAll([...rest, region]);
-    this.#take(rest);
+    chunksWith(rest[1], region);
+    this.#take(...rest);
     this.#tell();
     this.add(region);
   }
 
-  /** @throws RangeError when no region begins there. */
-  #without(gpa: bigint): readonly GuestRegion[] {
-    const rest = this.#regions.filter((region) => region.gpa !== gpa);
-    if (rest.length === this.#regions.length) throw new RangeError(`GuestMemory: no region begins at ${String(gpa)}`);
-    return rest;
+  /** What is left. @throws RangeError when no region begins there. */
+  #without(gpa: bigint): readonly [readonly GuestRegion[], readonly Chunk[]] {
+    const at = this.#regions.findIndex((region) => region.gpa === gpa);
+    if (at < 0) throw new RangeError(`GuestMemory: no region begins at ${String(gpa)}`);
+    const found = this.#regions[at];
+    const first = this.chunks.findIndex(({ region }) => region === found);
+    let end = first + 1;
+    while (this.chunks[end]?.region === found) end++;
+    return [this.#regions.toSpliced(at, 1), this.chunks.toSpliced(first, end - first)];
   }
 
   /** Called after each change, within it. The disposer ends it. */
@@ -148,8 +152,7 @@ export class GuestMemory extends ChunkedMemory {
     for (const changed of this.#observers) changed();
   }
 
-  #take(regions: readonly GuestRegion[]): void {
-    const chunks = chunksOfAll(regions);
+  #take(regions: readonly GuestRegion[], chunks: readonly Chunk[]): void {
     this.#regions = regions;
     this.#reached.follow(regions);
     this.chunks = chunks;

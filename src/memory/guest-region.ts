@@ -112,14 +112,31 @@ function chunksOf(region: GuestRegion): Chunk[] {
   return chunks;
 }
 
-/** @throws RangeError when two regions overlap, or one is not possible. */
-export function chunksOfAll(regions: readonly GuestRegion[]): Chunk[] {
-  const chunks = regions.flatMap(chunksOf).sort((a, b) => a.hi - b.hi || a.lo - b.lo);
-  for (let i = 1; i < chunks.length; i++) {
-    const before = chunks[i - 1];
-    if (before.hi === chunks[i].hi && before.lo + before.bytes > chunks[i].lo) {
-      throw new RangeError(`GuestMemory: two regions hold 0x${joinHiLo(chunks[i].hi, chunks[i].lo).toString(16)}`);
-    }
+/**
+ * The chunks, and among them those of one more region: of the others nothing is made again, as there may be thousands.
+ * @throws RangeError when it overlaps one of them, or is not possible.
+ */
+export function chunksWith(chunks: readonly Chunk[], region: GuestRegion): Chunk[] {
+  const added = chunksOf(region);
+  const start = startOf(added[0]);
+  let at = 0;
+  let end = chunks.length;
+  while (at < end) {
+    const middle = (at + end) >>> 1;
+    if (startOf(chunks[middle]) < start) at = middle + 1;
+    else end = middle;
   }
-  return chunks;
+  if (at > 0) requireApart(chunks[at - 1], added[0]);
+  if (at < chunks.length) requireApart(added[added.length - 1], chunks[at]);
+  return chunks.toSpliced(at, 0, ...added);
+}
+
+function startOf({ hi, lo }: Chunk): number {
+  return hi * FRAME_BYTES + lo;
+}
+
+/** @throws RangeError when the lower one ends in the upper one. */
+function requireApart(lower: Chunk, upper: Chunk): void {
+  if (startOf(lower) + lower.bytes > startOf(upper))
+    throw new RangeError(`GuestMemory: two regions hold 0x${joinHiLo(upper.hi, upper.lo).toString(16)}`);
 }

@@ -332,6 +332,42 @@ describe('regions that change', () => {
     expect(memory.load32(0, 0)).toBe(0);
   });
 
+  test('what stays is not made again: a region among thousands costs what one does', () => {
+    const [rest, buffer] = [new SharedArrayBuffer(PAGE_BYTES), new SharedArrayBuffer(PAGE_BYTES)];
+    let looks = 0;
+    const watched = {
+      gpa: 0x10_0000n,
+      bytes: PAGE_BYTES,
+      get buffer() {
+        looks++;
+        return buffer;
+      },
+    };
+    const memory = new GuestMemory([watched]);
+    const once = looks;
+    for (let i = 0; i < 64; i++) memory.add({ gpa: BigInt(i * 2 * PAGE_BYTES), buffer: rest });
+    for (let i = 0; i < 64; i += 2) memory.remove(BigInt(i * 2 * PAGE_BYTES));
+    memory.replace({ gpa: BigInt(2 * PAGE_BYTES), buffer: rest });
+    expect(looks).toBe(once);
+    expect([memory.store32(0, 0x10_0000, 7), memory.store32(0, 2 * PAGE_BYTES, 8), memory.store32(0, 0, 9) < 0]).toEqual([0, 0, true]);
+  });
+
+  test('a region that reaches over 4 GiB comes and goes whole, between its neighbours', () => {
+    const memory = new GuestMemory([]);
+    const add = (gpa: bigint, bytes: number) => memory.add({ gpa, buffer: new SharedArrayBuffer(bytes) });
+    add(0x1_0000_2000n, PAGE_BYTES);
+    add(0xffff_c000n, PAGE_BYTES);
+    add(0xffff_e000n, 4 * PAGE_BYTES);
+    expect(() => add(0xffff_d000n, 2 * PAGE_BYTES)).toThrow('two regions hold 0xffffe000');
+    expect(() => add(0x1_0000_1000n, PAGE_BYTES)).toThrow('two regions hold 0x100001000');
+    expect(() => add(0xffff_b000n, 16 * PAGE_BYTES)).toThrow(RangeError);
+    expect([memory.store32(0, 0xffff_f000 | 0, 1), memory.store32(1, 0x1000, 2)]).toEqual([0, 0]);
+    memory.remove(0xffff_e000n);
+    expect([memory.store32(0, 0xffff_f000 | 0, 1) < 0, memory.store32(1, 0x1000, 2) < 0]).toEqual([true, true]);
+    expect([memory.store32(0, 0xffff_c000 | 0, 1), memory.store32(1, 0x2000, 2)]).toEqual([0, 0]);
+    add(0xffff_d000n, 5 * PAGE_BYTES);
+  });
+
   test('no store reaches a read-only region, however wide, and a copy over its border copies nothing', () => {
     const memory = new GuestMemory([region(0n), region(0x1000n, true)]);
     for (const store of [
