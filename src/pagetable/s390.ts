@@ -97,6 +97,9 @@ export class S390Table extends RadixTable {
   readonly #excess: number;
   readonly #protected: number;
   readonly #topLeaf: number;
+  /** By level: lg2 of what an entry maps, and which bits of it are the frame's address. */
+  readonly #lg2s: readonly number[];
+  readonly #frameOrigins: readonly number[];
 
   constructor(memory: TableMemory, config: S390TableConfig) {
     requireParts('s390 table', memory, config);
@@ -110,6 +113,8 @@ export class S390Table extends RadixTable {
     this.#excess = levels === 5 ? 0 : levels === 2 ? -1 : -(1 << (11 * levels - 23));
     this.#protected = config.protected ? PROTECTED : 0;
     this.#topLeaf = edat;
+    this.#lg2s = this.description.levels.map(({ shift }) => shift);
+    this.#frameOrigins = this.#lg2s.map((lg2) => ~(2 ** lg2 - 1));
   }
 
   walk(hi: number, lo: number, access: number): number {
@@ -166,8 +171,8 @@ export class S390Table extends RadixTable {
     const isLeaf = level === 0 || ((lo & FORMAT_CONTROL) !== 0 && level <= this.#topLeaf);
     if (!isLeaf && level > 1 && (lo & TABLE_BOUNDS) !== FULL_TABLE) return MALFORMED;
     into.next = level - 1;
-    into.lg2 = this.description.levels[level].shift;
-    const origin = isLeaf ? ~(2 ** into.lg2 - 1) : level > 1 ? TABLE_ORIGIN : PAGE_TABLE_ORIGIN;
+    into.lg2 = this.#lg2s[level];
+    const origin = isLeaf ? this.#frameOrigins[level] : level > 1 ? TABLE_ORIGIN : PAGE_TABLE_ORIGIN;
     into.address = (hi >>> 0) * 0x1_0000_0000 + ((lo & origin) >>> 0);
     return isLeaf ? LEAF : TABLE;
   }

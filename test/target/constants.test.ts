@@ -20,6 +20,8 @@ import * as registers from '../../src/target/vtd/spec/registers.ts';
 import * as vtd from '../../src/target/vtd/translation/translator.ts';
 import * as vtdIommu from '../../src/target/vtd/vtd-iommu.ts';
 import { STATE } from '../../src/target/zpci/function.ts';
+import { PAGE_ENTRY } from '../../src/target/zpci/spec/anchor.ts';
+import * as zpciTables from '../../src/target/zpci/table-check.ts';
 import * as zpci from '../../src/target/zpci/zpci-iommu.ts';
 
 /* Translators repeat constants of other modules, for the compiler folds no others. */
@@ -41,6 +43,8 @@ test('RISC-V: accesses, and what a user may', () => {
 
 test('zPCI: states and accesses', () => {
   expect(zpci.REPEATED).toEqual({ ENABLED: STATE.enabled, PAGE: PAGE_LG2, RW: READ_WRITE });
+  const bitOf = (field: Field) => field.mask << field.shift;
+  expect(zpciTables.REPEATED).toEqual({ PAGE_INVALID: bitOf(PAGE_ENTRY.INVALID), PAGE_ZERO: bitOf(PAGE_ENTRY.ZERO) });
 });
 
 describe('VT-d', () => {

@@ -83,12 +83,11 @@ export class LoadStore {
     const bytes = word.blockLength;
     const isWhole = (offset & 7n) === 0n && bytes > 8 && bytes % 8 === 0 && bytes <= STORE_BLOCK_BYTES;
     if (!isWhole || Number(offset & 0xfffn) + bytes > 0x1000 || (address & 7n) !== 0n) return INTERRUPTION.specification;
-    const { memory } = this.#functions;
-    if (memory.read(hiOf(address), loOf(address), this.#block, 0, bytes) < 0) return INTERRUPTION.addressing;
     const { spaces } = one.options;
     const { pciAddressSpace } = word;
     if (spaces === undefined) return INTERRUPTION.operand;
     for (let i = 0; i < bytes; i += 8) if (!spaces.takes(pciAddressSpace, offset + BigInt(i), 8)) return INTERRUPTION.operand;
+    if (this.#functions.memory.read(hiOf(address), loOf(address), this.#block, 0, bytes) < 0) return INTERRUPTION.addressing;
     const view = new DataView(this.#block.buffer);
     for (let i = 0; i < bytes; i += 8) {
       const value = joinHiLo(view.getInt32(i), view.getInt32(i + 4));

@@ -71,7 +71,7 @@ export class Refresh {
     if (space === null) return this.#fail(one, PEC.addressSpace, joinHiLo(r[at + 1], r[at]));
     const start = pfnOfHiLo(r[at + 1], r[at]);
     const end = start + pagesOf(r, at);
-    if (start > space.last || (end <= space.first && end > start)) return this.#fail(one, PEC.range, joinHiLo(r[at + 1], r[at]));
+    if (start > space.last || (start < space.first && end <= space.first)) return this.#fail(one, PEC.range, joinHiLo(r[at + 1], r[at]));
     const first = Math.max(start, space.first);
     const last = Math.min(end, PFN_LIMIT, space.last + 1) - 1;
     if (!(space instanceof TableSpace) || first > last) return this.#count(one, 0);

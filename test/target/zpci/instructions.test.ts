@@ -257,8 +257,13 @@ describe('RPCIT', () => {
       [FIRST, FIRST],
       [FIRST + 1, FIRST + 2],
     ]);
-    expect(bytes(start - 0x3000n, 0x2000n)).toEqual([1, 8]);
-    expect(guest.events.map(({ code }) => code)).toEqual([PEC.range]);
+    expect(bytes(start, 0n)).toEqual([0, 0]);
+    expect(said).toHaveLength(3);
+    for (const count of [0x2000n, 0x3000n, 0n]) {
+      expect(bytes(start - 0x3000n, count)).toEqual([1, 8]);
+      expect(guest.modify(1, 7)).toEqual([0, 0]);
+    }
+    expect(guest.events.map(({ code }) => code)).toEqual([PEC.range, PEC.range, PEC.range]);
   });
 
   test('4 GiB and more at once: only what a segment table can translate is read of it', () => {
