@@ -158,19 +158,27 @@ export class VirtioDevice {
     return { status: this.#status, features: `${this.#features}`, queues };
   }
 
-  /** @throws TypeError when a queue cannot be like that; nothing has changed then. */
+  /** @throws TypeError when no driver can have brought the device there; nothing has changed then. */
   load(state: VirtioDeviceState): void {
     requireObject('VirtioDevice', 'state', state);
-    if (!Array.isArray(state.queues) || typeof state.features !== 'string')
-      throw new TypeError('VirtioDevice: state is none that save made');
+    const check = (good: boolean, what: string) => {
+      if (!good) throw new TypeError(`VirtioDevice: not a saved state: ${what}`);
+    };
+    const { status } = state;
+    check(Number.isInteger(status) && (status & (0xff & ~STATUS_SUSPEND)) === status, 'status');
+    check(typeof state.features === 'string' && /^\d{1,20}$/.test(state.features) && BigInt(state.features) < 1n << 64n, 'features');
+    check(Array.isArray(state.queues) && state.queues.length === this.#queues.length, 'queues');
     const features = this.#features;
     this.#features = BigInt(state.features);
-    const queues = state.queues.map((saved) => saved && this.#reopen(saved));
-    if (queues.includes(undefined)) {
+    const isDecided = (status & STATUS_FEATURES_OK) !== 0;
+    const isPossible = isDecided ? this.#acceptable() : state.queues.every((queue) => queue === null);
+    const queues = isPossible ? state.queues.map((saved) => saved && this.#reopen(saved)) : [];
+    if (!isPossible || queues.includes(undefined)) {
       this.#features = features;
-      throw new TypeError('VirtioDevice: the state has a queue that is not possible');
+      check(isPossible, isDecided ? 'features that were not offered' : 'queues before FEATURES_OK');
+      check(false, 'a queue that is not possible');
     }
-    this.#status = state.status;
+    this.#status = status;
     queues.forEach((queue, index) => {
       this.#queues[index] = queue ?? null;
     });

@@ -20,6 +20,8 @@ export interface TargetFixture<Step> {
   readonly endpoints: readonly number[];
   /** PASIDs that the guest's requests carry. Left out: none. */
   readonly pasids?: readonly number[];
+  /** Work that the target leaves for between the guest's accesses. Left out: it leaves none. */
+  readonly later?: (() => void)[];
   /** Does one whole guest operation, changes of tables with their invalidations. Answers what the guest is told, to compare. */
   run(step: Step): unknown;
 }

@@ -282,14 +282,16 @@ export class Smmuv3 implements Target {
     return { target: this.name, registers: saveRegisters(this.#registers), stalls: this.#stalls.save(), isInvalidationMissing };
   }
 
-  /** Registers, ID registers included, and stalls; caches start empty, which the specification always allows. @throws TypeError; then nothing has changed. */
+  /**
+   * Registers and stalls; caches start empty, which the specification always allows.
+   * @throws TypeError when the state is none, or of other features; then nothing has changed.
+   */
   load(state: unknown): void {
-    const { registers, stalls, isInvalidationMissing } = checkedState(state);
+    const { registers, stalls, isInvalidationMissing } = checkedState(state, this.#registers.features);
     const saved = new Map(registers);
     const differs = [REG.IDR0, REG.IDR1, REG.IDR3, REG.IDR5].some((offset) => (saved.get(offset) ?? 0) !== this.#registers.get32(offset));
     if (differs) throw new TypeError('Smmuv3: the saved state is of other features');
-    this.#registers.words.fill(0);
-    for (const [offset, word] of registers) this.#registers.set32(offset, word);
+    this.#registers.restore(registers);
     this.#stalls.load(stalls);
     this.#commands.isInvalidationMissing = isInvalidationMissing;
     this.#forgetAll();

@@ -160,13 +160,13 @@ export class HostBridge implements AddressSpace {
 
   /** Whether the guest may have created such a window. */
   allowsWindow({ start, pageLg2, pages }: DmaWindowGeometry): boolean {
-    const bytes = BigInt(pages) << BigInt(pageLg2);
     return (
       this.pageLg2s.includes(pageLg2) &&
       pages <= this.largestBlock &&
+      pages >= 1 &&
       Number.isInteger(Math.log2(pages)) &&
       start % (1n << BigInt(pageLg2)) === 0n &&
-      start + bytes <= LIMIT_64
+      start + (BigInt(pages) << BigInt(pageLg2)) <= LIMIT_64
     );
   }
 

@@ -1,4 +1,7 @@
+import { MMIO, READ_WRITE } from '../../memory/access.ts';
+import { PAGE_LG2, PFN_LIMIT } from '../../memory/address.ts';
 import type { VirtioDeviceState } from '../../virtqueue/device.ts';
+import type { DomainLimits } from './domain.ts';
 import type { DomainMembers, Domains } from './domains.ts';
 import { QUEUES } from './spec/features.ts';
 
@@ -27,25 +30,50 @@ export function saveDomain({ domain, endpoints }: DomainMembers): SavedDomain {
 
 /**
  * The domains of a state, whole but not in use: no endpoint knows of them yet.
- * @throws TypeError when the state is not one that `save` made, or names endpoints that are not known here.
+ * @throws TypeError when the state is not one that `save` made, or has what no ATTACH or MAP would do here.
  */
 export function domainsOf(state: VirtioIommuState, domains: Domains): DomainMembers[] {
+  const { limits } = domains;
   const seen = new Set<number>();
+  let left = limits.mappingLimit;
+  check(state.domains.length <= limits.domainLimit, `${state.domains.length} domains`);
   return state.domains.map((saved) => {
-    const domain = domains.create(saved.id, saved.bypass);
-    const endpoints = saved.endpoints.map((id) => {
-      const endpoint = domains.endpoints.get(id);
-      if (endpoint === undefined || seen.has(id)) throw new TypeError(`VirtioIommu: endpoint ${id} is not known, or in two domains`);
-      seen.add(id);
-      return endpoint;
-    });
+    const { id } = saved;
+    check(id >= limits.domains.first && id <= limits.domains.last, `domain ${id}`);
+    check(!saved.bypass || saved.mappings.length === 0, `mappings of domain ${id}, which is in bypass mode`);
+    left -= saved.mappings.length / 4;
+    check(left >= 0, `more than ${limits.mappingLimit} mappings`);
+    const domain = domains.create(id, saved.bypass);
     for (let i = 0; i < saved.mappings.length; i += 4) {
       const [first, pages, gpa, permission] = saved.mappings.slice(i, i + 4);
-      if (pages < 1 || first + pages > 2 ** 52 || domain.mappings.insert(first, pages, gpa, permission) < 0)
-        throw new TypeError(`VirtioIommu: mapping at page ${first} of domain ${saved.id} is not possible`);
+      const isPossible = isMapping(limits, first, pages, gpa, permission) && domain.mappings.insert(first, pages, gpa, permission) >= 0;
+      check(isPossible, `mapping at page ${first} of domain ${id}`);
     }
+    const endpoints = saved.endpoints.map((each) => {
+      const endpoint = domains.endpoints.get(each);
+      if (endpoint === undefined || seen.has(each)) throw refusal(`endpoint ${each} is not known, or in two domains`);
+      check(!domain.maps(endpoint.reserved), `mappings of domain ${id}, in what endpoint ${each} reserves`);
+      seen.add(each);
+      return endpoint;
+    });
     return { domain, endpoints };
   });
+}
+
+/** What MAP would do (5.13.6.5.2). */
+function isMapping({ granuleLg2, input }: DomainLimits, first: number, pages: number, gpa: number, permission: number): boolean {
+  const granule = 2 ** (granuleLg2 - PAGE_LG2);
+  const isAligned = [first, pages, gpa].every((value) => value % granule === 0);
+  const isInside = pages >= 1 && first >= input.first && first + pages - 1 <= input.last && gpa + pages <= PFN_LIMIT;
+  return isAligned && isInside && (permission & (READ_WRITE | MMIO)) === permission;
+}
+
+function refusal(what: string): TypeError {
+  return new TypeError(`VirtioIommu: not a saved state: ${what}`);
+}
+
+function check(good: boolean, what: string): void {
+  if (!good) throw refusal(what);
 }
 
 /** @throws TypeError when the value is not a VirtioIommuState. */

@@ -64,6 +64,8 @@ export class Guest {
   readonly memory: GuestMemory;
   readonly pool: GuestPages;
   readonly iommu: AmdIommu;
+  /** What the IOMMU leaves for later. */
+  readonly later: (() => void)[] = [];
   readonly interrupts: unknown[] = [];
   readonly responses: unknown[] = [];
   readonly invalidations: unknown[] = [];
@@ -76,7 +78,7 @@ export class Guest {
     this.iommu = new AmdIommu({
       memory,
       // What one access leaves goes on with the next: a test that is over leaves nothing to those behind it.
-      schedule: () => {},
+      schedule: (work) => void this.later.push(work),
       interrupt: (message) => void this.interrupts.push(message),
       completePageRequest: (response) => void this.responses.push(response),
       invalidateDevice: (invalidation) => this.invalidations.push(invalidation) > 0 && this.answersInvalidations,

@@ -56,6 +56,10 @@ class AmdFixture implements TargetFixture<Step> {
     return this.guest.iommu;
   }
 
+  get later(): (() => void)[] {
+    return this.guest.later;
+  }
+
   run(step: Step): unknown {
     const { guest } = this;
     if (step.do === 'control') guest.write(Reg.control, step.value);

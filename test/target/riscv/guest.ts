@@ -58,6 +58,8 @@ export class Guest {
   readonly memory: GuestMemory;
   readonly pool: GuestPages;
   readonly config: RiscvIommuConfig;
+  /** What the IOMMU leaves for later. */
+  readonly later: (() => void)[] = [];
 
   constructor(
     config: Partial<RiscvIommuConfig> = {},
@@ -69,7 +71,7 @@ export class Guest {
     this.memory = memory;
     this.pool = new GuestPages(memory, POOL, Math.floor(ramPages * 0.75));
     // What one access leaves goes on with the next: a test that is over leaves nothing to those behind it.
-    this.iommu = new RiscvIommu(this.config, { memory, schedule: () => {}, ...surroundings });
+    this.iommu = new RiscvIommu(this.config, { memory, schedule: (work) => void this.later.push(work), ...surroundings });
   }
 
   /** Queues on, directory on. */

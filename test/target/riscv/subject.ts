@@ -80,6 +80,10 @@ class RiscvFixture implements TargetFixture<Step> {
     return this.guest.iommu;
   }
 
+  get later(): (() => void)[] {
+    return this.guest.later;
+  }
+
   #context(first: number, second: number): Context {
     return {
       ...(first === PROCESSES && { first: { mode: PD8, root: this.directory, pscid: 0 } }),

@@ -51,6 +51,8 @@ export class Guest {
   readonly memory: GuestMemory;
   readonly pool: GuestPages;
   readonly smmu: Smmuv3;
+  /** What the SMMU leaves for later. */
+  readonly later: (() => void)[] = [];
   readonly interrupts: string[] = [];
   readonly messages: [bigint, number][] = [];
   readonly invalidations: unknown[] = [];
@@ -66,7 +68,7 @@ export class Guest {
     this.smmu = new Smmuv3({
       memory,
       // What one access leaves goes on with the next: a test that is over leaves nothing to those behind it.
-      schedule: () => {},
+      schedule: (work) => void this.later.push(work),
       interrupt: (source) => void this.interrupts.push(source),
       message: (address, data) => {
         this.messages.push([address, data]);

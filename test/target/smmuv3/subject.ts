@@ -77,6 +77,10 @@ class SmmuFixture implements TargetFixture<Step> {
     return this.guest.smmu;
   }
 
+  get later(): (() => void)[] {
+    return this.guest.later;
+  }
+
   run(step: Step): unknown {
     const { guest } = this;
     if (step.do === 'power') {

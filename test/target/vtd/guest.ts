@@ -99,6 +99,8 @@ export class Guest {
   readonly memory: GuestMemory;
   readonly pool: GuestPages;
   readonly options: VtdIommuOptions;
+  /** What the unit leaves for later. */
+  readonly later: (() => void)[] = [];
   tail = 0;
 
   constructor(
@@ -111,7 +113,7 @@ export class Guest {
     this.memory = memory;
     this.pool = new GuestPages(memory, POOL, Math.floor(ramPages * 0.5));
     // What one access leaves goes on with the next: a test that is over leaves nothing to those behind it.
-    this.iommu = new VtdIommu(options, { memory, schedule: () => {}, ...surroundings });
+    this.iommu = new VtdIommu(options, { memory, schedule: (work) => void this.later.push(work), ...surroundings });
   }
 
   get scalable(): boolean {

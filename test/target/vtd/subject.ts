@@ -62,6 +62,10 @@ class VtdFixture implements TargetFixture<Step> {
     return this.guest.iommu;
   }
 
+  get later(): (() => void)[] {
+    return this.guest.later;
+  }
+
   /** Domain: 1 and the second stage's number; 8 and more for first stages, each PASID and domain its tables. */
   #setEntry(device: number, second: number, first: number, wrong: bigint): void {
     const { guest } = this;

@@ -1,6 +1,7 @@
 import { type Field, get, getWide, isSet, put } from '../../fields.ts';
 import { architectureOf, type Features, registerOf, sizeOf } from '../capabilities.ts';
 import {
+  CMDQ_CONS,
   CR0,
   GATOS_ADDR,
   GATOS_SID,
@@ -31,6 +32,11 @@ const ALL = 0xffff_ffff;
 const INDEX = QUEUE_INDEX.INDEX.mask;
 const FLAGGED_INDEX = INDEX | (OVERFLOW_FLAG.mask << OVERFLOW_FLAG.shift);
 const bitsOf = (...fields: readonly Field[]) => fields.reduce((mask, field) => mask | (field.mask << field.shift), 0);
+/** 6.3.11: how queues are accessed, and how tables are. */
+const CR1_QUEUES = 0x3f;
+const CR1_TABLES = 0xfc0;
+/** All but Update, which reads 0: the update is over at once. */
+const GBPA_FIELDS = bitsOf(...Object.values(GBPA)) & ~bitsOf(GBPA.UPDATE);
 
 /** Indices that the SMMU moves, and the registers that say how long their queues are. */
 const INDICES: ReadonlyMap<number, readonly [number, 'CMDQS' | 'EVENTQS' | 'PRIQS']> = new Map([
@@ -55,6 +61,8 @@ export class Registers {
   readonly words = new Int32Array(REGISTERS_END / 4);
   readonly features: Features;
   readonly #writable = new Map<number, { readonly mask: number; readonly guard?: Guard }>();
+  /** Bits that are not a guest's to write at any time: set by the SMMU, or by rules of their own. */
+  readonly #own: ReadonlyMap<number, number>;
 
   constructor(features: Features) {
     this.features = features;
@@ -116,7 +124,31 @@ export class Registers {
       operations(REG.VATOS_SID, REG.VATOS_ADDR);
       allow(REG.VATOS_SEL, VMID16 ? 0xffff : 0xff);
     }
+    const results = [...(ATOS ? [REG.GATOS_PAR] : []), ...(VATOS ? [REG.VATOS_PAR] : [])];
+    this.#own = new Map([
+      [REG.CR1, CR1_TABLES | CR1_QUEUES],
+      [REG.GBPA, GBPA_FIELDS],
+      [REG.GERROR, errorsOf(features)],
+      [REG.CMDQ_CONS, bitsOf(CMDQ_CONS.ERR)],
+      ...results.flatMap((offset) => [[offset, ALL] as const, [offset + 4, ALL] as const]),
+    ]);
     this.reset();
+  }
+
+  /** As saved words have it. Bits that nothing could have set, and registers that the SMMU is known by, stay as after a reset. */
+  restore(saved: Iterable<readonly [number, number]>): void {
+    this.reset();
+    for (const [offset, value] of saved) {
+      const mask = (this.#writable.get(offset)?.mask ?? 0) | (this.#own.get(offset) ?? 0);
+      this.set32(offset, (this.get32(offset) & ~mask) | (value & mask));
+    }
+    this.#acknowledge();
+  }
+
+  /** Updates are over at once (6.3.10, 6.3.18). */
+  #acknowledge(): void {
+    this.set32(REG.CR0ACK, this.get32(REG.CR0));
+    this.set32(REG.IRQ_CTRLACK, this.get32(REG.IRQ_CTRL));
   }
 
   reset(): void {
@@ -176,16 +208,14 @@ export class Registers {
     if (rule === undefined) return false;
     if (rule.guard !== undefined && isSet(this.view(rule.guard.register), rule.guard.field)) return false;
     this.set32(offset, (this.get32(offset) & ~rule.mask) | (value & rule.mask));
-    // Updates are over at once (6.3.10, 6.3.18).
-    if (offset === REG.CR0) this.set32(REG.CR0ACK, this.get32(offset));
-    if (offset === REG.IRQ_CTRL) this.set32(REG.IRQ_CTRLACK, this.get32(offset));
+    this.#acknowledge();
     return true;
   }
 
   /** 6.3.14.1: a write without Update is ignored; the update is over at once. */
   #storeGbpa(value: number): boolean {
     if ((value & (1 << 31)) === 0) return false;
-    this.set32(REG.GBPA, value & bitsOf(...Object.values(GBPA)) & 0x7fff_ffff);
+    this.set32(REG.GBPA, value & GBPA_FIELDS);
     return true;
   }
 
@@ -193,7 +223,7 @@ export class Registers {
   #storeCr1(value: number): boolean {
     const cr0 = this.view(REG.CR0);
     const queues = isSet(cr0, CR0.CMDQEN) || isSet(cr0, CR0.EVENTQEN) || isSet(cr0, CR0.PRIQEN);
-    const mask = (queues ? 0 : 0x3f) | (isSet(cr0, CR0.SMMUEN) ? 0 : 0xfc0);
+    const mask = (queues ? 0 : CR1_QUEUES) | (isSet(cr0, CR0.SMMUEN) ? 0 : CR1_TABLES);
     this.set32(REG.CR1, (this.get32(REG.CR1) & ~mask) | (value & mask));
     return true;
   }
