@@ -1,5 +1,4 @@
 import { beforeEach, describe, expect, test } from 'vitest';
-import { KnownSpaces } from '../../src/target/known-spaces.ts';
 import { Observed } from '../../src/target/observed.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type TargetObserver } from '../../src/target/target.ts';
 
@@ -158,18 +157,5 @@ describe('Observed', () => {
     expect(told).toEqual(['attach a', 'entered a']);
     dispose();
     expect(observed.observer).toBe(observer);
-  });
-
-  test('known spaces are one for each key, and those that nobody reaches go when they are many', () => {
-    const dropped: string[] = [];
-    const known = new KnownSpaces(observed, ({ name }) => dropped.push(name));
-    const kept = known.of('kept', () => space('kept'));
-    say(kept);
-    observed.refresh(ENDPOINT);
-    expect(known.of('kept', () => space('another'))).toBe(kept);
-    for (let i = 0; i < 6; i++) known.of(`${i}`, () => space(`${i}`));
-    expect(dropped.length).toBeGreaterThan(2);
-    expect(dropped).not.toContain('kept');
-    expect(known.of('kept', () => space('another'))).toBe(kept);
   });
 });

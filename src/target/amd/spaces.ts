@@ -79,9 +79,13 @@ export class Spaces {
     const excluded = this.#translator.excluded(entry);
     const root = context < 0 ? -1 : this.#translator.guestRoot(entry, context);
     if ((context >= 0 && root < 0) || (entry.granted === 0 && excluded === null)) return null;
-    const special = [get(entry.words, DTE.SYS_MGT), get(entry.words, DTE.IO_CONTROL)];
-    const key = JSON.stringify([entry.domain, entry.granted, entry.hostRoot, context, root, entry.guestLevels, excluded, special]);
-    return this.#known.of(key, () => new TableSpace({ entry, pasid: context, root, excluded }, this.#tables, this.#announced));
+    const key = this.#known.key().add(entry.domain).add(entry.granted).add(entry.mode);
+    if (entry.mode > 0) key.add(entry.hostRoot).add(get(entry.words, DTE.HAD));
+    key.add(context).add(root).add(entry.guestLevels);
+    key.add(excluded?.first ?? -1).add(excluded?.last ?? -1);
+    key.add(get(entry.words, DTE.SYS_MGT)).add(get(entry.words, DTE.IO_CONTROL));
+    const known = this.#known.find(key);
+    return known ?? this.#known.add(key, new TableSpace({ entry, pasid: context, root, excluded }, this.#tables, this.#announced));
   }
 
   /** The device's entry as hardware of the same kind takes it over, where guest tables are all that it has (2.2.2.1). */

@@ -3,7 +3,7 @@ import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { TableMemory } from '../../pagetable/page-table.ts';
 import { CountedMemory } from '../../pagetable/two-stage.ts';
 import { IdentitySpace } from '../identity-space.ts';
-import { KnownSpaces } from '../known-spaces.ts';
+import { KnownSpaces, type SpaceKey } from '../known-spaces.ts';
 import { LargeRanges } from '../large-ranges.ts';
 import { Observed } from '../observed.ts';
 import { TaggedSpaces } from '../tagged-spaces.ts';
@@ -140,7 +140,9 @@ export class Spaces {
     const stages = context && contexts.find(context, process, false);
     if (stages === null) return null;
     if (stages.first === null && stages.device.second === null) return this.#identity;
-    return this.#known.of(keyOf(stages), () => new TableSpace(stages, this.#tableParts));
+    const key = this.#known.key();
+    identify(key, stages);
+    return this.#known.find(key) ?? this.#known.add(key, new TableSpace(stages, this.#tableParts));
   }
 
   /** Says.listPasids */
@@ -276,10 +278,16 @@ export class Spaces {
   }
 }
 
+/** By mode, for keys. */
+const LEVELS = { sv32: 2, sv39: 3, sv48: 4, sv57: 5 } as const;
+
 /** All that decides what the tables mean and which invalidations select them. */
-function keyOf(stages: Stages): string {
-  const { device, firstStage, sum, pscid } = stages;
+function identify(key: SpaceKey, { device, firstStage, sum, pscid }: Stages): void {
   const { secondStage, gscid, sade, gade, sbe, sxl, msi, msiRoot, msiMask, msiPattern } = device;
-  const second = secondStage && [secondStage, gscid, gade, msi && [msiRoot, msiMask, msiPattern]];
-  return JSON.stringify([firstStage && [firstStage, pscid, sum, sade, sbe, sxl], second]);
+  key.add(firstStage === null ? 0 : LEVELS[firstStage.mode]);
+  if (firstStage !== null) key.add(firstStage.root).add(pscid).add(sum).add(sade).add(sbe).add(sxl);
+  key.add(secondStage === null ? 0 : LEVELS[secondStage.mode]);
+  if (secondStage === null) return;
+  key.add(secondStage.root).add(gscid).add(gade).add(msi);
+  if (msi) key.add(msiRoot).addAll(msiMask).addAll(msiPattern);
 }

@@ -4,7 +4,7 @@ import { CountedMemory } from '../../pagetable/two-stage.ts';
 import { Announcements } from '../announcements.ts';
 import { get } from '../fields.ts';
 import { IdentitySpace } from '../identity-space.ts';
-import { KnownSpaces } from '../known-spaces.ts';
+import { KnownSpaces, type SpaceKey } from '../known-spaces.ts';
 import { Observed } from '../observed.ts';
 import { NO_PROCESS, TaggedSpaces } from '../tagged-spaces.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type PageAnswer, type TargetObserver } from '../target.ts';
@@ -85,7 +85,9 @@ export class Spaces {
     if (route.verdict !== VERDICT.translate || entry === null) return null;
     // What the privileged reach under PAN no table says alone.
     if (context?.restrictsPrivileged && route.wishes[0] !== 0) return null;
-    return this.#known.of(keyOf(route), () => new TableSpace(entry, context, this.#features, this.#tables, this.#global));
+    const key = this.#known.key();
+    identify(key, entry, context);
+    return this.#known.find(key) ?? this.#known.add(key, new TableSpace(entry, context, this.#features, this.#tables, this.#global));
   }
 
   /**
@@ -172,10 +174,10 @@ const ABORT: FirstStage = { kind: 'abort' };
 const BYPASS: FirstStage = { kind: 'bypass' };
 
 /** Streams whose requests mean the same: configuration of their stages, overrides, and the descriptor as it was read. */
-function keyOf({ entry, context }: Route): string {
-  if (entry === null) return '';
-  const second = entry.s2 ? [...entry.words.subarray(4, 8)] : [];
-  return JSON.stringify([entry.world, second, [...entry.wishes], context === null ? null : [...context.words]]);
+function identify(key: SpaceKey, entry: StreamEntry, context: Route['context']): void {
+  key.add(entry.world).add(entry.s2).addAll(entry.wishes);
+  if (entry.s2) key.addAll(entry.words, 4, 8);
+  if (context !== null) key.addAll(context.words);
 }
 
 /** PRIVCFG, INSTCFG: what hardware is not handed; EATS of two stages. */

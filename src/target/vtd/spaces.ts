@@ -2,7 +2,7 @@ import { PFN_LIMIT } from '../../memory/address.ts';
 import { CountedMemory } from '../../pagetable/two-stage.ts';
 import { Announcements } from '../announcements.ts';
 import { IdentitySpace } from '../identity-space.ts';
-import { KnownSpaces } from '../known-spaces.ts';
+import { KnownSpaces, type SpaceKey } from '../known-spaces.ts';
 import { Observed } from '../observed.ts';
 import { NO_PROCESS, TaggedSpaces } from '../tagged-spaces.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type PasidDirectory, type PfnRange, type TargetObserver } from '../target.ts';
@@ -147,9 +147,10 @@ export class Spaces {
   }
 
   #spaceFor(stages: Stages, withPasid: boolean): TableSpace {
-    const key = `${stages.key}${withPasid}`;
+    const key = this.#known.key();
+    identify(key, stages, withPasid);
     const { cachingMode, builder } = this.#parts;
-    return this.#known.of(key, () => new TableSpace(stages, withPasid, cachingMode, builder, this.#tables));
+    return this.#known.find(key) ?? this.#known.add(key, new TableSpace(stages, withPasid, cachingMode, builder, this.#tables));
   }
 
   /** The same as a value (FirstStage); null: a second stage of the guest's own, which hardware cannot take over as a first. */
@@ -245,4 +246,15 @@ export class Spaces {
     this.#pending = 0;
     return this.#announcements.flush();
   }
+}
+
+/** Which tables these are and which invalidations name them: equal for requests that share them. */
+function identify(key: SpaceKey, { domain, pasid, first, second }: Stages, withPasid: boolean): void {
+  key
+    .add(domain)
+    .add(withPasid)
+    .add(first?.levels ?? 0);
+  if (first !== null) key.add(pasid).add(first.root).add(first.writeProtect).add(first.extendedAccessed);
+  key.add(second?.levels ?? 0);
+  if (second !== null) key.add(second.root).add(second.accessedDirty);
 }

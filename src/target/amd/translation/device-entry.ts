@@ -111,12 +111,12 @@ export class DeviceEntry {
   /** The host table over other memory: for enumerations and for who looks behind a failure. */
   hostTable(memory: TableMemory): AmdV1Table {
     const accessedDirty = this.tracksDirty ? 'both' : this.tracksAccess ? 'accessed' : 'none';
-    return new AmdV1Table(memory, { levels: this.mode as 1 | 2 | 3 | 4 | 5 | 6, root: getWide(this.words, DTE.ROOT), accessedDirty });
+    return new AmdV1Table(memory, { levels: this.mode as 1 | 2 | 3 | 4 | 5 | 6, root: this.hostRoot, accessedDirty });
   }
 
-  /** What decides the host table: levels, page and HAD; empty without one. */
-  get hostRoot(): string {
-    return this.mode === 0 ? '' : `${this.mode} ${getWide(this.words, DTE.ROOT)} ${get(this.words, DTE.HAD)}`;
+  /** Page of the host table's root. */
+  get hostRoot(): number {
+    return getWide(this.words, DTE.ROOT);
   }
 
   /** GCR3 table root pointer, whose bits lie in three places: a page. */

@@ -50,8 +50,6 @@ export interface Stages extends Programmed {
   readonly firstTable: PageTable | null;
   readonly secondTable: PageTable | null;
   readonly nested: TwoStage | null;
-  /** Which tables these are and which invalidations name them: equal for requests that share them. */
-  readonly key: string;
 }
 
 /**
@@ -87,7 +85,6 @@ export class StageBuilder {
       firstTable: nested === null ? first && this.first(first, this.#memory) : (nested.first as PageTable),
       secondTable,
       nested,
-      key: JSON.stringify([domain, first && [pasid, first], second]),
     };
   }
 
