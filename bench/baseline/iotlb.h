@@ -4,6 +4,9 @@
 #define WAYS 4
 #define TAGS 4096
 #define SPACES 1024
+/* Tags of places; those of a set are taken in order. */
+#define NEVER_USED 0
+#define FORGOTTEN ((uint32_t)-1)
 #define RANGE_PAGES 4096
 #define NO_CONTEXT 0xffffffffu
 
@@ -28,9 +31,12 @@ static struct iotlb {
 	uint32_t permission, type;
 } tlb;
 
+/* By space: a translation that is the same in all of its contexts may be in the cache. */
+static uint8_t globals[SPACES];
+
 static inline int is_old(uint32_t tag_at, uint32_t tag)
 {
-	return !tag || tlb.known[tag_at].tag != tag || tag <= tlb.old_tags[tlb.known[tag_at].space % SPACES];
+	return !tag || tlb.known[tag_at].tag != tag || (int32_t)tag <= (int32_t)tlb.old_tags[tlb.known[tag_at].space % SPACES];
 }
 
 static __attribute__((noinline)) void select_tag(uint32_t space, uint32_t context)
@@ -47,7 +53,7 @@ static __attribute__((noinline)) void select_tag(uint32_t space, uint32_t contex
 	if (at == TAGS)
 		at = set + (tlb.victim = (tlb.victim + 1) % WAYS);
 	struct known *known = &tlb.known[at];
-	if (known->space != space || known->context != context || known->tag <= tlb.old_tags[space % SPACES])
+	if (known->space != space || known->context != context || (int32_t)known->tag <= (int32_t)tlb.old_tags[space % SPACES])
 		*known = (struct known){ space, context, ++tlb.last_tag, 0 };
 	tlb.space = space;
 	tlb.context = context;
@@ -144,6 +150,7 @@ static __attribute__((noinline)) void fill(uint32_t space, uint32_t context, uin
 static inline void invalidate_space(uint32_t space)
 {
 	tlb.old_tags[space % SPACES] = tlb.last_tag;
+	globals[space % SPACES] = 0;
 	select_tag(tlb.space, tlb.context);
 }
 
@@ -151,9 +158,12 @@ static inline void invalidate_space(uint32_t space)
 static inline struct known *find_context(uint32_t space, uint32_t context)
 {
 	uint32_t set = (space * 0x61c88647u + context) % (TAGS / WAYS) * WAYS;
-	for (uint32_t i = set; i < set + WAYS; i++)
+	for (uint32_t i = set; i < set + WAYS; i++) {
+		if (tlb.known[i].tag == NEVER_USED)
+			return 0;
 		if (tlb.known[i].space == space && tlb.known[i].context == context)
-			return tlb.known[i].tag > tlb.old_tags[space % SPACES] ? &tlb.known[i] : 0;
+			return (int32_t)tlb.known[i].tag > (int32_t)tlb.old_tags[space % SPACES] ? &tlb.known[i] : 0;
+	}
 	return 0;
 }
 
@@ -162,13 +172,17 @@ static inline void invalidate_context(uint32_t space, uint32_t context)
 	struct known *known = find_context(space, context);
 	if (!known)
 		return;
-	known->tag = 0;
+	known->tag = FORGOTTEN;
 	select_tag(tlb.space, tlb.context);
 }
 
 /* Page frame numbers. */
 static inline void invalidate_range(uint32_t space, uint32_t context, uint64_t first, uint64_t last)
 {
+	if (globals[space % SPACES]) {
+		invalidate_space(space);
+		return;
+	}
 	if (!find_context(space, context))
 		return;
 	select_context(space, context);

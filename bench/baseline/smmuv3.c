@@ -136,9 +136,6 @@ static __attribute__((noinline)) int walk(uint64_t address, uint32_t access, str
 	return lg2 < second_lg2 ? lg2 : second_lg2;
 }
 
-/* By space: whether translations of any ASID are cached. */
-static uint8_t globals[1024];
-
 /* Where the requests of the stream in use go. */
 static struct {
 	uint32_t stream, substream, space, tag, events;
@@ -251,11 +248,6 @@ static void invalidate(uint64_t low, uint64_t high, uint32_t world)
 			uint32_t scale = low >> 20 & 63;
 			pages = ((low >> 12 & 31) + 1) << (scale < 39 ? scale : 39) << 2 * (tg - 1);
 			to = from + pages - 1 < 1ull << 52 ? from + pages - 1 : (1ull << 52) - 1;
-		}
-		if (globals[world & 1023]) {
-			globals[world & 1023] = 0;
-			invalidate_space(world);
-			return;
 		}
 		invalidate_range(world, 2 * asid, from, to);
 		invalidate_range(world, 2 * asid + 1, from, to);

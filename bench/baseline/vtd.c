@@ -202,6 +202,8 @@ static inline int execute(const uint64_t *words)
 		if (granularity == 3) {
 			first = (first & ((1ull << (WIDTH - 12)) - 1)) >> lg2 << lg2;
 			invalidate_range(domain, NO_CONTEXT, first, first + (1ull << lg2) - 1);
+			if (!is_legacy)
+				invalidate_space(domain ^ 0x10200);
 		} else
 			invalidate_space(domain);
 		return 0;

@@ -7,6 +7,9 @@ const CONTEXT = 1;
 const TAG = 2;
 /** lg2 of the ints of a set. */
 const SET_LG2 = 4;
+/** The tag of a place that no context has had; of one whose context was forgotten. A set's places are taken in order, so none after a free one is. */
+const FREE = 0;
+const FORGOTTEN = -1;
 /** Spaces whose low bits are equal are forgotten together. */
 const SPACES = 1024;
 
@@ -86,7 +89,7 @@ export abstract class IotlbContexts {
   protected forgetContext(space: number, context: number): void {
     const at = this.#find(space, context);
     if (at < 0) return;
-    this.#places[at | TAG] = 0;
+    this.#places[at | TAG] = FORGOTTEN;
     this.select(this.space, this.context);
   }
 
@@ -115,9 +118,10 @@ export abstract class IotlbContexts {
     const places = this.#places;
     const first = setOf(space, context);
     for (let way = 0; way < WAYS; way++) {
-      const at = first + (way << PLACE_LG2);
-      if (places[at] !== space || places[at | CONTEXT] !== context) continue;
-      return places[at | TAG] > this.#oldTags[space & (SPACES - 1)] ? at : -1;
+      const at = first | (way << PLACE_LG2);
+      const tag = places[at | TAG];
+      if (tag === FREE) return -1;
+      if (places[at] === space && places[at | CONTEXT] === context) return tag > this.#oldTags[space & (SPACES - 1)] ? at : -1;
     }
     return -1;
   }
@@ -140,7 +144,10 @@ export abstract class IotlbContexts {
     }
     const old = this.#oldTags[space & (SPACES - 1)];
     if (places[at] !== space || places[at | CONTEXT] !== context || places[at | TAG] <= old) {
-      if (this.#lastTag === this.#limit) this.#beginAnew();
+      if (this.#lastTag === this.#limit) {
+        this.#beginAnew();
+        at = first;
+      }
       places[at] = space;
       places[at | CONTEXT] = context;
       places[at | TAG] = ++this.#lastTag;

@@ -231,7 +231,10 @@ export class Iotlb extends Sized {
   invalidateBlock(space: number, context: number, hi: number, lo: number, lg2: number): void {
     if (!(lg2 >= 12 && lg2 <= 64)) throw new RangeError(`Iotlb: lg2 ${lg2} is not in 12..64`);
     const tag = this.#tagToDrop(space, context);
-    if (tag === 0) return;
+    if (tag !== 0) this.#dropBlock(tag, space, context, hi, lo, lg2);
+  }
+
+  #dropBlock(tag: number, space: number, context: number, hi: number, lo: number, lg2: number): void {
     const sizes = this.#sizes;
     const count = this.#sizeCount;
     for (let i = 0; i < count; i++) {

@@ -353,6 +353,22 @@ describe('Iotlb', () => {
     expect(four.map((context) => found(iotlb, 1, context, 0x5000n, 0) !== null)).toEqual([false, false, false, false]);
   });
 
+  test('an invalidation finds a context whose places begin with that of one that was forgotten', () => {
+    const iotlb = new Iotlb(1024);
+    for (const context of [0, 1024]) fill(iotlb, entry(0x5000n, 12, 1, context), 0x5000n);
+    iotlb.invalidateContext(1, 0);
+    iotlb.invalidateBlock(1, 1024, 0, 0x5000, 12);
+    expect(found(iotlb, 1, 1024, 0x5000n, 0)).toBeNull();
+  });
+
+  test('an invalidation finds a context that got its place as the tags were used up', () => {
+    // The first tag is that of the context that is current from the beginning.
+    const iotlb = new Iotlb(1024, 3);
+    for (const context of [0, 1024, 2048]) fill(iotlb, entry(0x5000n, 12, 1, context), 0x5000n);
+    iotlb.invalidateBlock(1, 2048, 0, 0x5000, 12);
+    expect(found(iotlb, 1, 2048, 0x5000n, 0)).toBeNull();
+  });
+
   test('a context that lost its place has forgotten everything, and what it fills then goes with an invalidation', () => {
     const iotlb = new Iotlb(1024);
     const contexts = [0, 1024, 2048, 3072, 4096];

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { EXECUTE, PRIVILEGED, READ_WRITE } from '../../src/memory/access.ts';
 import { PAGE_LG2 } from '../../src/memory/address.ts';
+import { NO_CONTEXT } from '../../src/memory/iotlb.ts';
 import * as amdIommu from '../../src/target/amd/amd-iommu.ts';
 import * as amdCommands from '../../src/target/amd/control/command-buffer.ts';
 import { OPCODE } from '../../src/target/amd/spec/commands.ts';
@@ -14,6 +15,8 @@ import * as smmuv3Translator from '../../src/target/smmuv3/translation/translato
 import { MAMV } from '../../src/target/vtd/capabilities.ts';
 import * as descriptors from '../../src/target/vtd/control/descriptors.ts';
 import * as queue from '../../src/target/vtd/control/invalidation-queue.ts';
+import * as invalidations from '../../src/target/vtd/control/invalidations.ts';
+import * as pageDescriptors from '../../src/target/vtd/control/page-descriptors.ts';
 import { REPEATED as REGISTERS } from '../../src/target/vtd/control/registers.ts';
 import * as spec from '../../src/target/vtd/spec/descriptors.ts';
 import * as registers from '../../src/target/vtd/spec/registers.ts';
@@ -58,7 +61,7 @@ describe('VT-d', () => {
     const words = { GSTS: GSTS / 4, FSTS: FSTS / 4, IQH: IQH / 4, IQT: IQT / 4, IQA: IQA / 4 };
     const { QIE } = Global;
     const { QS, DW } = InvalidationQueueAddress;
-    expect(queue.REPEATED.registers).toEqual({ ...words, QIE, IQE_ITE: FaultStatus.IQE | FaultStatus.ITE, QS, DW, QUEUE_OFFSET });
+    expect(queue.REPEATED).toEqual({ ...words, QIE, IQE_ITE: FaultStatus.IQE | FaultStatus.ITE, QS, DW, QUEUE_OFFSET });
     expect(REGISTERS).toEqual({ TTM: RootTable.TTM });
   });
 
@@ -74,7 +77,7 @@ describe('VT-d', () => {
       put(words, fields.G, granularity);
       return words[0];
     };
-    expect(queue.REPEATED.descriptors).toEqual({
+    expect(pageDescriptors.REPEATED.descriptors).toEqual({
       TYPE_LOW: TYPE_LOW.mask,
       IOTLB: Type.iotlb,
       IOTLB_CHECKED: checked(Type.iotlb, IOTLB_INVALIDATE),
@@ -82,13 +85,14 @@ describe('VT-d', () => {
       PASID_IOTLB_CHECKED: checked(Type.pasidIotlb, PASID_IOTLB_INVALIDATE),
       PASID_IOTLB_PAGES: pages(Type.pasidIotlb, PASID_IOTLB_INVALIDATE, PasidIotlbGranularity.page),
     });
-    expect(queue.REPEATED.fields).toEqual({
+    expect(pageDescriptors.REPEATED.fields).toEqual({
       PASID_BITS: 32 - Math.clz32(PASID_IOTLB_INVALIDATE.PASID.mask),
       DID_SHIFT: IOTLB_INVALIDATE.DID.shift,
       AM_MASK: IOTLB_INVALIDATE.AM.mask,
       ADDRESS_RESERVED: RESERVED[Type.iotlb][2],
       MAMV,
     });
+    expect(invalidations.REPEATED).toEqual({ WITHOUT: NO_CONTEXT, SMALL_LG2: PAGE_LG2 });
     // Both have the rest alike: what is reserved in the upper word is all, or all above the PASID.
     expect(PASID_IOTLB_INVALIDATE).toMatchObject({ DID: IOTLB_INVALIDATE.DID, AM: IOTLB_INVALIDATE.AM });
     expect(RESERVED[Type.pasidIotlb].slice(1)).toEqual(Int32Array.of(-1 << 20, RESERVED[Type.iotlb][2], 0, -1, -1, -1, -1));

@@ -1,11 +1,12 @@
+import { AHEAD_BYTES, readAhead } from '../../../memory/ahead.ts';
 import { LOADED } from '../../../memory/loaded.ts';
 import { get } from '../../fields.ts';
 import { Remainder } from '../../remainder.ts';
 import type { FaultLog } from '../reporting/fault-log.ts';
-import { TYPE_HIGH, Type } from '../spec/descriptors.ts';
+import { TYPE_HIGH, TYPE_LOW, Type } from '../spec/descriptors.ts';
 import { QueueError, TTM_LEGACY, TTM_RESERVED, TTM_SCALABLE } from '../spec/registers.ts';
 import { BEHIND, type DescriptorParts, Descriptors, DONE, WAITS } from './descriptors.ts';
-import type { Invalidations } from './invalidations.ts';
+import { PageDescriptors } from './page-descriptors.ts';
 
 /** LOADED, here because the compiler folds a module's own constants only. */
 const word = LOADED;
@@ -24,24 +25,8 @@ const IQA = 0x90 / 4;
 const QS = 7;
 const DW = 1 << 11;
 const QUEUE_OFFSET = 0x7fff0;
-/** The same of spec/descriptors.ts: type, granularity and reserved bits of page-selective invalidations, and their fields. */
-const TYPE_LOW = 0xf;
-const IOTLB = 2;
-const IOTLB_CHECKED = 0xff3f;
-const IOTLB_PAGES = 0x32;
-const PASID_IOTLB_CHECKED = 0xffff;
-const PASID_IOTLB_PAGES = 0x36;
-const PASID_BITS = 20;
-const DID_SHIFT = 16;
-const AM_MASK = 0x3f;
-const ADDRESS_RESERVED = 0xf80;
-const MAMV = 18;
 /** For the test that compares them with their declaration. */
-export const REPEATED = {
-  registers: { GSTS, QIE, FSTS, IQE_ITE, IQH, IQT, IQA, QS, DW, QUEUE_OFFSET },
-  descriptors: { TYPE_LOW, IOTLB, IOTLB_CHECKED, IOTLB_PAGES, PASID_IOTLB_CHECKED, PASID_IOTLB_PAGES },
-  fields: { PASID_BITS, DID_SHIFT, AM_MASK, ADDRESS_RESERVED, MAMV },
-} as const;
+export const REPEATED = { GSTS, QIE, FSTS, IQE_ITE, IQH, IQT, IQA, QS, DW, QUEUE_OFFSET } as const;
 
 export interface QueueParts extends DescriptorParts {
   readonly faults: FaultLog;
@@ -50,13 +35,16 @@ export interface QueueParts extends DescriptorParts {
 /** At most in one go: a queue of the largest size with 128-bit descriptors. */
 const DESCRIPTORS_PER_ACCESS = 1 << 15;
 
+/** How many are read ahead at first: an invalidation and its wait. */
+const READ_FIRST = 2;
+
 /** The invalidation queue (6.5.2): descriptors in order, and its errors (6.5.2.11). */
 export class InvalidationQueue {
   readonly #parts: QueueParts;
   /** Of the registers. */
   readonly #words: Int32Array;
   readonly #descriptors: Descriptors;
-  readonly #invalidations: Invalidations;
+  readonly #pages: PageDescriptors;
   readonly #memory: QueueParts['surroundings']['memory'];
   readonly #remainder: Remainder;
   #running = false;
@@ -66,7 +54,7 @@ export class InvalidationQueue {
     this.#remainder = new Remainder(() => this.run(), parts.surroundings.schedule);
     this.#words = parts.registers.words;
     this.#descriptors = new Descriptors(parts);
-    this.#invalidations = parts.invalidations;
+    this.#pages = new PageDescriptors(parts.registers, parts.invalidations);
     this.#memory = parts.surroundings.memory;
   }
 
@@ -97,9 +85,8 @@ export class InvalidationQueue {
     let waits = false;
     let isBehind = false;
     while (left > 0 && this.isRunnable && !spaces.isSpent && !waits && !isBehind) {
-      const usual = spaces.isObserved ? 0 : this.#runUsual(left, inQueue, wide);
-      left -= usual;
-      if (usual > 0) continue;
+      if (!spaces.isObserved) left -= this.#runUsual(left, inQueue, wide);
+      if (left === 0 || !this.isRunnable) break;
       const head = words[IQH];
       const result = this.#fetch(head, wide) ? this.#descriptors.execute() : QueueError.fetch;
       waits = result === WAITS;
@@ -121,7 +108,7 @@ export class InvalidationQueue {
     const head = words[IQH];
     if (!this.#fetch(head, wide)) return;
     const descriptor = this.#descriptors.words;
-    const isWait = get(descriptor, TYPE_HIGH) === 0 && (descriptor[0] & TYPE_LOW) === Type.wait;
+    const isWait = get(descriptor, TYPE_HIGH) === 0 && get(descriptor, TYPE_LOW) === Type.wait;
     if (isWait) words[IQH] = (head + (wide ? 32 : 16)) & (this.#bytes() - 1);
   }
 
@@ -143,58 +130,43 @@ export class InvalidationQueue {
   }
 
   /**
-   * The usual descriptors in a straight line: pages of the IOTLB, with PASID or without, and nothing reserved in them, while nobody
-   * observes, so that registers stay what they are. Ends before another one, which is `#fetch`ed again. Returns how many there were.
+   * Carries out the usual descriptors from the head on, `limit` at most, up to another one. They are read ahead, twice as many as before each time,
+   * so what is read in vain is no more than what was used, and two. Returns how many there were.
    */
   #runUsual(limit: number, inQueue: number, wide: boolean): number {
     const registers = this.#words;
-    const memory = this.#memory;
-    const invalidations = this.#invalidations;
-    const bytes = wide ? 32 : 16;
-    const withPasid = wide && !this.#parts.registers.isLegacy;
-    const base = registers[IQA] & ~0xfff;
-    const baseHi = registers[IQA + 1];
+    const lg2 = wide ? 5 : 4;
     const tail = registers[IQT];
-    let head = registers[IQH];
     let done = 0;
-    for (; done < limit && head !== tail; done++) {
-      const lo = (base + head) | 0;
-      const hi = baseHi + (base >>> 0 > lo >>> 0 ? 1 : 0);
-      if (memory.load64(hi, lo) < 0) break;
-      const low = word[0];
-      const pasid = word[1];
-      if ((low & IOTLB_CHECKED) === IOTLB_PAGES) {
-        if (pasid !== 0) break;
-      } else if (!withPasid || (low & PASID_IOTLB_CHECKED) !== PASID_IOTLB_PAGES || pasid >>> PASID_BITS !== 0) break;
-      if (memory.load64(hi, lo | 8) < 0) break;
-      const addressLo = word[0];
-      const addressHi = word[1];
-      const mask = addressLo & AM_MASK;
-      if ((addressLo & ADDRESS_RESERVED) !== 0 || (wide && !this.#isClear(hi, lo | 16))) break;
-      if ((low & TYPE_LOW) !== IOTLB) invalidations.processPages(low >>> DID_SHIFT, pasid, addressHi, addressLo, mask);
-      else if (mask <= MAMV) invalidations.pages(low >>> DID_SHIFT, addressHi, addressLo, mask);
-      else break;
-      head = (head + bytes) & inQueue;
+    for (let most = READ_FIRST << lg2; done < limit; most = Math.min(2 * most, AHEAD_BYTES)) {
+      const head = registers[IQH];
+      const end = tail >= head ? tail : inQueue + 1;
+      const bytes = Math.min(end - head, (limit - done) << lg2, most);
+      if (bytes <= 0 || !readAhead(this.#memory, this.#hiOf(head), this.#loOf(head), bytes)) break;
+      const count = bytes >> lg2;
+      const usual = this.#pages.run(count, wide);
+      registers[IQH] = (head + (usual << lg2)) & inQueue;
+      done += usual;
+      if (usual < count) break;
     }
-    registers[IQH] = head;
     return done;
   }
 
-  /** Whether 128 bits of memory are 0. */
-  #isClear(hi: number, lo: number): boolean {
-    const memory = this.#memory;
-    if (memory.load64(hi, lo) < 0 || (word[0] | word[1]) !== 0) return false;
-    return memory.load64(hi, lo | 8) >= 0 && (word[0] | word[1]) === 0;
+  /** Where in memory a descriptor is: the queue is aligned to 4 KiB only, so its end may lie above the next multiple of 4 GiB. */
+  #loOf(head: number): number {
+    return ((this.#words[IQA] & ~0xfff) + (head & QUEUE_OFFSET)) | 0;
+  }
+
+  #hiOf(head: number): number {
+    const registers = this.#words;
+    return registers[IQA + 1] + ((registers[IQA] & ~0xfff) >>> 0 > this.#loOf(head) >>> 0 ? 1 : 0);
   }
 
   #fetch(head: number, wide: boolean): boolean {
-    const registers = this.#words;
-    const { memory } = this.#parts.surroundings;
+    const memory = this.#memory;
     const { words } = this.#descriptors;
-    const base = registers[IQA] & ~0xfff;
-    // The queue is aligned to 4 KiB only: its end may lie above the next multiple of 4 GiB.
-    const lo = (base + (head & QUEUE_OFFSET)) | 0;
-    const hi = registers[IQA + 1] + (base >>> 0 > lo >>> 0 ? 1 : 0);
+    const hi = this.#hiOf(head);
+    const lo = this.#loOf(head);
     if (memory.load64(hi, lo) < 0) return false;
     words[0] = word[0];
     words[1] = word[1];

@@ -1,10 +1,16 @@
-import { PAGE_LG2, PFN_LIMIT, pfnOfHiLo } from '../../../memory/address.ts';
+import { PFN_LIMIT, pfnOfHiLo } from '../../../memory/address.ts';
 import { type Iotlb, NO_CONTEXT } from '../../../memory/iotlb.ts';
 import type { Spaces } from '../spaces.ts';
 import type { Contexts } from '../translation/contexts.ts';
 import { firstStageSpace } from '../translation/stages.ts';
 import type { Translator } from '../translation/translator.ts';
 import type { Registers } from './registers.ts';
+
+/** NO_CONTEXT and PAGE_LG2, here because the compiler folds a module's own constants only. */
+const WITHOUT = -1;
+const SMALL_LG2 = 12;
+/** For the test that compares them. */
+export const REPEATED = { WITHOUT, SMALL_LG2 } as const;
 
 /** Which function bits of a source do not count, by function mask (table 21). */
 const FUNCTION_MASKS = [0, 4, 6, 7];
@@ -28,7 +34,7 @@ export class Invalidations {
     this.#translator = translator;
     this.#iotlb = translator.iotlb;
     this.#spaces = spaces;
-    this.#inputHi = 2 ** (inputBits - 32) - 1;
+    this.#inputHi = (2 ** (inputBits - 32) - 1) | 0;
   }
 
   /** All of the context- and PASID-caches: global, of a domain (6.5.2.1, 6.5.2.2), or as pointers and modes change. */
@@ -73,12 +79,9 @@ export class Invalidations {
 
   /** IOTLB, page-selective within a domain: 2^lg2 pages of the second stage, and all that a first stage translates. */
   pages(domain: number, hi: number, lo: number, lg2: number): void {
-    const inputHi = hi & this.#inputHi;
-    const iotlb = this.#iotlb;
-    iotlb.invalidateBlock(domain, NO_CONTEXT, inputHi, lo, PAGE_LG2 + lg2);
-    if (!this.#registers.isLegacy) iotlb.invalidateSpace(firstStageSpace(domain));
+    this.forgetPages(domain, hi, lo, lg2, this.#registers.isLegacy);
     if (!this.#spaces.isObserved) return;
-    const first = firstOf(inputHi, lo, lg2);
+    const first = firstOf(hi & this.#inputHi, lo, lg2);
     this.#spaces.changedSecond(domain, first, first + PAGES[lg2] - 1);
   }
 
@@ -93,10 +96,21 @@ export class Invalidations {
 
   /** PASID-based IOTLB, page-selective: 2^lg2 pages of the first stage, lg2 up to 63. */
   processPages(domain: number, pasid: number, hi: number, lo: number, lg2: number): void {
-    this.#iotlb.invalidateBlock(firstStageSpace(domain), pasid, hi, lo, Math.min(PAGE_LG2 + lg2, 64));
+    this.forgetProcessPages(domain, pasid, hi, lo, lg2);
     if (!this.#spaces.isObserved) return;
     const first = firstOf(hi, lo, lg2);
     this.#spaces.changedFirst(domain, pasid, first, first + PAGES[lg2] - 1);
+  }
+
+  /** What `pages` does while nobody observes. */
+  forgetPages(domain: number, hi: number, lo: number, lg2: number, isLegacy: boolean): void {
+    this.#iotlb.invalidateBlock(domain, WITHOUT, hi & this.#inputHi, lo, SMALL_LG2 + lg2);
+    if (!isLegacy) this.#iotlb.invalidateSpace(firstStageSpace(domain));
+  }
+
+  /** What `processPages` does while nobody observes. */
+  forgetProcessPages(domain: number, pasid: number, hi: number, lo: number, lg2: number): void {
+    this.#iotlb.invalidateBlock(firstStageSpace(domain), pasid, hi, lo, Math.min(SMALL_LG2 + lg2, 64));
   }
 }
 
