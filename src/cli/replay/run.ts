@@ -59,17 +59,24 @@ export interface ReplayWish {
  * @throws RecordingError for a malformed recording; ConditionError when the host refuses what a line needs.
  */
 export async function replay(wish: ReplayWish, rig: Rig): Promise<ReplayResult> {
+  const [result] = await replayOn(wish, [rig]);
+  return result;
+}
+
+/** `replay` on several rigs, operation by operation, so that the recording is read once. Results stand in the order of the rigs. */
+export async function replayOn(wish: ReplayWish, rigs: readonly Rig[]): Promise<readonly ReplayResult[]> {
   const start = performance.now();
-  let run: Run | null = null;
+  let runs: readonly Run[] | null = null;
   let count = 0;
   for await (const line of recordedLines(wish.file, (read) => wish.progress?.(read, count))) {
     count++;
-    if (run === null) run = located(line, () => new Run(line, wish, rig));
-    else located(line, () => run?.line(line));
+    if (runs === null) runs = located(line, () => rigs.map((rig) => new Run(line, wish, rig)));
+    else for (const run of runs) located(line, () => run.line(line));
   }
-  if (run === null) throw new RecordingError(wish.file, 1, 'is empty');
+  if (runs === null) throw new RecordingError(wish.file, 1, 'is empty');
   if (count === 1) throw new RecordingError(wish.file, 1, 'holds no operation');
-  return run.end((performance.now() - start) / 1000);
+  const seconds = (performance.now() - start) / 1000;
+  return runs.map((run) => run.end(seconds));
 }
 
 /** What the host refuses, and what the target does not know, with the line that asks for it. */

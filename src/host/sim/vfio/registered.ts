@@ -6,7 +6,7 @@ import type { SimProcess } from '../process.ts';
 import { type Span, SpanList } from '../spans.ts';
 
 /** Memory that was registered, by virtual address (the kernel's struct mm_iommu_table_group_mem_t). */
-export interface RegisteredMemory extends Span<bigint> {
+export interface RegisteredMemory extends Span<number> {
   readonly frames: Frames;
   /** Physical address of its first byte. */
   readonly physical: number;
@@ -17,10 +17,10 @@ export interface RegisteredMemory extends Span<bigint> {
 }
 
 /** What all containers of a process have registered. */
-const lists = new WeakMap<SimProcess, SpanList<bigint, RegisteredMemory>>();
+const lists = new WeakMap<SimProcess, SpanList<number, RegisteredMemory>>();
 
-function listOf(process: SimProcess): SpanList<bigint, RegisteredMemory> {
-  const list = lists.get(process) ?? new SpanList<bigint, RegisteredMemory>();
+function listOf(process: SimProcess): SpanList<number, RegisteredMemory> {
+  const list = lists.get(process) ?? new SpanList<number, RegisteredMemory>();
   lists.set(process, list);
   return list;
 }
@@ -32,7 +32,10 @@ export class Registrations {
   readonly #kernel: SimKernel;
   readonly #own = new Set<RegisteredMemory>();
   /** Of the one process that the container works for. */
-  #ofProcess: SpanList<bigint, RegisteredMemory> | null = null;
+  #ofProcess: SpanList<number, RegisteredMemory> | null = null;
+
+  /** What was found last: a mapping asks for each of its pages. Nobody's any more: it is looked for again. */
+  #found: RegisteredMemory | undefined;
 
   constructor(kernel: SimKernel) {
     this.#kernel = kernel;
@@ -42,17 +45,25 @@ export class Registrations {
     return this.#own.size;
   }
 
-  get #list(): SpanList<bigint, RegisteredMemory> {
+  get #list(): SpanList<number, RegisteredMemory> {
     this.#ofProcess ??= listOf(this.#kernel.current);
     return this.#ofProcess;
+  }
+
+  /** The piece with an address in it. */
+  #at(address: number): RegisteredMemory | undefined {
+    const found = this.#found;
+    if (found === undefined || found.users === 0 || address < found.first || address > found.last) this.#found = this.#list.at(address);
+    return this.#found;
   }
 
   /** 0, a negative errno, or how many pages could be pinned, where that was not all: none is registered then. */
   register(vaddr: bigint, size: bigint): number {
     if (((vaddr | size) & PAGE_MASK) !== 0n || vaddr + size >= 1n << 64n) return -errno.EINVAL;
-    const last = vaddr + size - 1n;
-    const there = this.#list.firstIn(vaddr, last);
-    if (there?.first === vaddr && there.last === last) {
+    const first = Number(vaddr);
+    const last = first + Number(size) - 1;
+    const there = this.#list.firstIn(first, last);
+    if (there?.first === first && there.last === last) {
       if (this.#own.has(there)) return -errno.EBUSY;
       there.users++;
       this.#own.add(there);
@@ -61,16 +72,16 @@ export class Registrations {
     if (size === 0n) return -errno.ENOMEM;
     const refused = this.#kernel.pin(Number(size));
     if (refused < 0) return refused;
-    const vma = this.#kernel.process.find(Number(vaddr));
+    const vma = this.#kernel.process.find(first);
     const isMemory = vma?.writable === true && vma.registers !== true;
-    if (!isMemory || Number(last) > vma.last || there !== undefined) {
+    if (!isMemory || last > vma.last || there !== undefined) {
       this.#kernel.unpin(Number(size));
       if (!isMemory) return -errno.EFAULT;
-      return Number(last) > vma.last ? (vma.last + 1 - Number(vaddr)) / PAGE_BYTES : -errno.EINVAL;
+      return last > vma.last ? (vma.last + 1 - first) / PAGE_BYTES : -errno.EINVAL;
     }
     this.#kernel.physical.hold(vma.frames);
-    const physical = vma.frames.first + vma.offset + (Number(vaddr) - vma.first);
-    const memory = { first: vaddr, last, frames: vma.frames, physical, mapped: 0, users: 1 };
+    const physical = vma.frames.first + vma.offset + (first - vma.first);
+    const memory = { first, last, frames: vma.frames, physical, mapped: 0, users: 1 };
     this.#list.insert(memory);
     this.#own.add(memory);
     return 0;
@@ -78,17 +89,19 @@ export class Registrations {
 
   unregister(vaddr: bigint, size: bigint): number {
     if (((vaddr | size) & PAGE_MASK) !== 0n) return -errno.EINVAL;
-    const there = this.#list.at(vaddr);
-    if (there === undefined || there.first !== vaddr || there.last !== vaddr + size - 1n || !this.#own.has(there)) return -errno.ENOENT;
+    const first = Number(vaddr);
+    const there = this.#list.at(first);
+    if (there === undefined || there.first !== first || there.last !== first + Number(size) - 1 || !this.#own.has(there))
+      return -errno.ENOENT;
     if (there.users === 1 && there.mapped > 0) return -errno.EBUSY;
     this.#drop(there);
     return 0;
   }
 
   /** The piece that all of [address, address + bytes) lies in. */
-  find(address: bigint, bytes: bigint): RegisteredMemory | undefined {
-    const memory = this.#list.at(address);
-    return memory !== undefined && address + bytes - 1n <= memory.last ? memory : undefined;
+  find(address: number, bytes: number): RegisteredMemory | undefined {
+    const memory = this.#at(address);
+    return memory !== undefined && address + bytes - 1 <= memory.last ? memory : undefined;
   }
 
   #drop(memory: RegisteredMemory): void {
@@ -96,7 +109,7 @@ export class Registrations {
     if (--memory.users > 0) return;
     this.#list.remove(memory);
     this.#kernel.physical.drop(memory.frames);
-    this.#kernel.unpin(Number(memory.last - memory.first + 1n));
+    this.#kernel.unpin(memory.last - memory.first + 1);
   }
 
   clear(): void {

@@ -211,7 +211,8 @@ export class TceDriver implements ContainerDriver {
     const first = table.entryOf(iova);
     const count = Number(size >> BigInt(table.pageLg2));
     for (let done = 0; done < count; done++) {
-      const result = this.#mapOne(table, first + done, vaddr + (BigInt(done) << BigInt(table.pageLg2)), permission);
+      // A process has nothing above 2^53, so nothing is lost by a number.
+      const result = this.#mapOne(table, first + done, Number(vaddr) + done * 2 ** table.pageLg2, permission);
       if (result === 0) continue;
       this.#clear(table, first, done);
       return result;
@@ -219,31 +220,30 @@ export class TceDriver implements ContainerDriver {
     return 0;
   }
 
-  #mapOne(table: TceTable, index: number, vaddr: bigint, permission: number): number {
-    const bytes = 1n << BigInt(table.pageLg2);
+  #mapOne(table: TceTable, index: number, address: number, permission: number): number {
     if (index >= table.entries) return -errno.EINVAL;
     const entry =
-      this.#version === 2 ? this.#registeredEntry(vaddr, bytes, permission) : this.#pinnedEntry(vaddr, table.pageLg2, permission);
+      this.#version === 2
+        ? this.#registeredEntry(address, table.pageLg2, permission)
+        : this.#pinnedEntry(address, table.pageLg2, permission);
     if (typeof entry === 'number') return entry;
     this.#exchange(table, index, entry);
     return 0;
   }
 
-  #registeredEntry(vaddr: bigint, bytes: bigint, permission: number): TceEntry | number {
-    const memory = this.#registered.find(vaddr, bytes);
-    if (memory === undefined || bytes > 1n << BigInt(this.#config.memoryPageLg2)) return -errno.EINVAL;
+  #registeredEntry(address: number, pageLg2: number, permission: number): TceEntry | number {
+    const memory = this.#registered.find(address, 2 ** pageLg2);
+    if (memory === undefined || pageLg2 > this.#config.memoryPageLg2) return -errno.EINVAL;
     memory.mapped++;
-    const physical = (memory.physical + Number(vaddr - memory.first)) / PAGE_BYTES;
-    return { physical, permission, frames: memory.frames, address: Number(vaddr) };
+    return { physical: (memory.physical + address - memory.first) / PAGE_BYTES, permission, frames: memory.frames, address };
   }
 
-  #pinnedEntry(vaddr: bigint, pageLg2: number, permission: number): TceEntry | number {
-    const vma = this.#kernel.process.find(Number(vaddr));
+  #pinnedEntry(address: number, pageLg2: number, permission: number): TceEntry | number {
+    const vma = this.#kernel.process.find(address);
     if (vma === undefined || vma.registers || !vma.writable) return -errno.EFAULT;
     if (pageLg2 > this.#config.memoryPageLg2) return -errno.EPERM;
     this.#kernel.physical.hold(vma.frames);
-    const physical = (vma.frames.first + vma.offset + (Number(vaddr) - vma.first)) / PAGE_BYTES;
-    return { physical, permission, frames: vma.frames, address: Number(vaddr) };
+    return { physical: (vma.frames.first + vma.offset + address - vma.first) / PAGE_BYTES, permission, frames: vma.frames, address };
   }
 
   /** A TCE that is mapped again is replaced, whatever it was. */
@@ -252,7 +252,7 @@ export class TceDriver implements ContainerDriver {
     if (old === undefined) return;
     if (this.#version === 1) this.#kernel.physical.drop(old.frames);
     else {
-      const memory = this.#registered.find(BigInt(old.address), 1n);
+      const memory = this.#registered.find(old.address, 1);
       if (memory !== undefined) memory.mapped--;
     }
   }
