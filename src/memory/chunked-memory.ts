@@ -243,8 +243,12 @@ export class ChunkedMemory {
     const offset = this.#find(hi, lo, bytes);
     if (offset < 0) return this.#pieces(hi, lo, bytes, false, (chunk, from, done, size) => copyBytes(chunk.u8, from, to, at + done, size));
     const words = this.#wordsFor(to, at, offset, bytes);
-    if (words !== null) copyWords(this.#u64, offset >>> 3, words, at >>> 3, bytes >>> 3);
-    else copyBytes(this.#chunk.u8, offset, to, at, bytes);
+    if (words === null) copyBytes(this.#chunk.u8, offset, to, at, bytes);
+    else {
+      const whole = bytes & ~7;
+      copyWords(this.#u64, offset >>> 3, words, at >>> 3, whole >>> 3);
+      if (whole < bytes) copyBytes(this.#chunk.u8, offset + whole, to, at + whole, bytes - whole);
+    }
     return OK;
   }
 
@@ -259,18 +263,22 @@ export class ChunkedMemory {
       if (result !== OK) return result;
     } else {
       const words = this.#wordsFor(from, at, offset, bytes);
-      if (words !== null) copyWords(words, at >>> 3, this.#u64, offset >>> 3, bytes >>> 3);
-      else copyBytes(from, at, this.#chunk.u8, offset, bytes);
+      if (words === null) copyBytes(from, at, this.#chunk.u8, offset, bytes);
+      else {
+        const whole = bytes & ~7;
+        copyWords(words, at >>> 3, this.#u64, offset >>> 3, whole >>> 3);
+        if (whole < bytes) copyBytes(from, at + whole, this.#chunk.u8, offset + whole, bytes - whole);
+      }
     }
     if (this.log !== null) this.#note(hi, lo, bytes);
     return OK;
   }
 
-  /** The array in words of 64 bits, if a copy between it and the current chunk can be made in such; null: it cannot. */
+  /** The array in words of 64 bits, if a copy between it and the current chunk can be made in such, but for a last part of one; null: it cannot. */
   #wordsFor(array: Uint8Array, at: number, offset: number, bytes: number): BigUint64Array | null {
-    if (bytes > IN_WORDS || ((at | offset | bytes) & 7) !== 0) return null;
+    if (bytes > IN_WORDS || ((at | offset) & 7) !== 0) return null;
     const words = this.#arrayWords.of(array);
-    return at + bytes <= words.length * 8 ? words : null;
+    return at + (bytes & ~7) <= words.length * 8 ? words : null;
   }
 
   /** Walks a range that lies in more than one chunk, twice: the first round finds out whether all of it is RAM, and can be written when it is to be. */

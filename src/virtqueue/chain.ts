@@ -1,6 +1,10 @@
 import type { QueueMemory } from './queue-memory.ts';
 
-const FRAME = 2 ** 32;
+/** A piece's three int32 in `#pieces`: its address and, unsigned, its bytes. */
+const HI = 0;
+const LO = 1;
+const BYTES = 2;
+const WIDTH = 3;
 
 /** Descriptors that one buffer may have ("The device MAY have a reasonable limit", 2.7.4.1). */
 export const CHAIN_LIMIT = 1024;
@@ -25,9 +29,7 @@ export class Chain {
   /** Bytes that the device can read, and write. */
   readable = 0;
   writable = 0;
-  /** Address and bytes of each piece. */
-  #at = new Float64Array(8);
-  #bytes = new Float64Array(8);
+  #pieces = new Int32Array(8 * WIDTH);
   #count = 0;
   #firstWritable = 0;
   readonly #word = new Uint8Array(4);
@@ -44,9 +46,11 @@ export class Chain {
     const index = this.#count;
     if (index === CHAIN_LIMIT || (!writable && this.#firstWritable < index)) return false;
     if (bytes === 0) return true;
-    if (index === this.#at.length) this.#grow();
-    this.#at[index] = (hi >>> 0) * FRAME + (lo >>> 0);
-    this.#bytes[index] = bytes;
+    const piece = index * WIDTH;
+    if (piece === this.#pieces.length) this.#grow();
+    this.#pieces[piece + HI] = hi;
+    this.#pieces[piece + LO] = lo;
+    this.#pieces[piece + BYTES] = bytes;
     this.#count = index + 1;
     if (writable) this.writable += bytes;
     else {
@@ -60,9 +64,9 @@ export class Chain {
   read(memory: QueueMemory, to: Uint8Array, at: number, bytes: number): number {
     let done = 0;
     for (let i = 0; i < this.#firstWritable && done < bytes; i++) {
-      const size = Math.min(this.#bytes[i], bytes - done);
-      const from = this.#at[i];
-      const answer = memory.read((from / FRAME) | 0, from | 0, to, at + done, size);
+      const piece = i * WIDTH;
+      const size = Math.min(this.#pieces[piece + BYTES] >>> 0, bytes - done);
+      const answer = memory.read(this.#pieces[piece + HI], this.#pieces[piece + LO], to, at + done, size);
       if (answer < 0) return answer;
       done += size;
     }
@@ -74,13 +78,18 @@ export class Chain {
     let skip = offset;
     let done = 0;
     for (let i = this.#firstWritable; i < this.#count && done < bytes; i++) {
-      if (skip >= this.#bytes[i]) {
-        skip -= this.#bytes[i];
+      const piece = i * WIDTH;
+      const length = this.#pieces[piece + BYTES] >>> 0;
+      if (skip >= length) {
+        skip -= length;
         continue;
       }
-      const size = Math.min(this.#bytes[i] - skip, bytes - done);
-      const to = this.#at[i] + skip;
-      const answer = memory.write((to / FRAME) | 0, to | 0, from, at + done, size);
+      const size = Math.min(length - skip, bytes - done);
+      const low = (this.#pieces[piece + LO] >>> 0) + skip;
+      const hi = this.#pieces[piece + HI];
+      // Never from the end of the address space to its beginning.
+      const carry = low >= 2 ** 32 && hi !== -1 ? 1 : 0;
+      const answer = memory.write((hi + carry) | 0, low | 0, from, at + done, size);
       if (answer < 0) return answer;
       done += size;
       skip = 0;
@@ -90,10 +99,10 @@ export class Chain {
 
   /** The same as `write` for a little-endian word, which answers most often are. */
   store32(memory: QueueMemory, offset: number, value: number): number {
-    const piece = this.#firstWritable;
-    const to = this.#at[piece];
-    if (offset === 0 && piece < this.#count && this.#bytes[piece] >= 4 && (to & 3) === 0)
-      return memory.store32((to / FRAME) | 0, to | 0, value);
+    const piece = this.#firstWritable * WIDTH;
+    const lo = this.#pieces[piece + LO];
+    if (offset === 0 && this.#firstWritable < this.#count && this.#pieces[piece + BYTES] >>> 0 >= 4 && (lo & 3) === 0)
+      return memory.store32(this.#pieces[piece + HI], lo, value);
     this.#word[0] = value;
     this.#word[1] = value >>> 8;
     this.#word[2] = value >>> 16;
@@ -102,11 +111,8 @@ export class Chain {
   }
 
   #grow(): void {
-    const at = new Float64Array(2 * this.#at.length);
-    const bytes = new Float64Array(2 * this.#at.length);
-    at.set(this.#at);
-    bytes.set(this.#bytes);
-    this.#at = at;
-    this.#bytes = bytes;
+    const pieces = new Int32Array(2 * this.#pieces.length);
+    pieces.set(this.#pieces);
+    this.#pieces = pieces;
   }
 }

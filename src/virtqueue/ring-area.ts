@@ -1,40 +1,50 @@
+import { hiOf, loOf } from '../memory/address.ts';
 import type { QueueMemory } from './queue-memory.ts';
 
-/** One area of a ring in guest memory, addressed by byte offset. */
+/** One area of a ring in guest memory, addressed by byte offset: below 2^32, as every ring and table ends. */
 export class RingArea {
   readonly memory: QueueMemory;
-  /** Guest-physical; an address that a double cannot hold is above all RAM as well. */
-  #base: number;
+  /** Guest-physical. */
+  #hi = 0;
+  #lo = 0;
+  /** Upper half of what lies behind the next multiple of 4 GiB; an area that would end above 2^64 does not come round to address 0. */
+  #hiAbove = 0;
 
   constructor(memory: QueueMemory, base: bigint) {
     this.memory = memory;
-    this.#base = Number(base);
+    this.moveTo(hiOf(base), loOf(base));
   }
 
   /** Goes to another place: for indirect tables. */
   moveTo(hi: number, lo: number): void {
-    this.#base = (hi >>> 0) * 2 ** 32 + (lo >>> 0);
+    this.#hi = hi;
+    this.#lo = lo;
+    this.#hiAbove = hi === -1 ? -1 : (hi + 1) | 0;
   }
 
   /** Loads into `memory.word`. */
   load64(offset: number): number {
-    const address = this.#base + offset;
-    return this.memory.load64((address / 2 ** 32) | 0, address | 0);
+    const lo = (this.#lo + offset) | 0;
+    return this.memory.load64(this.#hiOf(lo), lo);
   }
 
   /** The value, or -1. */
   load16(offset: number): number {
-    const address = this.#base + offset;
-    return this.memory.load16((address / 2 ** 32) | 0, address | 0) < 0 ? -1 : this.memory.word[0];
+    const lo = (this.#lo + offset) | 0;
+    return this.memory.load16(this.#hiOf(lo), lo) < 0 ? -1 : this.memory.word[0];
   }
 
   store64(offset: number, high: number, low: number): number {
-    const address = this.#base + offset;
-    return this.memory.store64((address / 2 ** 32) | 0, address | 0, high, low);
+    const lo = (this.#lo + offset) | 0;
+    return this.memory.store64(this.#hiOf(lo), lo, high, low);
   }
 
   store16(offset: number, value: number): number {
-    const address = this.#base + offset;
-    return this.memory.store16((address / 2 ** 32) | 0, address | 0, value);
+    const lo = (this.#lo + offset) | 0;
+    return this.memory.store16(this.#hiOf(lo), lo, value);
+  }
+
+  #hiOf(lo: number): number {
+    return lo >>> 0 < this.#lo >>> 0 ? this.#hiAbove : this.#hi;
   }
 }
