@@ -63,7 +63,7 @@ class ShadowPath implements Path {
   constructor(context: PathContext) {
     const { space, memory } = context;
     this.#space = space;
-    this.#survey = new Survey(space, memory);
+    this.#survey = new Survey(space, memory, (pages) => 1 + Math.floor(pages / pieceOf(pages, this.#grain)));
     this.#home = new Residence(context, (first, last) => this.#owed.add(first, last));
     this.#devices = this.#home.devices;
   }

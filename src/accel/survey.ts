@@ -9,8 +9,8 @@ import { WantedRuns } from './wanted-runs.ts';
 
 /** Runs of one flush: no limit that is met, since what a guest operation says has changed is what the guest did. */
 const RUN_LIMIT = 2 ** 28;
-/** Runs of one slice, each a host call or a few. */
-const SLICE = 1 << 13;
+/** Host calls of one slice: a tenth of what 50 ms are to a host that takes 2 µs a call, for the code may not be compiled yet, and a call may pin memory. */
+const SLICE = 1 << 11;
 
 /** Asks what dirty ranges mean, and says what the host has to do so that it has just that. */
 export class Survey {
@@ -28,8 +28,9 @@ export class Survey {
   readonly #asked: WantedRuns;
   readonly #examined = new DirtyRanges();
 
-  constructor(space: AddressSpace, memory: GuestMemory) {
-    this.#asked = new WantedRuns(space, memory, this.lists.wanted);
+  /** `callsFor`: host calls that map a run of so many pages, fewer than SLICE. */
+  constructor(space: AddressSpace, memory: GuestMemory, callsFor: (pages: number) => number) {
+    this.#asked = new WantedRuns(space, memory, this.lists.wanted, callsFor);
   }
 
   /** See WantedRuns. */

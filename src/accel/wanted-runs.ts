@@ -9,28 +9,37 @@ import type { RunList } from './run-list.ts';
 export class WantedRuns {
   /** What leads to no RAM is left out without an error: RAM has gone, and the guest's mappings of it with it. */
   tolerant = false;
-  /** An enumeration ends once there are so many runs. */
+  /** An enumeration ends once its runs are so much work; a run that is more by itself is cut after so many pages, none of which is more than 1. */
   most = Number.POSITIVE_INFINITY;
   /** The first run since `begin` that the guest means and that can be mapped nowhere. */
   error: HostError | null = null;
   readonly #space: AddressSpace;
   readonly #memory: GuestMemory;
   readonly #runs: RunList;
+  readonly #workOf: (pages: number, iova: number, gpa: number) => number;
+  #work = 0;
+  /** Page before which a run was cut. */
+  #cut = -1;
 
-  constructor(space: AddressSpace, memory: GuestMemory, runs: RunList) {
+  /** `workOf`: what is done for a run, host calls or table entries. */
+  constructor(space: AddressSpace, memory: GuestMemory, runs: RunList, workOf: (pages: number, iova: number, gpa: number) => number) {
     this.#space = space;
     this.#memory = memory;
     this.#runs = runs;
+    this.#workOf = workOf;
   }
 
   begin(): void {
     this.#runs.clear();
     this.error = null;
+    this.#work = 0;
   }
 
   /** Adds what [first, last] means. Returns the first page that was not examined, last + 1 when all was. */
   ask(first: number, last: number): number {
-    return this.#space.enumerate(first, last, this.#visit);
+    this.#cut = -1;
+    const next = this.#space.enumerate(first, last, this.#visit);
+    return this.#cut < 0 ? next : this.#cut;
   }
 
   #whyNot(gpa: number): string {
@@ -45,7 +54,7 @@ export class WantedRuns {
       const run = this.#memory.hostRun(gpa + done, pages - done);
       if (run > 0) {
         const granted = permission & (this.#memory.isReadOnly(gpa + done) ? READ : READ_WRITE);
-        if (granted !== 0 && !this.#runs.push(iova + done, gpa + done, run, granted)) return false;
+        if (granted !== 0 && !this.#push(iova + done, gpa + done, run, granted)) return false;
         done += run;
         continue;
       }
@@ -57,6 +66,17 @@ export class WantedRuns {
       if (next < 0 || next >= gpa + pages) break;
       done = next - gpa;
     }
-    return this.#runs.length < this.most;
+    return this.#work < this.most;
   };
+
+  #push(iova: number, gpa: number, pages: number, permission: number): boolean {
+    const work = this.#workOf(pages, iova, gpa);
+    if (work <= this.most) {
+      this.#work += work;
+      return this.#runs.push(iova, gpa, pages, permission);
+    }
+    this.#cut = iova + this.most;
+    this.#runs.push(iova, gpa, this.most, permission);
+    return false;
+  }
 }

@@ -54,16 +54,61 @@ describe('a space of any number of entries', () => {
   test('it is populated in slices of bounded work, in order, and the work is that of its entries', () => {
     const entries = 20_000;
     const { host, path, slice, reaches, attach } = scattered(entries);
-    const most = 2 * 8192 + 1;
+    const most = 2 * 2048 + 1;
     expect(slice(attach)).toBeLessThanOrEqual(most);
     let slices = 1;
     for (; path.unfinished; slices++) {
       expect(reaches(2 * entries - 2)).toBe(false);
       expect(slice(() => path.flush())).toBeLessThanOrEqual(most);
     }
-    expect(slices).toBe(Math.ceil(entries / 8192));
+    expect(slices).toBe(Math.ceil(entries / 2048));
     expect(host.calls.map).toBe(entries);
     expect([0, entries, 2 * entries - 2].map((page) => reaches(page))).toEqual([true, true, true]);
+  });
+
+  test('a slice counts host calls: runs that are mapped in pieces since a split are fewer', () => {
+    const [runs, length, most] = [4000, 16, 2048];
+    let hole = -1;
+    const space: AddressSpace = {
+      name: 'runs of 16 pages',
+      owner: 'target',
+      announced: true,
+      granuleLg2: 12,
+      apertures: [{ first: 0, last: runs * 32 - 1 }],
+      enumerate(first, last, visit) {
+        for (let start = first - (first % 32); start <= last; start += 32) {
+          const ends = hole >= start && hole < start + length ? [hole, hole + 1] : [start, start];
+          for (const [from, end] of [
+            [start, ends[0]],
+            [ends[1], start + length],
+          ]) {
+            const [at, stop] = [Math.max(from, first), Math.min(end, last + 1)];
+            if (at < stop && !visit(at, at - start, stop - at, 3)) return stop;
+          }
+        }
+        return last + 1;
+      },
+    };
+    const { kernel, host, path, attach } = shadowed(space, length);
+    expect(attach()).toBe(0);
+    expect(host.calls.map).toBe(most);
+    hole = 5;
+    path.changed(hole, hole);
+    expect(path.flush()).toBe(0);
+    expect(path.counters.splits).toBe(1);
+    for (let slices = 0; path.unfinished; slices++) {
+      const before = host.calls.map;
+      expect(path.flush()).toBe(0);
+      expect(host.calls.map - before).toBeLessThanOrEqual(most + length);
+      expect(slices).toBeLessThan(runs);
+    }
+    expect([4, 5, 6, runs * 32 - 17, runs * 32 - 16].map((page) => kernel.device().hostPfn(page, READ) >= 0)).toEqual([
+      true,
+      false,
+      true,
+      true,
+      false,
+    ]);
   });
 
   test.each([

@@ -9,6 +9,7 @@ import { openHost } from '../../src/host/registry.ts';
 import { amd, simKernel, vtd } from '../../src/host/sim/index.ts';
 import { READ } from '../../src/memory/access.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import type { AddressSpace } from '../../src/target/target.ts';
 import { Fixture, program, REQUESTER, type Step } from './path-fixture.ts';
 import { subjects } from './subjects.ts';
 import { TOY_PAGES, ToySpace } from './toy-space.ts';
@@ -108,6 +109,35 @@ test('a window wider than the first stage is refused when the target makes it, a
   guest.path.changed(wide.first, wide.last);
   expect(guest.path.flush()).toBe(0);
   guest.agrees();
+});
+
+test.each(['iommufd, VT-d', 'iommufd, SMMUv3'])('%s: a space of one run is populated in slices of 2^18 table entries', (place) => {
+  const pages = 3 * 2 ** 17;
+  const { nesting } = places[place].make();
+  const kernel = simKernel({ iommus: [{ nesting: nesting! }], devices: [{ name: 'vfio0' }] });
+  const ram = kernel.allocate(pages * 4096);
+  const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
+  const host = openHost('iommufd', kernel);
+  const device = host.openDevice(kernel.device().path);
+  // Nothing of it is aligned to a large page: an entry a page.
+  const space: AddressSpace = {
+    name: 'one run',
+    owner: 'target',
+    announced: true,
+    granuleLg2: 12,
+    apertures: [{ first: 1, last: pages - 1 }],
+    enumerate(first, last, visit) {
+      visit(first, first - 1, last - first + 1, 3);
+      return last + 1;
+    },
+  };
+  const path = userOwned.create({ space, memory, host, device });
+  const reached = () => [1, 2 ** 18, 2 ** 18 + 1, pages - 1].map((page) => kernel.device().hostPfn(page, READ) >= 0);
+  expect([path.attach(device, REQUESTER), path.unfinished]).toEqual([0, true]);
+  expect(reached()).toEqual([true, true, false, false]);
+  expect([path.flush(), path.unfinished]).toEqual([0, false]);
+  expect(reached()).toEqual([true, true, true, true]);
+  path.close();
 });
 
 // VT-d 3.14: a write to FEEx_xxxxh is an interrupt, whatever the tables say.

@@ -16,6 +16,10 @@ import { without } from './table-difference.ts';
 
 /** Runs of one flush. */
 const RUN_LIMIT = 1 << 20;
+/** Table entries that one slice stores, about 50 ns each. */
+const SLICE = 1 << 18;
+/** Pages of the smallest large leaf. */
+const LARGE = 512;
 
 /** First-stage tables in the hardware's format, written by us: a map is stores, an unmap stores and one invalidation. */
 export const userOwned = kindOf('user-owned', false);
@@ -91,7 +95,7 @@ class UserOwnedPath implements Path {
     this.#limit = inputPages(hardware);
     this.#liveSplit = hardware.liveSplit;
     this.#isX86 = hardware.kind !== 'smmuv3';
-    this.#wanted = new WantedRuns(space, memory, this.#runs.wanted);
+    this.#wanted = new WantedRuns(space, memory, this.#runs.wanted, this.#storesFor);
     this.#second = SecondStage.join(host!, memory, device!, hardware, { tables: 'ours', queue });
     this.#pages = new StagePages(this.#second.arena);
     try {
@@ -138,8 +142,7 @@ class UserOwnedPath implements Path {
 
   attach(device: HostDevice): number {
     if (!this.#populated) {
-      for (const { first, last } of this.#space.apertures) this.#changed.add(first, last);
-      const result = this.flush();
+      const result = this.#populate();
       if (result < 0) return result;
       this.#populated = true;
     }
@@ -189,14 +192,11 @@ class UserOwnedPath implements Path {
   flush(): number {
     if (!this.pending) return 0;
     this.counters.flushes++;
-    if (this.#stale) {
-      this.#installed.invalidateAll();
-      const result = this.#sync();
-      if (result < 0) {
-        this.#owed.addAll(this.#changed);
-        this.#changed.clear();
-        return result;
-      }
+    const stale = this.#forgetStale();
+    if (stale < 0) {
+      this.#owed.addAll(this.#changed);
+      this.#changed.clear();
+      return stale;
     }
     const [owed, rest] = [this.#owed, this.#rest].map(taken);
     const reached = this.#reachApertures();
@@ -242,6 +242,14 @@ class UserOwnedPath implements Path {
     return 0;
   }
 
+  /** Fills the tables for their first device, a slice at once; the rest follows. */
+  #populate(): number {
+    const all = new DirtyRanges();
+    for (const { first, last } of this.#space.apertures) all.add(first, last);
+    this.counters.flushes++;
+    return this.#forgetStale() || this.#reachApertures() || this.#reconcileSlice(all);
+  }
+
   /** Makes the tables and the hardware agree within the ranges; what cannot be done is owed. Returns 0 or a negative errno. */
   #reconcile(dirty: DirtyRanges): number {
     dirty.normalize();
@@ -253,7 +261,7 @@ class UserOwnedPath implements Path {
     if (ranges.count === 0) return 0;
     ranges.normalize();
     const examined = new DirtyRanges();
-    this.#begin();
+    this.#begin(SLICE);
     for (let i = 0; i < ranges.count; i++) {
       const [first, last] = [ranges.first(i), ranges.last(i)];
       const end = this.#rest.count > 0 ? first : this.#written.table.enumerate(first, last, this.#visitHeld, Number.POSITIVE_INFINITY);
@@ -271,13 +279,14 @@ class UserOwnedPath implements Path {
     return result;
   }
 
-  #begin(): void {
+  #begin(most: number): void {
     this.#runs.held.clear();
+    this.#wanted.most = most;
     this.#wanted.begin();
   }
 
   #survey(dirty: DirtyRanges): number {
-    this.#begin();
+    this.#begin(Number.POSITIVE_INFINITY);
     for (let i = 0; i < dirty.count; i++) {
       const [first, last] = [dirty.first(i), dirty.last(i)];
       const end = this.#written.table.enumerate(first, last, this.#visitHeld, Number.POSITIVE_INFINITY);
@@ -327,6 +336,12 @@ class UserOwnedPath implements Path {
     return without(wanted, held, this.#visitAddition) ? 0 : this.#noMemory();
   }
 
+  #forgetStale(): number {
+    if (!this.#stale) return 0;
+    this.#installed.invalidateAll();
+    return this.#sync();
+  }
+
   /** The hardware forgets what was removed, and the tables that are gone with it can be used again. */
   #sync(): number {
     const result = this.#installed.sync();
@@ -349,6 +364,10 @@ class UserOwnedPath implements Path {
   #noMemory(): number {
     return this.#answered(-errno.ENOMEM, new HostError(this.#space.name, errno.ENOMEM, undefined, 'no room in the tables'));
   }
+
+  /** Entries that a run takes: large leaves but for its ends, where it lies in memory as in the tables. */
+  readonly #storesFor = (pages: number, iova: number, gpa: number): number =>
+    this.#liveSplit && (iova - gpa) % LARGE === 0 ? Math.min(pages, Math.ceil(pages / LARGE) + 2 * LARGE) : pages;
 
   readonly #visitHeld = (iova: number, gpa: number, pages: number, permission: number): boolean =>
     this.#runs.held.push(iova, gpa, pages, permission & (READ | WRITE));

@@ -17,7 +17,7 @@ export interface DynamicWindowLimits {
 }
 
 /** TCEs that one enumeration examines. */
-const TCES_AT_ONCE = 1 << 19;
+const TCES_AT_ONCE = 1 << 18;
 
 /** A PCI host bridge whose functions are one partitionable endpoint: they share its DMA windows. */
 export interface HostBridgeOptions {

@@ -96,7 +96,7 @@ describe('enumerate', () => {
         return true;
       });
     }
-    expect([parts, next]).toEqual([2, mapped]);
+    expect([parts, next]).toEqual([3, mapped]);
   });
 
   const neighbours: HostBridgeOptions = {
