@@ -58,8 +58,11 @@ try {
   if (options.json !== null) requireOutputFile('--json', options.json);
   if (options.html !== null) requireOutputFile('--html', options.html);
   status = EXIT_WRONG;
-  if (growth) (await import('./scale/main.ts')).scale(options);
-  else await main(options);
+  if (growth) {
+    const { listScale, scale } = await import('./scale/main.ts');
+    if (options.list) listScale();
+    else scale(options);
+  } else await main(options);
 } catch (error) {
   console.error(`bench: ${error instanceof Error ? error.message : error}`);
   process.exitCode = status;

@@ -1,11 +1,21 @@
 import { writeFileSync } from 'node:fs';
 import { scaleTargets } from './guests.ts';
 import { scalePage } from './page.ts';
-import { overSize, overSpaces, type Point } from './sweeps.ts';
+import { overSize, overSpaces, type Point, pagesName } from './sweeps.ts';
 
 const SPACES = [1, 8, 64, 512, 4096];
 const QUICK_MOST = { spaces: 64, mappings: 1e4, bytes: 2 ** 30 };
 const FULL_MOST = { spaces: 4096, mappings: 1e7, bytes: 2 ** 40 };
+
+/** lg2 of the pages of which tables are filled, in bytes. */
+const PAGES = [12, 16, 21, 30];
+
+/** What is swept, and over what, as `--list` says it. */
+export function listScale(): void {
+  console.log(`scale, spaces (${SPACES.join(', ')}): ${scaleTargets.join('; ')}`);
+  console.log(`scale, mappings (10^3 to 10^7): scattered`);
+  console.log(`scale, guest size (1 MiB to 1 TiB): ${PAGES.map(pagesName).join('; ')}`);
+}
 
 /** `npm run bench -- scale`: what operations cost as the machine grows. */
 export function scale({
@@ -26,7 +36,7 @@ export function scale({
   console.log(['sweep', 'variant', 'x', 'µs', 'host calls', 'blocks', 'bytes', 'longest ms'].join('\t'));
   for (const target of scaleTargets) for (const n of SPACES) if (n <= most.spaces) add(overSpaces(target, n, quick ? 10 : 200));
   for (let pages = 1e3; pages <= most.mappings; pages *= 10) add(overSize('mappings', pages * 4096, 12, true));
-  for (const pageLg2 of [12, 16, 21, 30]) {
+  for (const pageLg2 of PAGES) {
     for (let lg2 = Math.max(20, pageLg2); 2 ** lg2 <= most.bytes; lg2 = lg2 < 30 ? 30 : lg2 + 5)
       add(overSize('guest size', 2 ** lg2, pageLg2, false));
   }
@@ -42,7 +52,7 @@ function lineOf({ sweep, variant, x, microseconds, hostCalls, blocks, bytes, lon
     microseconds.toPrecision(3),
     hostCalls.toPrecision(3),
     blocks.toPrecision(3),
-    bytes.toPrecision(3),
+    bytes === null ? '–' : bytes.toPrecision(3),
     longestMs.toFixed(2),
   ].join('\t');
 }

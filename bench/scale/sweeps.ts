@@ -17,8 +17,8 @@ export interface Point {
   readonly hostCalls: number;
   /** Blocks of code that are entered (work.ts): the same on every machine, however busy. */
   readonly blocks: number;
-  /** Of the process, for each space or guest page. */
-  readonly bytes: number;
+  /** Of the process, for each space or guest page; null: there is too little to tell from what the process holds besides. */
+  readonly bytes: number | null;
   /** Longest time that one guest operation or slice took. */
   readonly longestMs: number;
 }
@@ -42,11 +42,16 @@ const milliseconds = (run: () => void): number => {
   return (user + system) / 1000;
 };
 
+/** What less than this holds is lost in code that V8 has compiled meanwhile. */
+const TELLING_BYTES = 2 ** 20;
+
+const bytesOf = (bytes: number, count: number): number | null => (bytes < TELLING_BYTES ? null : bytes / count);
+
 /** A map and an unmap on random spaces, over the simulated iommufd: the low tenth of short batches. */
 export function overSpaces(target: ScaleTarget, spaces: number, rounds: number): Point {
   const before = held();
   const { operate, kernel, machine } = scaleGuest(target, spaces);
-  const bytes = (held() - before - machine.memory.regions[0].buffer.byteLength) / spaces;
+  const bytes = bytesOf(held() - before - machine.memory.regions[0].buffer.byteLength, spaces);
   const batch = () => {
     for (let i = 0; i < 16; i++) {
       const space = Math.floor(Math.random() * spaces);
@@ -74,6 +79,8 @@ export function overSpaces(target: ScaleTarget, spaces: number, rounds: number):
     longestMs: times[rounds - 1] / 32,
   };
 }
+
+export const pagesName = (lg2: number) => `${2 ** (lg2 % 10)} ${['', 'KiB', 'MiB', 'GiB'][Math.floor(lg2 / 10)]} pages`;
 
 const LIST = 512;
 /** Guests up to this size are counted in blocks, larger ones timed. */
@@ -126,12 +133,12 @@ export function overSize(sweep: string, bytes: number, pageLg2: number, scattere
   const total = times.reduce((sum, time) => sum + time, 0);
   const point = {
     sweep,
-    variant: sweep === 'mappings' ? 'scattered' : `${2 ** (pageLg2 % 10)} ${['', 'KiB', 'MiB', 'GiB'][Math.floor(pageLg2 / 10)]} pages`,
+    variant: sweep === 'mappings' ? 'scattered' : pagesName(pageLg2),
     x: sweep === 'mappings' ? pages : bytes,
     microseconds: (total / pages) * 1000,
     hostCalls: host.calls.map / pages,
     blocks: counted / pages,
-    bytes: (held() - before) / pages,
+    bytes: bytesOf(held() - before, pages),
     longestMs: Math.max(...times),
   };
   machine.close();

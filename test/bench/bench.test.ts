@@ -131,6 +131,7 @@ describe('the command', () => {
         .map((line) => line.split(':')[0]),
     ).toEqual(Object.keys(registry));
     expect(bench('--list', 'walk4').stdout).toMatch(/^walk4: \S.*\n$/);
+    expect(bench('--list', 'scale').stdout).toMatch(/^(scale, .*: \S.*\n){3}$/);
   });
 
   test('writes the rows as issue 3 says, and a page that needs nothing else', () => {
