@@ -1,14 +1,13 @@
-import { fc, test } from '@fast-check/vitest';
-import { describe, expect } from 'vitest';
-import { errno } from '../../../src/host/errno.ts';
+import { describe, expect, test } from 'vitest';
 import { READ_WRITE } from '../../../src/memory/access.ts';
 import { get } from '../../../src/target/fields.ts';
 import { EVENT, RECORD } from '../../../src/target/smmuv3/spec/events.ts';
-import { iotlbDomain, iotlbGlobal } from '../../target/vtd/guest.ts';
+import { iotlbDomain } from '../../target/vtd/guest.ts';
+import { randomGuests } from './random-guests.ts';
 import { SYNC, tlbiAll, tlbiAsid } from './smmuv3-commands.ts';
 import { BASE, DATA, PAGES, STREAMS } from './smmuv3-machine.ts';
 import * as smmuv3 from './smmuv3-program.ts';
-import { DEVICES, VtdMachine } from './vtd-machine.ts';
+import { VtdMachine } from './vtd-machine.ts';
 import * as vtd from './vtd-program.ts';
 
 /*
@@ -19,121 +18,28 @@ import * as vtd from './vtd-program.ts';
 const [FIRST, SECOND] = STREAMS;
 const { ABORT, ASIDS, BYPASS, STAGE_1 } = smmuv3;
 
-/** A guest and its machine, whichever IOMMU they have. */
-interface Subject<Step> {
-  readonly steps: fc.Arbitrary<Step[]>;
-  make(): {
-    run(step: Step): void;
-    agrees(): void;
-    readonly machine: vtd.Program['vtd'] | smmuv3.Program['smmu'];
-  };
-  /** The guest wants everything to be forgotten, and says anew where its devices are. */
-  again(guest: ReturnType<Subject<Step>['make']>): void;
+/** All is nested, and RAM mapped once for both; a ring is a page of its own. */
+function behindBoth<Guest extends vtd.Program | smmuv3.Program>(guest: Guest, rings: number): Guest {
+  const { machine } = guest;
+  expect(machine.machine.counters().every(({ path }) => path.startsWith('nested'))).toBe(true);
+  expect(machine.calls()['IOMMU_IOAS_MAP']).toBe(1 + rings);
+  return guest;
 }
 
-function smmuSubject(path: 'nested' | 'nested-queue'): Subject<smmuv3.Step> {
-  return {
-    steps: smmuv3.program,
-    make: () => new SmmuGuest(path),
-    again: (guest) => {
-      const { smmu } = guest as SmmuGuest;
-      smmu.guest.command(tlbiAll, SYNC);
-      for (const stream of STREAMS) {
-        smmu.setStream(stream, ABORT);
-        smmu.setStream(stream, STAGE_1);
-      }
-    },
-  };
-}
+const smmuGuest = (path: keyof typeof smmuv3.hardwares = 'nested') => new smmuv3.Program(path, 2);
+const vtdGuest = () => new vtd.Program(new VtdMachine({ iommus: 2 }));
+const runs = { runs: 5, failingRuns: 8 };
 
-class SmmuGuest extends smmuv3.Program {
-  constructor(path: 'nested' | 'nested-queue' = 'nested') {
-    super(path, 2);
-  }
-  get machine(): smmuv3.Program['smmu'] {
-    return this.smmu;
-  }
-}
-
-class VtdGuest extends vtd.Program {
-  constructor() {
-    super(new VtdMachine({ iommus: 2 }));
-  }
-  get machine(): vtd.Program['vtd'] {
-    return this.vtd;
-  }
-}
-
-const vtdSubject: Subject<vtd.Step> = {
-  steps: vtd.program,
-  make: () => new VtdGuest(),
-  again: (guest) => {
-    (guest as VtdGuest).vtd.submit(iotlbGlobal);
-    for (const device of DEVICES) (guest as VtdGuest).entry(device, 0);
-  },
-};
-
-function suite<Step>(name: string, { steps, make, again }: Subject<Step>): void {
-  describe(name, () => {
-    test.prop([steps], { numRuns: 5 })(
-      'random guests: hardware that forgets nothing by itself agrees after every completion; RAM is mapped once, and no device is detached',
-      (program) => {
-        const guest = make();
-        const { machine } = guest;
-        expect(machine.machine.counters().every(({ path }) => path.startsWith('nested'))).toBe(true);
-        // A ring is a page of its own.
-        const rings = machine.machine.counters()[0].path === 'nested-queue' ? 2 : 0;
-        expect(machine.calls()['IOMMU_IOAS_MAP']).toBe(1 + rings);
-        for (const step of program) {
-          machine.touch();
-          machine.calls();
-          guest.run(step);
-          const calls = machine.calls();
-          expect([calls['IOMMU_IOAS_MAP'], calls['IOMMU_IOAS_UNMAP'], calls['VFIO_DEVICE_DETACH_IOMMUFD_PT']]).toEqual(
-            new Array(3).fill(undefined),
-          );
-          guest.agrees();
-        }
-        machine.machine.close();
-        machine.host.close();
-        expect(machine.kernel.live()).toMatchObject({ descriptors: 0, domains: 0, pinnedBytes: 0 });
-      },
-    );
-
-    test.prop(
-      [steps, fc.integer({ min: 1, max: 12 }), fc.integer({ min: 1, max: 4 }), fc.constantFrom(errno.EIO, errno.ENOMEM, errno.EINVAL)],
-      {
-        numRuns: 8,
-      },
-    )('host calls fail: nothing stale is reached, and the rest is mended by what the guest does next', (program, nth, count, code) => {
-      const guest = make();
-      const { machine } = guest;
-      for (let i = 0; i < count; i++) machine.kernel.hooks.fail({ nth: nth + i, errno: code });
-      for (const step of program) {
-        machine.touch();
-        guest.run(step);
-        for (const index of [0, 1]) {
-          const meant = machine.software(index);
-          machine.hardware(index).forEach((found, i) => void (found !== null && expect(found).toBe(meant[i])));
-        }
-      }
-      machine.kernel.hooks.reset();
-      again(guest);
-      machine.hostDevices.forEach(({ closed }, index) => {
-        const software = machine.software(index);
-        expect(machine.hardware(index)).toEqual(closed ? software.map(() => null) : software);
-      });
-    });
-  });
-}
-
-suite('two VT-d', vtdSubject);
-suite('two SMMUv3', smmuSubject('nested'));
-suite('two SMMUv3 with a command queue each', smmuSubject('nested-queue'));
+randomGuests('two VT-d', { steps: vtd.program, kinds: vtd.kinds, make: () => behindBoth(vtdGuest(), 0), ...runs });
+for (const [name, path, rings] of [
+  ['two SMMUv3', 'nested', 0],
+  ['two SMMUv3 with a command queue each', 'nested-queue', 2],
+] as const)
+  randomGuests(name, { steps: smmuv3.program, kinds: smmuv3.kinds, make: () => behindBoth(smmuGuest(path), rings), ...runs });
 
 describe('calls', () => {
   test('VT-d: a domain of devices behind both is one stage on each, and an invalidation a call for each', () => {
-    const guest = new VtdGuest();
+    const guest = vtdGuest();
     guest.tables[0].table.map(BASE, DATA, 4, READ_WRITE);
     guest.vtd.calls();
     guest.vtd.submit(iotlbDomain(guest.did(0)));
@@ -147,7 +53,7 @@ describe('calls', () => {
       ['nested', { IOMMU_HWPT_INVALIDATE: 2 }],
       ['nested-queue', {}],
     ] as const) {
-      const { smmu } = new SmmuGuest(path);
+      const { smmu } = smmuGuest(path);
       expect(smmu.machine.state.endpoints[SECOND].path).toBe(path);
       smmu.calls();
       smmu.guest.command(tlbiAsid(ASIDS[0]), SYNC);
@@ -156,7 +62,7 @@ describe('calls', () => {
   });
 
   test('SMMUv3: what concerns a stream goes to its own IOMMU only', () => {
-    const { smmu, tables } = new SmmuGuest();
+    const { smmu, tables } = smmuGuest();
     smmu.calls();
     smmu.setContext(SECOND, tables[0], ASIDS[0]);
     expect(smmu.calls()).toEqual({ IOMMU_HWPT_INVALIDATE: 1 });
@@ -164,7 +70,7 @@ describe('calls', () => {
 });
 
 test('abort and bypass are for each IOMMU, and no moment is without', () => {
-  const guest = new SmmuGuest();
+  const guest = smmuGuest();
   const { smmu } = guest;
   const probes: (boolean | null)[] = [];
   const dispose = smmu.kernel.hooks.observe({
@@ -181,7 +87,7 @@ test('abort and bypass are for each IOMMU, and no moment is without', () => {
 });
 
 test('faults of devices behind either are the guest’s own events, each with its stream', () => {
-  const { smmu } = new SmmuGuest();
+  const { smmu } = smmuGuest();
   smmu.guest.events();
   for (const device of smmu.kernel.devices) expect(device.dmaWrite(BigInt(BASE) << 12n, new Uint8Array(1))).toBeLessThan(0);
   smmu.machine.poll();
@@ -194,7 +100,7 @@ test('faults of devices behind either are the guest’s own events, each with it
 });
 
 test('a device that comes back to an IOMMU that heard nothing meanwhile meets nothing that it remembers', () => {
-  const guest = new SmmuGuest();
+  const guest = smmuGuest();
   const { smmu, tables } = guest;
   tables[0].table.map(BASE, DATA, 4, READ_WRITE);
   smmu.touch();

@@ -3,6 +3,7 @@ import { expect } from 'vitest';
 import { smmuv3 } from '../../../src/host/sim/index.ts';
 import { READ, READ_WRITE } from '../../../src/memory/access.ts';
 import type { Command, Table } from '../../target/smmuv3/guest.ts';
+import type { RandomGuest } from './random-guests.ts';
 import { SYNC, tlbiAll, tlbiAsid, tlbiPage } from './smmuv3-commands.ts';
 import { BASE, DATA, PAGES, SmmuMachine, STREAMS } from './smmuv3-machine.ts';
 
@@ -51,7 +52,17 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 );
 export const program = fc.array(step, { minLength: 1, maxLength: 14 });
 
-export class Program {
+/** One step of each kind, the device reaching something at the end. */
+export const kinds: Step[] = [
+  { do: 'map', table: 0, page: 0, to: DATA, pages: 4, permission: READ_WRITE, name: 'each' },
+  { do: 'unmap', table: 0, page: 1, to: DATA, pages: 2, permission: READ_WRITE, name: 'asid' },
+  { do: 'context', stream: FIRST, table: 1 },
+  { do: 'stream', stream: FIRST, config: ABORT },
+  { do: 'context', stream: FIRST, table: 0 },
+  { do: 'stream', stream: FIRST, config: STAGE_1 },
+];
+
+export class Program implements RandomGuest<Step> {
   readonly smmu: SmmuMachine;
   readonly tables: readonly Table[];
 
@@ -63,6 +74,10 @@ export class Program {
       this.smmu.setContext(each, this.tables[0], ASIDS[0]);
       this.smmu.setStream(each, STAGE_1);
     }
+  }
+
+  get machine(): SmmuMachine {
+    return this.smmu;
   }
 
   edit(step: Extract<Step, { table: number; page: number }>): readonly Command[] {
@@ -81,6 +96,14 @@ export class Program {
     if (step.do === 'stream') this.smmu.setStream(step.stream, step.config);
     else if (step.do === 'context') this.smmu.setContext(step.stream, this.tables[step.table], ASIDS[step.table]);
     else this.edit(step);
+  }
+
+  again(): void {
+    this.smmu.guest.command(tlbiAll, SYNC);
+    for (const each of STREAMS) {
+      this.smmu.setStream(each, ABORT);
+      this.smmu.setStream(each, STAGE_1);
+    }
   }
 
   agrees(): void {

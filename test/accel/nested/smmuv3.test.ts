@@ -1,15 +1,14 @@
-import { fc, test } from '@fast-check/vitest';
-import { describe, expect, vi } from 'vitest';
-import { errno } from '../../../src/host/errno.ts';
+import { describe, expect, test, vi } from 'vitest';
 import { CommandQueue } from '../../../src/host/iommufd/tegra241.ts';
 import { READ_WRITE } from '../../../src/memory/access.ts';
 import { get } from '../../../src/target/fields.ts';
 import { EVENT, RECORD } from '../../../src/target/smmuv3/spec/events.ts';
 import { REG } from '../../../src/target/smmuv3/spec/registers.ts';
 import type { Command } from '../../target/smmuv3/guest.ts';
-import { SYNC, tlbiAll, tlbiAsid, tlbiPage } from './smmuv3-commands.ts';
-import { BASE, DATA, PAGES, STREAMS } from './smmuv3-machine.ts';
-import { ABORT, ASIDS, BYPASS, hardwares, Program, program, STAGE_1 } from './smmuv3-program.ts';
+import { randomGuests } from './random-guests.ts';
+import { SYNC, tlbiAsid, tlbiPage } from './smmuv3-commands.ts';
+import { BASE, DATA, STREAMS } from './smmuv3-machine.ts';
+import { ASIDS, BYPASS, hardwares, kinds, Program, program, STAGE_1 } from './smmuv3-program.ts';
 
 /* The nested path of an SMMUv3 guest: Arm IHI 0070, chapters 4 and 5, before a simulated SMMUv3; with and without a queue of the guest's own. */
 
@@ -18,56 +17,24 @@ const [FIRST] = STREAMS;
 const LONG_QUEUE = 0x1e_0000;
 
 for (const path of Object.keys(hardwares) as (keyof typeof hardwares)[]) {
+  randomGuests(`path ${path}, where an unmap is ${path === 'nested' ? 'a call' : 'none'}`, {
+    steps: program,
+    kinds,
+    make: () => {
+      const guest = new Program(path);
+      expect(guest.smmu.machine.state.endpoints[FIRST]?.path).toBe(path);
+      return guest;
+    },
+    cost: (calls, { do: what }) => {
+      if (what === 'map' || what === 'unmap') expect(calls).toEqual(path === 'nested' ? { IOMMU_HWPT_INVALIDATE: 1 } : {});
+    },
+    runs: 30,
+    failingRuns: 20,
+  });
+}
+
+for (const path of Object.keys(hardwares) as (keyof typeof hardwares)[]) {
   describe(`path ${path}`, () => {
-    test.prop([program], { numRuns: 30 })(
-      'random guests: hardware that forgets nothing by itself agrees after every CMD_SYNC, with no map and no unmap; an unmap is a call, or none with a queue',
-      (steps) => {
-        const guest = new Program(path);
-        expect(guest.smmu.machine.state.endpoints[FIRST]?.path).toBe(path);
-        for (const one of steps) {
-          guest.smmu.touch();
-          guest.smmu.calls();
-          guest.run(one);
-          const calls = guest.smmu.calls();
-          expect([calls['IOMMU_IOAS_MAP'], calls['IOMMU_IOAS_UNMAP'], calls['VFIO_DEVICE_DETACH_IOMMUFD_PT']]).toEqual([
-            undefined,
-            undefined,
-            undefined,
-          ]);
-          if (one.do === 'map' || one.do === 'unmap') expect(calls).toEqual(path === 'nested' ? { IOMMU_HWPT_INVALIDATE: 1 } : {});
-          guest.agrees();
-        }
-        guest.smmu.machine.close();
-        guest.smmu.host.close();
-        expect(guest.smmu.kernel.live()).toMatchObject({ descriptors: 0, domains: 0, pinnedBytes: 0 });
-      },
-    );
-
-    test.prop([program, fc.integer({ min: 1, max: 8 }), fc.integer({ min: 1, max: 3 })], { numRuns: 20 })(
-      'host calls fail: nothing stale is reached, and the rest is mended by what the guest does next',
-      (steps, nth, count) => {
-        const guest = new Program(path);
-        for (let i = 0; i < count; i++) guest.smmu.kernel.hooks.fail({ nth: nth + i, errno: errno.EIO });
-        for (const one of steps) {
-          guest.smmu.touch();
-          guest.run(one);
-          for (const index of [0, 1]) {
-            const meant = guest.smmu.software(index);
-            guest.smmu.hardware(index).forEach((found, i) => void (found !== null && expect(found).toBe(meant[i])));
-          }
-        }
-        guest.smmu.kernel.hooks.reset();
-        guest.smmu.guest.command(tlbiAll, SYNC);
-        for (const each of STREAMS) {
-          guest.smmu.setStream(each, ABORT);
-          guest.smmu.setStream(each, STAGE_1);
-        }
-        guest.smmu.hostDevices.forEach(({ closed }, index) => {
-          expect(guest.smmu.hardware(index)).toEqual(closed ? new Array(PAGES).fill(null) : guest.smmu.software(index));
-        });
-      },
-    );
-
     test('one invalidation left out shows: the device reaches what was unmapped', () => {
       const guest = new Program(path);
       guest.tables[0].table.map(BASE, DATA, 4, READ_WRITE);

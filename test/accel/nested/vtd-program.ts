@@ -3,6 +3,7 @@ import { expect } from 'vitest';
 import { READ, READ_WRITE } from '../../../src/memory/access.ts';
 import type { X86Table } from '../../../src/pagetable/x86.ts';
 import { Cmd, iotlbDomain, iotlbGlobal, pasidPages, pasidSelective, Reg } from '../../target/vtd/guest.ts';
+import type { RandomGuest } from './random-guests.ts';
 import { BASE, DATA, DEVICES, PAGES, VtdMachine } from './vtd-machine.ts';
 
 /* Random guests of VT-d in scalable mode whose tables hardware walks. */
@@ -45,7 +46,16 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 );
 export const program = fc.array(step, { minLength: 1, maxLength: 14 });
 
-export class Program {
+/** One step of each kind, the first device reaching something at the end. */
+export const kinds: Step[] = [
+  { do: 'map', table: 0, page: 0, to: DATA, pages: 4, permission: READ_WRITE, name: 'pages' },
+  { do: 'unmap', table: 0, page: 1, to: DATA, pages: 2, permission: READ_WRITE, name: 'domain' },
+  { do: 'entry', device: FIRST, table: -2 },
+  { do: 'entry', device: FIRST, table: 0 },
+  { do: 'translation', on: true },
+];
+
+export class Program implements RandomGuest<Step> {
   readonly vtd: VtdMachine;
   readonly tables: readonly { root: number; table: X86Table }[];
   readonly did = (table: number) => 8 + table;
@@ -56,6 +66,10 @@ export class Program {
     this.entry(FIRST, 0);
     this.entry(SECOND, 0);
     vtd.guest.start();
+  }
+
+  get machine(): VtdMachine {
+    return this.vtd;
   }
 
   /** Table -1: passes through; -2: not present. */
@@ -87,6 +101,11 @@ export class Program {
       };
       vtd.submit(...descriptors[name]);
     }
+  }
+
+  again(): void {
+    this.vtd.submit(iotlbGlobal);
+    for (const device of DEVICES) this.entry(device, 0);
   }
 
   agrees(): void {

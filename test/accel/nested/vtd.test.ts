@@ -1,63 +1,24 @@
-import { fc, test } from '@fast-check/vitest';
-import { describe, expect } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { errno } from '../../../src/host/errno.ts';
 import { amd, smmuv3, vtd } from '../../../src/host/sim/index.ts';
 import { READ_WRITE } from '../../../src/memory/access.ts';
 import { Cmd, iotlbGlobal, pasidPages, pasidSelective, Reg } from '../../target/vtd/guest.ts';
+import { randomGuests } from './random-guests.ts';
 import { BASE, DATA, DEVICES, PAGES, VtdMachine } from './vtd-machine.ts';
-import { Program, program } from './vtd-program.ts';
+import { kinds, Program, program } from './vtd-program.ts';
 
 /* The nested path of a VT-d guest in scalable mode: VT-d D51397-018 (5.10), 3.8, 6.5.2 and 9.6, before simulated VT-d. */
 
 const [FIRST, SECOND] = DEVICES;
 
-describe('random guests', () => {
-  test.prop([program], { numRuns: 40 })(
-    'hardware that forgets nothing by itself agrees with software after every completion, with no map and no unmap, and one invalidation a stage at most',
-    (steps) => {
-      const guest = new Program();
-      for (const one of steps) {
-        guest.vtd.touch();
-        guest.vtd.calls();
-        guest.run(one);
-        const calls = guest.vtd.calls();
-        expect([calls['IOMMU_IOAS_MAP'], calls['IOMMU_IOAS_UNMAP'], calls['VFIO_DEVICE_DETACH_IOMMUFD_PT']]).toEqual([
-          undefined,
-          undefined,
-          undefined,
-        ]);
-        // Each device may have a stage of its own: the domain is theirs in common.
-        expect(calls['IOMMU_HWPT_INVALIDATE'] ?? 0).toBeLessThanOrEqual(2);
-        guest.agrees();
-      }
-      guest.vtd.machine.close();
-      guest.vtd.host.close();
-      expect(guest.vtd.kernel.live()).toMatchObject({ descriptors: 0, domains: 0, pinnedBytes: 0 });
-    },
-  );
-
-  test.prop([program, fc.integer({ min: 1, max: 8 }), fc.integer({ min: 1, max: 3 })], { numRuns: 30 })(
-    'host calls fail: nothing stale is reached, and the rest is mended by what the guest does next',
-    (steps, nth, count) => {
-      const guest = new Program();
-      for (let i = 0; i < count; i++) guest.vtd.kernel.hooks.fail({ nth: nth + i, errno: errno.EIO });
-      for (const one of steps) {
-        guest.vtd.touch();
-        guest.run(one);
-        for (const index of [0, 1]) {
-          const meant = guest.vtd.software(index);
-          guest.vtd.hardware(index).forEach((found, i) => void (found !== null && expect(found).toBe(meant[i])));
-        }
-      }
-      guest.vtd.kernel.hooks.reset();
-      guest.vtd.submit(iotlbGlobal);
-      for (const device of DEVICES) guest.entry(device, 0);
-      guest.vtd.hostDevices.forEach(({ closed }, index) => {
-        // One that could be neither moved nor detached was closed, and reaches nothing.
-        expect(guest.vtd.hardware(index)).toEqual(closed ? new Array(PAGES).fill(null) : guest.vtd.software(index));
-      });
-    },
-  );
+randomGuests('a stage of each device', {
+  steps: program,
+  kinds,
+  make: () => new Program(),
+  // Each device may have a stage of its own: the domain is theirs in common.
+  cost: (calls) => expect(calls['IOMMU_HWPT_INVALIDATE'] ?? 0).toBeLessThanOrEqual(2),
+  runs: 40,
+  failingRuns: 30,
 });
 
 describe('one invalidation left out', () => {
