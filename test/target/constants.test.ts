@@ -4,13 +4,16 @@ import { PAGE_LG2 } from '../../src/memory/address.ts';
 import { NO_CONTEXT } from '../../src/memory/iotlb.ts';
 import * as amdIommu from '../../src/target/amd/amd-iommu.ts';
 import * as amdCommands from '../../src/target/amd/control/command-buffer.ts';
-import { OPCODE } from '../../src/target/amd/spec/commands.ts';
+import * as amdPages from '../../src/target/amd/control/page-commands.ts';
+import { INVALIDATE_PAGES, OPCODE } from '../../src/target/amd/spec/commands.ts';
 import { VERDICT as AMD } from '../../src/target/amd/translation/device-entry.ts';
 import * as amd from '../../src/target/amd/translation/translator.ts';
-import { type Field, put } from '../../src/target/fields.ts';
+import { type Field, put, reservedMask } from '../../src/target/fields.ts';
 import * as riscv from '../../src/target/riscv/riscv-iommu.ts';
 import { BY_USER } from '../../src/target/riscv/translation/translator.ts';
+import * as smmuv3Pages from '../../src/target/smmuv3/control/page-commands.ts';
 import * as smmuv3 from '../../src/target/smmuv3/smmuv3.ts';
+import { OP, OPCODE as SMMUV3_OPCODE, TLBI } from '../../src/target/smmuv3/spec/commands.ts';
 import * as smmuv3Translator from '../../src/target/smmuv3/translation/translator.ts';
 import { MAMV } from '../../src/target/vtd/capabilities.ts';
 import * as descriptors from '../../src/target/vtd/control/descriptors.ts';
@@ -35,9 +38,40 @@ test('AMD: verdicts are those of device entries', () => {
   expect(amdCommands.REPEATED).toEqual({ INVALIDATE_PAGES_OPCODE: OPCODE.invalidatePages });
 });
 
+test('AMD: INVALIDATE_IOMMU_PAGES', () => {
+  const { PASID, DOMAIN, OP, S, GN } = INVALIDATE_PAGES;
+  const reserved = reservedMask(2, Object.values(INVALIDATE_PAGES));
+  expect(amdPages.REPEATED).toEqual({
+    RESERVED_0: reserved[0],
+    PASID: PASID.mask,
+    CHECKED_1: reserved[1] | (OP.mask << OP.shift),
+    OPCODE_1: OPCODE.invalidatePages << OP.shift,
+    DOMAIN: DOMAIN.mask,
+    RESERVED_2: reserved[2],
+    S: 1 << S.shift,
+    GN: 1 << GN.shift,
+    WITHOUT: NO_CONTEXT,
+  });
+  expect(reserved[3]).toBe(0);
+});
+
 test('SMMUv3: accesses', () => {
   expect(smmuv3.REPEATED).toEqual({ RW: READ_WRITE });
   expect(smmuv3Translator.REPEATED).toEqual({ RW: READ_WRITE });
+});
+
+test('SMMUv3: TLBI_NH_VA', () => {
+  const { NUM, SCALE, VMID, ASID, TTL, TG } = TLBI;
+  expect(smmuv3Pages.REPEATED).toEqual({
+    OP: OP.mask,
+    TLBI_NH_VA: SMMUV3_OPCODE.TLBI_NH_VA,
+    NUM_SCALE: (NUM.mask << NUM.shift) | (SCALE.mask << SCALE.shift),
+    VMID: VMID.mask,
+    ASID_SHIFT: ASID.shift,
+    TTL: TTL.mask << TTL.shift,
+    TG: TG.mask << TG.shift,
+    TG_4K: 1 << TG.shift,
+  });
 });
 
 test('RISC-V: accesses, and what a user may', () => {

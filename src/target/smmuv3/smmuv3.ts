@@ -107,7 +107,7 @@ export class Smmuv3 implements Target {
     });
     const invalidations = new Invalidations(registers, this.#translator, this.#spaces);
     this.#commands = new CommandQueue(
-      { registers, interrupts, invalidations, spaces: this.#spaces, stalls: this.#stalls, respond },
+      { registers, interrupts, invalidations, translator: this.#translator, spaces: this.#spaces, stalls: this.#stalls, respond },
       options,
     );
   }

@@ -1,6 +1,7 @@
 import { hiOfPfn, loOfPfn } from '../../../memory/address.ts';
 import type { GuestMemory } from '../../../memory/guest-memory.ts';
 import { NO_CONTEXT } from '../../../memory/iotlb.ts';
+import { CommandsAhead } from '../../commands-ahead.ts';
 import { type Field, get, getWide, isSet, reservedMask, type WideField } from '../../fields.ts';
 import { Remainder } from '../../remainder.ts';
 import type { Events } from '../reporting/events.ts';
@@ -21,17 +22,16 @@ import { EVENT } from '../spec/events.ts';
 import { CONTROL, POINTER_MASK, REG, STATUS } from '../spec/registers.ts';
 import type { AmdIommuOptions } from '../surroundings.ts';
 import type { Translator } from '../translation/translator.ts';
+import { PageCommands, sizeOf } from './page-commands.ts';
 import type { Registers } from './registers.ts';
 
 /** Commands for one register access at most; what is left follows by itself. */
 const COMMANDS_PER_ACCESS = 1 << 14;
+const COMMAND_LG2 = 4;
 /** OPCODE.invalidatePages, which comes most, for the compiler folds a module's own constants only. */
 const INVALIDATE_PAGES_OPCODE = 3;
 /** For the test that compares it with its declaration. */
 export const REPEATED = { INVALIDATE_PAGES_OPCODE } as const;
-/** Of a command's third word. */
-const ADDRESS_LOW = -(1 << 12);
-
 const reserved = (fields: Readonly<Record<string, Field | WideField>>) => reservedMask(2, Object.values(fields));
 /** By opcode: bits that must be 0; what has none is no command. */
 const RESERVED: readonly (Int32Array | undefined)[] = [
@@ -59,12 +59,14 @@ export class CommandBuffer {
   readonly #memory: GuestMemory;
   readonly #options: AmdIommuOptions;
   readonly #words = new Int32Array(4);
+  readonly #usual: CommandsAhead;
   readonly #remainder: Remainder;
 
   constructor(parts: Parts, options: AmdIommuOptions) {
     this.#parts = parts;
     this.#remainder = new Remainder(() => this.run(), options.schedule);
     this.#memory = options.memory;
+    this.#usual = new CommandsAhead(options.memory, new PageCommands(parts.translator), COMMAND_LG2);
     this.#options = options;
   }
 
@@ -96,12 +98,24 @@ export class CommandBuffer {
     announcements.beginCommands();
     let isDone = false;
     for (let left = COMMANDS_PER_ACCESS; left > 0 && !announcements.isSpent && !isDone; left--) {
+      if (!spaces.isObserved) left -= this.#runUsual(page, mask, left);
       const head = registers.get32(REG.COMMAND_HEAD) & mask;
-      isDone = head === (registers.get32(REG.COMMAND_TAIL) & mask) || !this.#step(page + (head >>> 12), head & 0xfff);
+      isDone = left === 0 || head === (registers.get32(REG.COMMAND_TAIL) & mask) || !this.#step(page + (head >>> 12), head & 0xfff);
       if (!isDone) registers.set32(REG.COMMAND_HEAD, (head + COMMAND_BYTES) & mask);
     }
     // Head is where the guest sees how far its commands are.
     if (!announcements.endCommands() || this.#isRunnable) this.#remainder.later();
+  }
+
+  /** Carries out the usual commands from the head on, `limit` at most, up to another one. Returns how many there were. */
+  #runUsual(page: number, mask: number, limit: number): number {
+    const { registers } = this.#parts;
+    const last = mask >> COMMAND_LG2;
+    const head = registers.get32(REG.COMMAND_HEAD) >> COMMAND_LG2;
+    const most = Math.min(limit, ((registers.get32(REG.COMMAND_TAIL) >> COMMAND_LG2) - head) & last);
+    const usual = this.#usual.run(hiOfPfn(page), loOfPfn(page), last, head, most);
+    if (usual > 0) registers.set32(REG.COMMAND_HEAD, ((head + usual) & last) << COMMAND_LG2);
+    return usual;
   }
 
   /** False: the head stays at the command, which failed, or waits. */
@@ -192,7 +206,7 @@ export class CommandBuffer {
   #invalidatePages(words: Int32Array): void {
     const { translator, spaces } = this.#parts;
     const domain = get(words, INVALIDATE_PAGES.DOMAIN);
-    const lg2 = isSet(words, INVALIDATE_PAGES.S) ? sizeOf(words) : 12;
+    const lg2 = isSet(words, INVALIDATE_PAGES.S) ? sizeOf(words[3], words[2]) : 12;
     const pasid = isSet(words, INVALIDATE_PAGES.GN) ? get(words, INVALIDATE_PAGES.PASID) : -1;
     if (pasid < 0 && translator.hasGuestTables(domain)) translator.iotlb.invalidateSpace(domain);
     else if (pasid >= 0 && translator.hasPieces(domain)) translator.iotlb.invalidateContext(domain, pasid);
@@ -212,7 +226,7 @@ export class CommandBuffer {
     const { PASID_LOW, PASID_MIDDLE, PASID_HIGH } = INVALIDATE_IOTLB;
     const pasid = get(words, PASID_LOW) | (get(words, PASID_MIDDLE) << 8) | (get(words, PASID_HIGH) << 16);
     const page = getWide(words, INVALIDATE_IOTLB.ADDRESS);
-    const pages = isSet(words, INVALIDATE_IOTLB.S) ? 2 ** (sizeOf(words) - 12) : 1;
+    const pages = isSet(words, INVALIDATE_IOTLB.S) ? 2 ** (sizeOf(words[3], words[2]) - 12) : 1;
     this.#parts.spaces.command(words, device);
     const answer = this.#options.invalidateDevice?.({
       device,
@@ -223,12 +237,4 @@ export class CommandBuffer {
     });
     if (answer === false) this.#parts.events.iotlbTimeout(device, hi, lo);
   }
-}
-
-/** lg2 of the bytes that a command with S means: the lowest bit of its address that is clear, from bit 12 on, says it, bit 12 for two pages (2.4.3). */
-function sizeOf(words: Int32Array): number {
-  const low = ~words[2] & ADDRESS_LOW;
-  if (low !== 0) return 32 - Math.clz32(low & -low);
-  const high = ~words[3];
-  return high === 0 ? 64 : 64 - Math.clz32(high & -high);
 }

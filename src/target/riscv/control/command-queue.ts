@@ -1,4 +1,5 @@
 import { joinHiLo } from '../../../memory/address.ts';
+import { CommandsAhead } from '../../commands-ahead.ts';
 import { get, isSet, reservedClear } from '../../fields.ts';
 import type { Interrupts } from '../reporting/interrupts.ts';
 import { ATS, ATS_RESERVED, COMMAND, IODIR, IODIR_RESERVED, IOFENCE, IOFENCE_RESERVED, Operation } from '../spec/commands.ts';
@@ -40,11 +41,13 @@ export class CommandQueue {
   readonly #parts: CommandQueueParts;
   readonly #words: Int32Array;
   readonly #invalidations: TranslationInvalidations;
+  readonly #usual: CommandsAhead;
 
   constructor(parts: CommandQueueParts) {
     this.#parts = parts;
     this.#words = parts.structures.words;
     this.#invalidations = new TranslationInvalidations(parts);
+    this.#usual = new CommandsAhead(parts.surroundings.memory, this.#invalidations, COMMAND_LG2);
     this.queue = new Queue(parts.registers, {
       base: CQB,
       software: CQT,
@@ -84,8 +87,8 @@ export class CommandQueue {
     const { isObserved } = spaces;
     for (let left = limit; left > 0 && head !== software && !(isObserved && spaces.isSpent); left--) {
       if (!isObserved && !bigEndian) {
-        const most = Math.min(left, (software - head) & mask);
-        const usual = this.#invalidations.runUsual(head, most, baseHi, baseLo, mask);
+        const most = Math.min(left, ((software - head) & mask) >>> 0);
+        const usual = this.#usual.run(baseHi, baseLo, mask, head, most);
         left -= usual;
         head = (head + usual) & mask;
         if (usual > 0) registers.set(CQH, head);

@@ -1,6 +1,7 @@
 import { PAGE_LG2, pfnOfHiLo } from '../../../memory/address.ts';
+import { AHEAD } from '../../../memory/ahead.ts';
 import type { Iotlb } from '../../../memory/iotlb.ts';
-import { LOADED } from '../../../memory/loaded.ts';
+import type { UsualCommands } from '../../commands-ahead.ts';
 import type { Spaces } from '../spaces.ts';
 import { CapHi } from '../spec/registers.ts';
 import type { Structures } from '../structures.ts';
@@ -62,8 +63,8 @@ const USUAL_0 = IOTINVAL_VMA | AV;
 const USUAL_1_MASK = PSCV | NL | RESERVED_1;
 const UNUSUAL_2 = S | RESERVED_2;
 
-/** LOADED, here because the compiler folds a module's own constants only. */
-const word = LOADED;
+/** AHEAD, here because the compiler folds a module's own constants only. */
+const ahead = AHEAD;
 
 export interface InvalidationParts {
   readonly registers: Registers;
@@ -75,7 +76,7 @@ export interface InvalidationParts {
 }
 
 /** "IOMMU Page-Table cache invalidation commands": IOTINVAL.VMA and IOTINVAL.GVMA. */
-export class TranslationInvalidations {
+export class TranslationInvalidations implements UsualCommands {
   readonly #parts: InvalidationParts;
   readonly #words: Int32Array;
   readonly #iotlb: Iotlb;
@@ -89,27 +90,20 @@ export class TranslationInvalidations {
     this.#iotlb = parts.translator.iotlb;
   }
 
-  /**
-   * The usual commands in a straight line: IOTINVAL.VMA of a page of a process, nothing reserved in it, while nobody observes. Ends before another
-   * one, which is read again, and after `most`. Returns how many there were.
-   */
-  runUsual(from: number, most: number, baseHi: number, baseLo: number, mask: number): number {
-    const { contexts, translator, surroundings } = this.#parts;
-    const { memory } = surroundings;
+  /** IOTINVAL.VMA of a page of a process, nothing reserved in it, while nobody observes. */
+  run(count: number): number {
+    const { contexts, translator } = this.#parts;
     const { usesSum } = contexts;
     const lg2 = translator.piecesOfLg2;
     const iotlb = this.#iotlb;
-    let head = from;
     let done = 0;
-    for (; done < most; done++) {
-      const hi = baseHi | (head >>> (32 - COMMAND_LG2));
-      const lo = baseLo | (head << COMMAND_LG2);
-      if (memory.load64(hi, lo) < 0) break;
-      const word0 = word[0];
-      const word1 = word[1];
-      if ((word0 & USUAL_0_MASK) !== USUAL_0 || (word1 & USUAL_1_MASK) !== PSCV || memory.load64(hi, lo | 8) < 0) break;
-      const word2 = word[0];
-      const word3 = word[1];
+    for (; done < count; done++) {
+      const at = done << 2;
+      const word0 = ahead[at];
+      const word1 = ahead[at | 1];
+      const word2 = ahead[at | 2];
+      const word3 = ahead[at | 3];
+      if ((word0 & USUAL_0_MASK) !== USUAL_0 || (word1 & USUAL_1_MASK) !== PSCV) break;
       if (((word2 & UNUSUAL_2) | (word3 & RESERVED_3)) !== 0) break;
       const space = (word1 & GV) !== 0 ? (word1 >>> GSCID_SHIFT) & GSCID_MASK : HOST_SPACE;
       const context = word0 >>> PSCID_SHIFT;
@@ -117,7 +111,6 @@ export class TranslationInvalidations {
       const addressLo = word2 << HI_LEFT;
       iotlb.invalidateBlock(space, context, addressHi, addressLo, lg2);
       if (usesSum) iotlb.invalidateBlock(space, context + CONTEXT_OF_SUM, addressHi, addressLo, lg2);
-      head = (head + 1) & mask;
     }
     return done;
   }

@@ -1,4 +1,5 @@
 import type { GuestMemory } from '../../../memory/guest-memory.ts';
+import { CommandsAhead } from '../../commands-ahead.ts';
 import { get, getWide, isSet, put } from '../../fields.ts';
 import { Remainder } from '../../remainder.ts';
 import type { Interrupts } from '../reporting/interrupts.ts';
@@ -8,8 +9,10 @@ import { ATC_INV, CERROR, COMMAND_BYTES, OP, OPCODE, PRI_RESP, RESUME, SIGNAL, S
 import { PRG_RESPONSE } from '../spec/events.ts';
 import { CMDQ_CONS, CR0, GERROR, QUEUE_BASE, REG } from '../spec/registers.ts';
 import type { PageResponse, Smmuv3Options } from '../surroundings.ts';
+import type { Translator } from '../translation/translator.ts';
 import { CommandChecks } from './command-checks.ts';
 import type { Invalidations } from './invalidations.ts';
+import { PageCommands } from './page-commands.ts';
 import type { Registers } from './registers.ts';
 
 const ALIGNMENT = 32;
@@ -28,6 +31,7 @@ interface Parts {
   readonly registers: Registers;
   readonly interrupts: Interrupts;
   readonly invalidations: Invalidations;
+  readonly translator: Translator;
   readonly spaces: Spaces;
   readonly stalls: Stalls;
   respond(response: PageResponse): void;
@@ -40,6 +44,7 @@ export class CommandQueue {
   readonly #options: Smmuv3Options;
   readonly #checks: CommandChecks;
   readonly #words = new Int32Array(COMMAND_BYTES / 4);
+  readonly #usual: CommandsAhead;
   readonly #remainder: Remainder;
   /** A device has not done what a CMD_ATC_INV asked: the next CMD_SYNC says so (3.9.1.4). */
   isInvalidationMissing = false;
@@ -52,6 +57,7 @@ export class CommandQueue {
     this.#memory = options.memory;
     this.#options = options;
     this.#remainder = new Remainder(() => this.run(), options.schedule);
+    this.#usual = new CommandsAhead(options.memory, new PageCommands(parts.registers, parts.translator), COMMAND_LG2);
     this.#checks = new CommandChecks(parts.registers.features);
   }
 
@@ -76,6 +82,13 @@ export class CommandQueue {
     const baseLo = base | 0;
     let read = words[CONS] & mask;
     for (let left = 2 ** lg2; left > 0 && read !== (words[PROD] & mask) && !announcements.isSpent; left--) {
+      if (!spaces.areObserved) {
+        const usual = this.#usual.run(baseHi, baseLo, mask >> 1, read, Math.min(left, (words[PROD] - read) & mask));
+        left -= usual;
+        read = (read + usual) & mask;
+        if (usual > 0) words[CONS] = read;
+        if (left === 0 || read === (words[PROD] & mask)) break;
+      }
       const error = this.#step(baseHi, baseLo | ((read << COMMAND_LG2) & (size - 1)));
       if (error === WAITS) break;
       if (error !== 0) {

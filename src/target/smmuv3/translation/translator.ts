@@ -121,7 +121,7 @@ export class Translator {
 
   /** Whether pages of the world's first stages may be cached in pieces. */
   hasPieces(world: number): boolean {
-    return this.#pieces.has(world);
+    return this.#pieces.size > 0 && this.#pieces.has(world);
   }
 
   /** Configurations have been forgotten, or what they follow from has changed. */

@@ -1,5 +1,5 @@
-import { AHEAD_BYTES, readAhead } from '../../../memory/ahead.ts';
 import { LOADED } from '../../../memory/loaded.ts';
+import { CommandsAhead } from '../../commands-ahead.ts';
 import { get } from '../../fields.ts';
 import { Remainder } from '../../remainder.ts';
 import type { FaultLog } from '../reporting/fault-log.ts';
@@ -35,8 +35,9 @@ export interface QueueParts extends DescriptorParts {
 /** At most in one go: a queue of the largest size with 128-bit descriptors. */
 const DESCRIPTORS_PER_ACCESS = 1 << 15;
 
-/** How many are read ahead at first: an invalidation and its wait. */
-const READ_FIRST = 2;
+/** lg2 of the bytes of a descriptor, of 128 and of 256 bits. */
+const NARROW_LG2 = 4;
+const WIDE_LG2 = 5;
 
 /** The invalidation queue (6.5.2): descriptors in order, and its errors (6.5.2.11). */
 export class InvalidationQueue {
@@ -44,7 +45,8 @@ export class InvalidationQueue {
   /** Of the registers. */
   readonly #words: Int32Array;
   readonly #descriptors: Descriptors;
-  readonly #pages: PageDescriptors;
+  readonly #narrow: CommandsAhead;
+  readonly #wide: CommandsAhead;
   readonly #memory: QueueParts['surroundings']['memory'];
   readonly #remainder: Remainder;
   #running = false;
@@ -54,8 +56,9 @@ export class InvalidationQueue {
     this.#remainder = new Remainder(() => this.run(), parts.surroundings.schedule);
     this.#words = parts.registers.words;
     this.#descriptors = new Descriptors(parts);
-    this.#pages = new PageDescriptors(parts.registers, parts.invalidations);
     this.#memory = parts.surroundings.memory;
+    this.#narrow = new CommandsAhead(this.#memory, new PageDescriptors(parts.registers, parts.invalidations, false), NARROW_LG2);
+    this.#wide = new CommandsAhead(this.#memory, new PageDescriptors(parts.registers, parts.invalidations, true), WIDE_LG2);
   }
 
   /** Whether there is something to fetch, or to complain of; an error of the queue, or a time-out, that is pending stops it (6.5.2). */
@@ -129,27 +132,18 @@ export class InvalidationQueue {
     return tail >= this.#bytes() ? QueueError.invalidTail : DONE;
   }
 
-  /**
-   * Carries out the usual descriptors from the head on, `limit` at most, up to another one. They are read ahead, twice as many as before each time,
-   * so what is read in vain is no more than what was used, and two. Returns how many there were.
-   */
+  /** Carries out the usual descriptors from the head on, `limit` at most, up to another one. Returns how many there were. */
   #runUsual(limit: number, inQueue: number, wide: boolean): number {
     const registers = this.#words;
-    const lg2 = wide ? 5 : 4;
-    const tail = registers[IQT];
-    let done = 0;
-    for (let most = READ_FIRST << lg2; done < limit; most = Math.min(2 * most, AHEAD_BYTES)) {
-      const head = registers[IQH];
-      const end = tail >= head ? tail : inQueue + 1;
-      const bytes = Math.min(end - head, (limit - done) << lg2, most);
-      if (bytes <= 0 || !readAhead(this.#memory, this.#hiOf(head), this.#loOf(head), bytes)) break;
-      const count = bytes >> lg2;
-      const usual = this.#pages.run(count, wide);
-      registers[IQH] = (head + (usual << lg2)) & inQueue;
-      done += usual;
-      if (usual < count) break;
-    }
-    return done;
+    const lg2 = wide ? WIDE_LG2 : NARROW_LG2;
+    const mask = inQueue >> lg2;
+    const head = registers[IQH] >> lg2;
+    // A queue that became smaller than the head: where the next one is read from, `#fetch` says.
+    if (head > mask) return 0;
+    const most = Math.min(limit, ((registers[IQT] >> lg2) - head) & mask);
+    const usual = (wide ? this.#wide : this.#narrow).run(registers[IQA + 1], registers[IQA] & ~0xfff, mask, head, most);
+    registers[IQH] = ((head + usual) & mask) << lg2;
+    return usual;
   }
 
   /** Where in memory a descriptor is: the queue is aligned to 4 KiB only, so its end may lie above the next multiple of 4 GiB. */

@@ -1,4 +1,5 @@
 import { AHEAD } from '../../../memory/ahead.ts';
+import type { UsualCommands } from '../../commands-ahead.ts';
 import type { Invalidations } from './invalidations.ts';
 import type { Registers } from './registers.ts';
 
@@ -21,29 +22,28 @@ export const REPEATED = {
   fields: { PASID_BITS, DID_SHIFT, AM_MASK, ADDRESS_RESERVED, MAMV },
 } as const;
 
-/** lg2 of the words of a descriptor. */
-const NARROW_LG2 = 2;
-const WIDE_LG2 = 3;
-
 /**
  * The usual descriptors in a straight line: pages of the IOTLB, with PASID or without (6.5.2.3, 6.5.2.4), and nothing reserved in them, while
  * nobody observes, so that only the IOTLB changes.
  */
-export class PageDescriptors {
+export class PageDescriptors implements UsualCommands {
   readonly #registers: Registers;
   readonly #invalidations: Invalidations;
+  readonly #wide: boolean;
 
-  constructor(registers: Registers, invalidations: Invalidations) {
+  /** `wide`: of 256 bits. */
+  constructor(registers: Registers, invalidations: Invalidations, wide: boolean) {
     this.#registers = registers;
     this.#invalidations = invalidations;
+    this.#wide = wide;
   }
 
-  /** Carries out the first of `count` descriptors in AHEAD, up to one of another kind. Returns how many there were. */
-  run(count: number, wide: boolean): number {
+  run(count: number): number {
+    const wide = this.#wide;
     const invalidations = this.#invalidations;
     const { isLegacy } = this.#registers;
     const withPasid = wide && !isLegacy;
-    const lg2 = wide ? WIDE_LG2 : NARROW_LG2;
+    const lg2 = wide ? 3 : 2;
     let done = 0;
     for (; done < count; done++) {
       const at = done << lg2;
