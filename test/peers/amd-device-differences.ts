@@ -136,10 +136,11 @@ const DEVICE: readonly Difference<Observation>[] = [
   },
   {
     section: '2.5.3, 2.5.5',
-    what: 'a pointer without IW to where no memory is: QEMU gives the lack of a right, ours the entry that it could not read',
+    what: 'a pointer to where no memory is, without IW or below an entry at which no right is left: QEMU gives the lack of a right, ours the entry that it could not read',
     explains: (step) => {
       const last = step.path.at(-1) ?? 0n;
-      const isOutside = isPointer(last) && (last & IW) === 0n;
+      const left = step.path.reduce((rights, word) => rights & word, IR | IW);
+      const isOutside = isPointer(last) && ((last & IW) === 0n || left === 0n);
       return isOutside && sameButEvents(step) && only(step.ours, PAGE_TABLE_HARDWARE) && only(step.theirs, PAGE_FAULT);
     },
   },

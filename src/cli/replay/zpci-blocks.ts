@@ -14,7 +14,12 @@ export class ZpciBlocks {
   readonly #view = new DataView(this.#block.buffer);
   readonly #fids = new Map<number, number>();
 
-  /** The function of a handle that CLP has named. */
+  /** The function whose handle this is, in whatever state. */
+  know(handle: number, fid: number): void {
+    this.#fids.set(handle & 0xffff, fid);
+  }
+
+  /** The function of a handle that is known, by the machine or by CLP. */
   fidOf(handle: number): number | null {
     return this.#fids.get(handle & 0xffff) ?? null;
   }
@@ -42,7 +47,7 @@ export class ZpciBlocks {
         expected.push(['dasm', view.getBigUint64(at(0x20))], ['msia', view.getBigUint64(at(0x28))]);
       }
       if (line.op === 'clpQuery') {
-        this.#fids.set(line.u32('handle') & 0xffff, view.getUint32(at(0x14)));
+        this.know(line.u32('handle'), view.getUint32(at(0x14)));
         expected.push(['group', view.getUint8(at(0x13))], ['fid', view.getUint32(at(0x14))], ['uid', view.getUint32(at(0x7c))]);
         expected.push(['sdma', view.getBigUint64(at(0x40))], ['edma', view.getBigUint64(at(0x48))]);
       }

@@ -2,15 +2,15 @@ import type { AddressSpace } from '../../target/target.ts';
 
 /**
  * The host calls that QEMU 11.1 makes for a function that it passes through: a map for each page that a refresh finds, an unmap of
- * each aligned power of two of what a refresh finds gone (s390_pci_update_iotlb, s390_pci_batch_unmap). By handle.
+ * each aligned power of two of what a refresh finds gone (s390_pci_update_iotlb, s390_pci_batch_unmap). By function.
  */
 export class ZpciPeer {
   hostCalls = 0;
   readonly #mapped = new Map<number, Map<number, string>>();
 
-  refresh(handle: number, space: AddressSpace, first: number, last: number): void {
-    const mapped = this.#mapped.get(handle) ?? new Map<number, string>();
-    this.#mapped.set(handle, mapped);
+  refresh(fid: number, space: AddressSpace, first: number, last: number): void {
+    const mapped = this.#mapped.get(fid) ?? new Map<number, string>();
+    this.#mapped.set(fid, mapped);
     let next = first;
     const pages = new Map<number, string>();
     space.enumerate(first, last, (iova, gpa, count, permission) => {
@@ -29,8 +29,8 @@ export class ZpciPeer {
   }
 
   /** Its translations are unregistered: one unmap of all, or none where nothing is mapped. */
-  forget(handle: number): void {
-    if (this.#mapped.delete(handle)) this.hostCalls++;
+  forget(fid: number): void {
+    if (this.#mapped.delete(fid)) this.hostCalls++;
   }
 }
 

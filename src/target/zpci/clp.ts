@@ -20,7 +20,7 @@ import {
   SET_OPERATION,
   SET_RESPONSE,
 } from './spec/clp.ts';
-import { CC, INTERRUPTION } from './spec/codes.ts';
+import { type Answer, CC, INTERRUPTION } from './spec/codes.ts';
 import { STORE_BLOCK_BYTES } from './spec/instruction.ts';
 
 /** Request and response together. */
@@ -43,7 +43,7 @@ export class LogicalProcessor {
   }
 
   /** `block`: a copy of the request and the response behind it, of 8 KiB at most; the response is written into it. */
-  call(block: Uint8Array): number {
+  call(block: Uint8Array): Answer {
     if (block.length < 4) return INTERRUPTION.operand;
     const view = new DataView(block.buffer, block.byteOffset, block.length);
     const requestBytes = view.getUint16(CLP_HEADER.LENGTH);

@@ -6,7 +6,7 @@ import type { AdapterInterrupts } from './interrupts.ts';
 import type { Measurement } from './measurement.ts';
 import { type GeneralRegisters, InstructionWord } from './registers.ts';
 import type { Registration } from './spaces.ts';
-import { CC, INTERRUPTION, MPCIFC, STATUS } from './spec/codes.ts';
+import { type Answer, CC, INTERRUPTION, MPCIFC, STATUS } from './spec/codes.ts';
 import { FIB, FIB_BYTES, FIB_FC, FIB_INTERRUPTS } from './spec/fib.ts';
 
 const PAGE_MASK = 0xfffn;
@@ -28,7 +28,7 @@ export class FunctionControls {
   }
 
   /** `address`: absolute, of the FIB. */
-  modify(registers: GeneralRegisters, r1: number, address: bigint): number {
+  modify(registers: GeneralRegisters, r1: number, address: bigint): Answer {
     if ((address & 7n) !== 0n) return INTERRUPTION.specification;
     const word = new InstructionWord(registers, r1);
     const one = this.#functions.byHandle(word.handle);
@@ -37,7 +37,8 @@ export class FunctionControls {
     if (this.#fib.getUint8(FIB.FORMAT) !== 0) return INTERRUPTION.operand;
     this.#functions.settleOwed();
     const answer = this.#modify(one, word);
-    if (answer <= 0) return answer;
+    if (answer === INTERRUPTION.operand) return INTERRUPTION.operand;
+    if (answer === 0) return CC.done;
     if (answer !== NO_STATUS) word.status(answer);
     return CC.error;
   }
@@ -116,7 +117,7 @@ export class FunctionControls {
   }
 
   /** Stores the FIB of whichever function the handle belongs to, disabled ones too. */
-  store(registers: GeneralRegisters, r1: number, address: bigint): number {
+  store(registers: GeneralRegisters, r1: number, address: bigint): Answer {
     const word = new InstructionWord(registers, r1);
     if (word.dmaAddressSpace !== 0) {
       word.status(STATUS.dmaAddressSpace);

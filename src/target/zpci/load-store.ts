@@ -2,7 +2,7 @@ import { hiOf, joinHiLo, loOf } from '../../memory/address.ts';
 import { COUNTER, STATE, type ZpciFunction } from './function.ts';
 import type { Functions } from './functions.ts';
 import { type GeneralRegisters, InstructionWord } from './registers.ts';
-import { CC, INTERRUPTION, STATUS } from './spec/codes.ts';
+import { type Answer, CC, INTERRUPTION, STATUS } from './spec/codes.ts';
 import { CONFIGURATION_SPACE, LAST_BAR, STORE_BLOCK_BYTES } from './spec/instruction.ts';
 
 /** Bytes that an access must not leave, aligned to themselves. */
@@ -22,7 +22,7 @@ export class LoadStore {
   }
 
   /** R1: what is loaded; R2: handle, space, bytes; the register after R2: offset. */
-  load(registers: GeneralRegisters, r1: number, r2: number): number {
+  load(registers: GeneralRegisters, r1: number, r2: number): Answer {
     const access = this.#access(registers, r2);
     if (typeof access === 'number') return access;
     const { one, word, offset } = access;
@@ -33,7 +33,7 @@ export class LoadStore {
     return CC.done;
   }
 
-  store(registers: GeneralRegisters, r1: number, r2: number): number {
+  store(registers: GeneralRegisters, r1: number, r2: number): Answer {
     const access = this.#access(registers, r2);
     if (typeof access === 'number') return access;
     const { one, word, offset } = access;
@@ -43,7 +43,7 @@ export class LoadStore {
     return CC.done;
   }
 
-  #access(registers: GeneralRegisters, r2: number): { one: ZpciFunction; word: InstructionWord; offset: bigint } | number {
+  #access(registers: GeneralRegisters, r2: number): { one: ZpciFunction; word: InstructionWord; offset: bigint } | Answer {
     if ((r2 & 1) !== 0) return INTERRUPTION.specification;
     const word = new InstructionWord(registers, r2);
     const one = this.#enabled(word);
@@ -62,7 +62,7 @@ export class LoadStore {
   }
 
   /** The function that a load or store reaches, or a condition code. */
-  #enabled(word: InstructionWord): ZpciFunction | number {
+  #enabled(word: InstructionWord): ZpciFunction | Answer {
     const one = this.#functions.byHandle(word.handle);
     if (one === null || !one.isEnabled) return CC.handle;
     if (one.state !== STATE.error) return one;
@@ -71,7 +71,7 @@ export class LoadStore {
   }
 
   /** R1: handle, space, bytes; R3: offset; `address`: absolute, of the block. */
-  storeBlock(registers: GeneralRegisters, r1: number, r3: number, address: bigint): number {
+  storeBlock(registers: GeneralRegisters, r1: number, r3: number, address: bigint): Answer {
     const word = new InstructionWord(registers, r1);
     const one = this.#enabled(word);
     if (typeof one === 'number') return one;

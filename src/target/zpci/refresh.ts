@@ -6,7 +6,7 @@ import { COUNTER, STATE, type ZpciFunction } from './function.ts';
 import type { Functions } from './functions.ts';
 import { type GeneralRegisters, InstructionWord } from './registers.ts';
 import { TableSpace } from './spaces.ts';
-import { CC, INTERRUPTION, PEC, STATUS, UNFINISHED } from './spec/codes.ts';
+import { CC, INTERRUPTION, PEC, type RefreshAnswer, STATUS, UNFINISHED } from './spec/codes.ts';
 import { TableCheck } from './table-check.ts';
 
 /** Parts of one range, of ENTRY_BUDGET table entries each; tables may lead to themselves, so behind them all the rest is announced at once. */
@@ -49,13 +49,14 @@ export class Refresh {
   }
 
   /** R1: handle and status; R2: first byte; the register after R2: bytes. */
-  run(registers: GeneralRegisters, r1: number, r2: number): number {
+  run(registers: GeneralRegisters, r1: number, r2: number): RefreshAnswer {
     if ((r2 & 1) !== 0) return INTERRUPTION.specification;
     const { i32 } = registers;
     const one = this.#functions.byHandle(i32[2 * r1 + 1] >>> 0);
     if (one === null || !one.isEnabled) return CC.handle;
     const status = this.#statusOf(one, registers, 2 * r2);
-    if (status <= 0) return status;
+    if (status === UNFINISHED) return UNFINISHED;
+    if (status === 0) return CC.done;
     new InstructionWord(registers, r1).status(status);
     return CC.error;
   }

@@ -19,7 +19,7 @@ import { Refresh } from './refresh.ts';
 import type { GeneralRegisters } from './registers.ts';
 import { checkedState, loadFunction, saveFunction, type ZpciIommuState } from './saved-state.ts';
 import { TableSpace } from './spaces.ts';
-import { PEC } from './spec/codes.ts';
+import { type Answer, PEC, type RefreshAnswer } from './spec/codes.ts';
 import { FAULT_BLOCKED, FAULT_ENDPOINT } from './spec/faults.ts';
 import { TableCheck } from './table-check.ts';
 
@@ -120,13 +120,13 @@ export class ZpciIommu implements Target {
   }
 
   /** CLP on a copy of the guest's block (8 KiB at most), which gets the response. */
-  clp(block: Uint8Array): number {
+  clp(block: Uint8Array): Answer {
     requireBytes('ZpciIommu', 'block', block);
     return this.#clp.call(block);
   }
 
   /** Modify PCI function controls; `fib`: absolute address of the function information block. */
-  mpcifc(registers: GeneralRegisters, r1: number, fib: bigint): number {
+  mpcifc(registers: GeneralRegisters, r1: number, fib: bigint): Answer {
     requireObject('ZpciIommu', 'registers', registers);
     requireNumbers('ZpciIommu', { r1 });
     require64('ZpciIommu', 'fib', fib);
@@ -134,7 +134,7 @@ export class ZpciIommu implements Target {
   }
 
   /** Store PCI function controls. */
-  stpcifc(registers: GeneralRegisters, r1: number, fib: bigint): number {
+  stpcifc(registers: GeneralRegisters, r1: number, fib: bigint): Answer {
     requireObject('ZpciIommu', 'registers', registers);
     requireNumbers('ZpciIommu', { r1 });
     require64('ZpciIommu', 'fib', fib);
@@ -142,18 +142,19 @@ export class ZpciIommu implements Target {
   }
 
   /**
-   * Refresh PCI translations: done when the hardware has followed. A range of more table entries than one call reads is UNFINISHED: `registers`
-   * is the object of the CPU that stays at the instruction, and the machine calls again.
+   * Refresh PCI translations: done when the hardware has followed. **A range of more table entries than one call reads is UNFINISHED**, which is
+   * no condition code: `registers` is the object of the CPU that stays at the instruction, and the machine calls again before that CPU does
+   * anything else. Who goes on instead leaves DMA mappings that the guest took away. The type keeps it from being presented.
    *
    * @example
    * const iommu = new ZpciIommu({ memory: GuestMemory.ofBytes(1 << 20), functions: [{ fid: 1 }] });
    * const registers = new GeneralRegisters();
    * registers.u64.set([0x8002_0000_0000_0000n, 0x1_0000_0000n, 0x1000n], 1);
-   * let answer = UNFINISHED;
+   * let answer = iommu.rpcit(registers, 1, 2);
    * while (answer === UNFINISHED) answer = iommu.rpcit(registers, 1, 2);
    * answer; // 3: no function is enabled under this handle
    */
-  rpcit(registers: GeneralRegisters, r1: number, r2: number): number {
+  rpcit(registers: GeneralRegisters, r1: number, r2: number): RefreshAnswer {
     requireObject('ZpciIommu', 'registers', registers);
     requireNumber('ZpciIommu', 'r1', r1);
     requireNumber('ZpciIommu', 'r2', r2);
@@ -161,7 +162,7 @@ export class ZpciIommu implements Target {
   }
 
   /** PCI load. */
-  pcilg(registers: GeneralRegisters, r1: number, r2: number): number {
+  pcilg(registers: GeneralRegisters, r1: number, r2: number): Answer {
     requireObject('ZpciIommu', 'registers', registers);
     requireNumber('ZpciIommu', 'r1', r1);
     requireNumber('ZpciIommu', 'r2', r2);
@@ -169,7 +170,7 @@ export class ZpciIommu implements Target {
   }
 
   /** PCI store. */
-  pcistg(registers: GeneralRegisters, r1: number, r2: number): number {
+  pcistg(registers: GeneralRegisters, r1: number, r2: number): Answer {
     requireObject('ZpciIommu', 'registers', registers);
     requireNumber('ZpciIommu', 'r1', r1);
     requireNumber('ZpciIommu', 'r2', r2);
@@ -177,7 +178,7 @@ export class ZpciIommu implements Target {
   }
 
   /** PCI store block; `address`: absolute, of the block. */
-  pcistb(registers: GeneralRegisters, r1: number, r3: number, address: bigint): number {
+  pcistb(registers: GeneralRegisters, r1: number, r3: number, address: bigint): Answer {
     requireObject('ZpciIommu', 'registers', registers);
     requireNumber('ZpciIommu', 'r1', r1);
     requireNumber('ZpciIommu', 'r3', r3);

@@ -4,7 +4,7 @@ import { simKernel } from '../../../src/host/sim/index.ts';
 import { READ } from '../../../src/memory/access.ts';
 import { pfnOf } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
-import { GeneralRegisters, UNFINISHED } from '../../../src/target/zpci/index.ts';
+import { type Answer, CC, GeneralRegisters, UNFINISHED } from '../../../src/target/zpci/index.ts';
 import { Machine } from '../../../src/vmm/index.ts';
 import { Guest, GuestTables, handleOf, INVALID, RAM_PAGES } from './guest.ts';
 
@@ -135,4 +135,17 @@ test('a part that the host cannot follow, and a malformed entry behind parts, ar
   tables.set(tables.entry(2, 5), 0n);
   expect(guest.refresh(1, START, 4 * GIB2)).toEqual([1, 8]);
   expect(guest.events).toEqual([expect.objectContaining({ code: 7, address: BigInt(START + 3 * GIB2) << 12n })]);
+});
+
+test('what presents the answer of an instruction takes that of RPCIT only behind UNFINISHED: anything else does not compile', () => {
+  const { guest, tables } = large();
+  register(tables, guest);
+  const registers = registersOf(4 * GIB2);
+  let answer = guest.iommu.rpcit(registers, 1, 2);
+  // @ts-expect-error It may be UNFINISHED.
+  const early: Answer = answer;
+  expect(early).toBe(UNFINISHED);
+  while (answer === UNFINISHED) answer = guest.iommu.rpcit(registers, 1, 2);
+  const late: Answer = answer;
+  expect(late).toBe(CC.done);
 });

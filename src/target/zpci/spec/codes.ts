@@ -16,11 +16,17 @@ export const CC = {
 /** What an instruction answers instead of a condition code: the program interruption that the machine is to present, negated (SA22-7832, chapter 6). */
 export const INTERRUPTION = { addressing: -0x05, specification: -0x06, operand: -0x15 } as const;
 
+/** What the machine presents to the CPU at the end of an instruction: a condition code, or a program interruption, negated. */
+export type Answer = (typeof CC)[keyof typeof CC] | (typeof INTERRUPTION)[keyof typeof INTERRUPTION];
+
 /**
  * What RPCIT answers instead of a condition code while a part of its range is left: the CPU stays at the instruction, and the machine carries it
  * out again, with the same `GeneralRegisters` object, before that CPU does anything else.
  */
 export const UNFINISHED = -0x100;
+
+/** RPCIT's: what presents an `Answer` does not take it, before UNFINISHED is dealt with. */
+export type RefreshAnswer = Answer | typeof UNFINISHED;
 
 /** Status of MPCIFC, STPCIFC, RPCIT and the loads and stores, in bits 32 to 39 of the register that holds the handle. */
 export const STATUS = {
