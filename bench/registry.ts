@@ -33,6 +33,7 @@ export const registry: Readonly<Record<string, () => Promise<{ readonly row: Row
   'zpci-rpcit': async () => ({ row: (await import('./rows/zpci.ts')).refresh }),
   'path-map': async () => ({ row: (await import('./rows/paths.ts')).pathMap }),
   'nested-invalidation': async () => ({ row: (await import('./rows/paths.ts')).nestedInvalidation }),
+  'watched-store': async () => ({ row: (await import('./rows/watched.ts')).watchedStore }),
   'dma-read': async () => ({ row: (await import('./rows/tce.ts')).dma }),
   'mmio-dispatch': async () => ({ row: (await import('./rows/vmm.ts')).mmioDispatch }),
   'virtio-block-read': async () => ({ row: (await import('./rows/vmm.ts')).blockRead }),

@@ -1,9 +1,10 @@
 import type { Path, PathKind } from '../../src/accel/path.ts';
 import { paths } from '../../src/accel/registry.ts';
 import { IommufdHost } from '../../src/host/iommufd/index.ts';
-import { simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
+import { simKernel } from '../../src/host/sim/index.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type PfnRange, type RunVisitor } from '../../src/target/target.ts';
+import { followingPaths, type Hardware, hardwares } from '../hardware.ts';
 import type { Row, Variant, Work } from '../row.ts';
 
 const RAM_PAGES = 1024;
@@ -11,8 +12,6 @@ const FIRST = 0x1000;
 /** Maps and unmaps in a batch. */
 const PAIRS = 16;
 
-type Hardware = 'vtd' | 'smmuv3' | 'smmuv3-cmdqv';
-const hardwares = { vtd: () => vtd(), smmuv3: () => smmuv3(), 'smmuv3-cmdqv': () => smmuv3({ tegra241: {} }) };
 const stages: Readonly<Record<Hardware, FirstStage>> = {
   vtd: { kind: 'vtd', root: 0n, addressWidth: 48, supervisor: false, extendedAccess: false, writeProtect: false },
   smmuv3: { kind: 'smmuv3', ste: [1n | (5n << 1n), 0n] },
@@ -43,7 +42,7 @@ function kindOf(name: string): PathKind {
 }
 
 /** Whose spaces they are: a device's each, or a PASID's each of one device. */
-type Owners = 'devices' | 'PASIDs';
+export type Owners = 'devices' | 'PASIDs';
 
 /** Spaces of one guest on one path; the last of them is worked on. */
 class Machine {
@@ -138,6 +137,13 @@ class Invalidations implements Work {
   }
 }
 
+/** A map and an unmap of so many pages. */
+export const pairs = (path: string, hardware: Hardware, pages: number, spaces: number, owners: Owners = 'devices'): Work =>
+  new Pairs(new Machine(path, hardware, spaces, owners), pages);
+/** Invalidations of a nested guest, so many with one completion. */
+export const invalidations = (path: string, hardware: Hardware, together: number, spaces: number, owners: Owners = 'devices'): Work =>
+  new Invalidations(new Machine(path, hardware, spaces, owners), together, hardware !== 'vtd');
+
 const variant = (name: string, setup: () => Work): Variant => ({ name, goal: null, baseline: null, setup });
 const shown = (spaces: number, owners: Owners): string => {
   const one = owners === 'devices' ? '' : ', a PASID';
@@ -145,30 +151,21 @@ const shown = (spaces: number, owners: Owners): string => {
 };
 
 const mapped = (path: string, hardware: Hardware, pages: number, spaces = 1, owners: Owners = 'devices'): Variant =>
-  variant(
-    `${path}, ${hardware}, ${pages === 1 ? '1 page' : `${pages} pages`}${shown(spaces, owners)}`,
-    () => new Pairs(new Machine(path, hardware, spaces, owners), pages),
+  variant(`${path}, ${hardware}, ${pages === 1 ? '1 page' : `${pages} pages`}${shown(spaces, owners)}`, () =>
+    pairs(path, hardware, pages, spaces, owners),
   );
 const invalidated = (path: string, hardware: Hardware, together: number, spaces = 1, owners: Owners = 'devices'): Variant =>
-  variant(
-    `${path}, ${hardware}, ${together.toLocaleString('en')} a call${shown(spaces, owners)}`,
-    () => new Invalidations(new Machine(path, hardware, spaces, owners), together, hardware !== 'vtd'),
+  variant(`${path}, ${hardware}, ${together.toLocaleString('en')} a call${shown(spaces, owners)}`, () =>
+    invalidations(path, hardware, together, spaces, owners),
   );
-
-const ways: readonly (readonly [string, Hardware])[] = [
-  ['shadow', 'vtd'],
-  ['user-owned', 'vtd'],
-  ['user-owned', 'smmuv3'],
-  ['user-owned-queue', 'smmuv3-cmdqv'],
-];
 
 /** A map and an unmap, on each path that follows its guest. The kernel is the simulated one: what is measured is everything but the calls. */
 export const pathMap: Row = {
   name: 'path-map',
   baseline: null,
   variants: [
-    ...ways.flatMap(([path, hardware]) => [1, 512].map((pages) => mapped(path, hardware, pages))),
-    ...ways.map(([path, hardware]) => mapped(path, hardware, 1, 2048)),
+    ...followingPaths.flatMap(([path, hardware]) => [1, 512].map((pages) => mapped(path, hardware, pages))),
+    ...followingPaths.map(([path, hardware]) => mapped(path, hardware, 1, 2048)),
     ...(['shadow', 'user-owned'] as const).flatMap((path) => [
       ...[1, 512].map((pages) => mapped(path, 'vtd', pages, 1, 'PASIDs')),
       mapped(path, 'vtd', 1, 2048, 'PASIDs'),

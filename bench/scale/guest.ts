@@ -10,6 +10,8 @@ export interface Guest {
   readonly operate: (space: number, map: boolean) => void;
   /** The guest moves the device of a space to where it reaches nothing, or back; null: it cannot. */
   readonly move: ((space: number, away: boolean) => void) | null;
+  /** Stores the entry of that page, says nothing, and answers where the 8 bytes lie; left out: its guest announces. */
+  readonly store?: (space: number, map: boolean) => bigint;
 }
 
 export const endpointOf = (space: number) => 0x100 + space;

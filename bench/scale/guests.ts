@@ -1,6 +1,6 @@
 import { StoreWatch } from '../../src/accel/index.ts';
 import { openHost } from '../../src/host/registry.ts';
-import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
+import { type IommuConfig, type SimKernel, simKernel } from '../../src/host/sim/index.ts';
 import { READ_WRITE } from '../../src/memory/access.ts';
 import { hiOf, loOf } from '../../src/memory/address.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
@@ -21,32 +21,41 @@ export interface ScaleGuest {
   /** The device of a space is taken out of the machine, and comes back. */
   replug(space: number): void;
   readonly move: Guest['move'];
+  /** A CPU's store to the entry of a page, and nothing else: who watches has followed. */
+  store(space: number, map: boolean): void;
+}
+
+/** What the devices are behind. */
+export interface ScaleHardware {
+  readonly path: string;
+  readonly nesting: Exclude<IommuConfig['nesting'], undefined>;
 }
 
 const GUESTS = { spapr, 'virtio-iommu': virtio, riscv, vtd, amd, smmuv3 };
 export type ScaleTarget = keyof typeof GUESTS;
 
+const PLAIN: ScaleHardware = { path: 'auto', nesting: null };
+
 export const scaleTargets = Object.keys(GUESTS) as readonly ScaleTarget[];
 
-export function scaleGuest(target: ScaleTarget, spaces: number): ScaleGuest {
-  const kernel = simKernel({ devices: Array.from({ length: spaces }, (_, i) => ({ name: `vfio${i}` })) });
+export function scaleGuest(target: ScaleTarget, spaces: number, { path, nesting }: ScaleHardware = PLAIN): ScaleGuest {
+  const kernel = simKernel({ iommus: [{ nesting }], devices: Array.from({ length: spaces }, (_, i) => ({ name: `vfio${i}` })) });
   const ram = kernel.allocate((RAM_PAGES + 8 * spaces) * 4096);
   const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
   const guest = GUESTS[target](memory, spaces);
-  const machine = new Machine({
-    memory,
-    target: guest.target,
-    host: openHost('iommufd', kernel),
-    watch: new StoreWatch(),
-    schedule: () => {},
-  });
+  const watch = new StoreWatch();
+  const machine = new Machine({ memory, target: guest.target, host: openHost('iommufd', kernel), path, watch, schedule: () => {} });
   const plug = (space: number) => machine.passThrough(endpointOf(space), `/dev/vfio/devices/vfio${space}`);
   for (let space = 0; space < spaces; space++) plug(space);
   const replug = (space: number) => {
     machine.remove(endpointOf(space));
     plug(space);
   };
-  return { machine, kernel, operate: guest.operate, replug, move: guest.move };
+  const store = (space: number, map: boolean) => {
+    if (guest.store === undefined) throw new TypeError(`${target}: its guest announces what it maps`);
+    if (!watch.stored(guest.store(space, map), 8)) throw new Error('nobody watches the table');
+  };
+  return { machine, kernel, operate: guest.operate, replug, move: guest.move, store };
 }
 
 function spapr(memory: GuestMemory, spaces: number): Guest {
@@ -103,8 +112,8 @@ function riscv(memory: GuestMemory, spaces: number): Guest {
   const store = (at: number, value: bigint) => memory.store64(hiOf(BigInt(at)), loOf(BigInt(at)), hiOf(value), loOf(value));
   const directory = allocator.allocate(1);
   const leaves = new Map<number, number>();
-  const tables = Array.from({ length: spaces }, (_, space) => {
-    const root = allocator.allocate(1);
+  const roots = Array.from({ length: spaces }, () => allocator.allocate(1));
+  const tables = roots.map((root, space) => {
     const table = new RiscvTable({ mode: 'sv39', memory, root, allocator });
     table.map(9, 7, 1, READ_WRITE);
     const endpoint = endpointOf(space);
@@ -136,5 +145,16 @@ function riscv(memory: GuestMemory, spaces: number): Guest {
     tail = (tail + 2) & 127;
     target.write(CQT, 4, BigInt(tail));
   };
-  return { target, operate, move: null };
+  // RAM ends below 4 GiB, and so page numbers of tables fit the low half of an entry.
+  const first = (table: number) => {
+    memory.load64(0, table << 12);
+    return memory.word[0] >>> 10;
+  };
+  const entries = tables.map((_, space) => first(first(roots[space])) * 4096 + 5 * 8);
+  const stored = (space: number, map: boolean) => {
+    // V, R, W, U, A, D (Privileged ISA, "Sv39").
+    store(entries[space], map ? (7n << 10n) | 0xd7n : 0n);
+    return BigInt(entries[space]);
+  };
+  return { target, operate, move: null, store: stored };
 }

@@ -3,6 +3,7 @@ import { runInNewContext } from 'node:vm';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { H_PUT_TCE_INDIRECT, HypercallRegisters, SpaprIommu } from '../../src/target/spapr/index.ts';
 import { Machine } from '../../src/vmm/index.ts';
+import { counted } from './counting.ts';
 import { countingHost } from './counting-host.ts';
 import { type ScaleTarget, scaleGuest } from './guests.ts';
 import { WorkCounter } from './work.ts';
@@ -65,9 +66,7 @@ export function overSpaces(target: ScaleTarget, spaces: number, rounds: number):
   const hostCalls = (kernel.hooks.total - calls) / 32;
   const times = Array.from({ length: rounds }, () => milliseconds(batch)).sort((a, b) => a - b);
   const low = times[Math.floor(rounds / 10)];
-  const counter = new WorkCounter();
-  const blocks = counter.of(batch) / 32;
-  counter.close();
+  const blocks = counted(new URL('./count-spaces.ts', import.meta.url), target, String(spaces)) as number;
   return {
     sweep: 'spaces',
     variant: target,

@@ -1,6 +1,12 @@
 import { Session } from 'node:inspector';
 
-/** How often code is run, as V8 counts it: functions and the bodies of loops and branches. Not time, so the same wherever it is measured. */
+/** The simulated kernel's search in ordered lists: it grows with the logarithm. For `WorkCounter.of`. */
+export const SEARCH = '/spans.ts';
+
+/**
+ * How often code is run, as V8 counts it: functions and the bodies of loops and branches. Not time, so the same wherever it is measured; exact in
+ * a process of its own only (counting.ts).
+ */
 export class WorkCounter {
   readonly #session = new Session();
 
