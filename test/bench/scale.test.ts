@@ -9,7 +9,7 @@ describe('npm run bench -- scale', () => {
   beforeAll(() => {
     const script = fileURLToPath(new URL('./scale-points.ts', import.meta.url));
     points = JSON.parse(execFileSync(process.execPath, ['--import', 'tsx', script], { encoding: 'utf8' }));
-  });
+  }, 300_000);
 
   test('an operation is one host call, however many spaces there are', () => {
     for (const [i, spaces] of [1, 16].entries()) {
