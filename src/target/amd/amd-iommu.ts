@@ -207,11 +207,10 @@ export class AmdIommu implements Target {
     return { target: this.name, registers: saveRegisters(this.#registers) };
   }
 
-  /** Registers, features included; caches start empty, which the specification always allows. @throws TypeError; then nothing has changed. */
+  /** Registers; caches start empty, which the specification always allows. @throws TypeError for none, or one of other features; then nothing has changed. */
   load(state: unknown): void {
     const { registers } = checkedState(state);
-    this.#registers.words.fill(0);
-    for (const [offset, word] of registers) this.#registers.set32(offset, word);
+    this.#registers.restore(registers);
     this.#forgetAll();
   }
 }

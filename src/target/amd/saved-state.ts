@@ -16,7 +16,7 @@ export function saveRegisters({ words }: Registers): AmdIommuState['registers'] 
 export function checkedState(state: unknown): AmdIommuState {
   const value = state as AmdIommuState;
   const isWord = (row: unknown) =>
-    Array.isArray(row) && row.length === 2 && row.every(Number.isInteger) && row[0] >= 0 && row[0] < REGISTER_BYTES && row[0] % 4 === 0;
+    Array.isArray(row) && row.length === 2 && row[0] >= 0 && row[0] < REGISTER_BYTES && row[0] % 4 === 0 && (row[1] | 0) === row[1];
   if (typeof state !== 'object' || state === null || value.target !== 'amd') throw new TypeError('AmdIommu: not a saved state: target');
   if (!Array.isArray(value.registers) || !value.registers.every(isWord)) throw new TypeError('AmdIommu: not a saved state: registers');
   return value;

@@ -40,6 +40,13 @@ export function defaultFctl(capabilities: bigint): number {
   return ((capabilities >> 28n) & 3n) === 1n ? 2 : 0;
 }
 
+const pasOf = (capabilities: bigint) => Number((capabilities >> 32n) & 0x3fn);
+
+/** Physical addresses have 32 to 56 bits. */
+export function hasPossiblePas(capabilities: bigint): boolean {
+  return pasOf(capabilities) >= 32 && pasOf(capabilities) <= 56;
+}
+
 /** @throws TypeError for a choice of the wrong type; RangeError for one that the specification does not allow. */
 export function checkConfig(config: RiscvIommuConfig): void {
   requireObject('RiscvIommu', 'config', config);
@@ -51,8 +58,7 @@ export function checkConfig(config: RiscvIommuConfig): void {
   require64('RiscvIommu', 'capabilities', capabilities);
   for (const name of ['gxlWritable', 'sbeFree', 'deferCommands'] as const)
     if (config[name] !== undefined && typeof config[name] !== 'boolean') throw new TypeError(`RiscvIommu: ${name} is no boolean`);
-  const pas = Number((capabilities >> 32n) & 0x3fn);
-  if (pas < 32 || pas > 56) throw new RangeError(`RiscvIommu: capabilities.PAS ${pas} is not in 32..56`);
+  if (!hasPossiblePas(capabilities)) throw new RangeError(`RiscvIommu: capabilities.PAS ${pasOf(capabilities)} is not in 32..56`);
   within('fctl', 0, 0xffff_ffff);
   within('resetMode', 0, 1);
   within('maxMode', 1, 4);

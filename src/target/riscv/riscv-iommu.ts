@@ -7,20 +7,20 @@ import { requireMemory } from '../../memory/loaded.ts';
 import { FAULT_BASE } from '../fault-codes.ts';
 import { Remainder } from '../remainder.ts';
 import { type AddressSpace, NO_PASID, type PasidDirectory, type Target, type TargetObserver } from '../target.ts';
-import { ALL_CAPABILITIES } from './capabilities.ts';
 import { CommandQueue } from './control/command-queue.ts';
 import { DebugTranslation } from './control/debug.ts';
 import { Hpm } from './control/hpm.ts';
+import { powerOn, restore } from './control/register-bits.ts';
 import { RegisterWrites } from './control/register-writes.ts';
 import { Registers, widthAt } from './control/registers.ts';
-import { checkConfig, defaultFctl, type RiscvIommuConfig } from './options.ts';
+import { checkConfig, type RiscvIommuConfig } from './options.ts';
 import { FaultQueue } from './reporting/fault-queue.ts';
 import { Interrupts } from './reporting/interrupts.ts';
 import { PageRequestQueue } from './reporting/page-request-queue.ts';
 import { checkedState, type RiscvIommuState } from './saved-state.ts';
 import { Spaces } from './spaces.ts';
 import { Cause, TransactionType } from './spec/causes.ts';
-import { CAPABILITIES, DDTP, FCTL, IOCOUNTOVF, IOHPMCYCLES, IPSR, PAGE_OF_REGISTERS } from './spec/registers.ts';
+import { IOCOUNTOVF, IOHPMCYCLES, IPSR, PAGE_OF_REGISTERS } from './spec/registers.ts';
 import { Structures } from './structures.ts';
 import type { AtsMessage, RiscvIommuSurroundings } from './surroundings.ts';
 import { type AtsCompletion, type AtsRequest, completeTranslation, InvalidationTags } from './translation/ats.ts';
@@ -71,6 +71,7 @@ export class RiscvIommu implements Target {
   readonly #spaces: Spaces;
   readonly #commands: CommandQueue;
   readonly #remainder: Remainder;
+  readonly #faults: FaultQueue;
   readonly #pages: PageRequestQueue;
   readonly #writes: RegisterWrites;
   readonly msi: MsiTables;
@@ -91,6 +92,7 @@ export class RiscvIommu implements Target {
     this.memory = memory instanceof GuestMemory ? memory : undefined;
     const structures = new Structures(surroundings, registers);
     const faults: FaultQueue = new FaultQueue(registers, structures, () => this.#interrupts);
+    this.#faults = faults;
     this.#interrupts = new Interrupts(registers, structures, surroundings, (iotvalHi, iotvalLo) =>
       faults.report({
         cause: Cause.msiWriteFault,
@@ -303,13 +305,7 @@ export class RiscvIommu implements Target {
   }
 
   reset(): void {
-    const registers = this.#registers;
-    const { capabilities = ALL_CAPABILITIES, fctl = defaultFctl(capabilities) } = this.#config;
-    registers.words.fill(0);
-    registers.set(CAPABILITIES, loOf(capabilities));
-    registers.set(CAPABILITIES + 4, hiOf(capabilities));
-    registers.set(FCTL, fctl);
-    registers.set(DDTP, this.#config.resetMode ?? 0);
+    powerOn(this.#registers, this.#config);
     this.#tags.reset();
     this.#commands.reset();
     this.#interrupts.reset();
@@ -341,8 +337,8 @@ export class RiscvIommu implements Target {
   /** Registers and commands under way, capabilities included; caches start empty, which the specification always allows. */
   load(state: unknown): void {
     const { registers, heldMessages, tags, timedOut, fence, stalled } = checkedState(state, this.#tags.tags.length);
-    this.#registers.words.fill(0);
-    this.#registers.words.set(registers);
+    restore(this.#registers, registers, this.#config);
+    for (const { queue } of [this.#commands, this.#faults, this.#pages]) queue.restore();
     for (const [i, tag] of tags.entries()) Object.assign(this.#tags.tags[i], tag);
     this.#tags.timedOut = timedOut;
     this.#commands.fence = fence;

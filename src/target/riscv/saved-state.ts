@@ -1,3 +1,5 @@
+import { hasPossiblePas } from './options.ts';
+
 /** What `save` gives: plain data that structuredClone and JSON both keep. */
 export interface RiscvIommuState {
   readonly target: 'riscv';
@@ -27,6 +29,12 @@ interface SavedInvalidation {
 }
 
 const WORDS = 256;
+/* What commands and messages have room for ("IOMMU ATS commands"), and vectors as bits. */
+const REQUESTERS = 1 << 16;
+const SEGMENTS = 1 << 8;
+const PASIDS = 1 << 20;
+const COMPLETIONS = 8;
+const VECTORS = 1 << 16;
 
 /** @throws TypeError when the state is not one that a RiscvIommu with so many ITags saved. */
 export function checkedState(state: unknown, tags: number): RiscvIommuState {
@@ -36,7 +44,8 @@ export function checkedState(state: unknown, tags: number): RiscvIommuState {
   };
   check(typeof state === 'object' && state !== null && value.target === 'riscv', 'target');
   check(areInts(value.registers, WORDS), 'registers');
-  check(Number.isInteger(value.heldMessages), 'heldMessages');
+  check(hasPossiblePas(BigInt(value.registers[1] >>> 0) << 32n), 'registers: capabilities.PAS');
+  check(isWithin(value.heldMessages, VECTORS), 'heldMessages');
   check(Array.isArray(value.tags) && value.tags.length === tags && value.tags.every(isTag), 'tags');
   check(typeof value.timedOut === 'boolean', 'timedOut');
   check(value.fence === null || areInts(value.fence, 4), 'fence');
@@ -45,23 +54,24 @@ export function checkedState(state: unknown, tags: number): RiscvIommuState {
 }
 
 function areInts(value: unknown, length: number): boolean {
-  return Array.isArray(value) && value.length === length && value.every((item) => Number.isInteger(item));
+  return Array.isArray(value) && value.length === length && value.every((item) => (item | 0) === item);
 }
 
 function isTag(value: SavedTag): boolean {
   return (
     typeof value?.busy === 'boolean' &&
-    Number.isInteger(value.requester) &&
-    isOptional(value.segment) &&
-    Number.isInteger(value.completions)
+    isWithin(value.requester, REQUESTERS) &&
+    (value.segment === null || isWithin(value.segment, SEGMENTS)) &&
+    isWithin(value.completions, COMPLETIONS)
   );
 }
 
 function isInvalidation(value: SavedInvalidation): boolean {
-  const fits = Number.isInteger(value?.requester) && isOptional(value.segment) && isOptional(value.pasid);
-  return fits && typeof value.payload === 'string' && /^0x[0-9a-f]{1,16}$/.test(value.payload);
+  const isFrom = isWithin(value?.requester, REQUESTERS) && (value.segment === null || isWithin(value.segment, SEGMENTS));
+  const isOf = value?.pasid === null || isWithin(value?.pasid, PASIDS);
+  return isFrom && isOf && typeof value.payload === 'string' && /^0x[0-9a-f]{1,16}$/.test(value.payload);
 }
 
-function isOptional(value: unknown): boolean {
-  return value === null || Number.isInteger(value);
+function isWithin(value: unknown, limit: number): boolean {
+  return Number.isInteger(value) && (value as number) >= 0 && (value as number) < limit;
 }

@@ -25,10 +25,11 @@ export function checkedState(state: unknown, words: number, records: number): Vt
   check(areInts(value.root, 2), 'root');
   check(areInts(value.interruptTable, 2), 'interruptTable');
   check(Number.isInteger(value.nextRecord) && value.nextRecord >= 0 && value.nextRecord < records, 'nextRecord');
-  check(areInts(value.deviceInvalidations, SAVED_TAGS), 'deviceInvalidations');
+  const isDevice = (device: number) => device >= -1 && device <= 0xffff;
+  check(areInts(value.deviceInvalidations, SAVED_TAGS) && value.deviceInvalidations.every(isDevice), 'deviceInvalidations');
   return value;
 }
 
 function areInts(value: unknown, length: number): boolean {
-  return Array.isArray(value) && value.length === length && value.every((item) => Number.isInteger(item));
+  return Array.isArray(value) && value.length === length && value.every((item) => (item | 0) === item);
 }

@@ -19,6 +19,7 @@ import { DeviceInvalidations } from './control/device-invalidations.ts';
 import { InvalidationQueue } from './control/invalidation-queue.ts';
 import { Invalidations } from './control/invalidations.ts';
 import { ProtectedMemory } from './control/protected-memory.ts';
+import { heldBits } from './control/register-bits.ts';
 import { RegisterWrites } from './control/register-writes.ts';
 import { Registers } from './control/registers.ts';
 import { checkedOptions, type VtdChoices, type VtdIommuOptions } from './options.ts';
@@ -28,7 +29,7 @@ import { type PageRequest, PageRequestQueue } from './reporting/page-request-que
 import { checkedState, type VtdIommuState } from './saved-state.ts';
 import { Spaces } from './spaces.ts';
 import { ResponseCode } from './spec/page-requests.ts';
-import { FECTL, FRCD, FRCD_FITTING, FRCD_NEXT_PAGE, IECTL, IQH, IQT, PECTL, QUEUE_OFFSET } from './spec/registers.ts';
+import { FECTL, FRCD, FRCD_FITTING, FRCD_NEXT_PAGE, IECTL, PECTL } from './spec/registers.ts';
 import type { VtdSurroundings } from './surroundings.ts';
 import { Contexts } from './translation/contexts.ts';
 import { DeviceTlb, type TranslationCompletion, type TranslationRequest } from './translation/device-tlb.ts';
@@ -75,6 +76,8 @@ export class VtdIommu implements Target {
   readonly #pages: PageRequestQueue;
   readonly #writes: RegisterWrites;
   readonly #protected: ProtectedMemory;
+  /** What a saved register may hold. */
+  readonly #held: ReadonlyMap<number, number>;
 
   /** @throws TypeError for an option of the wrong type; RangeError for one that is not possible. */
   constructor(options: VtdIommuOptions, surroundings: VtdSurroundings) {
@@ -89,6 +92,7 @@ export class VtdIommu implements Target {
     const [cap, ecap] = (['CAP', 'ECAP'] as const).map((name) => registerOf(table, name));
     const records = choices.faultRecords <= FRCD_FITTING ? FRCD : FRCD_NEXT_PAGE;
     this.#choices = choices;
+    this.#held = heldBits(choices, records);
     this.registerBytes = records === FRCD ? 4096 : 8192;
     const registers = new Registers(this.registerBytes, [loOf(cap), hiOf(cap)], [loOf(ecap), hiOf(ecap)]);
     const [faultEvent, completionEvent, pageRequestEvent] = [FECTL, IECTL, PECTL].map((at) => new Event(registers, surroundings, at));
@@ -331,13 +335,8 @@ export class VtdIommu implements Target {
   /** Registers and what is under way; capabilities stay this unit's. Caches start empty, which the specification always allows. */
   load(state: unknown): void {
     const saved = checkedState(state, this.registerBytes / 4, this.#choices.faultRecords);
-    this.#registers.words.set(saved.registers);
-    // Bits that no write leaves there (11.4.9.2, 11.4.9.3): a head that steps over them would never come to the tail.
-    for (const register of [IQH, IQT]) this.#registers.words[register / 4] &= QUEUE_OFFSET;
-    this.#registers.setCapabilities();
-    this.#registers.root.set(saved.root);
-    this.#registers.interruptTable.set(saved.interruptTable);
-    this.#faults.next = saved.nextRecord;
+    this.#registers.restore(saved, this.#held);
+    this.#faults.restore(saved.nextRecord);
     this.#devices.load(saved.deviceInvalidations);
     this.#forgetAll();
   }

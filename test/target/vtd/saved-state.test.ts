@@ -111,6 +111,90 @@ test('capabilities stay the unit’s, whatever was saved', () => {
   expect((iommu.read(Reg.cap, 8) >> 7n) & 1n).toBe(1n);
 });
 
+test('of a saved state with all bits set stays what software or the unit can have set (11.4)', () => {
+  const { iommu } = new Guest({ ...EVERYTHING, faultRecords: 1 });
+  const before = iommu.save();
+  iommu.load({ ...before, registers: before.registers.map(() => -1), root: [-1, -1], interruptTable: [-1, -1] });
+  const { registers, root, interruptTable } = iommu.save();
+  const event = (at: number) =>
+    [
+      [at, 0xc000_0000],
+      [at + 4, 0xffff],
+      [at + 8, 0xffff_fffc],
+      [at + 12, 0xffff_ffff],
+    ] as const;
+  const expected = new Map<number, number>([
+    // VER, CAP and ECAP are the unit's.
+    ...[0, 2, 3, 4, 5].map((i) => [4 * i, before.registers[i] >>> 0] as const),
+    [0x1c, 0xc780_0000],
+    ...([
+      [0x20, 0xffff_fc00],
+      [0x24, 0xffff],
+    ] as const),
+    ...([
+      [0x28, 0xffff_ffff],
+      [0x2c, 0x7800_0003],
+    ] as const),
+    // FRI names no record that there is not.
+    [0x34, 0x73],
+    ...event(0x38),
+    [0x64, 0x8000_0001],
+    ...([
+      [0x68, 0xffe0_0000],
+      [0x6c, 0xffe0_0000],
+      [0x70, 0xffe0_0000],
+      [0x74, 0xffff],
+      [0x78, 0xffe0_0000],
+      [0x7c, 0xffff],
+    ] as const),
+    ...([
+      [0x80, 0x7_fff0],
+      [0x88, 0x7_fff0],
+      [0x90, 0xffff_f807],
+      [0x94, 0xffff],
+      [0x9c, 1],
+    ] as const),
+    ...event(0xa0),
+    ...([
+      [0xb0, 0xf],
+      [0xb4, 0xffff_ffff],
+      [0xb8, 0xffff_f80f],
+      [0xbc, 0xffff],
+    ] as const),
+    ...([
+      [0xc0, 0x7_ffe0],
+      [0xc8, 0x7_ffe0],
+      [0xd0, 0xffff_f007],
+      [0xd4, 0xffff],
+      [0xdc, 3],
+    ] as const),
+    ...event(0xe0),
+    ...([
+      [0xf0, 0xffff_f07f],
+      [0xf4, 0xffff_ffff],
+      [0xfc, 0x3603_ffff],
+    ] as const),
+    ...[0x220, 0x224, 0x228, 0x22c].map((at) => [at, 0xffff_ffff] as const),
+  ]);
+  const found = registers.map((word, i) => [4 * i, word >>> 0] as const).filter(([, word]) => word !== 0);
+  expect(new Map(found)).toEqual(expected);
+  expect([root, interruptTable].map((words) => words.map((word) => word >>> 0))).toEqual([
+    [0xffff_fc00, 0xffff],
+    [0xffff_f80f, 0xffff],
+  ]);
+});
+
+test('PPF is what the records say, whatever was saved of it: the next fault is told (7.3)', () => {
+  let told = 0;
+  const guest = new Guest({ faultRecords: 2 }, undefined, { sendInterrupt: () => void told++ });
+  guest.start();
+  const state = guest.iommu.save();
+  guest.iommu.load({ ...state, registers: state.registers.map((word, i) => (i === Reg.fsts / 4 ? 2 : i === Reg.fectl / 4 ? 0 : word)) });
+  expect(guest.iommu.read(Reg.fsts, 4)).toBe(0n);
+  guest.iommu.translate(0x10, NO_PASID, 0, 0, READ);
+  expect(told).toBe(1);
+});
+
 describe('nothing that was looked up before outlives', () => {
   /** The same places of memory mean something else: page 5 reaches page 700 by other tables. */
   function changed(guest: Guest): void {

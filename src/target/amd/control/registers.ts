@@ -1,12 +1,29 @@
-import { get, getWide, isSet, put } from '../../fields.ts';
+import { type Field, get, getWide, isSet, put } from '../../fields.ts';
 import { EFR, EFR2, registerOf } from '../capabilities.ts';
-import { CONTROL, DEVICE_TABLE, POINTER_MASK, REG, REGISTER_BYTES, RING_BASE, type STATUS, XT_CONTROL } from '../spec/registers.ts';
+import {
+  CONTROL,
+  DEVICE_TABLE,
+  HARDWARE_EVENT,
+  POINTER_MASK,
+  REG,
+  REGISTER_BYTES,
+  RING_BASE,
+  STATUS,
+  XT_CONTROL,
+} from '../spec/registers.ts';
 import type { OwnInterrupt } from '../surroundings.ts';
 
 const BASE_MASK = 0x000f_ffff_ffff_f000n;
 const RING_MASK = 0x0f0f_ffff_ffff_f000n;
 /** Ring lengths below are reserved: taken as this. */
 const LEAST_RING_LG2 = 8;
+const bitsOf = (fields: readonly Field[]) => fields.reduce((bits, { mask, shift }) => bits | (mask << shift), 0);
+/** What the IOMMU sets. */
+const OWN: ReadonlyMap<number, number> = new Map([
+  [REG.STATUS, bitsOf(Object.values(STATUS))],
+  [REG.HARDWARE_EVENT_STATUS, bitsOf(Object.values(HARDWARE_EVENT))],
+  ...[REG.HARDWARE_EVENT_UPPER, REG.HARDWARE_EVENT_LOWER].flatMap((offset) => [[offset, -1] as const, [offset + 4, -1] as const]),
+]);
 
 /** The register page: what it holds, what of it a guest can write, and the fields that others ask for. */
 export class Registers {
@@ -51,6 +68,26 @@ export class Registers {
     this.#put64(REG.EXTENDED_FEATURE_2, registerOf(EFR2, this.#without));
     const rings = this.#without.includes('PPRSup') ? [REG.COMMAND_BASE, REG.EVENT_BASE] : [REG.COMMAND_BASE, REG.EVENT_BASE, REG.PPR_BASE];
     for (const offset of rings) put(this.view(offset), RING_BASE.LENGTH, LEAST_RING_LG2);
+  }
+
+  /**
+   * As saved words have it. Bits that nothing could have set stay as after a reset.
+   * @throws TypeError when the words are of other features; then nothing has changed.
+   */
+  restore(saved: Iterable<readonly [offset: number, word: number]>): void {
+    const words = new Map(saved);
+    const features = [REG.EXTENDED_FEATURE, REG.EXTENDED_FEATURE_2].flatMap((offset) => [offset, offset + 4]);
+    if (features.some((offset) => (words.get(offset) ?? 0) !== this.get32(offset)))
+      throw new TypeError('AmdIommu: the saved state is of other features');
+    this.reset();
+    for (const [offset, value] of words) {
+      const mask = this.#writable[offset >> 2] | (OWN.get(offset) ?? 0);
+      this.set32(offset, (this.get32(offset) & ~mask) | (value & mask));
+    }
+    // What is not enabled does not run (3.4.14).
+    if (this.control(CONTROL.COMMAND_BUFFER_EN) === 0) this.status(STATUS.COMMAND_BUFFER_RUN, false);
+    if (this.control(CONTROL.EVENT_LOG_EN) === 0) this.status(STATUS.EVENT_LOG_RUN, false);
+    if (this.control(CONTROL.PPR_LOG_EN) === 0) this.status(STATUS.PPR_LOG_RUN, false);
   }
 
   #put64(offset: number, value: bigint): void {

@@ -82,6 +82,12 @@ export class Queue {
     registers.set(software, 0);
   }
 
+  /** Its registers are saved ones: of what never comes to its end, only what can. */
+  restore(): void {
+    const { software, device } = this.#layout;
+    for (const index of [software, device]) this.#registers.set(index, this.#registers.get(index) & this.mask);
+  }
+
   /** Only the low LOG2SZ bits can be written. */
   writeIndex(value: number): void {
     this.#registers.set(this.#layout.software, value & this.mask);

@@ -128,7 +128,7 @@ export class Registers {
     this.#own = new Map([
       [REG.CR1, CR1_TABLES | CR1_QUEUES],
       [REG.GBPA, GBPA_FIELDS],
-      [REG.GERROR, errorsOf(features)],
+      [REG.GERROR, errorsOf(features) & ~bitsOf(GERROR.SFM_ERR)],
       [REG.CMDQ_CONS, bitsOf(CMDQ_CONS.ERR)],
       ...results.flatMap((offset) => [[offset, ALL] as const, [offset + 4, ALL] as const]),
     ]);

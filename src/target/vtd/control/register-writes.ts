@@ -7,9 +7,6 @@ import { FRCD_BYTES } from '../spec/fault-record.ts';
 import {
   CCMD,
   ContextCommand,
-  EVENT_ADDRESS,
-  EVENT_DATA,
-  EVENT_UPPER_ADDRESS,
   FECTL,
   FSTS,
   GCMD,
@@ -18,39 +15,21 @@ import {
   ICS,
   ICS_IWC,
   IECTL,
-  InterruptTable,
-  InvalidationQueueAddress,
   IOTLB,
   IotlbCommand,
-  IQA,
   IQH,
-  IQT,
   IRTA,
   IVA,
   PageRequestStatus,
   PECTL,
-  PHMBASE,
-  PHMLIMIT,
-  PLMBASE,
-  PLMLIMIT,
   PMEN,
-  PQA,
-  PQA_PQS,
-  PQH,
-  PQT,
   PRS,
-  ProtectedMemoryEnable,
-  QUEUE_OFFSET,
-  RootTable,
   RTADDR,
 } from '../spec/registers.ts';
 import type { VtdSurroundings } from '../surroundings.ts';
 import type { Invalidations } from './invalidations.ts';
+import { keptBits } from './register-bits.ts';
 import type { Registers } from './registers.ts';
-
-const PAGE = ~0xfff;
-/** Protected regions are aligned to 2 MiB. */
-const PROTECTED = ~0x1f_ffff;
 
 export interface WriteParts {
   readonly registers: Registers;
@@ -202,37 +181,4 @@ export class RegisterWrites {
     else if (actual === Granularity.selective) invalidations.pages(domain, registers.get(IVA + 4), registers.get(IVA), mask);
     registers.change(IOTLB + 4, IotlbCommand.IVT | IotlbCommand.IAIG, actual << IotlbCommand.IAIG_SHIFT);
   }
-}
-
-/** Bits that software reads back as it wrote them; addresses end at the host address width ("may not implement"). */
-function keptBits(choices: VtdChoices): ReadonlyMap<number, number> {
-  const upper = 2 ** (choices.hostAddressWidth - 32) - 1;
-  const event = (control: number): [number, number][] => [
-    [control + EVENT_DATA, 0xffff],
-    [control + EVENT_ADDRESS, ~3],
-    [control + EVENT_UPPER_ADDRESS, -1],
-  ];
-  const kept: [number, number][] = [
-    [RTADDR, PAGE | RootTable.TTM],
-    [RTADDR + 4, upper],
-    [CCMD, -1],
-    [CCMD + 4, (3 << ContextCommand.CIRG_SHIFT) | ContextCommand.FM],
-    [IVA, PAGE | IotlbCommand.AM | IotlbCommand.IH],
-    [IVA + 4, -1],
-    [IOTLB + 4, (3 << IotlbCommand.IIRG_SHIFT) | IotlbCommand.DRAINS | IotlbCommand.DID],
-    [IQT, QUEUE_OFFSET],
-    [IQA, PAGE | InvalidationQueueAddress.DW | InvalidationQueueAddress.QS],
-    [IQA + 4, upper],
-    ...event(FECTL),
-    ...event(IECTL),
-  ];
-  if (choices.interruptRemapping)
-    kept.push([IRTA, PAGE | InterruptTable.S | (choices.extendedInterruptMode ? InterruptTable.EIME : 0)], [IRTA + 4, upper]);
-  if (choices.protectedMemory) {
-    kept.push([PMEN, ProtectedMemoryEnable.EPM], [PLMBASE, PROTECTED], [PLMLIMIT, PROTECTED]);
-    for (const register of [PHMBASE, PHMLIMIT]) kept.push([register, PROTECTED], [register + 4, upper]);
-  }
-  if (choices.pageRequests)
-    kept.push([PQH, QUEUE_OFFSET & ~16], [PQT, QUEUE_OFFSET & ~16], [PQA, PAGE | PQA_PQS], [PQA + 4, upper], ...event(PECTL));
-  return new Map(kept);
 }

@@ -1,4 +1,5 @@
-import { CAP, ECAP, FECTL, Global, GSTS, IECTL, PECTL, RootTable, TTM_SCALABLE, VER } from '../spec/registers.ts';
+import type { VtdIommuState } from '../saved-state.ts';
+import { CAP, ECAP, FECTL, Global, GSTS, IECTL, IRTA, PECTL, RootTable, RTADDR, TTM_SCALABLE, VER } from '../spec/registers.ts';
 
 /** Version 1.0: register-based invalidation (6.5.1) and drain flags (6.5.2.3) still mean something. */
 const VERSION = 0x10;
@@ -31,12 +32,18 @@ export class Registers {
     this.interruptTable.fill(0);
     this.set(VER, VERSION);
     for (const event of [FECTL, IECTL, PECTL]) this.set(event, 1 << 31);
-    this.setCapabilities();
-  }
-
-  setCapabilities(): void {
     this.words.set(this.#cap, CAP >> 2);
     this.words.set(this.#ecap, ECAP >> 2);
+  }
+
+  /** As saved words have it, of each register the bits that it can hold (by offset). */
+  restore(saved: Pick<VtdIommuState, 'registers' | 'root' | 'interruptTable'>, held: ReadonlyMap<number, number>): void {
+    this.reset();
+    for (const [offset, bits] of held) this.change(offset, bits, saved.registers[offset >> 2] & bits);
+    for (const half of [0, 1]) {
+      this.root[half] = saved.root[half] & (held.get(RTADDR + 4 * half) ?? 0);
+      this.interruptTable[half] = saved.interruptTable[half] & (held.get(IRTA + 4 * half) ?? 0);
+    }
   }
 
   get(offset: number): number {

@@ -161,6 +161,16 @@ export class FaultLog {
     if ((this.#registers.get(FSTS) & PENDING) === 0) this.#event.settle();
   }
 
+  /** The registers are saved ones; `next`: the record that is written next. PPF is what the records say, whatever was saved of it. */
+  restore(next: number): void {
+    const registers = this.#registers;
+    this.next = next;
+    const index = (registers.get(FSTS) >>> FaultStatus.FRI_SHIFT) & 0xff;
+    const isPending = this.#records.some((record) => isSet(record, F));
+    registers.change(FSTS, FaultStatus.PPF, isPending ? FaultStatus.PPF : 0);
+    if (index >= this.#records.length) registers.change(FSTS, 0xff << FaultStatus.FRI_SHIFT, 0);
+  }
+
   /** 7.2.1: the index starts again where both translations are off. */
   statusChanged(): void {
     if (!this.#registers.isOn(Global.TE) && !this.#registers.isOn(Global.IRE)) this.next = 0;
