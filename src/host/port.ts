@@ -23,8 +23,8 @@ export interface Port {
   ioctl(fd: number, request: number, argument: PortMemory | number): number;
   /** Page-aligned zeroed memory, for structs and for guest RAM. @throws RangeError when there is none. */
   allocate(bytes: number): PortMemory;
-  /** Maps `bytes` of a file at `offset`, shared, readable and writable. */
-  mmap(fd: number, bytes: number, offset: bigint): PortMemory | number;
+  /** Maps `bytes` of a file at `offset`, shared, readable and, unless told otherwise, writable. */
+  mmap(fd: number, bytes: number, offset: bigint, readOnly?: boolean): PortMemory | number;
   /** Reads at most `bytes` into the memory's start; 0 at the end. */
   read(fd: number, into: PortMemory, bytes: number): number;
   write(fd: number, from: PortMemory, bytes: number): number;

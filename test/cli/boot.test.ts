@@ -49,16 +49,17 @@ function qemu(script: string, version = '11.1.3'): void {
   vi.stubEnv('VIOMMU_QEMU', path);
 }
 
-const left = () => readdirSync(tmpdir()).filter((name) => name.startsWith('viommu-boot-') && !name.startsWith('viommu-boot-test-'));
+/** Where temporary files are made: none is left. */
+const temporary = join(folder, 'tmp');
+mkdirSync(temporary);
 
-let before: string[] = [];
 beforeEach(() => {
-  before = left();
+  vi.stubEnv('TMPDIR', temporary);
   vi.stubEnv('VIOMMU_CACHE', cache());
 });
 afterEach(() => {
   vi.unstubAllEnvs();
-  expect(left().filter((name) => !before.includes(name))).toEqual([]);
+  expect(readdirSync(temporary).filter((name) => name.startsWith('viommu-'))).toEqual([]);
 });
 
 describe('what is wrong is said in one line, status 2', () => {
@@ -182,15 +183,18 @@ test('the initramfs has busybox, the script and the modules in order', async () 
   await expect(initramfs(guest, ['nonesuch'], [])).rejects.toThrow(/no module nonesuch/);
 });
 
-test('told to end meanwhile, it takes QEMU and its files with it', async () => {
-  const pid = join(folder, 'term-pid');
+test.each([
+  ['SIGTERM', 143],
+  ['SIGINT', 130],
+] as const)('told to end meanwhile by %s, it takes QEMU and its files with it', async (signal, status) => {
+  const pid = join(folder, `${signal}-pid`);
   qemu(`echo $$ >${pid}; exec sleep 1000`);
   const main = join(import.meta.dirname, '../../src/cli/main.ts');
   const child = spawn(process.execPath, ['--import', 'tsx', main, 'boot'], { env: process.env, stdio: 'ignore' });
   const ended = once(child, 'exit');
   await expect.poll(() => existsSync(pid) && readFileSync(pid, 'utf8') !== '', { timeout: 60_000 }).toBe(true);
-  child.kill('SIGTERM');
-  expect((await ended)[0]).toBe(143);
+  child.kill(signal);
+  expect((await ended)[0]).toBe(status);
   await expect.poll(() => isAlive(Number(readFileSync(pid, 'utf8'))), { timeout: 10_000 }).toBe(false);
 });
 

@@ -1,5 +1,5 @@
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { FileBackend } from '../../vmm/devices/index.ts';
 import { VfioUserServer } from '../../vmm/vfio-user/index.ts';
@@ -51,8 +51,8 @@ export interface BootOptions {
   readonly progress: (text: string) => void;
 }
 
-/** 128 + SIGTERM, as shells say it. */
-const TERMINATED = 143;
+/** What tells a process to end; with a listener Node ends itself, and says so to who listens for that. */
+const ENDING = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 const DISK_BYTES = 16 << 20;
 /** Starts: firmware puts the registers somewhere else than expected at most once. */
 const STARTS = 2;
@@ -67,9 +67,10 @@ export async function boot(options: BootOptions): Promise<BootReport> {
   const folder = mkdtempSync(join(tmpdir(), 'viommu-boot-'));
   // Also where the process is told to end meanwhile: QEMU ends itself the same way (qemu.ts).
   const remove = () => rmSync(folder, { recursive: true, force: true });
-  const terminated = () => process.exit(TERMINATED);
+  // 128 and the signal, as shells say it.
+  const told = (signal: NodeJS.Signals) => process.exit(128 + constants.signals[signal]);
   process.once('exit', remove);
-  process.once('SIGTERM', terminated);
+  for (const signal of ENDING) process.once(signal, told);
   try {
     options.progress('making the initramfs');
     const initrd = join(folder, 'initrd');
@@ -92,7 +93,7 @@ export async function boot(options: BootOptions): Promise<BootReport> {
       backend.close();
     }
   } finally {
-    process.off('SIGTERM', terminated);
+    for (const signal of ENDING) process.off(signal, told);
     process.off('exit', remove);
     remove();
     options.progress('');

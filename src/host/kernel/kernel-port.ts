@@ -16,6 +16,7 @@ type Koffi = typeof import('koffi');
 const O_RDWR = 0o2;
 const O_NONBLOCK = 0o4000;
 const O_CLOEXEC = 0o2000000;
+const PROT_READ = 1;
 const PROT_READ_WRITE = 1 | 2;
 const MAP_SHARED = 1;
 const MAP_PRIVATE_ANONYMOUS = 2 | 0x20;
@@ -86,15 +87,15 @@ export async function openKernelPort(): Promise<Port> {
   };
 
   const unmap = (address: bigint, bytes: number) => sys.munmap(address, bytes);
-  function map(bytes: number, flags: number, fd: number, offset: bigint): PortMemory | number {
-    const address = BigInt(sys.mmap(null, bytes, PROT_READ_WRITE, flags, fd, offset));
+  function map(bytes: number, flags: number, fd: number, offset: bigint, protection: number): PortMemory | number {
+    const address = BigInt(sys.mmap(null, bytes, protection, flags, fd, offset));
     if (address === MAP_FAILED) return errnoOf();
     return new KernelMemory(koffi.view(address, bytes), address, bytes, unmap);
   }
   function allocate(bytes: number): PortMemory {
     const size = Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
     if (!(bytes > 0 && size <= VIEW_LIMIT)) throw new RangeError(`kernel port: cannot allocate ${bytes} bytes (1 to 4 GiB at a time)`);
-    const memory = map(size, MAP_PRIVATE_ANONYMOUS, -1, 0n);
+    const memory = map(size, MAP_PRIVATE_ANONYMOUS, -1, 0n, PROT_READ_WRITE);
     if (typeof memory === 'number') throw new RangeError(`kernel port: mmap of ${bytes} bytes: ${errnoName(memory)}`);
     return memory;
   }
@@ -123,7 +124,8 @@ export async function openKernelPort(): Promise<Port> {
       return value < 0 ? errnoOf() : value;
     },
     allocate,
-    mmap: (fd, bytes, offset) => (bytes > 0 && bytes <= VIEW_LIMIT ? map(bytes, MAP_SHARED, fd, offset) : -errno.EINVAL),
+    mmap: (fd, bytes, offset, readOnly = false) =>
+      bytes > 0 && bytes <= VIEW_LIMIT ? map(bytes, MAP_SHARED, fd, offset, readOnly ? PROT_READ : PROT_READ_WRITE) : -errno.EINVAL,
     read: (fd, into, bytes) => {
       const done = Number(sys.read(fd, into.address, Math.min(bytes, into.bytes)));
       return done < 0 ? errnoOf() : done;

@@ -1,6 +1,9 @@
 import { requireObject, requireString } from '../../memory/arguments.ts';
 import type { TestMachine } from './machine.ts';
 
+/** Characters of a command at most; clients' own have some hundred. */
+export const COMMAND_LIMIT = 1 << 16;
+
 /**
  * The little of QMP (QEMU's docs/interop/qmp-spec.rst) that qtest clients need.
  *
@@ -22,18 +25,14 @@ export class QmpProtocol {
     return { QMP: { version: { qemu: { micro: 0, minor: 1, major: 11 }, package: 'viommu' }, capabilities: [] } };
   }
 
-  /** Answers to one command, in order; null `end`: the process goes on. */
+  /** Answers to one command, in order; `quit`: the process ends behind them. */
   answer(line: string): { readonly lines: readonly object[]; readonly quit: boolean } {
     requireString('QmpProtocol', 'line', line);
-    let command: { execute?: unknown; id?: unknown } = {};
-    try {
-      command = JSON.parse(line);
-    } catch {
-      return { lines: [error('GenericError', 'JSON parse error')], quit: false };
-    }
+    const command = commandOf(line);
+    if (command === null) return { lines: [error('GenericError', 'a command is a JSON object')], quit: false };
     const withId = (answer: object) => (command.id === undefined ? answer : { ...answer, id: command.id });
     const done = (value: unknown = {}) => withId({ return: value });
-    const name = typeof command?.execute === 'string' ? command.execute : '';
+    const name = typeof command.execute === 'string' ? command.execute : '';
     if (!this.#negotiated && name !== 'qmp_capabilities')
       return { lines: [withId(error('CommandNotFound', `Expecting capabilities negotiation with 'qmp_capabilities'`))], quit: false };
     switch (name) {
@@ -67,6 +66,17 @@ export class QmpProtocol {
       deprecated: false,
       acpi: false,
     };
+  }
+}
+
+/** null: the line is no JSON object, or one so deep that what it holds could not be said back. */
+function commandOf(line: string): { readonly execute?: unknown; readonly id?: unknown } | null {
+  try {
+    const value: unknown = JSON.parse(line);
+    JSON.stringify(value);
+    return typeof value === 'object' && !Array.isArray(value) ? value : null;
+  } catch {
+    return null;
   }
 }
 

@@ -3,9 +3,9 @@ import type { TestMachine } from './machine.ts';
 
 /** QEMU's docs/devel/testing/qtest.rst, "QTest Protocol": one command a line, one answer a line. */
 
-/** Bytes of one transfer, and characters of one line. */
-const TRANSFER_LIMIT = 1 << 26;
-export const LINE_LIMIT = 4 * TRANSFER_LIMIT;
+/** Bytes of one transfer; characters of one line, with two for each of those bytes. */
+const TRANSFER_LIMIT = 1 << 24;
+export const LINE_LIMIT = 2 * TRANSFER_LIMIT + 256;
 const WIDTHS: Readonly<Record<string, number>> = { b: 1, w: 2, l: 4, q: 8 };
 
 /** A command that cannot be carried out; the message is the answer. */

@@ -10,7 +10,9 @@ export interface MappedFile {
 export interface Descriptors {
   sizeOf(descriptor: number): number;
   map(descriptor: number, bytes: number, offset: bigint, readOnly: boolean): MappedFile | number;
-  /** Adds 1 to an eventfd. */
+  /** Only an eventfd is signalled: a write to anything else may block, or change a file. */
+  isEventfd(descriptor: number): boolean;
+  /** Adds 1 to an eventfd; one that is full is left as it is. */
   signal(descriptor: number): void;
   close(descriptor: number): void;
 }

@@ -9,15 +9,19 @@ export type SharedRam = ArrayBufferLike;
 
 interface Mapping {
   readonly bytes: number;
-  readonly file: MappedFile | null;
-  /** Whether it stands in guest memory: what the device may not even read does not. */
-  readonly visible: boolean;
+  /** What of it stands in guest memory: nothing of what the device may not even read. */
+  readonly regions: readonly GuestRegion[];
+  readonly files: readonly MappedFile[];
 }
+
+/** A file's bytes are seen in pieces: a view of memory ends there. */
+const PIECE_BYTES = 2 ** 32;
 
 /** The guest's memory as the client maps and unmaps it. Answers 0 or a positive errno. */
 export class DmaRegions {
   readonly memory: GuestMemory;
-  readonly #mappings = new Map<bigint, Mapping>();
+  /** By address, which is below 2^53. */
+  readonly #mappings = new Map<number, Mapping>();
   readonly #descriptors: Descriptors | null;
   readonly #ram: SharedRam | null;
 
@@ -51,15 +55,22 @@ export class DmaRegions {
     if (!aligned || size === 0n || address + size > BigInt(Number.MAX_SAFE_INTEGER) || offset > BigInt(Number.MAX_SAFE_INTEGER))
       return errno.EINVAL;
     if (this.#mappings.size >= LIMITS.mappings) return errno.ENOMEM;
-    for (const [start, { bytes }] of this.#mappings) if (address < start + BigInt(bytes) && start < address + size) return errno.EEXIST;
     const bytes = Number(size);
+    if (this.#isTaken(Number(address), bytes)) return errno.EEXIST;
     const readOnly = (flags & DmaMapFlags.WRITE) === 0;
-    if ((flags & DmaMapFlags.READ) === 0) return this.#keep(address, { bytes, file: null, visible: false }, null);
+    if ((flags & DmaMapFlags.READ) === 0) return this.#keep(address, { bytes, regions: [], files: [] });
     if (descriptor !== null) return this.#mapFile(address, bytes, offset, readOnly, descriptor);
-    if (this.#ram === null) return this.#keep(address, { bytes, file: null, visible: false }, null);
+    if (this.#ram === null) return this.#keep(address, { bytes, regions: [], files: [] });
     const at = Number(offset);
     if (at + bytes > this.#ram.byteLength) return errno.EINVAL;
-    return this.#keep(address, { bytes, file: null, visible: true }, { gpa: address, buffer: this.#ram, offset: at, bytes, readOnly });
+    return this.#keep(address, { bytes, regions: [{ gpa: address, buffer: this.#ram, offset: at, bytes, readOnly }], files: [] });
+  }
+
+  /** Whether some of it is mapped, or is memory that the embedder has put there. */
+  #isTaken(address: number, size: number): boolean {
+    const overlaps = (start: number, bytes: number) => address < start + bytes && start < address + size;
+    for (const [start, { bytes }] of this.#mappings) if (overlaps(start, bytes)) return true;
+    return this.memory.regions.some(({ gpa, buffer, offset = 0, bytes = buffer.byteLength - offset }) => overlaps(Number(gpa), bytes));
   }
 
   #mapFile(address: bigint, bytes: number, offset: bigint, readOnly: boolean, descriptor: number): number {
@@ -68,15 +79,24 @@ export class DmaRegions {
     const size = descriptors.sizeOf(descriptor);
     if (size < 0) return -size;
     if (Number(offset) + bytes > size) return errno.EINVAL;
-    const file = descriptors.map(descriptor, bytes, offset, readOnly);
-    if (typeof file === 'number') return -file;
-    const region: GuestRegion = { gpa: address, buffer: file.buffer, bytes, hostAddress: file.address, readOnly };
-    return this.#keep(address, { bytes, file, visible: true }, region);
+    const files: MappedFile[] = [];
+    const regions: GuestRegion[] = [];
+    for (let done = 0; done < bytes; done += PIECE_BYTES) {
+      const piece = Math.min(bytes - done, PIECE_BYTES);
+      const file = descriptors.map(descriptor, piece, offset + BigInt(done), readOnly);
+      if (typeof file === 'number') {
+        for (const one of files) one.release();
+        return -file;
+      }
+      files.push(file);
+      regions.push({ gpa: address + BigInt(done), buffer: file.buffer, bytes: piece, hostAddress: file.address, readOnly });
+    }
+    return this.#keep(address, { bytes, regions, files });
   }
 
-  #keep(address: bigint, mapping: Mapping, region: GuestRegion | null): number {
-    this.#mappings.set(address, mapping);
-    if (region !== null) this.memory.add(region);
+  #keep(address: bigint, mapping: Mapping): number {
+    this.#mappings.set(Number(address), mapping);
+    for (const region of mapping.regions) this.memory.add(region);
     return 0;
   }
 
@@ -92,10 +112,12 @@ export class DmaRegions {
       this.clear();
       return 0;
     }
-    const inside = [...this.#mappings].filter(([start, { bytes }]) => start < address + size && address < start + BigInt(bytes));
+    const from = Number(address);
+    const end = from + Number(size);
+    const inside = [...this.#mappings].filter(([start, { bytes }]) => start < end && from < start + bytes);
     // Mappings are not cut.
     if (inside.length === 0) return errno.ENOENT;
-    if (inside.some(([start, { bytes }]) => start < address || start + BigInt(bytes) > address + size)) return errno.EINVAL;
+    if (inside.some(([start, { bytes }]) => start < from || start + bytes > end)) return errno.EINVAL;
     for (const [start] of inside) this.#drop(start);
     return 0;
   }
@@ -105,10 +127,10 @@ export class DmaRegions {
     for (const address of [...this.#mappings.keys()]) this.#drop(address);
   }
 
-  #drop(address: bigint): void {
+  #drop(address: number): void {
     const mapping = this.#mappings.get(address)!;
     this.#mappings.delete(address);
-    if (mapping.visible) this.memory.remove(address);
-    mapping.file?.release();
+    for (const { gpa } of mapping.regions) this.memory.remove(gpa);
+    for (const file of mapping.files) file.release();
   }
 }

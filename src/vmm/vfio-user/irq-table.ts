@@ -3,6 +3,9 @@ import type { Descriptors } from './descriptors.ts';
 import type { VfioUserDevice } from './device.ts';
 import { SET_IRQS_BYTES, SetIrqs } from './spec.ts';
 
+/** What a request can bring for each vector. */
+const KINDS: readonly number[] = [SetIrqs.NONE, SetIrqs.BOOL, SetIrqs.EVENTFD];
+
 /** The client's eventfds: one for each vector of each interrupt type. */
 export class IrqTable {
   readonly #device: VfioUserDevice;
@@ -38,12 +41,13 @@ export class IrqTable {
     const action = flags & (SetIrqs.MASK | SetIrqs.UNMASK | SetIrqs.TRIGGER);
     const chosen = (i: number) => data === SetIrqs.NONE || request.getUint8(SET_IRQS_BYTES + i) !== 0;
     if (data === SetIrqs.BOOL && request.byteLength < SET_IRQS_BYTES + count) return errno.EINVAL;
+    // One kind of data, so that what was checked is what is read.
+    if (!KINDS.includes(data)) return errno.EINVAL;
     switch (action) {
       case SetIrqs.TRIGGER:
         if (data === SetIrqs.EVENTFD) return this.#install(eventfds, start, count, descriptors);
         // No data and no vectors: the type is taken out of use.
         if (data === SetIrqs.NONE && count === 0) this.#remove(eventfds, 0, eventfds.length);
-        else if (data === 0) return errno.EINVAL;
         else for (let i = 0; i < count; i++) if (chosen(i)) this.trigger(irq, start + i);
         return 0;
       case SetIrqs.MASK:
@@ -58,6 +62,7 @@ export class IrqTable {
   /** As many descriptors as vectors, or none: these vectors have none then. */
   #install(eventfds: (number | null)[], start: number, count: number, descriptors: readonly number[]): number {
     if (descriptors.length !== 0 && descriptors.length !== count) return errno.EINVAL;
+    if (!descriptors.every((descriptor) => this.#descriptors?.isEventfd(descriptor))) return errno.EINVAL;
     this.#remove(eventfds, start, start + count);
     descriptors.forEach((descriptor, i) => {
       eventfds[start + i] = descriptor;

@@ -1,4 +1,4 @@
-import { Flags, HEADER, MESSAGE_LIMIT } from './spec.ts';
+import { Flags, HEADER, LIMITS, MESSAGE_LIMIT } from './spec.ts';
 
 /** The other side does not keep to the protocol; nothing that comes after it can be understood. */
 export class ProtocolError extends Error {
@@ -32,12 +32,13 @@ export class MessageAssembler {
 
   /**
    * Takes up to `wanted` bytes of `bytes` from `at` on. A message when it is whole; null: more is needed.
-   * @throws ProtocolError when its size is not possible.
+   * @throws ProtocolError when its size is not possible, or more descriptors come with it than were offered.
    */
   push(bytes: Uint8Array, descriptors: readonly number[] = []): Message | null {
     this.#buffer.set(bytes, this.#have);
     this.#have += bytes.length;
     this.#descriptors.push(...descriptors);
+    if (this.#descriptors.length > LIMITS.descriptors) throw new ProtocolError(`a message with ${this.#descriptors.length} descriptors`);
     if (this.#have < this.#want) return null;
     const header = new DataView(this.#buffer.buffer, 0, HEADER.BYTES);
     if (this.#want === HEADER.BYTES && !this.#sized(header.getUint32(HEADER.SIZE, true))) return null;

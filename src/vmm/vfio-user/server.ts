@@ -6,7 +6,7 @@ import { type Message, ProtocolError } from './message.ts';
 import { nativeTransport } from './native/transport.ts';
 import { netTransport } from './net-transport.ts';
 import { Session } from './session.ts';
-import type { Connection, Transport } from './transport.ts';
+import type { Connection, ConnectionHandler, Transport } from './transport.ts';
 
 export interface VfioUserOptions {
   /** Path of the Unix socket, 107 bytes at most. A file that is there is not removed. */
@@ -18,7 +18,7 @@ export interface VfioUserOptions {
   readonly transport?: 'native' | 'net';
   /** RAM of the guest where the client hands over no descriptors: the file that it maps from, as memory of this process. */
   readonly ram?: SharedRam;
-  /** What the client maps goes there. Default: a memory of its own. */
+  /** What the client maps goes there, but not where there is something already. Default: a memory of its own. */
   readonly memory?: GuestMemory;
   /** Hears what the device threw, and the client is turned away; left out: it is thrown on. */
   readonly failed?: (error: unknown) => void;
@@ -59,25 +59,32 @@ export class VfioUserServer {
 
   async #listen(): Promise<void> {
     this.#stop = await this.#transport.listen(this.#options.path, (connection) => {
-      if (this.#session !== null) {
-        setImmediate(() => connection.close());
-        return { received: () => {}, closed: () => {} };
-      }
+      if (this.#session !== null) return this.#turnAway(connection);
       const session = new Session(this.#options.device, this.#regions, this.#transport.descriptors, (bytes) => connection.send(bytes));
       this.#session = session;
       return {
-        received: (message) => this.#receive(session, connection, message),
+        received: (message) => this.#guarded(connection, () => session.receive(message)),
         closed: () => {
-          session.close();
           this.#session = null;
+          this.#guarded(connection, () => session.close());
         },
       };
     });
   }
 
-  #receive(session: Session, connection: Connection, message: Message): void {
+  #turnAway(connection: Connection): ConnectionHandler {
+    setImmediate(() => connection.close());
+    const { descriptors } = this.#transport;
+    const received = (message: Message) => {
+      for (const one of message.descriptors) descriptors?.close(one);
+    };
+    return { received, closed: () => {} };
+  }
+
+  /** What the device throws goes to who wants to hear of it. */
+  #guarded(connection: Connection, act: () => void): void {
     try {
-      session.receive(message);
+      act();
     } catch (error) {
       const { failed } = this.#options;
       if (failed === undefined || error instanceof ProtocolError) throw error;

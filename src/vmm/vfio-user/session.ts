@@ -72,10 +72,14 @@ export class Session implements VfioUserClient {
 
   /** The client is gone: so are its memory and its eventfds. */
   close(): void {
-    if (this.#agreed) this.#device.disconnected();
+    const wasThere = this.#agreed;
     this.#agreed = false;
-    this.#irqs.clear();
-    this.#regions.clear();
+    try {
+      if (wasThere) this.#device.disconnected();
+    } finally {
+      this.#irqs.clear();
+      this.#regions.clear();
+    }
   }
 
   #answer({ command, payload, descriptors }: Message): Answer {

@@ -1,6 +1,6 @@
 import { fc, test as property } from '@fast-check/vitest';
 import { describe, expect, test } from 'vitest';
-import { QmpProtocol } from '../../../src/vmm/qtest/index.ts';
+import { QmpProtocol, QtestProtocol, testMachine } from '../../../src/vmm/qtest/index.ts';
 import { BAR, Client, ECAM, TEST_DEVICE } from './client.ts';
 
 describe('machines have things where QEMU’s have them', () => {
@@ -106,22 +106,42 @@ describe('protocol', () => {
     expect(new Client('arm-virt').protocol.answer('inl 0xcfc')).toMatch(/^FAIL/);
   });
 
-  property.prop([
-    fc.array(
-      fc.oneof(
-        fc.string({ maxLength: 40 }),
+  const place = fc.oneof(
+    fc.constantFrom('0', '0x1000', '0xffffe', '0x100000', '0xb0010000', '0xfed90018', '0xfed90ffc', '0xe0000010', '0xcf8', '0xcfc'),
+    fc.constantFrom('0xfffffffffffffffc', '0xffffffff', '0x1fffffffffffff', '-1', '-9', '08', '1e3', '0x', 'NaN', ''),
+    fc.bigInt({ min: 0n, max: 1n << 64n }).map((word) => `0x${word.toString(16)}`),
+  );
+  const size = fc.constantFrom('0', '1', '3', '8', '0x1001', '0x1000001', '0xffffffffffffffff', '-1', 'many');
+  const named = (...names: string[]) => fc.constantFrom(...names);
+  const machine = testMachine('q35', { ramBytes: 1 << 20 });
+
+  property.prop(
+    [
+      fc.array(
         fc
-          .tuple(
-            fc.constantFrom('readl', 'writeq', 'read', 'b64write', 'memset', 'outl'),
-            fc.array(fc.bigInt({ min: 0n, max: 1n << 64n }), { maxLength: 3 }),
+          .oneof(
+            fc.string({ maxLength: 40 }),
+            fc.tuple(named('readb', 'readw', 'readl', 'readq', 'inb', 'inw', 'inl', 'clock_step', 'clock_set'), place),
+            fc.tuple(named('writeb', 'writel', 'writeq', 'outb', 'outw', 'outl'), place, place),
+            fc.tuple(
+              named('read', 'b64read', 'memset', 'write', 'b64write'),
+              place,
+              size,
+              fc.oneof(place, fc.base64String({ maxLength: 9 })),
+            ),
           )
-          .map(([name, words]) => `${name} ${words.map((word) => `0x${word.toString(16)}`).join(' ')}`),
+          .map((words) => (typeof words === 'string' ? words : words.join(' '))),
+        { minLength: 5, maxLength: 30 },
       ),
-      { maxLength: 30 },
-    ),
-  ])('whatever comes, each line has one answer', (commands) => {
-    const client = new Client('q35');
-    for (const line of commands) expect(client.protocol.answer(line) ?? 'OK').toMatch(/^(OK|FAIL)/);
+    ],
+    { numRuns: 60 },
+  )('whatever comes, each line has one answer', (commands) => {
+    const protocol = new QtestProtocol(machine);
+    for (const line of commands) {
+      const answer = protocol.answer(line);
+      if (answer === null ? line.trim() !== '' : !/^(OK|FAIL)/.test(answer)) throw new Error(`${line}: ${answer}`);
+    }
+    expect(protocol.answer('readl 0xfed90000')).toBe('OK 0x0000000000000010');
   });
 });
 
@@ -149,5 +169,38 @@ describe('QMP', () => {
     expect(client.readl(BAR + 0x10)).toBe(0);
     expect(qmp.answer('no json').lines).toMatchObject([{ error: { class: 'GenericError' } }]);
     expect(qmp.answer('{"execute":"quit"}').quit).toBe(true);
+  });
+});
+
+describe('QMP, from a client that means harm', () => {
+  const greeted = (): QmpProtocol => {
+    const qmp = new QmpProtocol(machine);
+    qmp.answer('{"execute":"qmp_capabilities"}');
+    return qmp;
+  };
+  const machine = testMachine('q35', { ramBytes: 1 << 20 });
+  const deep = (depth: number) => `${'['.repeat(depth)}${']'.repeat(depth)}`;
+
+  test.each(['null', '7', '"quit"', '[]', '[{"execute":"quit"}]', 'true', '{', `{"execute":"query-status","id":${deep(100_000)}}`])(
+    'what is no command is an error, before the negotiation and behind it (%#)',
+    (line) => {
+      for (const qmp of [new QmpProtocol(machine), greeted()]) {
+        const { lines, quit } = qmp.answer(line);
+        expect([lines.length, quit]).toEqual([1, false]);
+        expect(JSON.parse(JSON.stringify(lines[0]))).toMatchObject({ error: { class: 'GenericError' } });
+        expect(qmp.answer('{"execute":"qmp_capabilities"}').lines).toEqual([{ return: {} }]);
+      }
+    },
+  );
+
+  property.prop([fc.oneof(fc.jsonValue(), fc.record({ execute: fc.jsonValue(), id: fc.jsonValue(), arguments: fc.jsonValue() }))], {
+    numRuns: 60,
+  })('any value has one answer that can be said, and an ID comes back', (value) => {
+    const { lines, quit } = greeted().answer(JSON.stringify(value));
+    expect([lines.length, quit]).toEqual([1, false]);
+    const said = JSON.parse(JSON.stringify(lines[0]));
+    expect(Object.keys(said).filter((key) => key !== 'id')).toEqual(['error']);
+    const command = JSON.parse(JSON.stringify(value));
+    if (typeof command === 'object' && command !== null && !Array.isArray(command)) expect(said.id).toEqual(command.id);
   });
 });

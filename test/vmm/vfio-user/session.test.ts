@@ -10,6 +10,7 @@ import { dmaMap, version, words } from './client.ts';
 /* What becomes of descriptors: each that came is closed once, whatever the message was, and what a file is mapped for is unmapped once. */
 
 const [EINVAL, EEXIST, EMFILE] = [22, 17, 24];
+const NO_EVENTFD = 77;
 
 describe('descriptors that came with a message', () => {
   let open: Set<number>;
@@ -34,6 +35,7 @@ describe('descriptors that came with a message', () => {
         mapped.add(address);
         return { buffer: new ArrayBuffer(bytes), address, release: () => expect(mapped.delete(address)).toBe(true) };
       },
+      isEventfd: (descriptor) => descriptor !== NO_EVENTFD,
       signal: () => {},
       close: (descriptor) => expect(open.delete(descriptor), `descriptor ${descriptor}`).toBe(true),
     };
@@ -79,7 +81,9 @@ describe('descriptors that came with a message', () => {
     send(Command.DEVICE_SET_IRQS, words(20, trigger, 0, 0, 1), 6);
     // More than there are vectors.
     send(Command.DEVICE_SET_IRQS, words(20, trigger, 0, 0, 2), 7, 8);
-    expect([errors, [...open]]).toEqual([[0, 0, EINVAL], [6]]);
+    // One of another kind, which a write could block on.
+    send(Command.DEVICE_SET_IRQS, words(20, trigger, 0, 0, 1), NO_EVENTFD);
+    expect([errors, [...open]]).toEqual([[0, 0, EINVAL, EINVAL], [6]]);
     session.close();
     expect([...open]).toEqual([]);
   });

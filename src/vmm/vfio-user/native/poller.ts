@@ -91,8 +91,9 @@ export class Poller {
     this.#fill(this.#fds, watched);
     const ready = this.#libc.poll(this.#fds, watched.length, WAIT_MILLISECONDS);
     if (ready > 0) {
-      this.#dispatch(watched);
+      // Whatever one of them throws is its own affair: the others are served.
       setImmediate(() => this.#turn());
+      this.#dispatch(watched);
     } else this.#waitAside();
   }
 
