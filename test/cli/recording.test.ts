@@ -1,7 +1,8 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
-import { RecordedLine, recordedLines } from '../../src/cli/recording.ts';
+import { gzipSync } from 'node:zlib';
+import { describe, expect, test } from 'vitest';
+import { RecordedLine, RecordingError, recordedLines } from '../../src/cli/recording.ts';
 import { folder } from './recordings.ts';
 
 const LIMIT = 1 << 24;
@@ -68,4 +69,42 @@ test('fields are what they say, to the last value that there is', () => {
   expect(one('null', (line) => line.object('x'))).toBe(wrong('is no object'));
   expect(one('{}', (line) => line.objects('x'))).toBe(wrong('is no list'));
   expect(one('{"y":5}', (line) => line.object('x').u32('y'))).toBe(5);
+});
+
+describe('a recording that is cut', () => {
+  const lines = [
+    { op: 'machine', target: 'vtd' },
+    { op: 'read', offset: 0, bytes: 4, value: '0x10' },
+    { op: 'note', text: 'ä' },
+  ];
+  const text = Buffer.from(lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+
+  async function cutAt(name: string, content: Buffer, end: number): Promise<number> {
+    const file = join(folder, name);
+    writeFileSync(file, content.subarray(0, end));
+    try {
+      return (await linesOf(file)).length;
+    } catch (error) {
+      expect(error).toBeInstanceOf(RecordingError);
+      expect((error as Error).message).toMatch(/^[^\n]*:\d+: [^\n]+$/);
+      return -1;
+    }
+  }
+
+  test('compressed, at any byte, is none', async () => {
+    const packed = gzipSync(text);
+    expect(await cutAt('whole.ndjson.gz', packed, packed.length)).toBe(3);
+    for (let end = 1; end < packed.length; end++) expect([end, await cutAt('cut.ndjson.gz', packed, end)]).toEqual([end, -1]);
+  });
+
+  test('plain, in a line, is none; between two it is a shorter one', async () => {
+    let whole = 0;
+    for (let end = 1; end <= text.length; end++) {
+      if (text[end - 1] === 10) whole++;
+      // A last line needs no end.
+      const complete = text[end - 1] === 10 || text[end] === 10;
+      const expected = complete ? whole + (text[end] === 10 ? 1 : 0) : -1;
+      expect([end, await cutAt('cut.ndjson', text, end)]).toEqual([end, expected]);
+    }
+  });
 });

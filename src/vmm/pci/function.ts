@@ -107,6 +107,9 @@ export class PciFunction {
       msix < 0 || description.msixInRegisters
         ? null
         : new MsixTable(capabilities[msix]!, this.#config, this.capabilityOffsets[msix]!, send);
+    for (const { bar, end } of this.#msix?.places ?? [])
+      if (end > (this.bars[bar]?.bytes ?? 0))
+        throw new RangeError(`PCI: MSI-X reaches to 0x${end.toString(16)} of BAR ${bar}, which ends before`);
     this.#msi = msi < 0 ? null : new Msi(capabilities[msi]!, this.#config, this.capabilityOffsets[msi]!, send);
   }
 

@@ -35,6 +35,14 @@ export class MsixTable {
     this.reset();
   }
 
+  /** Where the table and the bits that wait end, in which BAR. */
+  get places(): readonly { readonly bar: number; readonly end: number }[] {
+    return [
+      { bar: this.bar, end: this.#table + this.#view.byteLength },
+      { bar: this.#pendingBar, end: this.#pendingAt + this.#pending.length },
+    ];
+  }
+
   get enabled(): boolean {
     return (this.#control & MsixControl.ENABLE) !== 0;
   }

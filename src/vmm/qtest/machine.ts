@@ -1,4 +1,5 @@
-import { requireObject, requireString } from '../../memory/arguments.ts';
+import { PAGE_BYTES } from '../../memory/address.ts';
+import { requireInteger, requireObject, requireString } from '../../memory/arguments.ts';
 import { GuestMemory } from '../../memory/guest-memory.ts';
 import { FunctionDma } from '../pci/dma.ts';
 import { ecamBytes, PciHost, requesterId } from '../pci/host.ts';
@@ -24,7 +25,7 @@ export const MACHINES = ['riscv-virt', 'q35', 'arm-virt'] as const;
 export type MachineName = (typeof MACHINES)[number];
 
 export interface TestMachineOptions {
-  /** Bytes of RAM. Default 128 MiB. */
+  /** Bytes of RAM, whole pages, 4 GiB at most. Default 128 MiB. */
   readonly ramBytes?: number;
   /** Device number of the test device, 0 to 31. Default 2. */
   readonly testDevice?: number;
@@ -44,11 +45,14 @@ const PLACES = {
 const VIRTIO_MMIO = { at: 0x1000_8000n, bytes: 0x1000, magic: 0x7472_6976, version: 2 } as const;
 const BUSES = 256;
 
-/** @throws RangeError for a name that there is not, and for a unit that the machine does not have. */
+/** @throws RangeError for a name that there is not, for a unit that the machine does not have, and for an option that is out of range. */
 export function testMachine(name: MachineName, options: TestMachineOptions = {}): TestMachine {
   requireString('testMachine', 'name', name);
   requireObject('testMachine', 'options', options);
   const { ramBytes = 128 << 20, testDevice = 2, iommu: iommuSlot = 1 } = options;
+  requireInteger('testMachine', 'ramBytes', ramBytes, PAGE_BYTES, 2 ** 32);
+  requireInteger('testMachine', 'testDevice', testDevice, 0, 31);
+  requireInteger('testMachine', 'iommu', iommuSlot, 0, 31);
   const places = PLACES[name];
   if (places === undefined) throw new RangeError(`testMachine: there is no machine ${name}; there are ${MACHINES.join(', ')}`);
   const units: readonly UnitName[] = places.units;

@@ -98,6 +98,16 @@ describe('header (7.5.1)', () => {
     ).toThrow(RangeError);
     expect(() => rig({ capabilities: [{ id: 9, bytes: 200, fields: [] }] })).toThrow(RangeError);
   });
+
+  test.each([
+    ['a table behind the end of its BAR', 0, 0x3ff8, 0, 0],
+    ['a table in a BAR that there is not', 1, 0, 0, 0x2000],
+    ['pending bits behind the end', 0, 0, 0, 0x4000],
+  ] as const)('MSI-X with %s is refused (7.7.2.3, 7.7.2.4)', (_, bar, table, pendingBar, pending) => {
+    expect(() => rig({ capabilities: [msix(3, { bar, offset: table }, { bar: pendingBar, offset: pending })] })).toThrow(
+      /^PCI: MSI-X reaches/,
+    );
+  });
 });
 
 describe('capabilities', () => {
@@ -175,6 +185,41 @@ describe('MSI-X (7.7.2)', () => {
     expect(registers.writes).toEqual([]);
     fn.reset();
     expect([fn.readBar(0, 0x1000, 8), fn.readBar(0, 0x100c, 4)]).toEqual([0n, 1n]);
+  });
+
+  test('what waits does not outlive a reset, nor does the choice of MSI-X', () => {
+    const { fn, messages } = rig(description);
+    fn.writeConfig(4, 2, BUS_MASTER);
+    fn.writeConfig(CONTROL, 2, 0xc000);
+    set(fn, 0, 0xfee0_0000n, 5, 0);
+    fn.signal(0);
+    expect(fn.readBar(0, 0x2000, 8)).toBe(1n);
+    fn.reset();
+    expect([fn.readBar(0, 0x2000, 8), fn.msixEnabled, fn.busMaster]).toEqual([0n, false, false]);
+    fn.writeConfig(4, 2, BUS_MASTER);
+    fn.writeConfig(CONTROL, 2, 0x8000);
+    set(fn, 0, 0xfee0_0000n, 5, 0);
+    expect(messages).toEqual([]);
+  });
+
+  test('without bus mastering no message goes out (7.5.1.1.3), and a vector that there is not is none', () => {
+    const { fn, messages } = rig(description);
+    fn.writeConfig(CONTROL, 2, 0x8000);
+    set(fn, 0, 0xfee0_0000n, 5, 0);
+    expect([fn.signal(0), fn.signal(3)]).toEqual([true, true]);
+    fn.writeConfig(4, 2, BUS_MASTER);
+    expect(fn.signal(3)).toBe(true);
+    expect(messages).toEqual([]);
+  });
+
+  test('the pin is quiet while MSI-X is on, and speaks again when it is off', () => {
+    const { fn, levels } = rig({ ...description, interruptPin: 1 });
+    fn.setIntx(true);
+    fn.writeConfig(CONTROL, 2, 0x8000);
+    fn.writeConfig(CONTROL, 2, 0);
+    expect(levels).toEqual([true, false, true]);
+    fn.reset();
+    expect([levels.at(-1), fn.readConfig(6, 2) & 8]).toEqual([false, 0]);
   });
 
   test('a saved function goes on where it was', () => {
@@ -255,6 +300,41 @@ describe('host bridge', () => {
     expect(() => host.add(0x28, fn)).toThrow(RangeError);
     remove();
     expect(host.readPort(0xcfc, 2)).toBe(0xffff);
+  });
+
+  test('an access at the edge of a function, or to nobody, stays what it is', () => {
+    const host = new PciHost();
+    const { fn } = rig();
+    host.add(requesterId(0, 5), fn);
+    host.writeEcam((5 << 15) + 0xffe, 4, 0xffff_ffffn);
+    expect(host.readEcam((5 << 15) + 0xffe, 4)).toBe(0n);
+    for (const requester of [requesterId(0, 5, 1), requesterId(7, 5), requesterId(255, 31, 7)]) {
+      host.writeEcam(requester << 12, 8, 0n);
+      expect(host.readEcam(requester << 12, 8)).toBe(0xffff_ffff_ffff_ffffn);
+      expect(host.readEcam((requester << 12) + 3, 1)).toBe(0xffn);
+    }
+    expect(host.readMemory(0xffff_ffff_ffff_fff8n, 8)).toBeNull();
+    expect(host.writeMemory(0n, 1, 1n)).toBe(false);
+    expect([host.readIo(0xcf8, 4), host.writeIo(0xffff, 1, 1n)]).toEqual([null, false]);
+    expect(fn.readConfig(0, 4)).toBe(0x1042_1af4);
+  });
+
+  test('a BAR that is moved answers at its new place at once, and nowhere while its enable is off', () => {
+    const host = new PciHost();
+    const { fn, registers } = rig();
+    host.add(requesterId(0, 5), fn);
+    fn.writeConfig(0x10, 4, 0xfebf_0000);
+    fn.writeConfig(4, 2, MEMORY);
+    // Firmware's way to the size, with the enable on: no address is lost by it.
+    fn.writeConfig(0x10, 4, 0xffff_ffff);
+    expect(host.readMemory(0xfebf_0000n, 4)).toBeNull();
+    fn.writeConfig(0x10, 4, 0xe000_0000);
+    expect([host.readMemory(0xfebf_0000n, 4), host.readMemory(0xe000_0004n, 4)]).toEqual([null, 0x44n]);
+    fn.writeConfig(4, 2, 0);
+    expect([host.readMemory(0xe000_0004n, 4), host.writeMemory(0xe000_0004n, 4, 1n), registers.writes]).toEqual([null, false, []]);
+    // An access over the end is none of the BAR's registers.
+    fn.writeConfig(4, 2, MEMORY);
+    expect([host.readMemory(0xe000_3ffcn, 8), host.writeMemory(0xe000_3ffcn, 8, 1n), registers.writes]).toEqual([0n, true, []]);
   });
 
   test('memory goes to the BAR that software put there', () => {

@@ -41,6 +41,31 @@ describe('machines have things where QEMU’s have them', () => {
     expect(client.dma(0x4000_3000, 0x4000_3000)).toBe(0);
   });
 
+  test.each([
+    ['riscv-virt', ['iommu-testdev', 'riscv-iommu-pci'], 'virt'],
+    ['q35', ['iommu-testdev', 'intel-iommu', 'amd-iommu'], 'q35'],
+    // QEMU's SMMUv3 tests are skipped on a machine without the interrupt controller, though none is asked anything.
+    ['arm-virt', ['iommu-testdev', 'arm-smmuv3', 'arm-gicv3'], 'virt'],
+  ] as const)('%s: the types and the name that clients look for', (name, types, called) => {
+    const qmp = new QmpProtocol(testMachine(name, { ramBytes: 4096 }));
+    qmp.answer('{"execute":"qmp_capabilities"}');
+    const [list] = qmp.answer('{"execute":"qom-list-types","arguments":{"implements":"device"}}').lines as [{ return: { name: string }[] }];
+    expect(list.return.map((type) => type.name)).toEqual(types);
+    expect(qmp.answer('{"execute":"query-machines"}').lines).toMatchObject([{ return: [{ name: called }] }]);
+  });
+
+  test.each([
+    [{ ramBytes: -1 }, 'testMachine: ramBytes -1 is not in'],
+    [{ ramBytes: 2 ** 33 }, 'testMachine: ramBytes'],
+    [{ ramBytes: 4097 }, '4097 bytes'],
+    [{ testDevice: 32 }, 'testMachine: testDevice 32 is not in 0..31'],
+    [{ iommu: 1.5 }, 'testMachine: iommu 1.5 is not in 0..31'],
+    [{ unit: 'smmuv3' as const }, 'testMachine: unit smmuv3 is none of q35'],
+  ])('%j is a RangeError that names it', (options, message) => {
+    expect(() => testMachine('q35', options)).toThrow(RangeError);
+    expect(() => testMachine('q35', options)).toThrow(message);
+  });
+
   test('a reset takes everything back', () => {
     const client = new Client('q35');
     client.dma(0x2000, 0x2000);

@@ -36,8 +36,13 @@ export class Client {
   /** Connects and agrees on a version. */
   static async greeted(path: string): Promise<Client> {
     const client = await Client.connect(path);
-    await client.ask(Command.VERSION, version());
-    return client;
+    try {
+      await client.ask(Command.VERSION, version());
+      return client;
+    } catch (error) {
+      client.close();
+      throw error;
+    }
   }
 
   close(): void {

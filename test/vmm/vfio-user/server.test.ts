@@ -1,4 +1,4 @@
-import { closeSync, existsSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fc, test as property } from '@fast-check/vitest';
@@ -21,6 +21,7 @@ afterEach(() => {
 let sockets = 0;
 
 const EINVAL = 22;
+const EACCES = 13;
 const CONFIG = 7;
 
 async function rig(options: Partial<VfioUserOptions> = {}, hideMsix = false) {
@@ -199,6 +200,55 @@ describe.each(['native', 'net'] as const)('over %s', (transport) => {
     expect(events).toEqual(['connected', 'reset', 'disconnected', 'connected']);
   });
 
+  test('a client that goes in the middle of any byte of a message leaves nothing behind', async () => {
+    const { path, server, events } = await rig({ transport, ram: new SharedArrayBuffer(1 << 20) });
+    const bytes = Uint8Array.from([...words((Command.DMA_MAP << 16) | 7, 48, 0, 0), ...dmaMap(0n, 4096, 0n)]);
+    const before = transport === 'native' ? readdirSync('/proc/self/fd').length : 0;
+    const fd = ramFile(4096);
+    for (let cut = 1; cut < bytes.length; cut++) {
+      const client = await reached(path);
+      client.raw(bytes.subarray(0, cut), [fd]);
+      client.close();
+      opened = opened.filter((one) => one !== client);
+    }
+    await expect.poll(() => server.client).toBe(null);
+    expect([server.memory.regions.length, events.filter((event) => event === 'disconnected').length]).toEqual([0, bytes.length - 1]);
+    if (transport === 'native') expect(readdirSync('/proc/self/fd').length).toBeLessThanOrEqual(before + 1);
+  });
+
+  test('more descriptors than were offered end the connection, and none is kept', async () => {
+    const { path, server } = await rig({ transport });
+    const fd = ramFile(4096);
+    const client = await greeted(path);
+    const before = readdirSync('/proc/self/fd').length;
+    client.send(Command.DMA_MAP, dmaMap(0n, 4096, 0n), new Array(LIMITS.descriptors).fill(fd));
+    expect((await client.next()).error).toBe(0);
+    client.send(Command.DMA_MAP, dmaMap(0x1000n, 4096, 0n), new Array(LIMITS.descriptors + 1).fill(fd));
+    // Over a stream without descriptors they are the kernel's to drop.
+    if (transport === 'net') expect((await client.next()).error).toBe(0);
+    else await client.untilClosed();
+    if (transport === 'native') await expect.poll(() => server.client).toBe(null);
+    expect(readdirSync('/proc/self/fd').length).toBeLessThanOrEqual(before);
+  });
+
+  test('what the device throws is told, turns its client away, and the next is served; as the client goes, too', async () => {
+    const failures: string[] = [];
+    const { path, device, server } = await rig({ transport, failed: (error) => failures.push((error as Error).message) });
+    const client = await greeted(path);
+    device.readRegion = () => {
+      throw new Error('read');
+    };
+    device.disconnected = () => {
+      throw new Error('gone');
+    };
+    client.send(Command.REGION_READ, access(0, 0, 4));
+    await client.untilClosed();
+    await expect.poll(() => server.client).toBe(null);
+    expect(failures).toEqual(['read', 'gone']);
+    const next = await reached(path);
+    expect((await next.ask(Command.DEVICE_GET_INFO, words(16, 0, 0, 0))).error).toBe(0);
+  });
+
   test('closing takes the socket and the client away', async () => {
     const { path, server } = await rig({ transport });
     const client = await greeted(path);
@@ -275,7 +325,61 @@ describe('guest RAM (native)', () => {
   });
 });
 
+describe('guest RAM of other files (native)', () => {
+  test('a file that is open for reading only is ROM, and nothing else', async () => {
+    const { path, server } = await rig();
+    const client = await greeted(path);
+    const file = join(folder, 'rom');
+    writeFileSync(file, new Uint8Array(0x1000).fill(0x55));
+    const fd = openSync(file, 'r');
+    opened.push({ close: () => closeSync(fd) });
+    expect([await client.map(0n, 0x1000, 0n, [fd], 3), await client.map(0n, 0x1000, 0n, [fd], 1)]).toEqual([EACCES, 0]);
+    expect([server.memory.load32(0, 0), server.memory.word[0], server.memory.store32(0, 0, 1) < 0]).toEqual([0, 0x5555_5555, true]);
+  });
+
+  test('what is no memory is refused: a folder, an eventfd', async () => {
+    const { path, server } = await rig();
+    const client = await greeted(path);
+    const { fds } = await eventfds(1);
+    const fd = openSync(folder, 'r');
+    opened.push({ close: () => closeSync(fd) });
+    for (const one of [fd, fds[0]!]) expect(await client.map(0n, 0x1000, 0n, [one])).toBeGreaterThan(0);
+    expect(server.memory.regions).toEqual([]);
+  });
+});
+
 describe('interrupts (native)', () => {
+  test('an eventfd that its client filled and left blocking stops nobody', async () => {
+    const { path, server } = await rig();
+    const client = await greeted(path);
+    const port = await openKernelPort();
+    const koffi = await import('koffi');
+    const fd: number = koffi.load(null).func('int eventfd(unsigned int value, int flags)')(0, 0);
+    opened.push({ close: () => port.close(fd) });
+    const full = port.allocate(8);
+    new BigUint64Array(full.buffer)[0] = 0xffff_ffff_ffff_fffen;
+    port.write(fd, full, 8);
+    const install = setIrqs(SetIrqs.EVENTFD | SetIrqs.TRIGGER, 2, 0, 1);
+    expect((await client.ask(Command.DEVICE_SET_IRQS, install, [fd])).error).toBe(0);
+    expect(server.client!.trigger(2, 0)).toBe(true);
+    expect(await client.readRegion(0, 0, 1)).toEqual([1]);
+    port.read(fd, full, 8);
+    server.client!.trigger(2, 0);
+    port.read(fd, full, 8);
+    expect(new BigUint64Array(full.buffer)[0]).toBe(1n);
+  });
+
+  test('anything else than an eventfd is refused, and not written to', async () => {
+    const { path, server } = await rig();
+    const client = await greeted(path);
+    const fd = ramFile(64);
+    expect((await client.ask(Command.DEVICE_SET_IRQS, setIrqs(SetIrqs.EVENTFD | SetIrqs.TRIGGER, 2, 0, 1), [fd])).error).toBe(EINVAL);
+    expect(server.client!.trigger(2, 0)).toBe(false);
+    const bytes = new Uint8Array(64);
+    readSync(fd, bytes, 0, 64, 0);
+    expect(bytes.every((byte) => byte === 0)).toBe(true);
+  });
+
   test('vectors have eventfds; taken away, they have none', async () => {
     const { path, server } = await rig();
     const client = await greeted(path);
