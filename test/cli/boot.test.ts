@@ -143,6 +143,18 @@ test('a QEMU that does not start is told in its own words', async () => {
   expect(lines.out.join('\n')).toMatch(/FAILED qemu: it ended with 1: no such machine/);
 });
 
+test('a kernel that panics is not waited for, nor is a QEMU that dies; what was said until then is the report', async () => {
+  qemu('echo "viommu: check mkfs ok"; echo "[ 1.0] Kernel panic - not syncing: no init"; exec sleep 1000');
+  expect(await run('--json')).toBe(1);
+  const panic = JSON.parse(lines.out.join(''));
+  expect(panic.checks).toContainEqual({ name: 'mkfs', ok: true });
+  expect(panic.checks).toContainEqual(expect.objectContaining({ name: 'to the end', ok: false }));
+  expect(panic.console.at(-1)).toMatch(/Kernel panic/);
+  qemu('echo "viommu: check mkfs ok"; kill -9 $$');
+  expect(await run('--json')).toBe(1);
+  expect(JSON.parse(lines.out.join('')).checks).toContainEqual({ name: 'qemu', ok: false, detail: 'it ended with null' });
+});
+
 test('QEMU gets a socket for each function and the table that names the registers', async () => {
   const seen = join(folder, 'seen');
   qemu(`printf '%s\\n' "$@" >${seen}
