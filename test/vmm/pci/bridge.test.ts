@@ -35,6 +35,25 @@ describe('bus numbers (7.5.1.3)', () => {
     expect(id(requesterId(3, 0))).toBe(0xffff_ffff);
   });
 
+  test('nobody is reached behind one that has a last bus and no first one', () => {
+    const { first, second, id } = tree();
+    first.writeConfig(0x1a, 1, 5);
+    second.writeConfig(0x18, 4, 0x02_02_01);
+    expect(id(requesterId(2, 3, 1))).toBe(0xffff_ffff);
+    first.writeConfig(0x19, 1, 1);
+    expect(id(requesterId(2, 3, 1))).toBe(0x0002_1efd);
+  });
+
+  test('a function that has gone does not take away who came in its place', () => {
+    const host = new PciHost();
+    const remove = host.add(requesterId(0, 5), endpoint(1));
+    remove();
+    const later = endpoint(2);
+    host.add(requesterId(0, 5), later);
+    remove();
+    expect(host.functionAt(requesterId(0, 5))).toBe(later);
+  });
+
   test('requests carry the number that the bus has now', () => {
     const { near, far, behindFirst, behindSecond, number, host } = tree();
     expect(behindSecond.requesterOf(far)).toBe(requesterId(0, 3, 1));
@@ -86,12 +105,19 @@ describe('windows', () => {
     }
     expect(host.readMemory(0x5_0000_3010n, 4)).toBe(0x17n);
     expect(host.writeMemory(0x5_0010_3010n, 4, 1n)).toBe(false);
+    // Its last byte is another 4 GiB's.
+    far.writeConfig(0x14, 4, 0x6);
+    expect(host.readMemory(0x6_0000_3010n, 4)).toBeNull();
+    for (const one of [first, second]) one.writeConfig(0x2c, 4, 6);
+    expect(host.readMemory(0x6_0000_3010n, 4)).toBe(0x17n);
   });
 
   test('a reset takes numbers and windows back', () => {
     const { host, id, number } = tree();
     number();
+    host.writePort(0xcf8, 4, 0x8000_2804);
     host.reset();
+    expect([host.readPort(0xcf8, 4), host.readPort(0xcfc, 4)]).toEqual([0, 0xffff_ffff]);
     expect(id(requesterId(1, 0))).toBe(0xffff_ffff);
   });
 });

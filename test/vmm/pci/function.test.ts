@@ -149,6 +149,9 @@ describe('MSI-X (7.7.2)', () => {
     fn.writeConfig(4, 2, BUS_MASTER);
     expect(fn.signal(1)).toBe(true);
     expect(messages).toEqual([[0xfee0_1000n, 0x41]]);
+    // A message is a write of the function's own (7.5.1.1.3).
+    fn.writeConfig(4, 2, 0);
+    expect([fn.signal(1), messages.length]).toEqual([true, 1]);
   });
 
   test('what comes while masked waits in the PBA, and goes out when unmasked; several are one', () => {
@@ -185,6 +188,17 @@ describe('MSI-X (7.7.2)', () => {
     expect(registers.writes).toEqual([]);
     fn.reset();
     expect([fn.readBar(0, 0x1000, 8), fn.readBar(0, 0x100c, 4)]).toEqual([0n, 1n]);
+    fn.writeConfig(CONTROL, 2, 0x8000);
+    fn.signal(1);
+    expect(fn.readBar(0, 0x2000, 8)).toBe(2n);
+    fn.reset();
+    expect(fn.readBar(0, 0x2000, 8)).toBe(0n);
+  });
+
+  test('what reaches over the end of a BAR is nowhere', () => {
+    const { fn, registers } = rig(description);
+    fn.writeBar(0, 0x3ffc, 8, 1n);
+    expect([fn.readBar(0, 0x3ffc, 8), fn.readBar(0, 0x3ffc, 4), registers.writes]).toEqual([0n, 0x3ffcn * 16n + 4n, []]);
   });
 
   test('what waits does not outlive a reset, nor does the choice of MSI-X', () => {
@@ -242,10 +256,14 @@ describe('MSI (7.7.1)', () => {
     fn.writeConfig(4, 2, BUS_MASTER);
     fn.writeConfig(0x44, 4, 0xfee0_0000);
     fn.writeConfig(0x48, 4, 1);
-    fn.writeConfig(0x4c, 2, 0x60);
+    fn.writeConfig(0x4c, 2, 0x63);
     fn.writeConfig(0x42, 2, 1 | (1 << 4));
     for (const vector of [0, 1, 3]) fn.signal(vector);
-    expect(messages).toEqual([0x60, 0x61, 0x61].map((data) => [0x1_fee0_0000n, data]));
+    expect(messages).toEqual([0x62, 0x63, 0x63].map((data) => [0x1_fee0_0000n, data]));
+    // More than there are: the last one that there is.
+    fn.writeConfig(0x42, 2, 1 | (5 << 4));
+    fn.signal(9);
+    expect(messages.at(-1)?.[1]).toBe(0x63);
   });
 
   test('a masked vector waits', () => {
@@ -269,6 +287,23 @@ describe('INTx (7.5.1.1.3)', () => {
     fn.writeConfig(4, 2, 0);
     fn.setIntx(false);
     expect([levels, fn.readConfig(6, 2) & 8]).toEqual([[true, false, true, false], 0]);
+  });
+
+  test('MSI and MSI-X take its place (7.7.1.2, 7.7.2.2), and a reset lets go of it', () => {
+    const capabilities = [msi(), msix(1, { bar: 0, offset: 0 }, { bar: 0, offset: 0x1000 })];
+    const { fn, levels } = rig({ interruptPin: 1, capabilities });
+    const [atMsi, atMsix] = fn.capabilityOffsets as [number, number];
+    fn.setIntx(true);
+    for (const [at, enable] of [
+      [atMsi, 1],
+      [atMsix, 0x8000],
+    ] as const) {
+      fn.writeConfig(at + 2, 2, enable);
+      fn.writeConfig(at + 2, 2, 0);
+    }
+    expect(levels).toEqual([true, false, true, false, true]);
+    fn.reset();
+    expect([levels.at(-1), fn.readConfig(6, 2) & 8]).toEqual([false, 0]);
   });
 
   test('a function without a pin has none', () => {

@@ -61,6 +61,12 @@ describe('DMAR (VT-d, chapter 8)', () => {
     expect(hex(table, table.length - 8)).toBe('0108180000000500');
   });
 
+  test('a unit of the most pages; root ports that are all of them name none (8.3, 8.5)', () => {
+    expect(dmarTable({ ...one, units: [{ registers: 0n, registerBytes: 2 ** 27 }] })[48 + 5]).toBe(15);
+    const ports = (allPorts: boolean) => dmarTable({ ...one, atsPorts: [{ allPorts, scope: [endpoint] }] }).length;
+    expect(ports(false) - ports(true)).toBe(8);
+  });
+
   test('RHSA (8.6): the unit by its registers, and its proximity domain; ANDD (8.7): number and name, which ends with a 0', () => {
     const tail = { affinities: [{ registers: 0xfebf_c000n, proximityDomain: 0x102 }] };
     expect(hex(dmarTable({ ...one, ...tail }), 64)).toBe('03001400' + '00000000' + '00c0bffe00000000' + '02010000');
@@ -78,6 +84,8 @@ describe('DMAR (VT-d, chapter 8)', () => {
     ['there is no unit', { units: [] }],
     ['are not aligned', { units: [{ registers: 0x800n }] }],
     ['registerBytes', { units: [{ registers: 0n, registerBytes: 6000 }] }],
+    // SIZE (8.3): 2^0 to 2^15 pages.
+    ['registerBytes', { units: [{ registers: 0n, registerBytes: 2 ** 28 }] }],
     ['names no endpoints', { units: [{ registers: 0n, includeAll: true, scope: [endpoint] }] }],
     ['is no range of pages', { reservedMemory: [{ base: 1n, limit: 0xfffn, scope: [] }] }],
     ['is empty', { units: [{ registers: 0n, scope: [{ ...endpoint, path: [] }] }] }],

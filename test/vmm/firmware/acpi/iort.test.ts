@@ -21,9 +21,15 @@ describe('IORT, DEN0049E', () => {
     expect(words(table, 48 + 44, 4)).toEqual([106, 107, 109, 108]);
     // Type 2, 36 bytes and a mapping, revision 3; ATS, segment; first, last of 0x200, output, the SMMU's place.
     expect(words(table, 116, 4)).toEqual([0x0300_3802, 1, 1, 36]);
+    // CCA; memory access: CPM and DACS, in the last byte of its eight.
+    expect(words(table, 116 + 16, 2)).toEqual([1, 0x0300_0000]);
     expect(words(table, 116 + 24, 3)).toEqual([1, 1, 64]);
     expect(words(table, 116 + 36, 5)).toEqual([0x100, 0x1ff, 0x1100, 48, 0]);
     expect(table).toHaveLength(172);
+  });
+
+  test('an SMMUv3 whose tables are not read as the processors see memory', () => {
+    expect(words(iortTable({ smmus: [{ ...smmu, coherent: false }], roots: [] }), 48 + 24, 1)).toEqual([0]);
   });
 
   test('the address of a VATOS page', () => {
@@ -76,6 +82,10 @@ describe('IORT, DEN0049E', () => {
     [
       'no range of 64 KiB granules',
       { reserved: [{ smmu: 0, streams: { first: 0, count: 1, output: 0 }, ranges: [{ base: 1n, bytes: 0x1_0000n }] }] },
+    ],
+    [
+      'of 4096 bytes is no range of 64 KiB granules',
+      { reserved: [{ smmu: 0, streams: { first: 0, count: 1, output: 0 }, ranges: [{ base: 0n, bytes: 0x1000n }] }] },
     ],
     ['no number of 32 bits', { smmus: [{ ...smmu, event: 2 ** 32 }] }],
   ])('refused: %s', (what, change) => {

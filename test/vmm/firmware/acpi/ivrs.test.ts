@@ -32,6 +32,42 @@ describe('IVRS, 48882 chapter 5', () => {
     );
   });
 
+  test('blocks say how long they are; entries by ACPI name stand in 40h alone, which is there for them (5.2.2)', () => {
+    const devices = [{ kind: 'all' as const }, { kind: 'acpi' as const, device: 0x98, hid: 'AMDI0020', uid: 'ID00' }];
+    const blocks = (types?: IvrsDescription['types']) => {
+      const table = ivrsTable({ physicalBits: 40, virtualBits: 48, units: [{ ...unit, efr: 4n, devices }], ...(types && { types }) });
+      const view = new DataView(table.buffer, table.byteOffset);
+      const found: [number, number][] = [];
+      for (let at = 48; at < table.length; at += view.getUint16(at + 2, true)) found.push([table[at], view.getUint16(at + 2, true)]);
+      return found;
+    };
+    const all = [
+      [0x10, 24 + 4],
+      [0x11, 40 + 4],
+      [0x40, 40 + 4 + 26],
+    ];
+    expect(blocks()).toEqual(all);
+    expect(blocks([0x11])).toEqual([all[1]]);
+  });
+
+  // Table 96 and EFR (3.4.7): field, its bits of the register, where they are in 10h.
+  test.each([
+    ['XTSup', 2, 1, 0],
+    ['NXSup', 3, 1, 1],
+    ['GTSup', 4, 1, 2],
+    ['GLXSup', 14, 2, 3],
+    ['IASup', 6, 1, 5],
+    ['GASup', 7, 1, 6],
+    ['HESup', 8, 1, 7],
+    ['PASmax', 32, 5, 8],
+    ['GATS', 12, 2, 28],
+    ['HATS', 10, 2, 30],
+  ])('10h reports %s', (_, from, width, to) => {
+    const ones = (1n << BigInt(width)) - 1n;
+    const table = ivrsTable({ ...description, units: [{ ...unit, efr: ones << BigInt(from) }] });
+    expect(new DataView(table.buffer, table.byteOffset).getUint32(48 + 20, true)).toBe(Number(ones) * 2 ** to);
+  });
+
   test('IVMD: all devices, one, a range', () => {
     const memory = [
       { base: 0x7000_0000n, bytes: 0x2000n },
