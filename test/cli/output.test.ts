@@ -99,6 +99,7 @@ describe('tables and texts', () => {
 
   test('lines end at a word; a word that is too long stands alone', () => {
     expect(wrapped('why: ', 'one two three', 12)).toEqual(['why: one two', '     three']);
+    expect(wrapped('why: ', 'one two', 11)).toEqual(['why: one', '     two']);
     expect(wrapped('- ', 'incomprehensibilities of', 10)).toEqual(['- incomprehensibilities', '  of']);
   });
 });

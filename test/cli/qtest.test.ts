@@ -27,7 +27,7 @@ test('connects to its client’s sockets as QEMU does, serves them, and ends wit
     '-chardev',
     `socket,path=${qmp.path},id=char0`,
     '-device',
-    'iommu-testdev,addr=04.0',
+    'iommu-testdev,addr=10.0',
     '-m',
     '64M',
   ];
@@ -36,7 +36,7 @@ test('connects to its client’s sockets as QEMU does, serves them, and ends wit
   const dataLines = createInterface(data)[Symbol.asyncIterator]();
   const controlLines = createInterface(control)[Symbol.asyncIterator]();
   expect(JSON.parse((await controlLines.next()).value)).toHaveProperty('QMP');
-  data.write('readl 0xb0020000\nreadl 0xfed90000\n');
+  data.write('readl 0xb0080000\nreadl 0xfed90000\n');
   expect([(await dataLines.next()).value, (await dataLines.next()).value]).toEqual(['OK 0x0000000000051b36', 'OK 0x0000000000000010']);
   control.write('{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n');
   expect(JSON.parse((await controlLines.next()).value)).toEqual({ return: {} });
@@ -52,6 +52,8 @@ describe('misuse', () => {
     [['--machine', 'q35', '--', '-qtest', 'unix:/nowhere/socket'], /nobody listens on \/nowhere\/socket: ENOENT/],
     [['--machine', 'arm-virt', '--', '-qtest', 'unix:x', '-device', 'amd-iommu'], /unit amd is none of arm-virt's: smmuv3/],
     [['--machine', 'q35', '--', '-qtest', 'unix:x', '-m', 'much'], /-m much is no size/],
+    [['--machine', 'q35', '--', '-qtest', 'unix:x', '-m', '5G'], /-m 5G is no size up to 4 GiB/],
+    [['--machine', 'q35', '--', '-qtest', 'unix:x', '-m', '4097'], /-m 4097 is no size up to 4 GiB/],
   ])('%j', async (given, message) => {
     const { status, err } = await runCli('qtest', ...given);
     expect([status, err]).toEqual([2, expect.stringMatching(message)]);

@@ -79,7 +79,7 @@ describe.each([false, true])('network (5.1), packed rings %s', (packed) => {
     const network = new VirtioNetwork(memory, backend, (source) => interrupts.push(source));
     const [rx, tx] = start(network, memory, 2, packed) as [Driver, Driver];
     for (const driver of [rx, tx]) driver.askInterrupt(1, false);
-    return { network, rx, tx, interrupts, sent, receive: (frame: Uint8Array) => receive(frame) };
+    return { network, memory, rx, tx, interrupts, sent, receive: (frame: Uint8Array) => receive(frame) };
   }
   const frame = (bytes: number) => Uint8Array.from({ length: bytes }, (_, i) => i & 0xff);
   const packet = (bytes: number) => Uint8Array.from([...new Uint8Array(12), ...frame(bytes)]);
@@ -146,7 +146,7 @@ describe.each([false, true])('network (5.1), packed rings %s', (packed) => {
   });
 
   test('a buffer that is too small stays empty; a reset forgets what waits', () => {
-    const { network, rx, receive } = rig();
+    const { network, memory, rx, receive } = rig();
     rx.add({ readable: empty, writable: 32 });
     receive(frame(64));
     expect(rx.collect().map(({ written }) => written)).toEqual([0]);
@@ -154,6 +154,13 @@ describe.each([false, true])('network (5.1), packed rings %s', (packed) => {
     network.device.status = 0;
     receive(frame(64));
     expect(network.counts).toMatchObject({ received: 0, dropped: 2 });
+    memory.write(0, 0, new Uint8Array(1 << 20), 0, 1 << 20);
+    const [again] = start(network, memory, 2, packed) as [Driver];
+    again.add({ readable: empty, writable: 1530 });
+    network.notify(0);
+    expect(network.counts.received).toBe(0);
+    receive(frame(60));
+    expect(again.collect().map(({ written }) => written)).toEqual([72]);
   });
 });
 
