@@ -26,6 +26,12 @@ test('of a size of which there were 16,384, any place may have had one, until ev
   for (let i = 0; i <= 1 << 14; i++) leaves.add(i * 512, 21);
   const far = 2 ** 40;
   expect(leaves.widened(far + 5, far + 5)).toEqual({ first: far, last: far + 511 });
+  // Of other sizes there were not so many.
+  leaves.add(far, 30);
+  expect(leaves.widened(2 * far + 5, 2 * far + 5)).toEqual({ first: 2 * far, last: 2 * far + 511 });
+  expect(leaves.widened(far + 5, far + 5)).toEqual({ first: far, last: far + 2 ** 18 - 1 });
+  leaves.widened(0, far);
+  expect(leaves.widened(far + 5, far + 5)).toEqual({ first: far, last: far + 2 ** 18 - 1 });
   expect(leaves.widened(0, PFN_LIMIT - 1)).toEqual(WHOLE);
   expect(leaves.widened(far + 5, far + 5)).toEqual({ first: far + 5, last: far + 5 });
 });

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { Observed } from '../../src/target/observed.ts';
-import { type AddressSpace, type FirstStage, NO_PASID, type TargetObserver } from '../../src/target/target.ts';
+import { type AddressSpace, type FirstStage, NO_PASID, type PasidDirectory, type TargetObserver } from '../../src/target/target.ts';
 
 const ENDPOINT = 8;
 
@@ -157,5 +157,23 @@ describe('Observed', () => {
     expect(told).toEqual(['attach a', 'entered a']);
     dispose();
     expect(observed.observer).toBe(observer);
+  });
+
+  test('directories are told of when they are others, and anew to the next observer', () => {
+    let directory: PasidDirectory | null = { name: 'one', read: () => {}, stored: () => {} };
+    const heard: (string | null)[] = [];
+    const hears = { ...observer, directory: (_: number, to: PasidDirectory | null) => void heard.push(to?.name ?? null) };
+    const toy = new Observed('Toy', { spaceOf: () => null, directoryOf: () => directory });
+    toy.add(ENDPOINT);
+    const end = toy.observe(hears, () => {});
+    toy.refresh(ENDPOINT);
+    expect(heard).toEqual(['one']);
+    end();
+    expect(toy.directoryOf(ENDPOINT)).toBe(null);
+    toy.observe(hears, () => {});
+    directory = { ...directory, name: 'other' };
+    toy.refresh(ENDPOINT);
+    toy.remove(ENDPOINT);
+    expect(heard).toEqual(['one', 'one', 'other', null]);
   });
 });

@@ -88,6 +88,9 @@ describe('commands, 2.4', () => {
     guest.command(command, completionWait(1n, 0x77n));
     expect([guest.read(Reg.commandHead), guest.read(Reg.status) & RUN, guest.load(DONE)]).toEqual([0n, 0n, 0n]);
     expect(guest.events()).toEqual([[BigInt(EVENT.illegalCommand) << 60n, 0x4000n]]);
+    // Enabled it was already: that it is written again is no beginning.
+    guest.write(Reg.control, ON);
+    expect(guest.read(Reg.status) & RUN).toBe(0n);
     guest.write(Reg.control, ON & ~(1n << 12n));
     guest.write(Reg.commandHead, 16n);
     guest.write(Reg.control, ON);
@@ -325,6 +328,15 @@ describe('interrupt remapping, 2.2.5', () => {
     guest.store(TABLE + 8188n - 4n, 0x0077_0401n << 32n);
     expect(guest.iommu.remap(DEVICE, 0xfee0_0000 | 0, 2047)).toMatchObject({ destination: 4, vector: 0x77 });
     expect(guest.events()).toEqual([]);
+  });
+
+  test('a table ends where its length says, and begins at a multiple of 128 bytes', () => {
+    const entry = 0x0077_0401n;
+    const guest = remapping(REMAP | (3n << 1n) | 1n | 64n);
+    guest.store(TABLE, entry | (entry << 32n));
+    guest.store(TABLE + 32n, entry);
+    expect(guest.iommu.remap(DEVICE, 0xfee0_0000 | 0, 0)).toMatchObject({ vector: 0x77 });
+    expect(guest.iommu.remap(DEVICE, 0xfee0_0000 | 0, 8)).toEqual({ kind: 'abort' });
   });
 
   test('128-bit entries; destinations of 8 and of 32 bits', () => {

@@ -77,6 +77,15 @@ describe('cached translations of both privileges', () => {
     expect([guest.error, renewed()[0]]).toEqual([0, '11']);
   });
 
+  test.each([0, 1, 2, 3, 4])('CR0.VMW %i: so many low bits of a VMID do not count (6.3.9)', (wildcard) => {
+    const { guest, renewed } = cached('NS-EL1');
+    guest.write(REG.CR0, 0b1101 | (wildcard << 6));
+    guest.command(tlbiVmid(1 << wildcard));
+    expect(renewed()).toEqual(NONE);
+    guest.command(tlbiVmid((1 << wildcard) - 1));
+    expect(renewed()).toEqual(ALL);
+  });
+
   test.each([5, 6, 7])('CR0.VMW %i is reserved, and behaves as 0 (6.3.9)', (wildcard) => {
     const { guest, renewed } = cached('NS-EL1');
     guest.write(REG.CR0, 0b1101 | (wildcard << 6));
@@ -167,6 +176,16 @@ describe('who hears of it', () => {
     guest.setContext(0, { V: 0 });
     guest.command(command);
     expect(guest.access(STREAM, 0x5000n, READ)).toBe(BigInt(targetFault('smmuv3', EVENT.C_BAD_CD)));
+  });
+
+  test.each([3, 4])('CFGI_STE_RANGE of 2^%i streams, the last of which is another one: few and many of them', (lg2) => {
+    const last = 2 ** lg2 - 1;
+    const { guest, heard } = watched();
+    guest.smmu.addEndpoint(last);
+    heard.length = 0;
+    guest.setStream(last, STAGE_1);
+    guest.command([BigInt(OPCODE.CFGI_STE_RANGE), BigInt(lg2 - 1)]);
+    expect(heard).toEqual([`VMID 0, ASID ${ASID}`]);
   });
 
   test('TLBI_S2_IPA: behind stage 1, any page may mean something else', () => {

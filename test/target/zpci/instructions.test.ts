@@ -4,6 +4,7 @@ import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import type { AddressSpace } from '../../../src/target/target.ts';
 import { COUNTER } from '../../../src/target/zpci/function.ts';
 import { ccdfOf, FAULT_BLOCKED, INTERRUPTION, PEC, ZpciIommu, type ZpciIommuOptions } from '../../../src/target/zpci/index.ts';
+import { STATUS } from '../../../src/target/zpci/spec/codes.ts';
 import { FMB } from '../../../src/target/zpci/spec/fib.ts';
 import { FIRST, Guest, GuestTables, handleOf, PAGES } from './guest.ts';
 
@@ -134,6 +135,31 @@ describe('MPCIFC and STPCIFC', () => {
     expect(controls()).toBe(0xd0n);
     expect(guest.access(1, IOVA, READ)).toBe(BigInt(FAULT_BLOCKED));
     expect(guest.refresh(1, FIRST, 1)).toEqual([0, 0]);
+    expect(guest.modify(1, 7)).toEqual([0, 0]);
+    expect(guest.access(1, IOVA, READ)).toBe(0x80000n);
+  });
+
+  test('STPCIFC: PAL is the last byte of its page, whatever was registered; how interrupts were', () => {
+    const { guest, tables } = started();
+    expect(guest.modify(1, 4, { 16: IOVA, 24: (BigInt(FIRST + PAGES - 1) << 12n) | 5n, 32: tables.iota })).toEqual([0, 0]);
+    // ISC, NOI, AIBVO, SUM, AISBO.
+    const controls = (3n << 28n) | (5n << 16n) | (9n << 8n) | (1n << 7n) | 6n;
+    expect(guest.modify(1, 2, { 40: controls << 32n, 48: 0x3000n, 56: 0x3100n })[0]).toBe(0);
+    const { fib } = guest.stored(DISABLED);
+    expect([fib[3], fib[5], fib[6], fib[7]]).toEqual([(BigInt(FIRST + PAGES) << 12n) - 1n, controls << 32n, 0x3000n, 0x3100n]);
+  });
+
+  test('reset of an error that a host does not follow: no room, and the function is in the error state (7)', () => {
+    const { guest, tables } = started();
+    guest.register(1, tables.iota);
+    let refuses = false;
+    guest.iommu.observe({ attach: (_, space) => (refuses && space !== null ? -12 : 0), changed: () => {}, flush: () => 0 });
+    guest.access(1, 0n, WRITE);
+    refuses = true;
+    const [cc, status] = guest.modify(1, 7);
+    expect([cc, status]).toEqual([1, STATUS.insufficient]);
+    expect(guest.stored(handleOf(1)).fib[1] >> 56n).toBe(0xf0n);
+    refuses = false;
     expect(guest.modify(1, 7)).toEqual([0, 0]);
     expect(guest.access(1, IOVA, READ)).toBe(0x80000n);
   });

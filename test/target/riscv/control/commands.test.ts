@@ -70,6 +70,16 @@ describe('illegal commands: the head stays, cmd_ill is set', () => {
   });
 
   test.each([
+    [20, 0n],
+    [17, 1n << 40n],
+    [8, (1n << 40n) | (1n << 39n)],
+  ])('IODIR.INVAL_PDT: a PID has %i bits without wider process directories', (width, without) => {
+    const command = (pid: bigint): [bigint, bigint] => [3n | (1n << 7n) | (pid << 12n) | (1n << 33n), 0n];
+    expect(legality(command((1n << BigInt(width)) - 1n), EVERYTHING & ~without)).toBe(true);
+    if (width < 20) expect(legality(command(1n << BigInt(width)), EVERYTHING & ~without)).toBe(false);
+  });
+
+  test.each([
     ['IOTINVAL.VMA', 1n, IOTINVAL_RESERVED],
     ['IOFENCE.C', 2n, IOFENCE_RESERVED],
     ['IODIR.INVAL_DDT', 3n, IODIR_RESERVED],
