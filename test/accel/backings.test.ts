@@ -124,6 +124,28 @@ describe('backings', () => {
     expect([one.path.flushes, other.path.flushes]).toEqual([1, 1]);
   });
 
+  test('groups hear of what is left out, or no longer; what a path could not do for a device that came is the error', () => {
+    const { space, group, backing, path } = backed();
+    const flush = (leftOut: readonly string[]) => {
+      backings.changed(space, 0x1000, 0x1000);
+      path.pending = false;
+      const { flush: before } = path;
+      path.flush = () => {
+        Object.assign(path, { leftOut });
+        return 0;
+      };
+      backings.flush();
+      path.flush = before;
+      return told.splice(0);
+    };
+    expect([flush([]), flush(['a hole']), flush(['a hole']), flush([])]).toEqual([[], [group], [], [group]]);
+    backings.took(backing);
+    expect(backings.error).toBe(null);
+    path.pending = true;
+    backings.took(backing);
+    expect(backings.error).toBe(path.error);
+  });
+
   test('one that is gone is flushed no more', () => {
     const { space, group, backing, path } = backed();
     backings.changed(space, 0x1000, 0x1000);

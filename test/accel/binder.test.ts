@@ -79,6 +79,20 @@ describe.each(['iommufd', 'vfio-type1'])('Binder over %s', (hostKind) => {
     expect(reaches(b)).toBe(null);
   });
 
+  test('a device that comes again to a group that others are in is one of them still', () => {
+    start(7);
+    const [one, other] = [spaceAt(0), spaceAt(16)];
+    binder.add(1, devices[0], one);
+    binder.add(2, devices[1], one);
+    expect(binder.remove(1)).toBe(0);
+    expect(binder.add(1, devices[0], other)).toBe(0);
+    expect(kernel.devices.map((device) => [reaches(device), reaches(device, 0x1010)])).toEqual([
+      [null, null],
+      [null, null],
+    ]);
+    expect(binder.choiceOf(2)?.refused.at(-1)?.reason).toMatch(/group 7 with endpoint 0x1, which reaches toy/);
+  });
+
   test('a refused first attach leaves nothing in the kernel', () => {
     const before = kernel.live();
     kernel.hooks.fail({ kind: hostKind === 'iommufd' ? ATTACH : 'VFIO_SET_IOMMU', nth: 1, errno: errno.ENOMEM });

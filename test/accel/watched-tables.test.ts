@@ -101,6 +101,34 @@ describe('stores to watched tables', () => {
     expect([space.isBlind, tables.size]).toEqual([false, 1]);
   });
 
+  test('two tables in one page are two pieces, also where they begin with the same page of the space', () => {
+    const piece = (offset: number) => ({ space, offset, bytes: 32, entries: 4, first: toy.base, last: toy.base + 63, isRead: true });
+    expect([tables.add(5, piece(64)), tables.add(5, piece(64))]).toEqual([true, true]);
+    watch.stored(0x5048n, 8);
+    expect(changed).toEqual([[16, 31]]);
+  });
+
+  test('65,536 pages are watched at most, and what is watched already stays so', () => {
+    let watched = 0;
+    const all = new WatchedTables({ watch: () => ++watched > 0, unwatch: () => {}, observe: () => () => {} });
+    const piece = { space, offset: 0, bytes: 32, entries: 4, first: 0, last: 63, isRead: true };
+    let taken = 0;
+    for (let pfn = 0; pfn < 1 << 16; pfn++) taken += Number(all.add(pfn, piece));
+    expect([taken, all.add(1 << 16, piece), all.add(7, piece), watched]).toEqual([1 << 16, false, true, 1 << 16]);
+  });
+
+  test('a page that is watched is so again where there is no room; who has ended observing ends nobody else’s', () => {
+    const small = new StoreWatch(1);
+    expect([small.watch(1), small.watch(2), small.watch(1), small.size]).toEqual([true, false, true, 1]);
+    const end = small.observe(() => {});
+    end();
+    const heard: number[] = [];
+    small.observe((pfn) => heard.push(pfn));
+    end();
+    small.stored(0x1ff8n, 16);
+    expect(heard).toEqual([1]);
+  });
+
   test('closed, nothing is watched, and somebody else can observe', () => {
     tables.close();
     expect([watch.size, tables.size]).toEqual([0, 0]);

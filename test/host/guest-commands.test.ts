@@ -115,3 +115,61 @@ describe('a command', () => {
     expect(cleaned(first, second, idr)).toEqual(sent);
   });
 });
+
+/** A queue of commands before a kernel whose answers are given. */
+function queued(answers: number[], streams = STREAMS) {
+  const sent: number[] = [];
+  const route: CommandRoute = { addCommand: (w0) => sent.push(w0 & 0xff) && 0, flush: () => answers.shift() ?? 0, error: null };
+  const commands = new SmmuGuestCommands(route, NO_ATS, streams);
+  return { commands, codes: () => sent.splice(0) };
+}
+
+describe('what the kernel refuses', () => {
+  const NH_ASID = Int32Array.of(0x11, 7 << 16, 0, 0);
+
+  test('makes everything forgotten instead, and is no error then', () => {
+    const { commands, codes } = queued([-5]);
+    commands.add(NH_ASID);
+    expect([commands.sync(), commands.pending, codes()]).toEqual([0, false, [0x11, 0x06, 0x06, 0x10]]);
+    commands.add(NH_ASID);
+    expect([commands.sync(), codes()]).toEqual([0, [0x11]]);
+  });
+
+  test('of everything too is tried again, until it is taken', () => {
+    const { commands, codes } = queued([-5, 0, -5, 0, -5]);
+    commands.add(NH_ASID);
+    expect([commands.sync(), commands.pending]).toEqual([-5, true]);
+    expect([commands.sync(), commands.pending]).toEqual([-5, true]);
+    codes();
+    expect([commands.sync(), commands.pending, codes()]).toEqual([0, false, [0x06, 0x06, 0x10]]);
+  });
+
+  test('a command that could not be added is one that was refused, once', () => {
+    let refuses = true;
+    const route: CommandRoute = { addCommand: () => (refuses ? -12 : 0), flush: () => 0, error: null };
+    const commands = new SmmuGuestCommands(route, NO_ATS, STREAMS);
+    commands.add(NH_ASID);
+    refuses = false;
+    let flushes = 0;
+    route.flush = () => {
+      flushes++;
+      return 0;
+    };
+    expect([commands.sync(), flushes]).toEqual([0, 3]);
+    commands.add(NH_ASID);
+    flushes = 0;
+    expect([commands.sync(), flushes]).toEqual([0, 1]);
+  });
+
+  test('what came while there was no stream is forgotten before the first one comes, and again where that failed', () => {
+    const streams = new Set<number>();
+    const { commands, codes } = queued([0, -5], streams);
+    expect(commands.catchUp()).toBe(0);
+    commands.add(NH_ASID);
+    expect([commands.pending, codes()]).toEqual([false, []]);
+    streams.add(0x20);
+    expect([commands.catchUp(), codes()]).toEqual([-5, [0x06, 0x10]]);
+    expect([commands.catchUp(), codes()]).toEqual([0, [0x06, 0x10]]);
+    expect([commands.catchUp(), codes()]).toEqual([0, []]);
+  });
+});

@@ -27,6 +27,21 @@ function pseries() {
   return { kernel, memory, target, host, machine, put };
 }
 
+test('the same hooks twice are told twice, and each registration ends by itself; what stays what it was is no change', () => {
+  const observation = new Observation(null);
+  const changes: PathChange[] = [];
+  const hooks: MachineHooks = { pathChange: (change) => changes.push(change) };
+  const ends = [observation.add(hooks), observation.add(hooks)];
+  observation.pathChange(1, 'shadow', 'shadow');
+  expect(changes).toEqual([]);
+  observation.pathChange(1, null, 'shadow');
+  ends[0]?.();
+  observation.pathChange(1, 'shadow', null);
+  expect(changes.map(({ to }) => to)).toEqual(['shadow', 'shadow', null]);
+  ends[1]?.();
+  expect(observation.active).toBe(false);
+});
+
 describe('Machine.observe', () => {
   test('what nobody saw begin is told to nobody who comes later; host calls are those since the last operation', () => {
     const host = { calls: { map: 3, unmap: 0, copy: 0, attach: 1, control: 9 } };

@@ -328,7 +328,7 @@ describe('stalls, 3.12.2', () => {
     });
     expect(guest.events().map((words) => [get(words, RECORD.STALL), get(words, RECORD.STAG)])).toEqual(tags.map((stag) => [1, stag]));
     guest.command(
-      resume(tags[0], 1n << 12n, STREAM + 1),
+      resume(tags[0], 1n << 13n, STREAM + 1),
       resume(tags[0], 1n << 12n),
       resume(tags[1], 1n << 13n),
       resume(tags[2], 0n),

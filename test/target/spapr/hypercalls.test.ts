@@ -243,7 +243,7 @@ describe('a host that does not follow (14.5.3 R1-13; 14.12.3.3.1)', () => {
     expect(hardware.flushes).toBe(5);
   });
 
-  it('one mapping in a list is enough to be a mapping, and it may be the first', () => {
+  it('one mapping in a list is enough to be a mapping, and it may be the first or the last', () => {
     const { machine, hardware } = observed();
     machine.call(H_PUT_TCE, LIOBN, 0x2000n, 0x8003n);
     machine.list(LIST, [0x7003n, 0n, 0n]);
@@ -252,6 +252,9 @@ describe('a host that does not follow (14.5.3 R1-13; 14.12.3.3.1)', () => {
     machine.list(LIST, [0n, 0n, 0n]);
     hardware.failAt = 4;
     expect(machine.call(H_PUT_TCE_INDIRECT, LIOBN, 0x1000n, LIST, 3n)).toBe(H_HARDWARE);
+    machine.list(LIST, [0n, 0n, 0x7003n]);
+    hardware.failAt = 6;
+    expect(machine.call(H_PUT_TCE_INDIRECT, LIOBN, 0x1000n, LIST, 3n)).toBe(H_NOT_ENOUGH_RESOURCES);
   });
 
   it('pages larger than 4 KiB are told whole', () => {

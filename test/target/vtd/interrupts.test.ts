@@ -206,6 +206,13 @@ describe('posting (5.2.3)', () => {
   test('the request bit, one notification until ON is cleared, none while SN says so unless urgent', () => {
     const guest = remapping();
     const vectors = [0x41, 0xc3];
+    setEntry(guest, 3, posted | 0xc001n | (0xe1n << 16n));
+    // RH, DM, TM and a delivery mode of another kind are none of a notification's.
+    setEntry(guest, 4, 0x3dn);
+    expect([guest.iommu.remap(SOURCE, remappable(4), 0), guest.iommu.interrupt]).toMatchObject([
+      DELIVER,
+      { redirectionHint: true, logical: true },
+    ]);
     for (const [i, vector] of vectors.entries()) setEntry(guest, i, posted | 0x8001n | (BigInt(vector) << 16n));
     setEntry(guest, 2, posted | 0xc001n | (0x42n << 16n));
     guest.store(PID + 32, 0x0000_0007_00f2_0000n);
@@ -226,6 +233,8 @@ describe('posting (5.2.3)', () => {
     expect(guest.load(PID + 32) & 3n).toBe(2n);
     expect(guest.iommu.remap(SOURCE, remappable(2), 0)).toBe(DELIVER);
     expect([guest.load(PID + 8), guest.load(PID + 32) & 3n]).toEqual([6n, 3n]);
+    expect(guest.iommu.remap(SOURCE, remappable(3), 0)).toBe(POSTED);
+    expect(guest.load(PID + 24)).toBe(8n | (1n << 33n));
   });
 });
 

@@ -55,6 +55,21 @@ describe.each([false, true])('entropy (5.4), packed rings %s', (packed) => {
   });
 });
 
+test('a reset of the function takes back what its ISR says (4.1.4.5); beside the notifications there is nothing', () => {
+  const entropy = new VirtioEntropy(GuestMemory.ofBytes(1 << 20), () => {});
+  const levels: boolean[] = [];
+  const pci = new VirtioPci(entropy.description, { setIntx: (level) => levels.push(level) });
+  const isr = () => pci.fn.readBar(0, 0x1000, 1);
+  pci.interrupt(0);
+  expect([isr(), isr()]).toEqual([1n, 0n]);
+  pci.interrupt(0);
+  pci.reset();
+  expect([isr(), levels]).toEqual([0n, [true, false, true, false]]);
+  pci.fn.writeBar(0, 0x3000, 2, 0n);
+  pci.fn.writeBar(0, 0x3004, 2, 0n);
+  expect(pci.kicks).toBe(1);
+});
+
 test('a device without configuration has no structure for it', () => {
   const { fn } = new VirtioPci(new VirtioEntropy(GuestMemory.ofBytes(1 << 20), () => {}).description, {});
   const structures: number[] = [];
