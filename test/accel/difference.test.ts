@@ -3,6 +3,7 @@ import { describe, expect } from 'vitest';
 import { type DifferenceLists, difference } from '../../src/accel/difference.ts';
 import { DirtyRanges } from '../../src/accel/dirty-ranges.ts';
 import { RunList } from '../../src/accel/run-list.ts';
+import { reaching } from '../reaching.ts';
 import { expectSame } from '../same.ts';
 
 interface Run {
@@ -74,9 +75,19 @@ function touches(run: Run, dirty: DirtyRanges): boolean {
 }
 
 describe('difference', () => {
-  test.prop([runs, runs, dirtyRanges], { numRuns: 500 })(
+  const reached = reaching('difference', 'a removal', 'an addition', 'a mapping that stays', 'a remnant', 'a split');
+  const run = { iova: 8, gpa: 108, pages: 8, permission: 3 };
+  const other = { iova: 20, gpa: 120, pages: 2, permission: 3 };
+  const last = { iova: 30, gpa: 330, pages: 2, permission: 1 };
+  const example = [
+    [run, other],
+    [other, last],
+    [[12, 2] as [number, number], [20, 20] as [number, number]],
+  ] as [Run[], Run[], [number, number][]];
+  test.prop([runs, runs, dirtyRanges], { numRuns: 500, examples: [example] })(
     'brings the held mappings to what is wanted and changes nothing else',
     (held, meant, drawn) => {
+      reached();
       const dirty = new DirtyRanges();
       for (const [first, pages] of drawn) dirty.add(first, first + pages - 1);
       dirty.normalize();
@@ -106,6 +117,11 @@ describe('difference', () => {
       for (const run of removed) expect([...pagesOf([run])].some(([page, target]) => after.get(page) !== target)).toBe(true);
       const split = removed.filter((run) => [...pagesOf([run])].some(([page, target]) => after.get(page) === target));
       expect(splits.count).toBe(split.length);
+      reached('a removal', removed.length);
+      reached('an addition', lists.additions.length);
+      reached('a remnant', lists.remnants.length);
+      reached('a mapping that stays', left.filter((one) => touches(one, dirty)).length);
+      reached('a split', split.length);
     },
   );
 

@@ -7,6 +7,7 @@ import { type SimDevice, simKernel } from '../../src/host/sim/index.ts';
 import { READ, WRITE } from '../../src/memory/access.ts';
 import { pfnOf } from '../../src/memory/address.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { reaching } from '../reaching.ts';
 import { TOY_PAGES, ToySpace } from './toy-space.ts';
 
 /** Host calls fail, several, for good, or all that name one device: whatever is believed of a device is what the kernel has. */
@@ -110,13 +111,15 @@ class Rig {
     });
   }
 
-  /** What is believed is so: a device that is said to be blocked reaches nothing, any other nothing that its space does not mean. */
-  check(whole: boolean): void {
+  /** Whether a device reaches anything. What is believed is so: a device that is said to be blocked reaches nothing, any other nothing that its space does not mean. */
+  check(whole: boolean): boolean {
+    let isReached = false;
     for (const [i, endpoint] of ENDPOINTS.entries()) {
       const reached = this.#reached(this.kernel.devices[i]);
       const { attachment, closed } = this.devices[i];
       const path = this.binder.choiceOf(endpoint)?.path ?? 'blocked';
       const nothing = reached.every((page) => page === null);
+      isReached ||= !nothing;
       // A closed device has no driver and does no DMA; the hardware goes on to take it for the other one of its group.
       if (closed && this.#oneGroup && this.devices.some((other) => other.attachment !== null)) continue;
       if (attachment === null || closed || path === 'blocked') expect(nothing).toBe(true);
@@ -126,27 +129,53 @@ class Rig {
       for (const [at, page] of reached.entries()) if (page !== null) expect(page).toBe(meant[at]);
       if (whole && path !== 'blocked') expect(reached).toEqual(meant);
     }
+    return isReached;
   }
 }
+
+const ATTACH = { kind: 'attach', endpoint: 1, space: 0 } as const;
+const SET = { kind: 'set', space: 0, from: 0, count: 2, gpa: 0, permission: 3 } as const;
+/** A device is attached, to what is mapped while the host refuses whatever maps, and again when it does no more. */
+const EXAMPLE: [(typeof step.value)[], (typeof failure extends fc.Arbitrary<infer T> ? T : never)[]] = [
+  [ATTACH, SET, SET],
+  [{ kind: 'map', nth: 1, times: 2, errno: errno.ENOMEM, at: 1 }],
+];
 
 const step = { value: null as unknown as typeof operation extends fc.Arbitrary<infer T> ? T : never };
 
 describe.each(hostKinds())('failing host calls over %s', (hostKind) => {
   for (const owner of ['target', 'guest'] as const) {
     for (const oneGroup of [false, true]) {
-      test.prop([fc.array(operation, { minLength: 2, maxLength: 12 }), fc.array(failure, { minLength: 1, maxLength: 4 })], { numRuns: 60 })(
+      const failed = reaching(
+        `${hostKind}, ${owner}-owned, ${oneGroup ? 'one group' : 'two groups'}`,
+        'a failed call',
+        'an operation after it',
+        'a page that a device reaches',
+      );
+      test.prop([fc.array(operation, { minLength: 2, maxLength: 12 }), fc.array(failure, { minLength: 1, maxLength: 4 })], {
+        numRuns: 60,
+        examples: [EXAMPLE],
+      })(
         `${owner}-owned, ${oneGroup ? 'one group' : 'two groups'}: nothing is believed that is not so, and what can be mended is`,
         (operations, failures) => {
+          failed();
           const rig = new Rig(hostKind, owner, oneGroup);
+          let refused = 0;
+          const dispose = rig.kernel.hooks.observe({
+            after: (_, result) => void (failures.some((each) => result === -each.errno) && refused++),
+          });
           for (const [at, step] of operations.entries()) {
             for (const failing of failures) {
               if (failing.at !== at) continue;
               const { nth, times } = failing;
               for (const kind of calls[failing.kind]) rig.kernel.hooks.fail({ ...(kind && { kind }), nth, times, errno: failing.errno });
             }
+            if (refused > 0) failed('an operation after it');
             rig.run(step);
-            rig.check(false);
+            if (rig.check(false)) failed('a page that a device reaches');
           }
+          dispose();
+          failed('a failed call', refused);
           rig.kernel.hooks.reset();
           for (let again = 0; again < 3; again++) rig.binder.flush();
           rig.check(true);

@@ -4,6 +4,7 @@ import { shadow } from '../../src/accel/shadow.ts';
 import { errno } from '../../src/host/errno.ts';
 import { IommufdSpace } from '../../src/host/iommufd/space.ts';
 import { hostKinds } from '../../src/host/registry.ts';
+import { reaching } from '../reaching.ts';
 import { Fixture, REGION_PAGES, type Step } from './path-fixture.ts';
 import { TOY_PAGES } from './toy-space.ts';
 
@@ -72,14 +73,24 @@ describe('a host whose mappings run short', () => {
   const room = 6;
   const op = fc.record({ from: fc.nat(15), count: fc.integer({ min: 1, max: 5 }), permission: fc.constantFrom(0, 3) });
 
-  test.prop([fc.array(op, { minLength: 1, maxLength: 30 })], { numRuns: 60 })(
+  const reached = reaching('a host whose mappings run short', 'a map that is refused', 'a map that fits', 'an unmap of mapped pages');
+  const single = (from: number, permission: 0 | 3) => ({ from, count: 1, permission });
+  // Every other page, one more than there is room for; then what is unmapped has its page beside it.
+  const short = [
+    ...Array.from({ length: room + 1 }, (_, i) => single(2 * i, 3)),
+    { from: 1, count: 3, permission: 3 as const },
+    single(2, 0),
+  ];
+  test.prop([fc.array(op, { minLength: 1, maxLength: 30 })], { numRuns: 60, examples: [[short]] })(
     'an unmap never fails; what the guest may have page by page it is never refused; and what fits is mapped',
     (operations) => {
+      reached();
       const fixture = new Fixture(shadow, { owner: 'target', host: 'vfio-type1', dmaEntryLimit: room });
       for (const { from, count, permission } of operations) {
         const before = fixture.space.pages;
         const answer = fixture.run([{ from, count, gpa: 0, permission }]);
         if (permission === 0) expect(answer).toBe(0);
+        reached(answer < 0 ? 'a map that is refused' : permission !== 0 ? 'a map that fits' : 'an unmap of mapped pages');
         if (answer < 0) {
           expect(answer).toBe(-errno.ENOSPC);
           expect(fixture.space.pages.filter((page) => page !== null).length).toBeGreaterThan(room);

@@ -10,6 +10,7 @@ import { amd, simKernel, vtd } from '../../src/host/sim/index.ts';
 import { READ } from '../../src/memory/access.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import type { AddressSpace } from '../../src/target/target.ts';
+import { reaching } from '../reaching.ts';
 import { Fixture, program, REQUESTER, type Step } from './path-fixture.ts';
 import { subjects } from './subjects.ts';
 import { TOY_PAGES, ToySpace } from './toy-space.ts';
@@ -32,13 +33,25 @@ class Guest extends Fixture {
 
 for (const hardware of Object.keys(places)) {
   describe(`path user-owned, ${hardware}`, () => {
-    test.prop([program], { numRuns: 8 })('an operation is no map call and one other at most', (operations) => {
+    const counted = reaching(`user-owned, ${hardware}: calls`, 'an operation that tells the hardware', 'an operation of several steps');
+    const step = { from: 0, count: 4, gpa: 0, permission: 3 } as const;
+    const example = [
+      [step],
+      [
+        { ...step, permission: 0 as const },
+        { ...step, from: 8 },
+      ],
+    ];
+    test.prop([program], { numRuns: 8, examples: [[example]] })('an operation is no map call and one other at most', (operations) => {
+      counted();
       const guest = new Guest(hardware);
       for (const steps of operations) {
         guest.touch();
         const [mapping, other] = guest.count(steps);
         expect(mapping).toBe(0);
         expect(other).toBeLessThanOrEqual(1);
+        if (other === 1) counted('an operation that tells the hardware');
+        if (steps.length > 1) counted('an operation of several steps');
       }
     });
 

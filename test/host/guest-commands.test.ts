@@ -3,6 +3,7 @@ import { describe, expect } from 'vitest';
 import { SmmuGuestCommands } from '../../src/host/iommufd/guest-commands.ts';
 import type { CommandRoute } from '../../src/host/iommufd/invalidate.ts';
 import { SmmuCaches } from '../../src/host/sim/nesting/smmuv3-caches.ts';
+import { reaching } from '../reaching.ts';
 
 /* What becomes of a guest's commands on their way to hardware that takes no bit too many: IHI 0070, chapter 4; Linux 7.3, arm_vsmmu_convert_user_cmd. */
 
@@ -43,10 +44,14 @@ describe.each([
   ['no ranges', NO_RANGES],
   ['no ATS', NO_ATS],
   ['no substreams', NO_SUBSTREAMS],
-])('hardware with %s', (_, idr) => {
+])('hardware with %s', (name, idr) => {
   const caches = new SmmuCaches(idr);
+  const reached = reaching(`commands for hardware with ${name}`, 'a command that is passed on', 'a command that is not');
   test.prop([low, word], { numRuns: 3000 })('takes whatever becomes of any command', (first, second) => {
-    for (const [word0, word1] of cleaned(first, second, idr))
+    reached();
+    const commands = cleaned(first, second, idr);
+    reached(commands.length > 0 ? 'a command that is passed on' : 'a command that is not');
+    for (const [word0, word1] of commands)
       expect(caches.check(word0, word1, (id) => (STREAMS.has(Number(id)) ? STREAMS : undefined))).toBe(0);
   });
 });

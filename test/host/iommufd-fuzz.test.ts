@@ -9,6 +9,7 @@ import * as structs from '../../src/host/sim/iommufd/structs.ts';
 import type { Fields, Struct } from '../../src/host/sim/structs.ts';
 import { READ_WRITE } from '../../src/memory/access.ts';
 import { pfnOf } from '../../src/memory/address.ts';
+import { reaching } from '../reaching.ts';
 
 /**
  * Any bytes to any ioctl: the simulated kernel answers 0 or an errno that Linux has, never throws, and everything is gone when
@@ -102,9 +103,12 @@ function write(view: DataView, size: number, values: readonly (readonly [string,
   view.setUint32(0, size, true);
 }
 
+const taken = reaching('any bytes', 'a call that is done', 'a call that is refused');
+
 test.prop([fc.constantFrom(...machines), fc.array(call, { minLength: 20, maxLength: 100 })], { numRuns: 100 })(
   'the simulated kernel takes any bytes',
   (config, calls) => {
+    taken();
     const kernel = simKernel({ iommus: [config] });
     const struct = kernel.allocate(4096);
     const memory = kernel.allocate(0x1_0000);
@@ -116,6 +120,7 @@ test.prop([fc.constantFrom(...machines), fc.array(call, { minLength: 20, maxLeng
       new Uint8Array(struct.buffer).fill(0);
       write(view, size, values, memory.address);
       const result = kernel.ioctl(request.startsWith('VFIO_DEVICE') ? device : fd, ioctl[request], struct);
+      taken(result === 0 ? 'a call that is done' : 'a call that is refused');
       if (result !== 0) expect(errnoName(result), `${request}: ${result}`).toMatch(/^E/);
       const sim = kernel.device();
       sim.dmaWrite(BigInt(size) << 10n, Uint8Array.of(1, 2, 3));

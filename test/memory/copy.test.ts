@@ -2,6 +2,7 @@ import { fc, test } from '@fast-check/vitest';
 import { expect, test as plain } from 'vitest';
 import { copyBytes } from '../../src/memory/copy.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { reaching } from '../reaching.ts';
 
 const BYTES = 512;
 
@@ -25,16 +26,27 @@ const place = fc.oneof(
 );
 const copy = fc.record({ array: fc.nat(2), at: place, gpa: place, bytes: place, store: fc.boolean() });
 
-test.prop([fc.array(copy, { minLength: 1, maxLength: 40 })])(
+const reached = reaching('copies', 'to RAM', 'from RAM', 'of the same array again', 'of a part of a word', 'of nothing');
+const whole = { array: 0, at: 8, gpa: 16, bytes: 24, store: true };
+const examples = [whole, { ...whole, store: false }, { ...whole, at: 3, bytes: 5 }, { ...whole, bytes: 0 }];
+
+test.prop([fc.array(copy, { minLength: 1, maxLength: 40 })], { examples: [[examples]] })(
   'copies of any size and place are those of the bytes, the same array over and over',
   (copies) => {
+    reached();
     const { memory, ram, arrays } = setUp();
+    let last: number | null = null;
     for (const { array, at, gpa, bytes, store } of copies) {
       const [ramBefore, before] = [ram.slice(), arrays[array].slice()];
       const size = Math.min(bytes, arrays[array].length - at);
       if (size < 0) continue;
       const answer = store ? memory.write(0, gpa, arrays[array], at, size) : memory.read(0, gpa, arrays[array], at, size);
       expect(answer).toBe(0);
+      reached(store ? 'to RAM' : 'from RAM');
+      if (array === last) reached('of the same array again');
+      if (size % 8 !== 0) reached('of a part of a word');
+      if (size === 0) reached('of nothing');
+      last = array;
       if (store) ramBefore.set(before.subarray(at, at + size), gpa);
       else before.set(ramBefore.subarray(gpa, gpa + size), at);
       // One compare in one call: `toEqual` looks at each byte for itself.

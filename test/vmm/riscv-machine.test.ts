@@ -9,6 +9,7 @@ import { hiOfPfn, loOfPfn, pfnOf, pfnOfHiLo } from '../../src/memory/address.ts'
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { NO_PASID } from '../../src/target/target.ts';
 import { Machine } from '../../src/vmm/machine.ts';
+import { reaching } from '../reaching.ts';
 import { fence, Guest, type GuestTable, invalDdt, invalVma, invalVmaRange } from '../target/riscv/guest.ts';
 
 const RAM_PAGES = 2048;
@@ -127,28 +128,39 @@ const edit = fc.record({
 });
 const program = fc.array(edit, { minLength: 1, maxLength: 10 });
 const pages = Array.from({ length: 64 }, (_, i) => BASE + i);
+const EDIT = { map: true, pfn: 0, to: 1024, pages: 4, permission: READ | WRITE };
+const EXAMPLE = [EDIT, { ...EDIT, map: false }, EDIT];
 
 describe('random guests', () => {
   for (const hostKind of hostKinds()) {
-    test.prop([program], { numRuns: 30 })(
+    const followed = reaching(`random RISC-V guests over ${hostKind}`, 'a mapped page', 'a page that goes');
+    test.prop([program], { numRuns: 30, examples: [[EXAMPLE]] })(
       `over ${hostKind}: after each invalidation the hardware has what software translates`,
       (edits) => {
+        followed();
         const riscv = new RiscvGuest(hostKind);
+        let before: readonly (string | null)[] = [];
         for (const { map, pfn, to, pages: count, permission } of edits) {
           if (map) riscv.table.table.map(BASE + pfn, to, count, permission);
           else riscv.table.table.unmap(BASE + pfn, count);
           riscv.guest.command(invalVma({ pscid: 1 }), fence());
           const software = pages.map((page) => riscv.software(page));
+          if (software.some((page) => page !== null)) followed('a mapped page');
+          if (before.some((page, i) => page !== null && software[i] === null)) followed('a page that goes');
+          before = software;
           for (const device of [0, 1]) expect(pages.map((page) => riscv.hardware(page, device))).toEqual(software);
         }
       },
     );
   }
 
-  test.prop([program, fc.integer({ min: 1, max: 12 })], { numRuns: 40 })(
+  const failed = reaching('random RISC-V guests whose host fails', 'a failed call', 'a page that is there in the end');
+  test.prop([program, fc.integer({ min: 1, max: 12 })], { numRuns: 40, examples: [[EXAMPLE, 1]] })(
     'the nth host call fails: nothing stale, and later invalidations mend it',
     (edits, nth) => {
+      failed();
       const riscv = new RiscvGuest();
+      riscv.kernel.hooks.observe({ after: (_, result) => void (result === -errno.ENOMEM && failed('a failed call')) });
       riscv.kernel.hooks.fail({ nth, errno: errno.ENOMEM });
       for (const { map, pfn, to, pages: count, permission } of edits) {
         if (map) riscv.table.table.map(BASE + pfn, to, count, permission);
@@ -165,7 +177,9 @@ describe('random guests', () => {
       riscv.kernel.hooks.reset();
       riscv.guest.command(invalVma({ pscid: 1 }), fence());
       riscv.guest.command(invalVma({ pscid: 1 }), fence());
-      expect(pages.map((page) => riscv.hardware(page))).toEqual(pages.map((page) => riscv.software(page)));
+      const software = pages.map((page) => riscv.software(page));
+      expect(pages.map((page) => riscv.hardware(page))).toEqual(software);
+      if (software.some((page) => page !== null)) failed('a page that is there in the end');
     },
   );
 });

@@ -18,6 +18,7 @@ import {
 import { NO_PASID } from '../../src/target/target.ts';
 import { HypercallDispatcher } from '../../src/vmm/hypercalls.ts';
 import { Machine } from '../../src/vmm/machine.ts';
+import { reaching } from '../reaching.ts';
 
 const BUID = 0x800000020000000n;
 const LIOBN = 0x80000000;
@@ -157,10 +158,18 @@ function fillList(pseries: Pseries, [start, odd]: [number, bigint[]]): void {
   });
 }
 
+/** A page is mapped, by another TCE, and not any more. */
+const EXAMPLE = [3n, 3n | (5n << 12n), 0n].map((value) => ({
+  opcode: H_PUT_TCE as typeof H_PUT_TCE,
+  parameters: [BigInt(LIOBN), 0n, value] as [bigint, bigint, bigint],
+}));
+
 describe('a pseries machine with passed-through devices', () => {
-  test.prop([program, listed, fc.boolean()], { numRuns: 80 })(
+  const followed = reaching('random hypercalls', 'a mapped page', 'a page that goes', 'a moment within a hypercall');
+  test.prop([program, listed, fc.boolean()], { numRuns: 80, examples: [[EXAMPLE, [0, []], true]] })(
     'random hypercalls: hardware = software after each, nothing unchanged goes away',
     (calls, page, wide) => {
+      followed();
       const pseries = new Pseries();
       if (wide) expect(pseries.createWindow()).toBe(0);
       fillList(pseries, page);
@@ -177,6 +186,9 @@ describe('a pseries machine with passed-through devices', () => {
         const after = pseries.picture();
         const splits = pseries.machine.counters().reduce((sum, { counters }) => sum + counters.splits, 0);
         expect(splits).toBe(0);
+        if (after.some((found) => found !== null)) followed('a mapped page');
+        if (before.some((found, i) => found !== null && after[i] === null)) followed('a page that goes');
+        followed('a moment within a hypercall', probes.length);
         for (const probe of probes) {
           probe.forEach((found, i) => {
             if (before[i] === after[i]) expect(found).toBe(after[i]);
@@ -186,16 +198,22 @@ describe('a pseries machine with passed-through devices', () => {
     },
   );
 
-  test.prop([program, listed, fc.integer({ min: 1, max: 10 })], { numRuns: 80 })(
+  const failed = reaching('hypercalls of a host that fails', 'a failed call', 'a refused hypercall');
+  test.prop([program, listed, fc.integer({ min: 1, max: 10 })], { numRuns: 80, examples: [[EXAMPLE, [0, []], 1]] })(
     'the nth host call fails: a guest told of failure has the old state, on both sides',
     (calls, page, nth) => {
+      failed();
       const pseries = new Pseries();
       pseries.createWindow();
       fillList(pseries, page);
+      pseries.kernel.hooks.observe({ after: (_, result) => void (result === -errno.ENOMEM && failed('a failed call')) });
       pseries.kernel.hooks.fail({ nth, errno: errno.ENOMEM });
       for (const { opcode, parameters } of calls) {
         const before = pseries.picture();
-        if (pseries.hypercall(opcode, ...parameters) !== H_SUCCESS) expect(pseries.picture()).toEqual(before);
+        if (pseries.hypercall(opcode, ...parameters) !== H_SUCCESS) {
+          failed('a refused hypercall');
+          expect(pseries.picture()).toEqual(before);
+        }
         pseries.expectAgreement();
       }
     },

@@ -9,6 +9,7 @@ import { addressOfPfn, pfnOf } from '../../src/memory/address.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { S_NOMEM, S_OK } from '../../src/target/virtio-iommu/spec/requests.ts';
 import { Machine } from '../../src/vmm/machine.ts';
+import { reaching } from '../reaching.ts';
 import { EP, type Fixture, OTHER, start } from '../target/virtio-iommu/fixture.ts';
 import { attach, map, unmap } from '../target/virtio-iommu/requests.ts';
 import type { Buffer } from '../virtqueue/driver.ts';
@@ -106,13 +107,24 @@ const request = fc.oneof(
   fc.tuple(fc.nat(31), fc.integer({ min: 1, max: 16 })).map(([at, pages]) => ({ kind: 'unmap' as const, at, pages, gpa: 0 })),
 );
 
+const followed = reaching('random kicks', 'a mapped page', 'a page that goes', 'a failed call');
+const MAP = { kind: 'map' as const, at: 0, pages: 4, gpa: 0 };
+const UNMAP = { kind: 'unmap' as const, at: 0, pages: 4, gpa: 0 };
+
 test.prop(
   [fc.array(fc.array(request, { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 8 }), fc.option(fc.integer({ min: 1, max: 12 }))],
   {
     numRuns: 60,
+    examples: [
+      [[[MAP], [UNMAP]], null],
+      [[[MAP], [MAP]], 1],
+    ],
   },
 )('random kicks, host calls failing or not: the hardware has what software translates', (kicks, nth) => {
+  followed();
   const guest = new VirtioGuest(0x40_0000);
+  guest.kernel.hooks.observe({ after: (_, result) => void (result === -errno.ENOMEM && followed('a failed call')) });
+  let before: readonly (number | null)[] = [];
   if (nth !== null) guest.kernel.hooks.fail({ nth, errno: errno.ENOMEM });
   const { iommu } = guest.fixture;
   for (const requests of kicks) {
@@ -127,5 +139,8 @@ test.prop(
       iommu.translate(EP, -1, 0, (0x100 + i) << 12, READ) < 0 ? null : iommu.translated[0] >>> 12,
     );
     for (const device of ['vfio0', 'vfio1']) expect(guest.hardware(0x100, 48, device)).toEqual(software);
+    if (software.some((page) => page !== null)) followed('a mapped page');
+    if (before.some((page, i) => page !== null && software[i] === null)) followed('a page that goes');
+    before = software;
   }
 });

@@ -8,6 +8,7 @@ import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import type { VtdSecondStageTable } from '../../src/pagetable/vtd-second-stage.ts';
 import { NO_PASID } from '../../src/target/target.ts';
 import { Machine } from '../../src/vmm/machine.ts';
+import { reaching } from '../reaching.ts';
 import { contextDevice, type Descriptor, Guest, iotlbDomain, iotlbGlobal, iotlbPages, wait } from '../target/vtd/guest.ts';
 
 const RAM_PAGES = 2048;
@@ -121,15 +122,23 @@ const edit = fc.record({
 });
 const pages = Array.from({ length: 64 }, (_, i) => BASE + i);
 
-test.prop([fc.array(edit, { minLength: 1, maxLength: 10 })], { numRuns: 30 })(
+const followed = reaching('random VT-d guests', 'a mapped page', 'a page that goes');
+const EDIT = { map: true, pfn: 0, to: 1024, pages: 4, permission: READ_WRITE } as const;
+
+test.prop([fc.array(edit, { minLength: 1, maxLength: 10 })], { numRuns: 30, examples: [[[EDIT, { ...EDIT, map: false }]]] })(
   'random guests: after each invalidation of the pages the hardware has what software translates',
   (edits) => {
+    followed();
     const vtd = new VtdGuest();
+    let before: readonly (string | null)[] = [];
     for (const { map, pfn, to, pages: count, permission } of edits) {
       if (map) vtd.table.map(BASE + pfn, to, count, permission);
       else vtd.table.unmap(BASE + pfn, count);
       vtd.guest.submit(iotlbPages(DID, BASE, 6), wait());
       const software = pages.map((page) => vtd.software(page));
+      if (software.some((page) => page !== null)) followed('a mapped page');
+      if (before.some((page, i) => page !== null && software[i] === null)) followed('a page that goes');
+      before = software;
       for (const device of [0, 1]) expect(pages.map((page) => vtd.hardware(page, device))).toEqual(software);
     }
   },
