@@ -37,6 +37,9 @@ describe('registers, 3.4', () => {
       [Reg.commandBase, 0x0f0f_ffff_ffff_f000n],
       [Reg.exclusionBase, 0x000f_ffff_ffff_f003n],
       [Reg.commandTail, 0x7_fff0n],
+      [Reg.segment1, 0x000f_ffff_ffff_f0ffn],
+      [Reg.segment1 + 48, 0x000f_ffff_ffff_f0ffn],
+      [Reg.segment1 + 56, 0n],
     ] as const) {
       guest.write(offset, 2n ** 64n - 1n);
       expect(guest.read(offset)).toBe(mask);
@@ -282,6 +285,15 @@ describe('events and page requests, 2.5 and 2.6', () => {
     // A stop marker wants no answer (PCIe 10.4.1.2.1).
     guest.iommu.pageRequest({ ...request, read: false, write: false });
     expect(guest.responses).toEqual([{ device: DEVICE, pasid: 0x5_4321, tag: 0x1003 }]);
+    // Without PASID there are none, and with TV = 0 no PPR.
+    guest.iommu.pageRequest({ ...request, pasid: null, read: false, write: false });
+    guest.setDevice(DEVICE, { tv: false, bits: [1n << 52n, 0n, 0n, 0n] });
+    guest.command(invalidateDevice(DEVICE));
+    guest.iommu.pageRequest(request);
+    expect(guest.responses.splice(1)).toEqual([
+      { device: DEVICE, pasid: null, tag: 0x1003 },
+      { device: DEVICE, pasid: 0x5_4321, tag: 0x1003 },
+    ]);
     guest.setDevice(DEVICE, { bits: [1n << 52n, 0n, 0n, 0n] });
     guest.command(invalidateDevice(DEVICE));
     guest.iommu.pageRequest(request);

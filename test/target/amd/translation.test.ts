@@ -53,6 +53,7 @@ describe('device table entries, 2.2.2.1', () => {
     ['a domain, of which the event has no field', { mode: 7, bits: [0n, 5n, 0n, 0n] }, 0],
     ['Mode 7', { mode: 7 }, 0],
     ['GLX 3', { gcr3: 9, glx: 3 }, 0],
+    ['guest tables of 6 levels', { gcr3: 9, bits: [0n, 0n, 2n << 54n, 0n] }, 0],
   ])('ILLEGAL_DEV_TABLE_ENTRY: %s', (_, dte, flags) => {
     const guest = started(dte);
     expect(guest.access(DEVICE, IOVA, READ)).toBe(BigInt(targetFault('amd', EVENT.illegalDeviceEntry)));
@@ -185,6 +186,11 @@ describe('host tables, 2.2.3', () => {
     expect(guest.load(entry) & 0x60n).toBe(0x20n);
     guest.access(DEVICE, IOVA, WRITE);
     expect(guest.load(entry) & 0x60n).toBe(0x60n);
+    // HAD 2 is reserved, and neither.
+    guest.store(entry, guest.load(entry) & ~0x60n);
+    guest.setDevice(DEVICE, { mode: 1, root, domain: 7, had: 2 });
+    guest.command(invalidateDevice(DEVICE), invalidatePages(7));
+    expect([guest.access(DEVICE, IOVA, READ), guest.load(entry) & 0x60n]).toEqual([0x80000n, 0n]);
   });
 
   test('the interrupt range: writes are messages, reads are INVALID_DEVICE_REQUEST', () => {
@@ -236,6 +242,8 @@ describe('ranges that are no memory, 2.1.2', () => {
   ])('IoCtl %i, TV %s', (ioCtl, tv, answer) => {
     const guest = started({ tv, bits: [0n, BigInt(ioCtl) << 35n, 0n, 0n] });
     expect(become(guest, PORTS, READ)).toBe(answer);
+    const last = PORTS + 0x1ff_ffffn;
+    expect(become(guest, last, WRITE)).toBe(answer === PORTS ? last : answer);
   });
 
   test('requests with PASID, and addresses beside them, are of memory', () => {
@@ -328,6 +336,26 @@ describe('guest tables, 2.2.6', () => {
     expect(guest.access(DEVICE, IOVA, READ)).toBe(0x90000n);
   });
 
+  test('INVALIDATE_IOMMU_PAGES of a PASID: where its tables are is read again', () => {
+    const { guest } = withGuest({ giov: true });
+    expect(guest.access(DEVICE, IOVA, READ)).toBe(0x80000n);
+    const other = guest.v2();
+    other.table.map(5, 0x90, 1, READ_WRITE);
+    const entry = guest.load(BigInt(0x1000 + 32 * DEVICE + 8)) >> 16n;
+    const gcr3 = ((entry & 0xffffn) << 15n) | ((guest.load(BigInt(0x1000 + 32 * DEVICE)) >> 46n) & 0x7000n);
+    guest.store(gcr3, (BigInt(other.root) << 12n) | 1n);
+    guest.command(invalidatePages(7, 0, 64, 0));
+    expect(guest.access(DEVICE, IOVA, READ)).toBe(0x90000n);
+  });
+
+  test('what a supervisor may is not kept for users', () => {
+    const { guest, root } = withGuest({ giov: true });
+    const leaf = [0, 0, 0].reduce((page) => guest.load(page) & 0xf_ffff_ffff_f000n, BigInt(root) << 12n) + 40n;
+    guest.store(leaf, guest.load(leaf) & ~4n);
+    expect(guest.access(DEVICE, IOVA, READ | PRIVILEGED)).toBe(0x80000n);
+    expect(guest.access(DEVICE, IOVA, READ)).toBe(PAGE_FAULT);
+  });
+
   test('privileged and user accesses, and fetches, are not mixed up', () => {
     const { guest } = withGuest({ giov: true });
     expect(guest.access(DEVICE, IOVA, READ | PRIVILEGED)).toBe(0x80000n);
@@ -360,6 +388,35 @@ describe('guest tables, 2.2.6', () => {
     guest.command(invalidatePages(7, 0x80 + RAM_PAGES, 12));
     expect(guest.access(DEVICE, IOVA, READ)).toBe(PAGE_FAULT);
   });
+});
+
+test.each<[string, Dte]>([
+  ['domain', { domain: 8 }],
+  ['IR and IW', { permission: READ }],
+  ['levels', { mode: 4 }],
+  ['root', { root: 0x61 }],
+  ['HAD', { had: 1 }],
+  ['EX', { bits: [0n, 1n << 39n, 0n, 0n] }],
+  ['SysMgt', { bits: [0n, 3n << 40n, 0n, 0n] }],
+  ['IoCtl', { bits: [0n, 2n << 35n, 0n, 0n] }],
+])('devices share a space unless their entries mean other things: %s', (_, change) => {
+  const same: Dte = { mode: 3, root: 0x60, domain: 7 };
+  const guest = started(same);
+  const other = 0x30;
+  guest.iommu.addEndpoint(other);
+  guest.write(Reg.exclusionLimit, 0x6000n);
+  guest.write(Reg.exclusionBase, 0x5001n);
+  const spaceOf = (dte: Dte) => {
+    guest.setDevice(other, dte);
+    guest.command(invalidateDevice(other));
+    return guest.iommu.spaceOf(other);
+  };
+  const space = guest.iommu.spaceOf(DEVICE)!;
+  expect(spaceOf(same)).toBe(space);
+  expect(spaceOf({ ...same, ...change })).not.toBe(space);
+  const excluding = spaceOf({ ...same, bits: [0n, 1n << 39n, 0n, 0n] });
+  guest.write(Reg.exclusionLimit, 0x7000n);
+  expect(guest.iommu.spaceOf(other)).not.toBe(excluding);
 });
 
 test('NpCache: spaces are announced, and the capability block says so', () => {

@@ -121,6 +121,37 @@ describe('MPCIFC and STPCIFC', () => {
     expect(guest.refresh(1, FIRST, 1)[0]).toBe(3);
   });
 
+  test('PBA and PAL are whole pages, whatever their low bits say', () => {
+    const { guest, tables } = started();
+    expect(guest.modify(1, 4, { 16: IOVA | 0x123n, 24: IOVA | 0x123n, 32: tables.iota })).toEqual([0, 0]);
+    expect(guest.stored(handleOf(1)).fib.slice(2, 4)).toEqual([IOVA, IOVA | 0xfffn]);
+    expect(guest.access(1, IOVA | 0xff8n, READ)).toBe(0x80ff8n);
+  });
+
+  test('a host that cannot follow leaves a function in the error state', () => {
+    const { guest, tables } = started();
+    guest.register(1, tables.iota);
+    let result = 0;
+    guest.iommu.observe({ attach: (_, space) => (space === null ? 0 : result), changed: () => {}, flush: () => 0 });
+    guest.access(1, 0n, WRITE);
+    result = -12;
+    expect(guest.modify(1, 7)).toEqual([1, 16]);
+    expect([guest.stored(handleOf(1)).fib[1]! >> 56n, guest.refresh(1, FIRST, 1)]).toEqual([0xf0n, [1, 40]]);
+    result = 0;
+    expect([guest.modify(1, 7), guest.access(1, IOVA, READ)]).toEqual([[0, 0], 0x80000n]);
+  });
+
+  test('STPCIFC: interrupts as they were registered; indicators lie in memory to their last bit', () => {
+    const { guest } = started();
+    // ISC 2, 9 interrupts from bit 17 on, summary bit 33.
+    const parameters = (0x2009_0080n | (17n << 8n) | 33n) << 32n;
+    const end = BigInt(guest.memory.regions[0]!.buffer.byteLength);
+    expect(guest.modify(1, 2, { 40: parameters, 48: end - 3n, 56: 0x3100n })).toEqual([1, 4]);
+    expect(guest.modify(1, 2, { 40: parameters, 48: 0x3000n, 56: end - 4n })).toEqual([1, 4]);
+    expect(guest.modify(1, 2, { 40: parameters, 48: end - 4n, 56: end - 5n })).toEqual([0, 0]);
+    expect(guest.stored(handleOf(1)).fib.slice(5, 8)).toEqual([parameters, end - 4n, end - 5n]);
+  });
+
   test('error, blocked and enabled: what the guest finds in the FIB, and who does DMA', () => {
     const { guest, tables } = started();
     guest.register(1, tables.iota);
@@ -191,6 +222,33 @@ describe('MPCIFC and STPCIFC', () => {
     expect(guest.modify(1, 10, { 64: 0x3201n })).toEqual([1, 0]);
     expect(guest.events.map(({ code }) => code)).toEqual([PEC.measurementAddress, PEC.measurementKey]);
   });
+});
+
+test('loads, stores and store blocks are counted, until measurement is turned off; a store is of as many bytes as it says', () => {
+  const stored: bigint[] = [];
+  const spaces = {
+    load: () => 1n,
+    store: (...[, , , value]: [number, bigint, number, bigint]) => stored.push(value) > 0,
+    takes: () => true,
+  };
+  const { guest } = started({ functions: [{ fid: 1, spaces }, { fid: 2 }] });
+  const { iommu, registers } = guest;
+  const counters = () => {
+    guest.modify(1, 10, { 64: 0x3200n });
+    iommu.measure();
+    return [0, 1, 2].map((i) => guest.load(0x3200n + BigInt(FMB.COUNTERS + 8 * i)));
+  };
+  const aim = (bytes: number) => registers.u64.set([(BigInt(handleOf(1)) << 32n) | BigInt(bytes), 0n], 2);
+  aim(1);
+  for (let i = 0; i < 3; i++) iommu.pcilg(registers, 5, 2);
+  registers.u64[5] = 0x1ffn;
+  for (let i = 0; i < 2; i++) iommu.pcistg(registers, 5, 2);
+  expect(stored).toEqual([0xffn, 0xffn]);
+  aim(16);
+  iommu.pcistb(registers, 2, 3, 0x3000n);
+  expect(counters()).toEqual([3n, 2n, 1n]);
+  guest.modify(1, 10, { 64: 0n });
+  expect(counters()).toEqual([0n, 0n, 0n]);
 });
 
 describe('RPCIT', () => {

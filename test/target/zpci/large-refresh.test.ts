@@ -121,6 +121,9 @@ test('what another CPU begins is its own, whatever its operands; a registration 
   guest.modify(1, 5);
   register(tables, guest);
   expect(run(one)).toEqual([UNFINISHED, false]);
+  // Another range of the same CPU is another instruction.
+  one.u64[3]! -= 4096n;
+  expect(run(one)).toEqual([UNFINISHED, false]);
   expect(guest.refresh(1, START + 5, 1)).toEqual([0, 0]);
   guest.iommu.fail(1, 0x3a, 0n);
   expect([guest.iommu.rpcit(one, 1, 2), Number((one.u64[1] >> 24n) & 0xffn)]).toEqual([1, 40]);
