@@ -239,6 +239,7 @@ class ShadowPath implements Path {
     if (isShort || this.#givenUp()) this.#owed.addAll(dirty);
     const { removals } = this.#survey.lists;
     for (let i = 0; i < removals.length && this.#result < 0; i++) this.#owe(removals, i);
+    this.#survey.end();
     return this.#result;
   }
 

@@ -12,8 +12,8 @@ const RUN_LIMIT = 2 ** 28;
 /** Host calls of one slice: a tenth of what 50 ms are to a host that takes 2 µs a call, for the code may not be compiled yet, and a call may pin memory. */
 const SLICE = 1 << 11;
 
-/** Asks what dirty ranges mean, and says what the host has to do so that it has just that. */
-export class Survey {
+/** What one survey fills. */
+class Findings {
   readonly lists: DifferenceLists = {
     held: new RunList(RUN_LIMIT),
     wanted: new RunList(RUN_LIMIT),
@@ -22,15 +22,39 @@ export class Survey {
     additions: new RunList(RUN_LIMIT),
     kept: new RunList(RUN_LIMIT),
   };
-  readonly splits = { count: 0, grain: Number.POSITIVE_INFINITY };
-  /** What the last survey did not come to. Nothing of it is wanted for now. */
   readonly rest = new DirtyRanges();
+  readonly examined = new DirtyRanges();
+}
+
+const NOTHING = new Findings();
+/** Of surveys that are over. What the spaces of all guests share takes no memory of each, and lies in the processor's caches already. */
+const idle: Findings[] = [];
+
+/** Asks what dirty ranges mean, and says what the host has to do so that it has just that. */
+export class Survey {
+  readonly splits = { count: 0, grain: Number.POSITIVE_INFINITY };
   readonly #asked: WantedRuns;
-  readonly #examined = new DirtyRanges();
+  #found = NOTHING;
 
   /** `callsFor`: host calls that map a run of so many pages, fewer than SLICE. */
   constructor(space: AddressSpace, memory: GuestMemory, callsFor: (pages: number) => number) {
-    this.#asked = new WantedRuns(space, memory, this.lists.wanted, callsFor);
+    this.#asked = new WantedRuns(space, memory, callsFor);
+  }
+
+  /** Empty but between `take` and `end`. */
+  get lists(): DifferenceLists {
+    return this.#found.lists;
+  }
+
+  /** What the survey did not come to. Nothing of it is wanted for now. */
+  get rest(): DirtyRanges {
+    return this.#found.rest;
+  }
+
+  /** What was found is not needed any more. */
+  end(): void {
+    if (this.#found !== NOTHING) idle.push(this.#found);
+    this.#found = NOTHING;
   }
 
   /** See WantedRuns. */
@@ -58,23 +82,25 @@ export class Survey {
   /** The same for ranges that nothing stale is in: one slice of them, and what it did not come to stays as it is. */
   takeSlice(dirty: DirtyRanges, now: IntervalMap): boolean {
     this.#begin(SLICE);
-    this.#examined.clear();
+    const { examined } = this.#found;
     for (let i = 0; i < dirty.count; i++) {
       const [first, last] = [dirty.first(i), dirty.last(i)];
       const next = this.rest.count > 0 ? first : this.#asked.ask(first, last);
       if (next <= last) this.rest.add(next, last);
       if (next <= first) continue;
-      this.#examined.add(first, next - 1);
+      examined.add(first, next - 1);
       if (now.intervals(first, next - 1, this.#visitHeld) < next) return false;
     }
-    return difference(this.#examined, this.lists, this.splits);
+    return difference(examined, this.lists, this.splits);
   }
 
   #begin(most: number): void {
+    if (this.#found === NOTHING) this.#found = idle.pop() ?? new Findings();
     this.lists.held.clear();
     this.#asked.most = most;
-    this.#asked.begin();
+    this.#asked.begin(this.lists.wanted);
     this.rest.clear();
+    this.#found.examined.clear();
   }
 
   readonly #visitHeld = (iova: number, gpa: number, pages: number, permission: number): boolean => {

@@ -3,7 +3,9 @@ import { MMIO, READ, READ_WRITE } from '../memory/access.ts';
 import { addressOfPfn } from '../memory/address.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { AddressSpace } from '../target/target.ts';
-import type { RunList } from './run-list.ts';
+import { RunList } from './run-list.ts';
+
+const NO_RUNS = new RunList(0);
 
 /** What an address space means, as runs that hardware can have: of contiguous host memory, with what ROM allows. */
 export class WantedRuns {
@@ -15,22 +17,23 @@ export class WantedRuns {
   error: HostError | null = null;
   readonly #space: AddressSpace;
   readonly #memory: GuestMemory;
-  readonly #runs: RunList;
+  #runs = NO_RUNS;
   readonly #workOf: (pages: number, iova: number, gpa: number) => number;
   #work = 0;
   /** Page before which a run was cut. */
   #cut = -1;
 
   /** `workOf`: what is done for a run, host calls or table entries. */
-  constructor(space: AddressSpace, memory: GuestMemory, runs: RunList, workOf: (pages: number, iova: number, gpa: number) => number) {
+  constructor(space: AddressSpace, memory: GuestMemory, workOf: (pages: number, iova: number, gpa: number) => number) {
     this.#space = space;
     this.#memory = memory;
-    this.#runs = runs;
     this.#workOf = workOf;
   }
 
-  begin(): void {
-    this.#runs.clear();
+  /** What is asked for from now on goes to `runs`. */
+  begin(runs: RunList): void {
+    runs.clear();
+    this.#runs = runs;
     this.error = null;
     this.#work = 0;
   }

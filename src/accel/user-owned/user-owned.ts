@@ -95,7 +95,7 @@ class UserOwnedPath implements Path {
     this.#limit = inputPages(hardware);
     this.#liveSplit = hardware.liveSplit;
     this.#isX86 = hardware.kind !== 'smmuv3';
-    this.#wanted = new WantedRuns(space, memory, this.#runs.wanted, this.#storesFor);
+    this.#wanted = new WantedRuns(space, memory, this.#storesFor);
     this.#second = SecondStage.join(host!, memory, device!, hardware, { tables: 'ours', queue });
     this.#pages = new StagePages(this.#second.arena);
     try {
@@ -282,7 +282,7 @@ class UserOwnedPath implements Path {
   #begin(most: number): void {
     this.#runs.held.clear();
     this.#wanted.most = most;
-    this.#wanted.begin();
+    this.#wanted.begin(this.#runs.wanted);
   }
 
   #survey(dirty: DirtyRanges): number {
