@@ -101,6 +101,7 @@ export class Functions {
   /** The function is in another state from now on. */
   enter(one: ZpciFunction, state: ZpciFunction['state']): number {
     one.state = state;
+    this.iotlb.serveNobody();
     return this.settle(one);
   }
 

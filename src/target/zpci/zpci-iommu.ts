@@ -1,4 +1,3 @@
-import { READ_WRITE } from '../../memory/access.ts';
 import { hiOf, hiOfPfn, joinHiLo, loOf, loOfPfn, pfnOfHiLo } from '../../memory/address.ts';
 import { require64, requireBoolean, requireBytes, requireNumber, requireNumbers, requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
@@ -29,7 +28,6 @@ const PAGE = 12;
 const RW = 3;
 /** For the test that compares them with their declarations. */
 export const REPEATED = { ENABLED, PAGE, RW } as const;
-const NOT_CACHED = -1;
 
 /**
  * The PCI functions of an s390 guest and their address translation. Endpoints are function IDs. Instructions come from the machine, which
@@ -231,23 +229,23 @@ export class ZpciIommu implements Target {
   }
 
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
-    const one = endpoint === this.#endpoint ? this.#function : this.#find(endpoint);
-    if (one === null || pasid !== NO_PASID) return FAULT_ENDPOINT;
-    // What the IOTLB has, tables between PBA and PAL have translated; frames may reach further than those.
-    const cached = one.state === ENABLED ? this.#iotlb.lookup(one.index, NO_CONTEXT, hi, lo, access & RW) : NOT_CACHED;
-    if (cached === PAGE) {
-      const { out } = this.#iotlb;
-      this.translated[0] = out[OUT_LO];
-      this.translated[1] = out[OUT_HI];
-      return PAGE;
-    }
-    return this.#translateAny(one, hi, lo, access, cached);
+    const { out } = this.#iotlb;
+    if (this.#iotlb.lookupFor(endpoint, pasid, hi, lo, access & RW) < 0) return this.#translateOther(endpoint, pasid, hi, lo, access);
+    this.translated[0] = out[OUT_LO];
+    this.translated[1] = out[OUT_HI];
+    return PAGE;
   }
 
-  /** `cached`: lg2 of what the IOTLB has just answered, or NOT_CACHED. */
-  #translateAny(one: ZpciFunction, hi: number, lo: number, access: number, cached: number): number {
+  #translateOther(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
+    const one = endpoint === this.#endpoint ? this.#function : this.#find(endpoint);
+    if (one === null || pasid !== NO_PASID) return FAULT_ENDPOINT;
+    if (one.state !== ENABLED) return FAULT_BLOCKED;
+    // What the IOTLB has, tables between PBA and PAL have translated; frames may reach further than those.
+    const iotlb = this.#iotlb;
+    let lg2 = iotlb.lookup(one.index, NO_CONTEXT, hi, lo, access & RW);
+    iotlb.serve(endpoint, pasid);
     const space = one.translation;
-    if (one.state !== STATE.enabled || space === null) return FAULT_BLOCKED;
+    if (space === null) return FAULT_BLOCKED;
     if (hi === this.#msiHi && (lo & -4096) === this.#msiLo) return this.#answer(hi, lo, 12);
     const pfn = pfnOfHiLo(hi, lo);
     if (pfn < space.first || pfn > space.last) return this.#fault(one, PEC.range, hi, lo);
@@ -255,13 +253,10 @@ export class ZpciIommu implements Target {
       const gpa = space.pageOf(pfn);
       return gpa < 0 ? this.#fault(one, PEC.range, hi, lo) : this.#answer(hiOfPfn(gpa), loOfPfn(gpa) | (lo & 0xfff), 12);
     }
-    const iotlb = this.#iotlb;
-    const wish = access & READ_WRITE;
-    let lg2 = cached;
     let out: Int32Array = iotlb.out;
     if (lg2 < 0) {
       iotlb.misses++;
-      lg2 = space.table.walk(hi, lo, wish);
+      lg2 = space.table.walk(hi, lo, access & RW);
       if (lg2 < 0) return this.#fault(one, this.#codeOf(space, pfn), hi, lo);
       out = space.table.out;
       iotlb.fill(one.index, NO_CONTEXT, hi, lo, lg2, out);

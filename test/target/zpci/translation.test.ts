@@ -93,6 +93,20 @@ describe('zPCI translation', () => {
     else expect([refreshed, guest.events[1]]).toEqual([[1, 8], { code, handle: handleOf(1), fid: 1, address: IOVA }]);
   });
 
+  test('what was translated before is blocked in the error state', () => {
+    const { guest } = registered();
+    const page = guest.access(1, IOVA, READ);
+    const hits = guest.iommu.iotlbHits;
+    expect(guest.access(1, IOVA, READ)).toBe(page);
+    expect(guest.iommu.iotlbHits).toBe(hits + 1);
+    guest.access(1, BigInt(FIRST - 1) << 12n, READ);
+    expect(guest.access(1, IOVA, READ)).toBe(BigInt(FAULT_BLOCKED));
+    // It ends without a refresh.
+    expect(guest.modify(1, 7)).toEqual([0, 0]);
+    expect(guest.access(1, IOVA, READ)).toBe(page);
+    expect(page).toBeGreaterThan(0n);
+  });
+
   test('outside PBA to PAL; a function without registration; another function; a PASID', () => {
     const { guest } = registered();
     expect(guest.access(1, BigInt(FIRST - 1) << 12n, READ)).toBe(BigInt(targetFault('zpci', PEC.range)));
