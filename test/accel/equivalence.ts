@@ -92,6 +92,10 @@ export class EquivalentGuest<Step> {
   #unanswered = 0;
   /** Pages so far that a request with a PASID reached. */
   comparedProcesses = 0;
+  /** Pages so far that a request reached before an operation and not after it; and those of requests with a PASID alone. */
+  taken = 0;
+  takenProcesses = 0;
+  readonly #reachedBefore = new Set<string>();
 
   constructor(subject: TargetSubject<Step>, hardware: HostHardware, path: string, following: Following = 'announced') {
     const { host: kind, nesting, iommus = 1, pasidLog2 } = hardware;
@@ -255,9 +259,24 @@ export class EquivalentGuest<Step> {
       expect(reached, `endpoint ${endpoint}, PASID ${pasid} on ${path}`).toEqual(widen(software));
       const pages = hardware.filter((page) => page !== null).length;
       compared += pages;
-      if (pasid !== NO_PASID) this.comparedProcesses += pages;
+      const taken = this.#taken(`${endpoint}/${pasid}`, hardware);
+      this.taken += taken;
+      if (pasid === NO_PASID) continue;
+      this.comparedProcesses += pages;
+      this.takenProcesses += taken;
     }
     return compared;
+  }
+
+  /** How many of the pages that are looked at the requester reached the last time, and does not any more. */
+  #taken(requester: string, hardware: readonly Reached[]): number {
+    let taken = 0;
+    for (const [i, page] of hardware.entries()) {
+      const place = `${requester}/${this.#sampled[i]}`;
+      if (page !== null) this.#reachedBefore.add(place);
+      else if (this.#reachedBefore.delete(place)) taken++;
+    }
+    return taken;
   }
 
   /** Without what the host could not map; that is said. */
@@ -315,7 +334,8 @@ export class EquivalentGuest<Step> {
   }
 }
 
-const everyHardware: Readonly<Record<string, HostHardware>> = { ...hardwares, ...pasidHardwares, ...severalHardwares };
+/** Of this suite, by name. */
+export const everyHardware: Readonly<Record<string, HostHardware>> = { ...hardwares, ...pasidHardwares, ...severalHardwares };
 
 /** Random guest programs of a target over hardware of each kind, on the path that is wished for. */
 export function equivalenceSuite<Step>(
@@ -332,16 +352,24 @@ export function equivalenceSuite<Step>(
           const guest = new EquivalentGuest(subject, everyHardware[name], path, following);
           let pages = 0;
           const ways = new Set<string>();
-          const { processes = [] } = subject;
-          for (const step of [...subject.mapping, ...processes, ...program, ...subject.mapping]) {
-            guest.run(step);
-            pages += guest.check();
-            for (const endpoint of guest.endpoints) ways.add(guest.pathOf(endpoint));
-          }
+          const { mapping, processes = [], unmapping } = subject;
+          const run = (steps: readonly Step[]) => {
+            for (const step of steps) {
+              guest.run(step);
+              pages += guest.check();
+              for (const endpoint of guest.endpoints) ways.add(guest.pathOf(endpoint));
+            }
+          };
+          const hasPasids = everyHardware[name].pasidLog2 !== undefined;
+          // With PASIDs, requests without one may reach something else.
+          run(hasPasids ? [...mapping, ...processes, ...unmapping] : [...mapping, ...unmapping, ...processes]);
+          // What is taken away right after it came, whatever the program does.
+          expect(hasPasids ? guest.takenProcesses : guest.taken).toBeGreaterThan(0);
+          run([...program, ...mapping]);
           if (following === 'on demand') expect(ways).toContain(`${path}, on demand`);
           // `mapping` maps something in any case.
           expect(pages).toBeGreaterThan(0);
-          if (everyHardware[name].pasidLog2 !== undefined) expect(guest.comparedProcesses).toBeGreaterThan(0);
+          if (hasPasids) expect(guest.comparedProcesses).toBeGreaterThan(0);
           guest.close();
         },
       );
@@ -363,7 +391,7 @@ export function failureSuite<Step>(subject: TargetSubject<Step>, path: string, h
       for (const step of [...subject.mapping, ...(subject.processes ?? [])]) guest.run(step);
       const { hooks } = guest.kernel;
       for (const each of failures) hooks.fail(each);
-      for (const step of program) {
+      for (const step of [...subject.unmapping, ...program]) {
         guest.run(step);
         guest.checkNothingStale();
       }

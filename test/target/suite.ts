@@ -34,6 +34,8 @@ export interface TargetSubject<Step> {
   readonly step: fc.Arbitrary<Step>;
   /** Operations after which the first endpoint reaches at least one page. */
   readonly mapping: readonly Step[];
+  /** Takes some of the pages away again that it reaches after `mapping`. */
+  readonly unmapping: readonly Step[];
   /** Operations after which, with `mapping`, requests with PASIDs reach something. Left out: none does. */
   readonly processes?: readonly Step[];
   /** Anything a guest can do at all, as text to show: must not throw. */

@@ -198,6 +198,10 @@ export const amdSubject: TargetSubject<Step> = {
     { do: 'device', device: 8, host: 0, guest: false, permission: 3, v: true, tv: true, spoilt: 0n },
     { do: 'map', table: 0, pfn: 5, to: 32, pages: 4, permission: 3, flush: 'all' },
   ],
+  unmapping: [
+    { do: 'unmap', table: 0, pfn: 6, to: 0, pages: 2, permission: 3, flush: 'pages' },
+    { do: 'unmap', table: 0, pfn: 8, to: 0, pages: 1, permission: 3, flush: 'all' },
+  ],
   hostile,
   numRuns: 25,
 };

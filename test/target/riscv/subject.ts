@@ -249,6 +249,10 @@ export const riscvSubject: TargetSubject<Step> = {
   make: (like) => new RiscvFixture(like as RiscvFixture | undefined),
   step,
   mapping: [{ do: 'map', table: 0, pfn: 5, to: 32, pages: 4, permission: 3, flush: 'all' }],
+  unmapping: [
+    { do: 'unmap', table: 0, pfn: 6, to: 0, pages: 2, permission: 3, flush: 'pages' },
+    { do: 'unmap', table: 0, pfn: 8, to: 0, pages: 1, permission: 3, flush: 'all' },
+  ],
   processes: [
     { do: 'process', process: 0, first: 0, valid: true },
     { do: 'mode', mode: 2 },

@@ -267,6 +267,10 @@ export const smmuSubject: TargetSubject<Step> = {
     { do: 'stream', stream: 8, config: CONFIG.stage1, first: 0, second: 0, spoilt: 0 },
     { do: 'map', table: 0, pfn: 5, to: 32, pages: 4, permission: 3, flush: 'all' },
   ],
+  unmapping: [
+    { do: 'unmap', table: 0, pfn: 6, to: 0, pages: 2, permission: 3, flush: 'pages' },
+    { do: 'unmap', table: 0, pfn: 8, to: 0, pages: 1, permission: 3, flush: 'all' },
+  ],
   hostile: fc.oneof({ weight: 5, arbitrary: hostile }, { weight: 1, arbitrary: devices }),
   numRuns: 25,
 };

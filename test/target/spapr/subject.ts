@@ -57,6 +57,7 @@ export const spaprSubject: TargetSubject<Step> = {
   make: (like) => new SpaprFixture(like as SpaprFixture | undefined),
   step: program.map(([step]) => step),
   mapping: [{ kind: 'call', opcode: H_PUT_TCE, parameters: [0x80000000n, 0x5000n, 0x3003n, 0n], list: [] }],
+  unmapping: [{ kind: 'call', opcode: H_PUT_TCE, parameters: [0x80000000n, 0x5000n, 0n, 0n], list: [] }],
   hostile,
   numRuns: 10,
 };

@@ -8,7 +8,7 @@ import type { Buffer, Driver } from '../../virtqueue/driver.ts';
 import type { TargetFixture, TargetSubject } from '../suite.ts';
 import { arbitraryRequest } from './arbitrary.ts';
 import { EP, MSI, OTHER, type RingKind, ringKinds, setUp, start } from './fixture.ts';
-import { attach, map } from './requests.ts';
+import { attach, map, unmap } from './requests.ts';
 
 /** A kick with these requests; or the driver writes `bypass`; or it resets the device and sets it up again. */
 type Step = readonly Buffer[] | { readonly bypass: number } | 'restart';
@@ -149,6 +149,7 @@ export const virtioSubjects: readonly TargetSubject<Step>[] = ringKinds.map(({ n
     { weight: 1, arbitrary: fc.constant('restart' as const) },
   ),
   mapping: [[attach(1, EP), map(1, 0x5000n, 0x8fffn, 0x3000n), map(1, 0x9000n, 0x9fffn, 0x7000n, 1)]],
+  unmapping: [[unmap(1, 0x9000n, 0x9fffn)]],
   hostile,
   numRuns: 12,
 }));

@@ -228,6 +228,10 @@ const hostile = fc.oneof<fc.Arbitrary<Act>[]>(
 );
 
 const mapping: Step[] = [{ do: 'map', table: 0, pfn: 5, to: 32, pages: 4, permission: 3, flush: 'all' }];
+const unmapping: Step[] = [
+  { do: 'unmap', table: 0, pfn: 6, to: 0, pages: 2, permission: 3, flush: 'pages' },
+  { do: 'unmap', table: 0, pfn: 8, to: 0, pages: 1, permission: 3, flush: 'all' },
+];
 
 export const legacySubject: TargetSubject<Step> = {
   name: 'VT-d, legacy mode',
@@ -238,6 +242,7 @@ export const legacySubject: TargetSubject<Step> = {
     { weight: 1, arbitrary: translation },
   ),
   mapping,
+  unmapping,
   hostile,
   numRuns: 25,
 };
@@ -252,6 +257,7 @@ export const scalableSubject: TargetSubject<Step> = {
     { weight: 1, arbitrary: translation },
   ),
   mapping,
+  unmapping,
   processes: [
     { do: 'translation', on: true },
     ...DEVICES.map((device) => ({ do: 'entry', device, second: 0, first: -1, wrong: 0n }) as const),

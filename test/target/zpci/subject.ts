@@ -205,6 +205,7 @@ export const zpciSubject: TargetSubject<Step> = {
     { do: 'register', fid: 1, table: 1, operation: 4, last: FIRST + PAGES - 1 },
     { do: 'map', table: 1, pfn: FIRST + 5, to: 32, pages: 4, flags: 0n },
   ],
+  unmapping: [{ do: 'unmap', table: 1, pfn: FIRST + 6, pages: 2 }],
   hostile,
   numRuns: 25,
 };
