@@ -29,7 +29,7 @@ export const FUNCTIONS: Readonly<Record<string, readonly unknown[]>> = {
   },
   ...{ serveQtest: [{}, {}], testMachine: ['q35', { ramBytes: 1 << 20 }] },
   ...{ amdFunction: [{}, () => {}], amdMessage: message, amdRegisterFunction: [{}], vtdFunction: [{}, {}], vtdMessage: message },
-  ...{ countedRegisters: [{}, {}], riscvFunction: [{}], smmuFunction: [{}], isX86Message: [0n], x86Message: [{}] },
+  ...{ countedRegisters: [{}, {}], riscvFunction: [{}], smmuFunction: [{}, 0x2_0000], isX86Message: [0n], x86Message: [{}] },
 };
 
 /** Functions that look at no types, and why. */

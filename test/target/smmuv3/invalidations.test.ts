@@ -121,6 +121,87 @@ test('both stages: a global page goes with its address and another ASID, whateve
   expect(guest.access(STREAM, 0x9000n, READ)).toBe(BigInt(targetFault('smmuv3', EVENT.F_TRANSLATION)));
 });
 
+describe('private and shared ASIDs, CD.ASET (3.17.1, 4.4)', () => {
+  const STREAMS = [STREAM, 16];
+  /** One ASID, of a shared context and of a private one: page 0 is another in each; with `isGlobal` of a global block. */
+  function both(isGlobal: boolean) {
+    const guest = new Guest();
+    const [pages, place, moved] = isGlobal ? [512, 0x200, 0x800] : [2, 0x80, 0xa0];
+    const tables = STREAMS.map(() => guest.table());
+    tables.forEach(({ table, root }, i) => {
+      table.map(0, place * (i + 1), pages, READ);
+      if (isGlobal) makeGlobal(guest, root);
+      guest.setContext(0, { ...contextOf(ASID, tables[i]), ASET: i }, CONTEXTS + 64 * i);
+    });
+    guest.start();
+    STREAMS.forEach((stream, i) => void guest.setStream(stream, { CONFIG: CONFIG.stage1, S1CONTEXT_PTR: CONTEXTS / 64 + i }));
+    const landings = (page = 0n) => STREAMS.map((stream) => Number(guest.access(stream, page << 12n, READ) >> 12n));
+    /** The tables say other pages by now. */
+    const move = () => {
+      for (const { table } of tables) {
+        table.unmap(0, pages);
+        table.map(0, moved, pages, READ);
+      }
+    };
+    return { guest, landings, move };
+  }
+
+  test('a global page of one is not the other’s', () => {
+    expect(both(true).landings()).toEqual([0x200, 0x400]);
+  });
+
+  test.each([
+    ['TLBI_NH_VA', tlbiVa(ASID, 0), [0xa0, 0xa0], [0x81, 0x101]],
+    ['TLBI_NH_VA of a range', tlbiRange(ASID, 0, { num: 1, scale: 0 }), [0xa0, 0xa0], [0xa1, 0xa1]],
+    ['TLBI_NH_ASID', tlbiAsid(ASID), [0xa0, 0xa0], [0xa1, 0xa1]],
+    ['TLBI_NH_VA of another ASID', tlbiVa(9, 0), [0x80, 0x100], [0x81, 0x101]],
+  ])('%s is of both, whatever their ASET', (_, command, first, second) => {
+    const { guest, landings, move } = both(false);
+    expect([landings(), landings(1n)]).toEqual([
+      [0x80, 0x100],
+      [0x81, 0x101],
+    ]);
+    move();
+    guest.command(command);
+    expect([landings(), landings(1n)]).toEqual([first, second]);
+  });
+
+  test('TLBI_NH_VA where all contexts are private, as Linux has them', () => {
+    const guest = new Guest();
+    const table = guest.table();
+    table.table.map(0, 0x80, 2, READ);
+    guest.setContext(0, { ...contextOf(ASID, table), ASET: 1 });
+    guest.start().setStream(STREAM, STAGE_1);
+    const landings = () => [0n, 1n].map((page) => guest.access(STREAM, page << 12n, READ) >> 12n);
+    expect(landings()).toEqual([0x80n, 0x81n]);
+    table.table.unmap(0, 2);
+    table.table.map(0, 0xa0, 2, READ);
+    guest.command(tlbiVa(ASID, 0));
+    expect(landings()).toEqual([0xa0n, 0x81n]);
+  });
+
+  test('a global page goes with an address of any ASID, of either set', () => {
+    const { guest, landings, move } = both(true);
+    landings();
+    move();
+    expect(landings()).toEqual([0x200, 0x400]);
+    guest.command(tlbiVa(9, 0));
+    expect(landings()).toEqual([0x800, 0x800]);
+  });
+
+  test('EL2 has no ASIDs, and so no sets of them', () => {
+    const guest = new Guest();
+    const table = guest.table();
+    table.table.map(0, 0x80, 1, READ);
+    guest.setContext(0, { ...contextOf(ASID, table), ASET: 1 });
+    guest.start().setStream(STREAM, { ...STAGE_1, STRW: 2 });
+    expect(guest.access(STREAM, 0n, READ)).toBe(0x8_0000n);
+    table.table.unmap(0, 1);
+    guest.command(op(OPCODE.TLBI_EL2_VA));
+    expect(guest.access(STREAM, 0n, READ)).toBe(BigInt(targetFault('smmuv3', EVENT.F_TRANSLATION)));
+  });
+});
+
 test('PRIVCFG and INSTCFG: what was cached for a write is not asked for a read that is an instruction’s', () => {
   const guest = new Guest();
   const table = guest.table();

@@ -3,14 +3,14 @@ import { type Field, get, getWide } from '../../fields.ts';
 import type { Spaces } from '../spaces.ts';
 import { CFGI_RANGE, OP, OPCODE, STREAM, TLBI } from '../spec/commands.ts';
 import { CR0, CR2 } from '../spec/registers.ts';
-import { ANY_ASID, STAGE_2_ONLY } from '../translation/scope.ts';
+import { ANY_ASID, PRIVATE_TAG, STAGE_2_ONLY } from '../translation/scope.ts';
 import { WORLD_EL2, WORLD_EL2_E2H } from '../translation/stream-entry.ts';
 import type { Translator } from '../translation/translator.ts';
 import type { Registers } from './registers.ts';
 
 /** Streams that CFGI_STE_RANGE names one by one; more, and everything is forgotten, as a cache always may. */
 const STREAMS_ONE_BY_ONE = 16;
-/** Contexts of the TLB, route.ts: 2 × ASID + privilege, and those of stage 2. */
+/** The contexts of stage 2 in the TLB (route.ts). */
 const STAGE_2_TAG = -2;
 
 /* Here because the compiler folds a module's own constants only. */
@@ -165,31 +165,46 @@ export class Invalidations {
     this.#spaces.invalidated(world, asid, 0, LAST_PAGE);
   }
 
+  /** Whatever its ASET (4.4). */
   #forgetAsid(world: number, asid: number): void {
-    this.#translator.iotlb.invalidateContext(world, 2 * asid);
-    this.#translator.iotlb.invalidateContext(world, 2 * asid + 1);
+    const { iotlb, hasShared, hasPrivate } = this.#translator;
+    for (let tag = 2 * asid; tag < 2 * asid + 2; tag++) {
+      if (hasShared) iotlb.invalidateContext(world, tag);
+      if (hasPrivate) iotlb.invalidateContext(world, tag + PRIVATE_TAG);
+    }
   }
 
   /** An address, or with TG a range (4.4.1.1); as much of it as there is below the top of the address space. */
   #range(words: Int32Array, world: number, asid: number): void {
-    const { iotlb } = this.#translator;
+    const { iotlb, hasShared, hasPrivate } = this.#translator;
     const tag = asid === STAGE_2_ONLY ? STAGE_2_TAG : 2 * asid;
     const isPage = !this.#hasRanges || get(words, TG) === 0;
     // Over all ASIDs a cache may forget more.
     if (asid === ANY_ASID) iotlb.invalidateSpace(world);
     else if (asid !== STAGE_2_ONLY && this.#translator.hasPieces(world)) this.#forgetPieces(world, asid);
-    else if (isPage) {
-      const hi = asid === STAGE_2_ONLY ? words[3] & IPA_HI : words[3];
-      iotlb.invalidateBlock(world, tag, hi, words[2], PAGE_LG2);
-      iotlb.invalidateBlock(world, tag + 1, hi, words[2], PAGE_LG2);
-    } else {
-      const first = getWide(words, asid === STAGE_2_ONLY ? IPA : ADDRESS);
-      iotlb.invalidateRange(world, tag, first, this.#lastOf(words, first));
-      iotlb.invalidateRange(world, tag + 1, first, this.#lastOf(words, first));
+    else {
+      if (hasShared) this.#drop(words, world, tag, isPage);
+      // What is private has a first stage.
+      if (hasPrivate && asid !== STAGE_2_ONLY) this.#drop(words, world, tag + PRIVATE_TAG, isPage);
     }
     if (!this.#spaces.areObserved) return;
     const first = getWide(words, asid === STAGE_2_ONLY ? IPA : ADDRESS);
     this.#spaces.invalidated(world, asid, first, isPage ? first : this.#lastOf(words, first));
+  }
+
+  /** Takes an address or a range out of the two contexts of a tag. */
+  #drop(words: Int32Array, world: number, tag: number, isPage: boolean): void {
+    const { iotlb } = this.#translator;
+    if (isPage) {
+      const hi = tag < 0 ? words[3] & IPA_HI : words[3];
+      iotlb.invalidateBlock(world, tag, hi, words[2], PAGE_LG2);
+      iotlb.invalidateBlock(world, tag + 1, hi, words[2], PAGE_LG2);
+      return;
+    }
+    const first = getWide(words, tag < 0 ? IPA : ADDRESS);
+    const last = this.#lastOf(words, first);
+    iotlb.invalidateRange(world, tag, first, last);
+    iotlb.invalidateRange(world, tag + 1, first, last);
   }
 
   /** Of a large page of stage 1, other pieces than the one that was named may be cached; global ones under any ASID. */

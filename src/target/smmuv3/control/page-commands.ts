@@ -1,6 +1,7 @@
 import { AHEAD } from '../../../memory/ahead.ts';
 import type { UsualCommands } from '../../commands-ahead.ts';
 import { CR0 } from '../spec/registers.ts';
+import { PRIVATE_TAG } from '../translation/scope.ts';
 import type { Translator } from '../translation/translator.ts';
 import type { Registers } from './registers.ts';
 
@@ -36,7 +37,10 @@ export class PageCommands implements UsualCommands {
     const vmids = features.S2P === 1 ? VMID : 0;
     const ranges = features.RIL === 1 ? TG : 0;
     const translator = this.#translator;
-    const { iotlb } = translator;
+    const { iotlb, hasPrivate } = translator;
+    // An ASID is two contexts where some of either set are cached (scope.ts).
+    if (hasPrivate && translator.hasShared) return 0;
+    const set = hasPrivate ? PRIVATE_TAG : 0;
     let done = 0;
     for (; done < count; done++) {
       const at = done << 2;
@@ -50,7 +54,7 @@ export class PageCommands implements UsualCommands {
       if (granule !== 0 && (granule !== TG_4K || (word0 & NUM_SCALE) !== 0 || (lo & TTL) === 0)) break;
       const world = word1 & vmids;
       if (translator.hasPieces(world)) break;
-      const context = (word1 >>> ASID_SHIFT) << 1;
+      const context = ((word1 >>> ASID_SHIFT) << 1) | set;
       iotlb.invalidateBlock(world, context, hi, lo, SMALL_LG2);
       iotlb.invalidateBlock(world, context | 1, hi, lo, SMALL_LG2);
     }

@@ -20,6 +20,8 @@ export class Context {
   readonly illegal: string | null;
   /** CD.ASID; 0 in EL2, which has none. */
   readonly asid: number;
+  /** CD.ASET: global translations are not those of contexts without (3.17.1). */
+  readonly isPrivate: boolean;
   /** Bit 0: the top byte of lower addresses is ignored; bit 1: that of upper ones. */
   readonly ignoresTop: number;
   readonly tracksDirty: boolean;
@@ -37,6 +39,7 @@ export class Context {
     this.illegal = CD_RULES.find(({ breaks }) => breaks(this.#checked))?.name ?? null;
     const isEl2 = entry.world === WORLD_EL2;
     this.asid = isEl2 ? 0 : get(words, CD.ASID);
+    this.isPrivate = !isEl2 && isSet(words, CD.ASET);
     this.ignoresTop = Number(isSet(words, CD.TBI0)) | (Number(isSet(words, CD.TBI1) && !isEl2) << 1);
     this.tracksDirty = isSet(words, CD.HD) && isSet(words, CD.HA);
     this.#wxn = isSet(words, CD.WXN);

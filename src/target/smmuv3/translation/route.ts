@@ -8,6 +8,7 @@ import type { Fault } from '../reporting/events.ts';
 import { STE } from '../spec/ste.ts';
 import { BigEndianMemory } from './big-endian.ts';
 import type { Context } from './context.ts';
+import { PRIVATE_TAG } from './scope.ts';
 import { stage2Config } from './stage-2.ts';
 import type { StreamEntry } from './stream-entry.ts';
 
@@ -16,7 +17,7 @@ export const VERDICT = { translate: 0, bypass: 1, abort: 2, fault: 3 } as const;
 
 const IMPLICIT = { read: READ, write: WRITE };
 const AS_ASKED = Uint8Array.from({ length: 16 }, (_, access) => access);
-/** Contexts of the TLB are 2 × ASID + privilege; these two are stage 2's, which has none. */
+/** Contexts of the TLB: scope.ts; these two are stage 2's, which has no ASID. */
 const STAGE_2_TAG = -2;
 
 /** Where a stream's requests, or those of one of its substreams, go. */
@@ -55,7 +56,7 @@ export class Route {
     this.fault = fault;
     this.wishes = entry?.wishes ?? AS_ASKED;
     this.space = entry?.world ?? 0;
-    this.tag = context === null ? STAGE_2_TAG : 2 * context.asid;
+    this.tag = context === null ? STAGE_2_TAG : 2 * context.asid + (context.isPrivate ? PRIVATE_TAG : 0);
     const output = sizeOf(features.OAS);
     this.beyond = output === 32 ? -1 : -(1 << (output - 32));
     this.ignoresTop = context?.ignoresTop ?? 0;

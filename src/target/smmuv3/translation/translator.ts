@@ -30,6 +30,9 @@ export class Translator {
   readonly walks: Walks;
   readonly #refusals: Refusals;
   readonly #fill = new Int32Array(OUT_LENGTH);
+  /** Whether translations of private and of other ASIDs may be cached (CD.ASET). */
+  hasPrivate = false;
+  hasShared = false;
   /** Worlds with cached translations of both stages: pages of stage 1 may be cached in pieces. */
   readonly #pieces = new Set<number>();
   /** Whose request was translated last, and how: most come in a row. NaN: nobody's. */
@@ -108,6 +111,8 @@ export class Translator {
     const keeps = (wish & PRIVILEGED) === 0 || route.context?.restrictsPrivileged !== true;
     if (keeps) this.iotlb.fill(route.space, route.tag + (wish >> 3), high, lo, lg2, this.#kept(route, wish), isGlobal);
     if (route.behind !== null) this.#pieces.add(route.space);
+    if (route.context?.isPrivate === true) this.hasPrivate = true;
+    else this.hasShared = true;
     return this.#answer(out[OUT_HI], out[OUT_LO], lg2);
   }
 
@@ -139,6 +144,8 @@ export class Translator {
   forgetTranslations(): void {
     this.iotlb.invalidateAll();
     this.#pieces.clear();
+    this.hasPrivate = false;
+    this.hasShared = false;
   }
 }
 
