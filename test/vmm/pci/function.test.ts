@@ -278,6 +278,46 @@ describe('MSI (7.7.1)', () => {
   });
 });
 
+describe('MSI beside the rest', () => {
+  const CONTROL = 0x42;
+  function started() {
+    const all = rig({ interruptPin: 1, capabilities: [msi(8)] });
+    all.fn.writeConfig(4, 2, BUS_MASTER);
+    all.fn.writeConfig(0x44, 4, 0xfee0_0000);
+    all.fn.writeConfig(0x4c, 2, 0x4f);
+    return all;
+  }
+
+  test('all bits of the data above the vector’s are software’s (7.7.1.5)', () => {
+    const { fn, messages } = started();
+    // Four of the eight.
+    fn.writeConfig(CONTROL, 2, 0x21);
+    fn.signal(2);
+    expect(messages).toEqual([[0xfee0_0000n, 0x4e]]);
+  });
+
+  test('the pin is quiet while MSI is on', () => {
+    const { fn, levels } = started();
+    fn.setIntx(true);
+    fn.writeConfig(CONTROL, 2, 1);
+    fn.writeConfig(CONTROL, 2, 0);
+    expect(levels).toEqual([true, false, true]);
+  });
+});
+
+test('an I/O BAR answers in I/O space, while the I/O enable is set, and not the other', () => {
+  const host = new PciHost();
+  const registers = block();
+  const { fn } = rig({ bars: [{ bytes: 16, kind: 'io', registers }] });
+  host.add(requesterId(0, 5), fn);
+  fn.writeConfig(0x10, 4, 0xc000);
+  fn.writeConfig(4, 2, MEMORY);
+  expect([host.readIo(0xc004, 4), host.readMemory(0xc004n, 4)]).toEqual([null, null]);
+  fn.writeConfig(4, 2, 1);
+  expect([host.readIo(0xc004, 4), host.readMemory(0xc004n, 4), host.readIo(0xc010, 1)]).toEqual([0x44n, null, null]);
+  expect([host.writeIo(0xc008, 2, 1n), registers.writes]).toEqual([true, [[8, 2, 1n]]]);
+});
+
 describe('INTx (7.5.1.1.3)', () => {
   test('the pin follows the wish while it is not disabled; the status always does', () => {
     const { fn, levels } = rig({ interruptPin: 1 });
