@@ -17,6 +17,10 @@ class CountedRam extends GuestMemory {
     this.loads++;
     return super.load64(hi, lo);
   }
+  override loadRun64(hi: number, lo: number, to: BigUint64Array, count: number): number {
+    this.loads += count;
+    return super.loadRun64(hi, lo, to, count);
+  }
   override load64BE(hi: number, lo: number): number {
     this.loads++;
     return super.load64BE(hi, lo);
@@ -83,15 +87,18 @@ test('16,384 routes are remembered; with one more all are forgotten', () => {
 });
 
 describe('commands', () => {
-  test('each is fetched once; the longest queue is what one access carries out', () => {
+  test.each([
+    ['each that is read ahead once', OPCODE.TLBI_NH_VA, 1],
+    ['each other one thrice, but the last, after which there is nothing to read ahead', OPCODE.TLBI_NH_ALL, 3],
+  ])('the longest queue is what one access carries out: it fetches %s', (_, opcode, times) => {
     const { guest, loadsOf } = machine();
     const lg2 = 14;
     const base = 0x10_0000;
-    for (let i = 0; i < 2 ** lg2; i++) guest.storeWords(base + 16 * i, [OPCODE.TLBI_NH_VA, 0, 0x5000, 0]);
+    for (let i = 0; i < 2 ** lg2; i++) guest.storeWords(base + 16 * i, [opcode, 0, 0x5000, 0]);
     // IDR1.CMDQS caps what is written.
     guest.write64(REG.CMDQ_BASE, BigInt(base | 19));
     guest.write(REG.CMDQ_PROD, 1 << lg2);
-    expect(loadsOf(() => guest.write(REG.CR0, 8))).toBe(2 * 2 ** lg2);
+    expect(loadsOf(() => guest.write(REG.CR0, 8))).toBe(2 * (times * 2 ** lg2 - (times === 1 ? 0 : 1)));
     expect(guest.read(REG.CMDQ_CONS)).toBe(1 << lg2);
   });
 
