@@ -9,6 +9,8 @@ export default defineConfig({
   test: {
     // By default one core is left free, which on two cores is half of the machine.
     maxWorkers: '100%',
+    // test/branches.ts reads it.
+    coverage: { provider: 'v8', include: ['src/**'], reporter: ['json'] },
     projects: [
       {
         test: {
