@@ -48,4 +48,27 @@ describe('replay over tables of ours', () => {
     });
     expect(status).toBe(0);
   });
+
+  test('a virtio-iommu guest whose input range is wider than first stages reach has one that they reach, and that is said', async () => {
+    const guest = [
+      {
+        op: 'machine',
+        target: 'virtio-iommu',
+        ram: [{ gpa: '0x0', bytes: '0x1000000' }],
+        pageSizeMask: '0xfffffffffffff000',
+        inputRange: { start: '0x0', last: '0xffffffffffff' },
+        domainRange: { start: 0, last: 9 },
+        probeBytes: 512,
+        bypass: 1,
+      },
+      { op: 'attach', domain: 0, endpoint: 16 },
+    ];
+    const { status, out } = await runCli('replay', recording(guest), '--path', 'user-owned', '--host-hw', 'vtd', '--json');
+    expect(JSON.parse(out)).toMatchObject({
+      path: 'user-owned',
+      answers: { checked: 1, wrong: 0 },
+      notes: ["the input range ends at 0x7fffffffffff, for the hardware's first stages do; recorded was 0xffffffffffff"],
+    });
+    expect(status).toBe(0);
+  });
 });

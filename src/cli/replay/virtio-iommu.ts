@@ -19,12 +19,13 @@ interface Unmap {
   recorded: number;
 }
 
-export function recordedVirtioIommu(machine: RecordedLine, memory: GuestMemory): RecordedTarget {
-  return new RecordedVirtioIommu(machine, memory);
+export function recordedVirtioIommu(machine: RecordedLine, memory: GuestMemory, end: bigint | null): RecordedTarget {
+  return new RecordedVirtioIommu(machine, memory, end);
 }
 
 class RecordedVirtioIommu implements RecordedTarget {
   readonly target: VirtioIommu;
+  readonly notes?: readonly string[];
   peerHostCalls = 0;
   /** Reserved regions of endpoints that nothing else was said of yet: they have to be known when the endpoint is made. */
   readonly #announced = new Map<number, ReservedRegion[]>();
@@ -33,13 +34,18 @@ class RecordedVirtioIommu implements RecordedTarget {
   /** An access whose translation may stand in the next line; without one it lands where it says. */
   #access: ExpectedDma | null = null;
 
-  constructor(machine: RecordedLine, memory: GuestMemory) {
+  /** `end`: no domain reaches further, whatever the recorded range was: that is the device's choice (virtio 1.4, 5.13.4). */
+  constructor(machine: RecordedLine, memory: GuestMemory, end: bigint | null) {
     const inputRange = machine.object('inputRange');
+    const [start, recorded] = [inputRange.u64('start'), inputRange.u64('last')];
+    const last = end !== null && recorded >= end && start < end ? end - 1n : recorded;
+    if (last !== recorded)
+      this.notes = [`the input range ends at ${hex(last)}, for the hardware's first stages do; recorded was ${hex(recorded)}`];
     const domainRange = machine.object('domainRange');
     const config = {
       memory,
       pageSizeMask: machine.u64('pageSizeMask'),
-      inputRange: { start: inputRange.u64('start'), last: inputRange.u64('last') },
+      inputRange: { start, last },
       domainRange: { first: domainRange.u32('start'), last: domainRange.u32('last') },
       probeBytes: machine.integer('probeBytes'),
       bootBypass: machine.integer('bypass') !== 0,
