@@ -57,6 +57,10 @@ const TM = 1n << 62n;
 const W = 2n;
 const USER_AND_WRITABLE = 6n;
 
+/** AW (9.6), and what table 30 says of first-stage addresses beyond their width (SGN.1). */
+const WIDTH_48 = 2n;
+const NOT_CANONICAL = 0x80;
+
 const DIFFERENCES: readonly Difference[] = [
   {
     section: 'Table 30, SRT, SCT, SSS, SGN.5 to SGN.8',
@@ -138,6 +142,14 @@ const DIFFERENCES: readonly Difference[] = [
       found.walked.some((entry) => (entry & 1n) !== 0n && (entry & USER_AND_WRITABLE) !== USER_AND_WRITABLE) &&
       [0x81, 0x85].includes(reasonOf(theirs)) &&
       [0x70, 0x71, 0x72, 0x81].includes(reasonOf(ours)),
+  },
+  {
+    section: '9.6, AW',
+    what: 'QEMU takes the width of first-stage addresses from AW, which is for second-stage tables',
+    explains: ({ ours, theirs, found, mode }) =>
+      mode === 'first stage' &&
+      ((found.pasidEntry >> 2n) & 7n) !== WIDTH_48 &&
+      (reasonOf(ours) === NOT_CANONICAL) !== (reasonOf(theirs) === NOT_CANONICAL),
   },
   {
     section: 'Table 30, LGN.1.3, SGN.4.2',

@@ -184,6 +184,15 @@ test('of a saved state with all bits set stays what software or the unit can hav
   ]);
 });
 
+test('FRI names a record that there is: the last one, and none behind it', () => {
+  const guest = new Guest({ faultRecords: 2 });
+  const state = guest.iommu.save();
+  for (const index of [1, 2]) {
+    guest.iommu.load({ ...state, registers: state.registers.map((word, i) => (i === Reg.fsts / 4 ? index << 8 : word)) });
+    expect(guest.iommu.read(Reg.fsts, 4)).toBe(index < 2 ? 0x100n : 0n);
+  }
+});
+
 test('PPF is what the records say, whatever was saved of it: the next fault is told (7.3)', () => {
   let told = 0;
   const guest = new Guest({ faultRecords: 2 }, undefined, { sendInterrupt: () => void told++ });

@@ -304,6 +304,7 @@ describe('guest RAM (native)', () => {
     expect(Array.from(back)).toEqual([0x34, 0x12]);
     expect(await client.map(0x10_1000n, 0x1000, 0n, [fd])).toBe(17);
     expect(await client.unmap(0x10_0000n, 0x1000)).toBe(EINVAL);
+    expect(await client.unmap(0x10_1000n, 0x1000)).toBe(EINVAL);
     expect(await client.unmap(0x10_0000n, 0x2000)).toBe(0);
     expect(server.memory.load32(0, 0x10_0000)).toBeLessThan(0);
   });
