@@ -1,4 +1,4 @@
-import { errno, HostError } from '../host/errno.ts';
+import { errno, HostError, hostErrorOf } from '../host/errno.ts';
 import type { AddressSpace, FirstStage } from '../target/target.ts';
 import type { AskedSpaces } from './asked-spaces.ts';
 import type { Candidate, Choice } from './choose.ts';
@@ -72,8 +72,8 @@ export class Backings {
       if (follower !== null) follower.path = this.#following(backing);
       this.hardware.add(backing);
       return backing;
-    } catch (error) {
-      if (!(error instanceof HostError)) throw error;
+    } catch (caught) {
+      const error = hostErrorOf(caught);
       this.error = error;
       return -error.errno;
     }

@@ -1,4 +1,4 @@
-import { errno, HostError } from '../host/errno.ts';
+import { errno, HostError, hostErrorOf } from '../host/errno.ts';
 import type { Host, HostDevice } from '../host/host.ts';
 import { requireBoolean, requireInteger, requireNumber, requireObject } from '../memory/arguments.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
@@ -361,8 +361,8 @@ export class Binder implements TargetObserver {
   #confine(endpoint: number, device: HostDevice, group: DeviceGroup): (() => void) | number {
     try {
       return confine(this.#host, device, { target: this.#target, endpoint, group });
-    } catch (error) {
-      if (!(error instanceof HostError)) throw error;
+    } catch (caught) {
+      const error = hostErrorOf(caught);
       this.#backings.error = error;
       return -error.errno;
     }

@@ -1,4 +1,4 @@
-import { errno, HostError } from '../host/errno.ts';
+import { errno, HostError, hostErrorOf } from '../host/errno.ts';
 import type { DirtyVisitor, HostSpace } from '../host/host.ts';
 import { WRITE } from '../memory/access.ts';
 import { PFN_LIMIT } from '../memory/address.ts';
@@ -244,8 +244,7 @@ export function closeSpace(hostSpace: HostSpace): HostError | null {
     hostSpace.close();
     return null;
   } catch (error) {
-    if (error instanceof HostError) return error;
-    throw error;
+    return hostErrorOf(error);
   }
 }
 

@@ -1,4 +1,4 @@
-import { HostError } from '../host/errno.ts';
+import { hostErrorOf } from '../host/errno.ts';
 import type { Host, HostSpace, SpaceRequirements } from '../host/host.ts';
 import { PFN_LIMIT } from '../memory/address.ts';
 import { IntervalMap } from '../memory/interval-map.ts';
@@ -24,7 +24,7 @@ export function copySpace(
     hostSpace = host.createSpace(requirements);
     if (copyExtents(from.hostSpace, hostSpace, held)) return { hostSpace, held };
   } catch (error) {
-    if (!(error instanceof HostError)) throw error;
+    hostErrorOf(error);
   }
   if (hostSpace !== null) closeSpace(hostSpace);
   return null;

@@ -68,3 +68,9 @@ export class HostError extends Error {
     this.range = range;
   }
 }
+
+/** What a `catch` caught, if the host failed; all else is a fault of this code, and goes on. */
+export function hostErrorOf(caught: unknown): HostError {
+  if (caught instanceof HostError) return caught;
+  throw caught;
+}

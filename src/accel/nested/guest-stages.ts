@@ -1,4 +1,4 @@
-import { HostError } from '../../host/errno.ts';
+import { type HostError, hostErrorOf } from '../../host/errno.ts';
 import type { Host, HostDevice, InstalledStage, NestingParent } from '../../host/host.ts';
 import { type FirstStage, sameStage } from '../../target/target.ts';
 
@@ -74,8 +74,8 @@ export class GuestStages {
       try {
         point.close();
         return false;
-      } catch (refused) {
-        if (!(refused instanceof HostError)) throw refused;
+      } catch (caught) {
+        const refused = hostErrorOf(caught);
         error = refused;
         return true;
       }

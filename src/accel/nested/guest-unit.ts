@@ -1,4 +1,4 @@
-import { errno, HostError } from '../../host/errno.ts';
+import { errno, HostError, hostErrorOf } from '../../host/errno.ts';
 import type { AttachmentPoint, Host, HostDevice, NestingHardware, NestingParent, StageEvent } from '../../host/host.ts';
 import { PFN_LIMIT } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
@@ -101,8 +101,7 @@ export class GuestUnit implements GuestHardware {
       if (before !== undefined) this.#vacate(before);
       return 0;
     } catch (error) {
-      if (error instanceof HostError) return this.#failed(error);
-      throw error;
+      return this.#failed(hostErrorOf(error));
     }
   }
 
@@ -203,7 +202,7 @@ export class GuestUnit implements GuestHardware {
       if (abort.attach(device) === 0) place.point = abort;
       else seal(device);
     } catch (error) {
-      if (!(error instanceof HostError)) throw error;
+      hostErrorOf(error);
       seal(device);
     }
   }

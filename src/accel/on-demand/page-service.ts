@@ -1,4 +1,4 @@
-import { HostError } from '../../host/errno.ts';
+import { hostErrorOf } from '../../host/errno.ts';
 import type { HostDevice, PageRequest, PageRequestQueue } from '../../host/host.ts';
 import { hiOf, loOf, pfnOf } from '../../memory/address.ts';
 import type { PageAnswer, Target } from '../../target/target.ts';
@@ -131,7 +131,7 @@ export class PageService {
     try {
       this.#queue.close();
     } catch (error) {
-      if (!(error instanceof HostError)) throw error;
+      hostErrorOf(error);
     }
   }
 }

@@ -1,4 +1,4 @@
-import { errno, HostError } from '../../host/errno.ts';
+import { errno, HostError, hostErrorOf } from '../../host/errno.ts';
 import type { DirtyVisitor, Host, HostDevice, NestingHardware, NestingParent } from '../../host/host.ts';
 import { READ, READ_WRITE } from '../../memory/access.ts';
 import { pfnOf } from '../../memory/address.ts';
@@ -152,8 +152,7 @@ export class SecondStage {
       this.arena.release();
       return null;
     } catch (error) {
-      if (error instanceof HostError) return error;
-      throw error;
+      return hostErrorOf(error);
     }
   }
 }

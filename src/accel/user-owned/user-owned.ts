@@ -1,4 +1,4 @@
-import { errno, HostError } from '../../host/errno.ts';
+import { errno, HostError, hostErrorOf } from '../../host/errno.ts';
 import type { HostDevice, InstalledStage, NestingHardware } from '../../host/host.ts';
 import { READ, WRITE } from '../../memory/access.ts';
 import { PAGE_LG2 } from '../../memory/address.ts';
@@ -217,8 +217,8 @@ class UserOwnedPath implements Path {
       this.#installed.close();
       this.#pages.release();
       this.#second.asids.free(this.#asid);
-    } catch (error) {
-      if (!(error instanceof HostError)) throw error;
+    } catch (caught) {
+      const error = hostErrorOf(caught);
       this.#error = error;
     }
     this.#error = this.#second.leave() ?? this.#error;

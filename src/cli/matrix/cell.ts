@@ -1,5 +1,5 @@
 import { StoreWatch } from '../../accel/store-watch.ts';
-import { HostError } from '../../host/errno.ts';
+import { hostErrorOf } from '../../host/errno.ts';
 import { GuestMemory } from '../../memory/guest-memory.ts';
 import { Machine } from '../../vmm/machine.ts';
 import { type HostHardware, simRig } from '../replay/rig-sim.ts';
@@ -33,8 +33,8 @@ export function cellOf(target: string, host: string, hardware: HostHardware, pat
       machine.passThrough(ENDPOINT, rig.devices[0].path);
       const endpoint = machine.state.endpoints[ENDPOINT];
       return { ...told, path: endpoint.path, refused: endpoint.refused };
-    } catch (error) {
-      if (!(error instanceof HostError)) throw error;
+    } catch (caught) {
+      const error = hostErrorOf(caught);
       return { ...told, path: null, refused: [{ path, reason: error.message }] };
     } finally {
       machine.close();

@@ -1,4 +1,4 @@
-import { HostError } from '../errno.ts';
+import { hostErrorOf } from '../errno.ts';
 import type { DirtyTracking, DirtyVisitor, HostSpace } from '../host.ts';
 import type { KernelPageTable } from './page-table.ts';
 
@@ -38,7 +38,7 @@ export class TablesDirtyTracking implements DirtyTracking {
       try {
         for (const table of this.#tables()) table.readDirty(from, end - from, visit, { keep });
       } catch (error) {
-        if (!(error instanceof HostError)) throw error;
+        hostErrorOf(error);
         visit(from, end - 1);
       }
       from = end;

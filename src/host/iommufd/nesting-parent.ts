@@ -1,5 +1,5 @@
 import { PAGE_BYTES } from '../../memory/address.ts';
-import { errno, HostError } from '../errno.ts';
+import { errno, hostErrorOf } from '../errno.ts';
 import type {
   AttachmentPoint,
   GuestCommands,
@@ -98,7 +98,7 @@ export class IommufdParent implements NestingParent {
         this.#openRing(unit, ring);
         return unit;
       } catch (error) {
-        if (!(error instanceof HostError)) throw error;
+        hostErrorOf(error);
         this.#rings?.push(ring);
       }
     }
@@ -183,8 +183,7 @@ export class IommufdParent implements NestingParent {
       if (unit !== null) this.#events.listen(unit.smmu!.viommu);
       return 0;
     } catch (error) {
-      if (error instanceof HostError) return -error.errno;
-      throw error;
+      return -hostErrorOf(error).errno;
     }
   }
 
@@ -207,8 +206,7 @@ export class IommufdParent implements NestingParent {
       else homes.set(device, unit);
       return result < 0 ? result : unit;
     } catch (error) {
-      if (error instanceof HostError) return -error.errno;
-      throw error;
+      return -hostErrorOf(error).errno;
     }
   }
 

@@ -1,4 +1,4 @@
-import { HostError } from '../errno.ts';
+import { hostErrorOf } from '../errno.ts';
 import type { HostDevice, HostNesting, NestingHardware, NestingParent, UserStage } from '../host.ts';
 import type { Handle, IommufdContext } from './context.ts';
 import { own } from './device.ts';
@@ -61,8 +61,7 @@ export class IommufdNesting implements HostNesting {
       if (typeof hardware === 'string' || hardware.kind !== 'smmuv3') return hardware;
       return { ...hardware, commandQueue: this.#hasQueue(own(device)) };
     } catch (error) {
-      if (error instanceof HostError) return error.message;
-      throw error;
+      return hostErrorOf(error).message;
     }
   }
 
@@ -92,8 +91,8 @@ export class IommufdNesting implements HostNesting {
     try {
       return readHwInfo(this.#context, device, TEGRA241).data.kind === 'tegra241';
     } catch (error) {
-      if (error instanceof HostError) return false;
-      throw error;
+      hostErrorOf(error);
+      return false;
     }
   }
 }

@@ -1,4 +1,4 @@
-import { HostError } from '../errno.ts';
+import { hostErrorOf } from '../errno.ts';
 import type { HostDevice, HostPageRequests, PageRequest, PageRequestQueue } from '../host.ts';
 import type { IommufdContext } from './context.ts';
 import { type Attachable, type IommufdDevice, own } from './device.ts';
@@ -32,8 +32,7 @@ export class IommufdPageRequests implements HostPageRequests {
     try {
       return readHwInfo(this.#context, device, 0).ats ? null : `${device.name} has no ATS, without which it cannot wait for a page`;
     } catch (error) {
-      if (error instanceof HostError) return error.message;
-      throw error;
+      return hostErrorOf(error).message;
     }
   }
 
@@ -86,7 +85,7 @@ class RequestQueue implements PageRequestQueue {
       this.faults.respond(cookie, resolved);
     } catch (error) {
       // The device is gone, and the kernel has answered for it.
-      if (!(error instanceof HostError)) throw error;
+      hostErrorOf(error);
     }
   }
 

@@ -1,4 +1,4 @@
-import { errno, HostError } from '../errno.ts';
+import { errno, hostErrorOf } from '../errno.ts';
 import type { Handle, IommufdContext } from './context.ts';
 import { TablesDirtyTracking } from './dirty-tracking.ts';
 import { KernelPageTable, type PageTableOptions } from './page-table.ts';
@@ -62,8 +62,8 @@ export class ParentSpace extends IommufdSpace {
   #track(table: KernelPageTable, on: boolean): void {
     try {
       table.setDirtyTracking(on);
-    } catch (error) {
-      if (!(error instanceof HostError)) throw error;
+    } catch (caught) {
+      const error = hostErrorOf(caught);
       if (on) this.#tracking!.inexact ??= error.message;
     }
   }
@@ -79,7 +79,7 @@ function unlessMissing(make: () => KernelPageTable): KernelPageTable | null {
   try {
     return make();
   } catch (error) {
-    if (error instanceof HostError && error.errno === errno.EOPNOTSUPP) return null;
+    if (hostErrorOf(error).errno === errno.EOPNOTSUPP) return null;
     throw error;
   }
 }

@@ -1,4 +1,4 @@
-import { errno, HostError } from '../errno.ts';
+import { errno, HostError, hostErrorOf } from '../errno.ts';
 import type { HostDevice, HostPasids } from '../host.ts';
 import { Attachable, type IommufdDevice, own, type Place } from './device.ts';
 import type { HwInfo } from './hw-info.ts';
@@ -92,8 +92,7 @@ export class IommufdPasids implements HostPasids {
       if (pasid === IOMMU_NO_PASID) return `${name}: to the kernel PASID 0 stands for requests without one (IOMMU_NO_PASID)`;
       return pasid < 2 ** pasidLog2 ? null : `${name}: its PASIDs have ${pasidLog2} bits`;
     } catch (error) {
-      if (error instanceof HostError) return error.message;
-      throw error;
+      return hostErrorOf(error).message;
     }
   }
 

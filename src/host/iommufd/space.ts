@@ -1,6 +1,6 @@
 import { READ, WRITE } from '../../memory/access.ts';
 import { PFN_LIMIT, pfnOfHiLo } from '../../memory/address.ts';
-import { errno, HostError } from '../errno.ts';
+import { errno, HostError, hostErrorOf } from '../errno.ts';
 import type { DirtyTracking, HostDevice, HostSpace, IovaRange, SpaceRequirements } from '../host.ts';
 import { outOfReach } from '../reach.ts';
 import { sharedMemoryOf } from '../shared-memory.ts';
@@ -205,8 +205,7 @@ export class IommufdSpace extends KernelObject implements HostSpace {
       else this.#tables.push(table);
       return result;
     } catch (error) {
-      if (error instanceof HostError) return -error.errno;
-      throw error;
+      return -hostErrorOf(error).errno;
     }
   }
 
@@ -235,8 +234,8 @@ export class IommufdSpace extends KernelObject implements HostSpace {
       const { granuleLg2 } = this;
       const hint = `it needs an alignment of 2^${granuleLg2} bytes, 2^${required} is required`;
       return granuleLg2 <= required ? null : { operation: 'VFIO_DEVICE_ATTACH_IOMMUFD_PT', errno: -errno.EINVAL, hint };
-    } catch (error) {
-      if (!(error instanceof HostError)) throw error;
+    } catch (caught) {
+      const error = hostErrorOf(caught);
       return { operation: 'IOMMU_IOAS_IOVA_RANGES', errno: -error.errno, hint: 'its alignment cannot be asked' };
     }
   }
@@ -286,8 +285,8 @@ export class IommufdSpace extends KernelObject implements HostSpace {
       if (outside === undefined) return 0;
       const { first, last } = outside;
       return this.#fail('IOMMU_IOAS_IOVA_RANGES', -errno.ERANGE, first, last - first + 1, 'outside what the host can map');
-    } catch (error) {
-      if (!(error instanceof HostError)) throw error;
+    } catch (caught) {
+      const error = hostErrorOf(caught);
       return this.#fail('IOMMU_IOAS_IOVA_RANGES', -error.errno, 0, 0);
     }
   }

@@ -1,4 +1,4 @@
-import { errno, HostError } from '../errno.ts';
+import { errno, HostError, hostErrorOf } from '../errno.ts';
 import type { AttachmentPoint, HostDevice, InstalledStage } from '../host.ts';
 import type { Handle } from './context.ts';
 import { type Attachable, own, type Place } from './device.ts';
@@ -59,7 +59,7 @@ export class SpreadPoint<Unit, Point extends UnitPoint = UnitPoint> implements A
         this.points.set(unit, this.#create(unit, device));
         return true;
       } catch (error) {
-        if (!(error instanceof HostError) || error.errno !== errno.EINVAL) throw error;
+        if (hostErrorOf(error).errno !== errno.EINVAL) throw error;
       }
     }
     return false;
@@ -134,8 +134,8 @@ export class SpreadPoint<Unit, Point extends UnitPoint = UnitPoint> implements A
     return 0;
   }
 
-  #refused(error: unknown): number {
-    if (!(error instanceof HostError)) throw error;
+  #refused(caught: unknown): number {
+    const error = hostErrorOf(caught);
     this.failed = error;
     return -error.errno;
   }

@@ -1,4 +1,4 @@
-import { HostError } from '../errno.ts';
+import { hostErrorOf } from '../errno.ts';
 import type { StageEvent } from '../host.ts';
 import type { IommufdContext } from './context.ts';
 import { FaultQueue } from './fault-queue.ts';
@@ -68,7 +68,7 @@ export class StageEvents {
       this.#faults?.respond(cookie, resolved);
     } catch (error) {
       // The device has left the stage, and the kernel has answered for it.
-      if (!(error instanceof HostError)) throw error;
+      hostErrorOf(error);
     }
   }
 

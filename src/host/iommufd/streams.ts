@@ -1,4 +1,4 @@
-import { HostError } from '../errno.ts';
+import { hostErrorOf } from '../errno.ts';
 import type { HostDevice } from '../host.ts';
 import { own } from './device.ts';
 import type { SmmuSide } from './parent-unit.ts';
@@ -32,7 +32,7 @@ export class Streams {
     try {
       if (owner !== undefined) owner.#suspend(device);
     } catch (error) {
-      return errnoOf(error);
+      return -hostErrorOf(error).errno;
     }
     const stream = id >= 0 ? id : stays ? before.stream : this.#next++;
     const result = this.#enter(side, device, stream, owner);
@@ -57,7 +57,7 @@ export class Streams {
       owners.set(device, this);
       return 0;
     } catch (error) {
-      return errnoOf(error);
+      return -hostErrorOf(error).errno;
     }
   }
 
@@ -74,7 +74,7 @@ export class Streams {
     try {
       place.vdevice = place.side.viommu.addDevice(own(device), BigInt(place.stream));
     } catch (error) {
-      if (!(error instanceof HostError)) throw error;
+      hostErrorOf(error);
     }
   }
 
@@ -96,9 +96,4 @@ export class Streams {
   releaseAll(side?: SmmuSide): void {
     for (const [device, place] of this.#places) if (side === undefined || place.side === side) this.release(device);
   }
-}
-
-function errnoOf(error: unknown): number {
-  if (error instanceof HostError) return -error.errno;
-  throw error;
 }

@@ -1,4 +1,4 @@
-import { errno, HostError } from '../errno.ts';
+import { errno, hostErrorOf } from '../errno.ts';
 import type { SpaceRequirements } from '../host.ts';
 import type { IommufdContext } from './context.ts';
 import type { Attachable } from './device.ts';
@@ -14,8 +14,7 @@ export function refusesDirtyTracking(context: IommufdContext, device: Attachable
   try {
     return readHwInfo(context, device, 0).dirtyTracking ? null : `${device.name}: its IOMMU keeps no dirty bits`;
   } catch (error) {
-    if (error instanceof HostError) return error.message;
-    throw error;
+    return hostErrorOf(error).message;
   }
 }
 
@@ -27,8 +26,8 @@ export function lacksWriteOnly(context: IommufdContext, device: Attachable): str
   try {
     const { data } = readHwInfo(context, device, 0);
     return data.kind === 'smmuv3' && (data.idr[0] & IDR0_S1P) !== 0 ? 'first stages of SMMUv3 have no pages for writing only' : null;
-  } catch (error) {
-    if (!(error instanceof HostError)) throw error;
+  } catch (caught) {
+    const error = hostErrorOf(caught);
     // A kernel that has no such call nests nothing either.
     return error.errno === errno.ENOTTY ? null : error.message;
   }
@@ -73,8 +72,8 @@ export class TableSpace extends IommufdSpace {
       table = new KernelPageTable(this.context, who, this, { ...wanted, dirtyTracking: true });
       table.setDirtyTracking(true);
       return table;
-    } catch (error) {
-      if (!(error instanceof HostError)) throw error;
+    } catch (caught) {
+      const error = hostErrorOf(caught);
       table?.close();
       this.#dirty.inexact ??= error.message;
       return new KernelPageTable(this.context, who, this, wanted);
