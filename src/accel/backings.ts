@@ -67,7 +67,7 @@ export class Backings {
       const { watched, demand, ...requests } = this.#asked.of(space, served.hearing);
       const path = served.kind.create({ ...context, ...requests, space: watched ?? demand ?? space });
       const pasids = served.kind.pasidsOf?.(context) ?? 'own';
-      const backing: Backing = { space, path, choice, watched, demand, pasids, groups: new Set<DeviceGroup>() };
+      const backing: Backing = { space, path, choice, watched, demand, pasids, groups: new Set<DeviceGroup>(), isBehind: false };
       const follower = watched ?? demand;
       if (follower !== null) follower.path = this.#following(backing);
       this.hardware.add(backing);
@@ -116,31 +116,33 @@ export class Backings {
   /** The path was called for something else than a flush, which may have left something to do. */
   took(backing: Backing): void {
     const { path } = backing;
-    if (path.pending) this.#pending.add(backing);
+    this.#keep(backing);
     // What could not be mapped for a device that came is not its way in, but has a reason.
     if (path.pending && path.error !== null) this.error = path.error;
     if (path.unfinished) this.#goOn();
   }
 
   /** Whether all tables that the path's space was read from are watched; where they are not, those that are tables no more are left. */
-  sees({ watched, path }: Backing): boolean {
+  sees(backing: Backing): boolean {
+    const { watched, path } = backing;
     if (watched === null || !watched.isBlind) return true;
     this.#asked.drop(watched);
     for (const { first, last } of watched.apertures) path.changed(first, last);
     path.flush();
+    this.#keep(backing);
     if (watched.isBlind) this.error = watched.blindness;
     return !watched.isBlind;
   }
 
   #flushOne(backing: Backing): number {
     const { path } = backing;
-    const wasBehind = path.pending;
+    const wasBehind = backing.isBehind;
     const leftOut = path.leftOut.length;
     const answer = path.flush();
-    if (!path.pending) this.#pending.delete(backing);
+    this.#keep(backing);
     if (answer < 0) this.error = path.error;
     if (path.unfinished) this.#goOn();
-    const isOther = answer < 0 || wasBehind || path.pending || path.leftOut.length !== leftOut;
+    const isOther = answer < 0 || wasBehind || backing.isBehind || path.leftOut.length !== leftOut;
     if (isOther) for (const group of backing.groups) this.#listener.tell(group);
     if (!this.sees(backing)) this.#listener.blind(backing);
     return answer;
@@ -167,10 +169,17 @@ export class Backings {
     });
   }
 
+  /** What a call has left to do is for the next flush. */
+  #keep(backing: Backing): void {
+    backing.isBehind = backing.path.pending;
+    if (backing.isBehind) this.#pending.add(backing);
+    else this.#pending.delete(backing);
+  }
+
   #drop(backing: Backing): void {
     this.#pending.delete(backing);
     const heir = this.hardware.remove(backing, this.#bySpace.values());
-    if (heir?.path.pending) this.#pending.add(heir);
+    if (heir !== null) this.#keep(heir);
     if (backing.watched !== null) this.#asked.drop(backing.watched);
     backing.path.close();
   }

@@ -31,6 +31,8 @@ export interface Backing {
   /** What becomes of single PASIDs of its devices. */
   readonly pasids: PasidPlace;
   readonly groups: Set<DeviceGroup>;
+  /** The last call of the path left something to do. */
+  isBehind: boolean;
 }
 
 /**

@@ -4,6 +4,8 @@ import type { GuestMemory, GuestRegion } from '../memory/guest-memory.ts';
 /** How hosts say that they can map no such memory, whatever they have room for. */
 const CANNOT: ReadonlySet<number> = new Set([-errno.EFAULT, -errno.EINVAL, -errno.EOPNOTSUPP, -errno.EPERM]);
 
+const NONE: readonly string[] = [];
+
 /**
  * Registers of devices that a host does not map for other devices: what reaches them is blocked, as between devices that the hardware keeps apart, and no
  * operation of the guest fails for it.
@@ -25,6 +27,7 @@ export class LeftOut {
 
   /** One for each such region that is there. */
   get reasons(): readonly string[] {
+    if (this.#regions.size === 0) return NONE;
     return [...this.#regions]
       .filter(([region]) => this.#memory.regions.includes(region))
       .map(

@@ -115,6 +115,14 @@ describe('backings', () => {
     expect(one.path.flushes).toBe(2);
   });
 
+  test('of a flush that does all that was asked nobody hears', () => {
+    const { space, path } = backed();
+    for (let i = 1; i <= 3; i++) {
+      backings.changed(space, 0x1000, 0x1000);
+      expect([backings.flush(), path.flushes, told]).toEqual([0, i, []]);
+    }
+  });
+
   test('the first answer counts, and the others are flushed all the same', () => {
     const [one, other] = [backed(), backed()];
     for (const { space } of [one, other]) backings.changed(space, 0x1000, 0x1000);
