@@ -167,7 +167,7 @@ export class Domains {
   }
 
   #install(next: readonly DomainMembers[], bypass: boolean): void {
-    for (const endpoint of this.endpoints.values()) leave(endpoint);
+    for (const endpoint of this.endpoints.values()) this.#leave(endpoint);
     this.#domains.clear();
     this.#mappings = 0;
     this.bypass = bypass;
@@ -190,18 +190,18 @@ export class Domains {
     this.endpoints.delete(endpoint.id);
     this.#tell(endpoint.id, null);
     const { domain } = endpoint;
-    leave(endpoint);
+    this.#leave(endpoint);
     if (domain !== null) this.#dropIfEmpty(domain);
   }
 
   /** Moves an endpoint to another domain or to none, and answers the status. The hardware goes first: it may refuse. */
   move(endpoint: Endpoint, to: Domain | null): number {
     const from = endpoint.domain;
-    leave(endpoint);
+    this.#leave(endpoint);
     if (to !== null) join(endpoint, to);
     const result = this.#tell(endpoint.id, this.spaceOf(endpoint));
     if (result < 0) {
-      leave(endpoint);
+      this.#leave(endpoint);
       if (from !== null) join(endpoint, from);
       // ATTACH.4: the endpoint is not compatible with the domain.
       return to !== null && INCOMPATIBLE.has(result) ? S_UNSUPP : statusOf(result);
@@ -209,6 +209,12 @@ export class Domains {
     if (from !== null) this.#dropIfEmpty(from);
     if (to !== null) this.#domains.set(to.id, to);
     return S_OK;
+  }
+
+  #leave(endpoint: Endpoint): void {
+    endpoint.domain?.remove(endpoint.reserved);
+    endpoint.domain = null;
+    this.#iotlb.serveNobody();
   }
 
   /** "After all endpoints have been successfully detached from a domain, it ceases to exist" (5.13.6.4). */
@@ -229,9 +235,4 @@ const INCOMPATIBLE: ReadonlySet<number> = new Set([-22, -34, -98]);
 function join(endpoint: Endpoint, domain: Domain): void {
   domain.add(endpoint.reserved);
   endpoint.domain = domain;
-}
-
-function leave(endpoint: Endpoint): void {
-  endpoint.domain?.remove(endpoint.reserved);
-  endpoint.domain = null;
 }

@@ -29,9 +29,14 @@ export class Translator {
   }
 
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
+    const wish = (access & READ_WRITE) | ((access & EXECUTE) !== 0 ? READ : 0);
+    const lg2 = this.#iotlb.lookupFor(endpoint, pasid, hi, lo, wish);
+    return lg2 >= 0 ? lg2 : this.#translateOther(endpoint, pasid, hi, lo, wish);
+  }
+
+  #translateOther(endpoint: number, pasid: number, hi: number, lo: number, wish: number): number {
     const known = this.#domains.endpoints.get(endpoint);
     if (known === undefined) return targetFault('virtio-iommu', FAULT_R_UNKNOWN);
-    const wish = (access & READ_WRITE) | ((access & EXECUTE) !== 0 ? READ : 0);
     // The specification knows no process address spaces: what carries a PASID is not mapped.
     if (pasid >= 0) return this.#fault(FAULT_R_UNKNOWN, wish, known, hi, lo);
     const domain = known.domain;
@@ -40,6 +45,7 @@ export class Translator {
       return this.#identity(hi, lo, IDENTITY_LG2);
     }
     const lg2 = this.#iotlb.lookup(domain.tag, NO_CONTEXT, hi, lo, wish);
+    this.#iotlb.serve(endpoint, pasid);
     return lg2 >= 0 ? lg2 : this.#lookup(known, domain, wish, hi, lo);
   }
 

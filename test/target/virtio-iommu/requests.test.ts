@@ -417,6 +417,31 @@ describe('UNMAP (5.13.6.6): its seven examples, a page for a byte', () => {
     iommu.map(1, 0x20_1000n, 0x20_1fffn, 0x7000n, 1);
     expect(translate(iommu, 0x20_1000n)).toBe(0x7000n);
   });
+
+  test('nor does the IOTLB answer an endpoint that has left its domain, or has joined another one', () => {
+    const iommu = attached();
+    iommu.map(1, 0x1000n, 0x1fffn, 0x5000n, RW);
+    iommu.attach(2, OTHER);
+    iommu.map(2, 0x1000n, 0x1fffn, 0x7000n, RW);
+    const again = (endpoint = EP) => [translate(iommu, 0x1000n, READ, endpoint), translate(iommu, 0x1000n, READ, endpoint)];
+    expect([again(), again(OTHER), again()]).toEqual([
+      [0x5000n, 0x5000n],
+      [0x7000n, 0x7000n],
+      [0x5000n, 0x5000n],
+    ]);
+    expect([iommu.iotlbHits, iommu.iotlbMisses]).toEqual([4, 2]);
+    const none = targetFault('virtio-iommu', FAULT_R_DOMAIN);
+    iommu.detach(1, EP);
+    expect(again()).toEqual([none, none]);
+    iommu.attach(2, EP);
+    expect(again()).toEqual([0x7000n, 0x7000n]);
+    const remove = iommu.addEndpoint(1);
+    iommu.attach(2, 1);
+    expect(again(1)).toEqual([0x7000n, 0x7000n]);
+    remove();
+    const unknown = targetFault('virtio-iommu', FAULT_R_UNKNOWN);
+    expect(again(1)).toEqual([unknown, unknown]);
+  });
 });
 
 describe('what is not the specification’s', () => {
