@@ -125,18 +125,26 @@ describe('difference', () => {
     },
   );
 
-  test('says when a list is full', () => {
+  const single = (iova: number, gpa = iova): Run => ({ iova, gpa, pages: 1, permission: 3 });
+  const many = Array.from({ length: 65 }, (_, i) => i);
+  const everything: [number, number][] = [[0, 1000]];
+  // One run of 131 pages; what lies between single pages of it that stay, or change, is 66 runs.
+  const long: Run = { iova: 0, gpa: 500, pages: 131, permission: 3 };
+  test.each<[keyof DifferenceLists, Run[], Run[], [number, number][]]>([
+    ['kept', many.map((i) => single(2 * i)), many.map((i) => single(2 * i)), everything],
+    ['removals', many.map((i) => single(2 * i)), [], everything],
+    ['additions', [], many.map((i) => single(2 * i)), everything],
+    ['additions', many.map((i) => single(2 * i + 1, 501 + 2 * i)), [long], everything],
+    ['remnants', [long], [], many.map((i) => [2 * i + 1, 2 * i + 1])],
+  ])('says when there is no room in %s', (list, held, wanted, ranges) => {
     const dirty = new DirtyRanges();
-    dirty.add(0, 1000);
-    const many = Array.from({ length: 100 }, (_, i) => ({ iova: 2 * i, gpa: i, pages: 1, permission: 3 }));
-    const lists: DifferenceLists = {
-      held: new RunList(64),
-      wanted: listOf(many),
-      removals: new RunList(64),
-      remnants: new RunList(64),
-      additions: new RunList(64),
-      kept: new RunList(64),
+    for (const [first, last] of ranges) dirty.add(first, last);
+    dirty.normalize();
+    const filled = (limit: number) => {
+      const room = (name: keyof DifferenceLists) => new RunList(name === list ? limit : 1 << 10);
+      const lists = { removals: room('removals'), remnants: room('remnants'), additions: room('additions'), kept: room('kept') };
+      return difference(dirty, { held: listOf(held), wanted: listOf(wanted), ...lists }, { count: 0, grain: 0 });
     };
-    expect(difference(dirty, lists, { count: 0, grain: 0 })).toBe(false);
+    expect([filled(64), filled(66)]).toEqual([false, true]);
   });
 });

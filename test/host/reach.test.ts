@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { errno, errnoName, HostError } from '../../src/host/errno.ts';
+import { errno, HostError } from '../../src/host/errno.ts';
 import type { HostDevice, HostSpace, IovaRange } from '../../src/host/host.ts';
 import { outOfReach, reachThrough } from '../../src/host/reach.ts';
 import { sharedMemoryOf } from '../../src/host/shared-memory.ts';
@@ -79,8 +79,4 @@ test('the shared memory that holds all of some pages', () => {
   const of = (first: number, pages: number) => sharedMemoryOf([one, other], first, pages);
   expect([of(10, 10), of(19, 1), of(20, 5), of(24, 1)]).toEqual([one, one, other, other]);
   expect([of(9, 1), of(19, 2), of(20, 6), of(25, 1)]).toEqual([null, null, null, null]);
-});
-
-test('an errno that has no name here has its number', () => {
-  expect([errnoName(-2), errnoName(2), errnoName(-999)]).toEqual(['ENOENT', 'ENOENT', 'errno 999']);
 });
