@@ -20,7 +20,7 @@ import { Chooser } from './chooser.ts';
 import { confine } from './confinement.ts';
 import type { Backing, Binding, DeviceGroup } from './device-group.ts';
 import { DeviceGroups } from './device-groups.ts';
-import { changePathOf } from './exchange.ts';
+import { changePathOf, type ExchangeParts } from './exchange.ts';
 import { BLOCK_LIMIT, BLOCK_PAGES } from './on-demand/demand-space.ts';
 import type { DemandPlace } from './on-demand/page-service.ts';
 import { NOWHERE, type PathCounters, type StagedTarget } from './path.ts';
@@ -103,7 +103,7 @@ export class Binder implements TargetObserver {
       blind: (backing) => this.#leaveBlind(backing),
     });
     const lift = (binding: Binding) => this.#lift(binding);
-    this.#placement = new Placement(this.#backings, this.#chooser, host.capabilities.replace, { tell, lift });
+    this.#placement = new Placement(this.#backings, this.#chooser, { tell, lift });
     this.#processes = new Processes({
       host,
       bindings: this.#bindings,
@@ -273,8 +273,11 @@ export class Binder implements TargetObserver {
     this.#chooser.wish = wish;
     for (const group of this.#deviceGroups())
       if (this.#chooser.pasidsOf(group) !== 'own') for (const member of group.members) this.#processes.lift(member);
-    const lost = (group: DeviceGroup, wasAt: Backing) => this.#placement.giveUp(group, refusalOf(wasAt, wasAt.path.error));
-    const parts = { backings: this.#backings, chooser: this.#chooser, lost };
+    const parts: ExchangeParts = {
+      backings: this.#backings,
+      chooser: this.#chooser,
+      lost: (group, wasAt, error) => this.#placement.giveUp(group, refusalOf(wasAt, error)),
+    };
     let result = 0;
     for (const backing of this.#backings.all) {
       const answer = changePathOf(backing, parts);
@@ -335,7 +338,7 @@ export class Binder implements TargetObserver {
   }
 
   #leaveBlind(backing: Backing): void {
-    for (const group of [...backing.groups]) this.#placement.giveUp(group, refusalOf(backing, backing.watched?.blindness));
+    for (const group of [...backing.groups]) this.#placement.giveUp(group, refusalOf(backing, this.#backings.error));
   }
 
   #demandOf(device: HostDevice): DemandPlace | null {

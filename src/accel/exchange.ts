@@ -1,14 +1,14 @@
-import { errno } from '../host/errno.ts';
+import { errno, type HostError } from '../host/errno.ts';
 import { NO_PASID } from '../target/target.ts';
 import type { Backings } from './backings.ts';
 import type { Chooser } from './chooser.ts';
 import type { Backing, DeviceGroup } from './device-group.ts';
 
-/** What changing a path takes; `lost` hears of groups that the host let neither on nor back to where they were. */
+/** What changing a path takes; `lost` hears of groups that can be neither on the new one nor where they were, and of the reason. */
 export interface ExchangeParts {
   readonly backings: Backings;
   readonly chooser: Chooser;
-  readonly lost: (group: DeviceGroup, wasAt: Backing) => void;
+  readonly lost: (group: DeviceGroup, wasAt: Backing, error: HostError | null) => void;
 }
 
 /**
@@ -34,8 +34,14 @@ export function changePathOf(before: Backing, { backings, chooser, lost }: Excha
     backings.error = blindness;
   }
   if (result === 0) backings.decide(after, before);
-  else backings.decide(before, after);
-  for (const other of losses) lost(other, before);
+  else if (after.groups.size === 0) {
+    backings.decide(before, after);
+    for (const other of losses) lost(other, before, before.path.error);
+  } else {
+    // No way back, and nobody can stay on what cannot see.
+    backings.decide(after, before);
+    for (const other of [...after.groups]) lost(other, after, backings.error);
+  }
   return result;
 }
 

@@ -14,20 +14,13 @@ const BLOCKED: FirstStage = { kind: 'abort' };
 export class Placement {
   readonly #backings: Backings;
   readonly #chooser: Chooser;
-  readonly #canReplace: boolean;
   readonly #tell: (group: DeviceGroup) => void;
   readonly #lift: (binding: Binding) => void;
 
   /** `listener.tell` hears of groups whose place may be another one, `lift` of devices that go where no PASID of theirs can be attached. */
-  constructor(
-    backings: Backings,
-    chooser: Chooser,
-    canReplace: boolean,
-    { tell, lift }: { tell(group: DeviceGroup): void; lift(binding: Binding): void },
-  ) {
+  constructor(backings: Backings, chooser: Chooser, { tell, lift }: { tell(group: DeviceGroup): void; lift(binding: Binding): void }) {
     this.#backings = backings;
     this.#chooser = chooser;
-    this.#canReplace = canReplace;
     this.#tell = tell;
     this.#lift = lift;
   }
@@ -97,7 +90,7 @@ export class Placement {
     const isBlind = result === 0 && !this.#backings.sees(after);
     if (result < 0) this.#backings.error = error;
     if (result < 0 || isBlind) {
-      group.refused = refusalOf(after, error ?? after.watched?.blindness);
+      group.refused = refusalOf(after, this.#backings.error);
       if (before !== after) {
         for (const device of devicesOf(group)) after.path.moved(device);
         this.#return(group, before);
@@ -126,14 +119,6 @@ export class Placement {
   }
 
   #attachAll(group: DeviceGroup, after: Backing, stage: FirstStage | null): { result: number; error: HostError | null } {
-    const before = group.backing;
-    // A container lets a group in once all of it has left the one before.
-    if (before !== null && before !== after && group.members.size > 1 && !this.#canReplace) {
-      for (const { device } of group.members) {
-        const result = before.path.detach(device);
-        if (result < 0) return { result, error: before.path.error };
-      }
-    }
     for (const member of group.members) {
       const { device, endpoint, pasid } = member;
       if (after.pasids !== 'own') this.#lift(member);
@@ -160,7 +145,7 @@ export class Placement {
 }
 
 /** Why groups cannot be, or stay, on the path that was to have them: the host's answer, or tables that it does not see. */
-export function refusalOf({ choice }: Backing, error: HostError | null | undefined): Choice['refused'] {
+export function refusalOf({ choice }: Backing, error: HostError | null): Choice['refused'] {
   return [...choice.refused, { path: choice.path, reason: error?.message ?? '' }];
 }
 

@@ -1,4 +1,4 @@
-import type { AddressSpace, PfnRange, RunVisitor } from '../../src/target/target.ts';
+import type { AddressSpace, PfnRange, RunVisitor, TableReader } from '../../src/target/target.ts';
 
 /** Pages of the toy: small, so that random operations meet. */
 export const TOY_PAGES = 64;
@@ -12,7 +12,7 @@ interface ToyPage {
 export class ToySpace implements AddressSpace {
   readonly name = 'toy';
   readonly owner: 'target' | 'guest';
-  readonly announced = true;
+  readonly announced: boolean = true;
   readonly granuleLg2 = 12;
   readonly apertures: readonly PfnRange[];
   pages: readonly (ToyPage | null)[] = Array.from({ length: TOY_PAGES }, () => null);
@@ -52,5 +52,19 @@ export class ToySpace implements AddressSpace {
   #continues(page: ToyPage, at: number, next: number): boolean {
     const other = this.pages[next];
     return other !== null && other.gpa === page.gpa + next - at && other.permission === page.permission;
+  }
+}
+
+/** One whose guest announces nothing: a table of 4 entries of 8 bytes, each for 16 pages of IOVA, at byte `at` of guest memory. */
+export class TableSpace extends ToySpace {
+  override readonly announced = false;
+  readonly tellsTables = true;
+  at = 0x5000;
+  /** Reads nothing there any more. */
+  isGone = false;
+
+  override enumerate(first: number, last: number, visit: RunVisitor, told?: TableReader | null): number {
+    if (!this.isGone) told?.(this.at, 32, 4, this.base, this.base + 63);
+    return super.enumerate(first, last, visit);
   }
 }

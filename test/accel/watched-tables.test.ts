@@ -1,20 +1,7 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { StoreWatch } from '../../src/accel/store-watch.ts';
 import { WatchedSpace, WatchedTables } from '../../src/accel/watched-tables.ts';
-import type { RunVisitor, TableReader } from '../../src/target/target.ts';
-import { ToySpace } from './toy-space.ts';
-
-/** Tables of 4 entries of 8 bytes, each for 16 pages of IOVA, at byte `at` of guest memory. */
-class TableSpace extends ToySpace {
-  at = 0x5000;
-  /** Reads nothing there any more. */
-  isGone = false;
-
-  override enumerate(first: number, last: number, visit: RunVisitor, told?: TableReader | null): number {
-    if (!this.isGone) told?.(this.at, 32, 4, this.base, this.base + 63);
-    return super.enumerate(first, last, visit);
-  }
-}
+import { TableSpace } from './toy-space.ts';
 
 describe('stores to watched tables', () => {
   let watch: StoreWatch;
