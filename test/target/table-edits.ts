@@ -33,3 +33,10 @@ export function tableEdits<Flush extends string>(edits: Edits<Flush>): fc.Arbitr
     flush: fc.constantFrom(...edits.flushes),
   });
 }
+
+/** lg2 of the smallest block of naturally aligned pages that holds all of a range: what an invalidation of one block has to name. */
+export function coveringLg2(pfn: number, pages: number): number {
+  let lg2 = 0;
+  while (Math.floor(pfn / 2 ** lg2) !== Math.floor((pfn + pages - 1) / 2 ** lg2)) lg2++;
+  return lg2;
+}

@@ -4,7 +4,7 @@ import type { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import type { PageTable } from '../../../src/pagetable/page-table.ts';
 import type { AmdIommu } from '../../../src/target/amd/index.ts';
 import type { TargetFixture, TargetSubject } from '../suite.ts';
-import { type TableEdit, tableEdits } from '../table-edits.ts';
+import { coveringLg2, type TableEdit, tableEdits } from '../table-edits.ts';
 import { completionWait, Guest, invalidateAll, invalidateDevice, invalidatePages, ON, RAM_PAGES, Reg } from './guest.ts';
 
 const DEVICES = [8, 16] as const;
@@ -98,8 +98,7 @@ class AmdFixture implements TargetFixture<Step> {
       const pasid = table === 2 ? 0 : -1;
       if (flush === 'domain') return [invalidatePages(domain, 0, 64, pasid)];
       if (flush === 'pages') return Array.from({ length: pages }, (_, i) => invalidatePages(domain, pfn + i, 12, pasid));
-      let lg2 = 13;
-      while (Math.floor(pfn / 2 ** (lg2 - 12)) !== Math.floor((pfn + pages - 1) / 2 ** (lg2 - 12))) lg2++;
+      const lg2 = Math.max(13, 12 + coveringLg2(pfn, pages));
       return [invalidatePages(domain, Math.floor(pfn / 2 ** (lg2 - 12)) * 2 ** (lg2 - 12), lg2, pasid)];
     });
   }

@@ -3,7 +3,7 @@ import { hiOf, loOf } from '../../../src/memory/address.ts';
 import type { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import type { RiscvIommu } from '../../../src/target/riscv/index.ts';
 import type { TargetFixture, TargetSubject } from '../suite.ts';
-import { type TableEdit, tableEdits } from '../table-edits.ts';
+import { coveringLg2, type TableEdit, tableEdits } from '../table-edits.ts';
 import { type Context, fence, Guest, type GuestTable, invalDdt, invalGvma, invalPdt, invalVma, invalVmaRange, Reg } from './guest.ts';
 
 const RAM_PAGES = 512;
@@ -136,7 +136,7 @@ class RiscvFixture implements TargetFixture<Step> {
       if (flush === 'all') return [invalVma(space)];
       if (flush === 'process') return [invalVma({ ...space, pscid: table })];
       if (flush === 'pages') return Array.from({ length: pages }, (_, i) => invalVma({ ...space, pscid: table, pfn: pfn + i }));
-      const size = 2 ** Math.ceil(Math.log2(pages + (pfn % 64) + 1));
+      const size = 2 ** Math.max(1, coveringLg2(pfn, pages));
       return [invalVmaRange({ ...space, pscid: table, pfn: Math.floor(pfn / size) * size, pages: size })];
     });
   }

@@ -4,7 +4,7 @@ import type { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import type { PageTable } from '../../../src/pagetable/page-table.ts';
 import type { VtdIommu, VtdIommuOptions } from '../../../src/target/vtd/index.ts';
 import type { TargetFixture, TargetSubject } from '../suite.ts';
-import { type TableEdit, tableEdits } from '../table-edits.ts';
+import { coveringLg2, type TableEdit, tableEdits } from '../table-edits.ts';
 import {
   Cmd,
   contextDevice,
@@ -116,8 +116,7 @@ class VtdFixture implements TargetFixture<Step> {
     const selective = (at: number, am: number) =>
       table < 2 ? [iotlbPages(domain, at, am)] : DEVICES.map((device) => pasidPages(domain, device, at, am));
     if (flush === 'pages') return Array.from({ length: Math.min(pages, 24) }, (_, i) => selective(pfn + i, 0)).flat();
-    const am = Math.ceil(Math.log2(pages + (pfn % 64) + 1));
-    return selective(pfn, am);
+    return selective(pfn, coveringLg2(pfn, pages));
   }
 }
 
