@@ -80,6 +80,7 @@ describe('a space whose path is exchanged', () => {
       watched: null,
       demand: null,
       pasids: 'own',
+      isBehind: false,
       groups: new Set(),
     });
     [before, after] = [backingOf(from, 'old'), backingOf(to, 'new')];
