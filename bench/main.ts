@@ -1,4 +1,4 @@
-/** `npm run bench [-- NAME…] [--list] [--json FILE] [--html FILE] [--quick]`; the name `scale`: what costs as the machine grows. */
+/** `npm run bench`, as its `--help` says. */
 import { writeFileSync } from 'node:fs';
 import { EXIT_MISUSE, EXIT_WRONG } from '../src/cli/command.ts';
 import { endQuietly } from '../src/cli/output.ts';
@@ -7,11 +7,12 @@ import { Compiler } from './compiler.ts';
 import { htmlOf } from './html.ts';
 import { machineOf } from './machine.ts';
 import { measure } from './measure.ts';
-import { type Options, parseOptions } from './options.ts';
+import { HELP, type Options, parseOptions } from './options.ts';
 import { registry } from './registry.ts';
 import { footer, header, lineOf } from './report.ts';
 import type { ResultRow } from './row.ts';
 import type { Effort } from './sample.ts';
+import { SCALE_PARTS } from './scale/parts.ts';
 
 const FULL: Effort = { milliseconds: 200, rounds: 7 };
 const QUICK: Effort = { milliseconds: 10, rounds: 1 };
@@ -52,16 +53,21 @@ let status = EXIT_MISUSE;
 try {
   const argv = process.argv.slice(2);
   const growth = argv.includes('scale');
-  const options = parseOptions(argv, [...Object.keys(registry), ...(growth ? ['scale'] : [])]);
-  if (growth && options.names.length > 1)
-    throw new RangeError(`scale is measured alone, not with ${options.names.filter((name) => name !== 'scale').join(', ')}`);
+  const parts: readonly string[] = SCALE_PARTS;
+  const options = parseOptions(argv, [...Object.keys(registry), ...(growth ? [...parts, 'scale'] : [])]);
+  const swept = options.names.filter((name) => parts.includes(name));
+  if (growth && options.names.length > swept.length + 1)
+    throw new RangeError(
+      `scale is measured alone, not with ${options.names.filter((name) => name !== 'scale' && !parts.includes(name)).join(', ')}`,
+    );
   if (options.json !== null) requireOutputFile('--json', options.json);
   if (options.html !== null) requireOutputFile('--html', options.html);
   status = EXIT_WRONG;
-  if (growth) {
+  if (options.help) console.log(HELP);
+  else if (growth) {
     const { listScale, scale } = await import('./scale/main.ts');
     if (options.list) listScale();
-    else scale(options);
+    else scale(swept.length === 0 ? parts : swept, options);
   } else await main(options);
 } catch (error) {
   console.error(`bench: ${error instanceof Error ? error.message : error}`);

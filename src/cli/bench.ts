@@ -23,7 +23,10 @@ export const benchCommand: Command = {
   summary: 'measures the hot paths beside the same work in C (in a clone of the repository)',
   define: (command, output, end) => {
     command
-      .argument('[rows...]', 'rows to measure, or "scale": what costs as the machine grows (default: all)')
+      .argument(
+        '[rows...]',
+        'rows to measure, or "scale": what costs as the machine grows, all or of spaces, mappings, size (default: all rows)',
+      )
       .option('--list', 'only say which rows there are', false)
       .option('--quick', 'one short sample of each, which shows that it runs and measures nothing', false)
       .option('--html <file>', 'also write a page')

@@ -17,13 +17,14 @@ const quick = { milliseconds: 5, rounds: 1 };
 
 describe('options', () => {
   test('all rows by default, those named otherwise, in the registry’s order', () => {
-    expect(parseOptions([], known)).toEqual({ names: known, json: null, html: null, quick: false, list: false });
+    expect(parseOptions([], known)).toEqual({ names: known, json: null, html: null, quick: false, list: false, help: false });
     expect(parseOptions(['c', 'a', '--json', 'j', '--html', 'h', '--quick'], known)).toEqual({
       names: ['a', 'c'],
       json: 'j',
       html: 'h',
       quick: true,
       list: false,
+      help: false,
     });
   });
   test('an unknown row or option is refused, with what there is', () => {
@@ -131,8 +132,29 @@ describe('the command', () => {
         .map((line) => line.split(':')[0]),
     ).toEqual(Object.keys(registry));
     expect(bench('--list', 'walk4').stdout).toMatch(/^walk4: \S.*\n$/);
-    expect(bench('--list', 'scale').stdout).toMatch(/^(scale, .*: \S.*\n){3}$/);
+    expect(bench('--list', 'scale').stdout).toMatch(/^(scale (spaces|mappings|size) \(.*: \S.*\n){3}$/);
   });
+
+  test.each(['--help', '-h'])('%s names every option and part, and is no misuse', (flag) => {
+    const { status, stdout, stderr } = bench(flag);
+    expect([status, stderr]).toEqual([0, '']);
+    for (const word of ['rows', 'scale', 'spaces, mappings, size', '--list', '--quick', '--json <file>', '--html <file>', '-h, --help'])
+      expect(stdout).toContain(word);
+    expect(stdout).not.toMatch(/.{81}/);
+  });
+
+  test('a part of scale is swept alone', () => {
+    const json = join(directory, 'mappings.json');
+    const { status, stderr } = bench('scale', 'mappings', '--quick', '--json', json);
+    expect([status, stderr]).toEqual([0, '']);
+    const { points } = JSON.parse(readFileSync(json, 'utf8')) as { points: { sweep: string; x: number; blocks: number }[] };
+    expect(points.map(({ sweep, x }) => [sweep, x])).toEqual([
+      ['mappings', 1e3],
+      ['mappings', 1e4],
+    ]);
+    // A page takes a map of its own: tens of functions, loops and branches, all of which are counted.
+    for (const { blocks } of points) expect(blocks).toBeGreaterThan(50);
+  }, 60_000);
 
   test('writes the rows as issue 3 says, and a page that needs nothing else', () => {
     const json = join(directory, 'rows.json');
