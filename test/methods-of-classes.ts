@@ -250,8 +250,8 @@ export const UNCHECKED: readonly { readonly of: string; readonly methods: readon
     of: 'GuestMemory',
     methods: [
       ...['load64', 'load64BE', 'load32', 'load32BE', 'load16', 'store64', 'store64BE', 'store32', 'store32BE', 'store16', 'loadRun64'],
-      ...['storeRun64', 'compareExchange64', 'read', 'write', 'chunkAt', 'hostPfn', 'nextHostPage', 'holds', 'registersAt', 'isReadOnly'],
-      ...['hostRun', 'wrote', 'reached', 'unreached'],
+      ...['storeRun64', 'replaceAlike64', 'compareExchange64', 'read', 'write', 'chunkAt', 'hostPfn', 'nextHostPage', 'holds'],
+      ...['registersAt', 'isReadOnly', 'hostRun', 'wrote', 'reached', 'unreached'],
     ],
     why: HOT,
   },

@@ -236,6 +236,31 @@ export class ChunkedMemory {
     return OK;
   }
 
+  /**
+   * Stores (0, value) over aligned 64-bit words, `most` at most, as long as they are like the first: in the high half, and in these bits of the low
+   * one. Returns how many, or a fault, and then nothing was stored: `most` of them do not lie in one region that can be written.
+   */
+  replaceAlike64(hi: number, lo: number, bits: number, most: number, value: number): number {
+    if ((lo & 7) !== 0 || this.#find(hi, lo, most * 8) < 0 || this.#readOnly) return FAULT;
+    const words = this.#u64;
+    const first = ((lo - this.#lo) >>> 3) | 0;
+    stored[0] = value;
+    stored[1] = 0;
+    const wanted = stored64[0];
+    loaded64[0] = words[first];
+    const alikeLo = loaded[0] & bits;
+    const alikeHi = loaded[1];
+    let done = 0;
+    while (done < most) {
+      loaded64[0] = words[(first + done) | 0];
+      if ((loaded[0] & bits) !== alikeLo || loaded[1] !== alikeHi) break;
+      words[(first + done) | 0] = wanted;
+      done = (done + 1) | 0;
+    }
+    if (this.log !== null) this.#note(hi, lo, done * 8);
+    return done;
+  }
+
   /** Copies guest memory into `to[at, at + bytes)`. All of it is RAM, or nothing is copied. @throws RangeError when the array has no such bytes. */
   read(hi: number, lo: number, to: Uint8Array, at: number, bytes: number): number {
     if (!(at >= 0 && bytes >= 0 && at + bytes <= to.length && Number.isInteger(at) && Number.isInteger(bytes)))

@@ -245,6 +245,11 @@ export class AmdV1Table extends RadixTable {
     return next <= level ? TABLE : MALFORMED;
   }
 
+  /** The address of a leaf with an encoded size says how large it is. */
+  protected override leafBits(level: number, hi: number, lo: number): number {
+    return (lo & LEVEL_BITS) === 0 ? super.leafBits(level, hi, lo) : -1;
+  }
+
   protected encodeTable(level: number, address: number): void {
     this.made[0] = address | 0 | PR | (level << NEXT_LEVEL_SHIFT);
     this.made[1] = (address / 0x1_0000_0000) | IR | IW;

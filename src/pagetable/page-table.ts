@@ -14,7 +14,7 @@ export type TableMemory = Pick<
   'word' | 'load64' | 'load64BE' | 'load32' | 'load32BE' | 'store64' | 'store64BE' | 'store32' | 'store32BE' | 'compareExchange64'
 > &
   // Many entries at once, where memory can: whoever writes tables is as fast as that.
-  Partial<Pick<GuestMemory, 'loadRun64' | 'storeRun64'>>;
+  Partial<Pick<GuestMemory, 'loadRun64' | 'storeRun64' | 'replaceAlike64'>>;
 
 /** Gives 4 KiB pages for tables that we write. */
 export interface TableAllocator {

@@ -1,13 +1,15 @@
 import { MEM_OK } from '../memory/index.ts';
 import { LOADED } from '../memory/loaded.ts';
 import type { Description, TableAllocator, TableMemory } from './page-table.ts';
-import { ABSENT, LEAF, type RadixConfig, RadixReader } from './radix-reader.ts';
+import { ABSENT, type RadixConfig, RadixReader } from './radix-reader.ts';
 
 /** LOADED, here because the compiler folds a module's own constants only. */
 const word = LOADED;
 
 /** Entries that are read, made and stored together: a table of 4 KiB. */
-export const STAGED = 512;
+const STAGED = 512;
+/** As many are read first where nobody knows whether the next is like this one. */
+const FEW = 8;
 
 /** Entries on their way from or to a table, as 64-bit entries and as int32 pairs of them. */
 interface Stage {
@@ -23,11 +25,6 @@ function makeStage(): Stage {
 /** One a level, for all tables: a level is left before another table is written, but for those above it. */
 const stages: readonly Stage[] = Array.from({ length: 8 }, makeStage);
 const ABSENTS = makeStage();
-
-/** Of a level's staging page, as `stage` read it: [lo, hi] of each entry. */
-export function stagedWords(level: number): Int32Array {
-  return stages[level].words;
-}
 
 /** A mapping to be stored, in as many entries as it takes. */
 export interface Leaf {
@@ -49,13 +46,15 @@ export abstract class RadixWriter extends RadixReader {
   /** Runs of entries as they lie in memory: little-endian, 64 bits each, in memory that knows runs. */
   readonly #loadRun: TableMemory['loadRun64'];
   readonly #storeRun: TableMemory['storeRun64'];
+  readonly #replaceAlike: TableMemory['replaceAlike64'];
   /** An entry of zeros maps nothing, which spares decoding it. */
-  protected zeroIsAbsent = false;
+  #zeroIsAbsent = false;
 
   constructor(memory: TableMemory, config: RadixConfig, description: Description, entryBytes: number) {
     super(memory, config, description, entryBytes);
     this.#allocator = config.allocator;
     this.#loadRun = this.plain ? memory.loadRun64?.bind(memory) : undefined;
+    this.#replaceAlike = this.plain ? memory.replaceAlike64?.bind(memory) : undefined;
     this.#storeRun = this.plain ? memory.storeRun64?.bind(memory) : undefined;
   }
 
@@ -64,9 +63,13 @@ export abstract class RadixWriter extends RadixReader {
     return 0;
   }
 
-  /** Whether an entry whose other half is the same is a leaf as `lo`'s is: a cheap yes for entries that differ in the address; `decode` decides the rest. */
-  protected sameLeaf(_level: number, lo: number, other: number): boolean {
-    return lo === other;
+  /**
+   * Bits of the low half that say, of a leaf of this level, that another entry is one too, if they and the whole high half are the same. Here for
+   * formats that have a block's address in its place, and bits below it that only `kept` ones may be anything in.
+   */
+  protected leafBits(level: number, _hi: number, _lo: number): number {
+    const { shift } = this.description.levels[level];
+    return shift < 32 ? (2 ** shift - 1) & ~this.kept[0] : -1;
   }
 
   /** Makes the entry of `level` that points to the next lower table at a byte address. */
@@ -74,11 +77,11 @@ export abstract class RadixWriter extends RadixReader {
   /** Makes the entry of `level` that maps its part, at byte `address`, of a mapping of 2^lg2 bytes. */
   protected abstract encodeLeaf(level: number, lg2: number, address: number, permission: number): void;
 
-  /** How many entries from `index` on are absent; the first one is. */
+  /** How many entries from `index` on are absent; the first one is. Reads three times as many at most, and a few. */
   protected absentRun(table: number, index: number, most: number, level: number): number {
-    for (let run = 1; run < most; run += STAGED) {
-      const count = Math.min(most - run, STAGED);
-      if (!this.stage(table, index + run, count, level)) return run;
+    for (let run = 1, count = 0; run < most; run += count) {
+      count = Math.min(most - run, STAGED, Math.max(2 * run, FEW));
+      if (!this.#stage(table, index + run, count, level)) return run;
       const present = this.#firstPresent(index + run, count, level);
       if (present < count) return run + present;
     }
@@ -90,7 +93,7 @@ export abstract class RadixWriter extends RadixReader {
     for (let i = 0; i < count; i++) {
       const lo = words[2 * i];
       const hi = words[2 * i + 1];
-      if ((lo | hi) === 0 && this.zeroIsAbsent) continue;
+      if ((lo | hi) === 0 && this.#zeroIsAbsent) continue;
       this.found.index = index + i;
       if (this.decode(level, hi, lo, this.found) !== ABSENT) return i;
     }
@@ -98,9 +101,9 @@ export abstract class RadixWriter extends RadixReader {
   }
 
   /** Reads `count` entries, STAGED at most, into the level's staging page. False: they are not all memory. */
-  protected stage(table: number, index: number, count: number, level: number): boolean {
+  #stage(table: number, index: number, count: number, level: number): boolean {
     const { entries, words } = stages[level];
-    this.zeroIsAbsent = this.decode(level, 0, 0, this.found) === ABSENT;
+    this.#zeroIsAbsent = this.decode(level, 0, 0, this.found) === ABSENT;
     const address = table + index * this.entryBytes;
     if (this.#loadRun?.((address / 0x1_0000_0000) | 0, address | 0, entries, count) === MEM_OK) return true;
     for (let i = 0; i < count; i++) {
@@ -118,26 +121,21 @@ export abstract class RadixWriter extends RadixReader {
     for (let i = 0; i < count; i++) this.storeEntry(table, index + i, words[2 * i + 1], words[2 * i]);
   }
 
-  protected storeAbsent(table: number, index: number, count: number, level: number): void {
+  #storeAbsent(table: number, index: number, count: number, level: number): void {
     const lo = this.absentLo(level);
     if (ABSENTS.words[0] !== lo) ABSENTS.entries.fill(BigInt(lo));
     for (let done = 0; done < count; done += STAGED) this.#store(table, index + done, Math.min(STAGED, count - done), ABSENTS);
   }
 
-  /** How many entries of the staging page from place `at` on are leaves; the first one is. */
-  protected leafRun(at: number, count: number, level: number, index: number): number {
-    const { words } = stages[level];
-    const lo = words[2 * at];
-    const hi = words[2 * at + 1];
-    let end = at + 1;
-    for (; end < count; end++) {
-      const otherLo = words[2 * end];
-      const otherHi = words[2 * end + 1];
-      if (otherHi === hi && this.sameLeaf(level, lo, otherLo)) continue;
-      this.found.index = index + end;
-      if (this.decode(level, otherHi, otherLo, this.found) !== LEAF) break;
-    }
-    return end - at;
+  /** Clears the leaf at `index`, as it was loaded, and those after it that are like it, `most` in all. Returns how many. */
+  protected clearLeaves(table: number, index: number, most: number, level: number): number {
+    const address = table + index * this.entryBytes;
+    const absent = this.absentLo(level);
+    const bits = this.leafBits(level, word[1], word[0]);
+    const run = this.#replaceAlike?.((address / 0x1_0000_0000) | 0, address | 0, bits, most, absent) ?? 0;
+    if (run > 0) return run;
+    this.storeEntry(table, index, 0, absent);
+    return 1;
   }
 
   /** Looks first beside the entry that was cleared last: when pages go one by one, a neighbour still stands. */
@@ -211,7 +209,7 @@ export abstract class RadixWriter extends RadixReader {
     const pfn = this.#allocator.allocate(this.#tablePages(level));
     if (pfn < 0) return -1;
     // The allocator's pages are zeroed.
-    if (this.absentLo(level) !== 0) this.storeAbsent(pfn * 4096, 0, this.entries[level], level);
+    if (this.absentLo(level) !== 0) this.#storeAbsent(pfn * 4096, 0, this.entries[level], level);
     return pfn * 4096;
   }
 

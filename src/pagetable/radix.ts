@@ -1,7 +1,7 @@
 import { LOADED } from '../memory/loaded.ts';
 import type { Description, PageTable, TableMemory } from './page-table.ts';
 import { ABSENT, LEAF, type RadixConfig, TABLE } from './radix-reader.ts';
-import { type Leaf, RadixWriter, STAGED, stagedWords } from './radix-writer.ts';
+import { type Leaf, RadixWriter } from './radix-writer.ts';
 
 /** LOADED, here because the compiler folds a module's own constants only. */
 const word = LOADED;
@@ -186,36 +186,26 @@ export abstract class RadixTable extends RadixWriter implements PageTable {
   /** Clears the leaves of [first, last], none of which reaches out of it, and frees the tables that become empty. Returns pages. */
   #clear(table: number, level: number, base: number, first: number, last: number): number {
     const pages = this.pages[level];
-    const lastIndex = Math.floor((last - base) / pages);
+    const end = Math.floor((last - base) / pages) + 1;
     let cleared = 0;
     let leftover = false;
-    for (let from = Math.floor((first - base) / pages); from <= lastIndex; from += STAGED) {
-      const count = Math.min(STAGED, lastIndex - from + 1);
-      if (!this.stage(table, from, count, level)) {
+    for (let index = Math.floor((first - base) / pages); index < end; ) {
+      const kind = this.decodeAt(table, index, level);
+      let run = 1;
+      if (kind === LEAF) {
+        run = this.clearLeaves(table, index, end - index, level);
+        cleared += run * pages;
+      } else if (kind === ABSENT) {
+        run = this.absentRun(table, index, end - index, level);
+      } else if (kind === TABLE) {
+        const { address, next } = this.found;
+        const start = base + index * pages;
+        cleared += this.#clearChild(table, index, address, next, start, Math.max(first, start), last);
+        leftover ||= this.#leftover;
+      } else {
         leftover = true;
-        continue;
       }
-      const words = stagedWords(level);
-      for (let i = 0; i < count; i++) {
-        const lo = words[2 * i];
-        const hi = words[2 * i + 1];
-        if ((lo | hi) === 0 && this.zeroIsAbsent) continue;
-        this.found.index = from + i;
-        const kind = this.decode(level, hi, lo, this.found);
-        if (kind === LEAF) {
-          const run = this.leafRun(i, count, level, from);
-          this.storeAbsent(table, from + i, run, level);
-          cleared += run * pages;
-          i += run - 1;
-        } else if (kind === TABLE) {
-          const { address, next } = this.found;
-          const start = base + (from + i) * pages;
-          const child = this.#clearChild(table, from + i, address, next, start, Math.max(first, start), last);
-          cleared += child;
-          leftover ||= this.#leftover;
-          this.zeroIsAbsent = this.decode(level, 0, 0, this.found) === ABSENT;
-        } else if (kind !== ABSENT) leftover = true;
-      }
+      index += run;
     }
     this.#leftover = leftover;
     return cleared;

@@ -87,7 +87,7 @@ export interface VtdSecondStageConfig extends RadixConfig {
  * table.out[0]; // 0x99123
  */
 export class VtdSecondStageTable extends RadixTable {
-  protected readonly kept: readonly [number, number] = [EMT_IPAT | A | D | SNP, 0];
+  protected override readonly kept: readonly [number, number];
   readonly #top: number;
   readonly #rootHi: number;
   readonly #rootLo: number;
@@ -111,6 +111,7 @@ export class VtdSecondStageTable extends RadixTable {
     this.#rootHi = hiOfPfn(root);
     this.#rootLo = loOfPfn(root);
     this.#reservedHi = ADDRESS_HI & ~(2 ** (outputBits - 32) - 1);
+    this.kept = [EMT_IPAT | A | D | (snoopControl ? SNP : 0), 0];
     const snoop = snoopControl ? 0 : SNP;
     this.#reservedInLeaf = [snoop, pages2M ? snoop | (BELOW_2M & ~0xfff) : PS, pages1G ? snoop | (BELOW_1G & ~0xfff) : PS, PS, PS];
     this.#access = config.execute ? R | W | X : R | W;
@@ -238,10 +239,6 @@ export class VtdSecondStageTable extends RadixTable {
     into.address = (hi & ADDRESS_HI) * 0x1_0000_0000 + ((lo & ~0xfff) >>> 0);
     into.next = level - 1;
     return leaf ? LEAF : TABLE;
-  }
-
-  protected override sameLeaf(level: number, lo: number, other: number): boolean {
-    return ((lo ^ other) & ((1 << (12 + 9 * level)) - 1)) === 0;
   }
 
   protected encodeTable(_level: number, address: number): void {

@@ -259,10 +259,6 @@ export class X86Table extends RadixTable {
     return leaf ? LEAF : TABLE;
   }
 
-  protected override sameLeaf(level: number, lo: number, other: number): boolean {
-    return ((lo ^ other) & ((1 << (12 + 9 * level)) - 1)) === 0;
-  }
-
   protected encodeTable(_level: number, address: number): void {
     this.made[0] = address | 0 | P | RW | US;
     this.made[1] = address / 0x1_0000_0000;

@@ -21,8 +21,16 @@ const OCCURRENCES = 6;
 
 /** The nth store of a run into memory that is not the guest's does not happen. Answers whether it came to pass. */
 function omitStore(nth: number, guestMemory: () => GuestMemory | null): () => boolean {
-  const { storeRun64 } = GuestMemory.prototype;
+  const { loadRun64, replaceAlike64, storeRun64 } = GuestMemory.prototype;
   let left = nth;
+  vi.spyOn(GuestMemory.prototype, 'replaceAlike64').mockImplementation(function (this: GuestMemory, hi, lo, bits, most, value) {
+    const memory = guestMemory();
+    const before = new BigUint64Array(most);
+    const omitted = memory !== null && this !== memory && loadRun64.call(this, hi, lo, before, most) === 0 && --left === 0;
+    const done = replaceAlike64.call(this, hi, lo, bits, most, value);
+    if (omitted) storeRun64.call(this, hi, lo, before, most);
+    return done;
+  });
   vi.spyOn(GuestMemory.prototype, 'storeRun64').mockImplementation(function (this: GuestMemory, hi, lo, from, count) {
     const memory = guestMemory();
     if (memory !== null && this !== memory && --left === 0) return 0;

@@ -150,5 +150,11 @@ describe('recording memory', () => {
     expect(recording.takeRead()).toEqual([]);
     expect(recording.compareExchange64(0, 0, 0, 1, 0, 4)).toBe(1);
     expect(recording.takeStored()).toEqual([0n, 4n]);
+    recording.forget(0, 8);
+    expect(recording.replaceAlike64(0, 8, 3, 2, 5)).toBe(1);
+    expect([recording.takeRead(), recording.takeStored()]).toEqual([
+      [8n, 2n],
+      [8n, 5n],
+    ]);
   });
 });

@@ -414,3 +414,39 @@ test('a run of words is loaded and stored whole within one region, or not at all
   expect(memory.storeRun64(0, 0x1000, words, 1)).toBe(MEM_FAULT);
   expect(memory.loadRun64(0, 4, back, 1)).toBe(MEM_FAULT);
 });
+
+describe('words like the first are replaced', () => {
+  /** Words that all are of the low half but for the fourth, and ROM behind them. */
+  function words(): [memory: GuestMemory, look: () => bigint[]] {
+    const memory = new GuestMemory([
+      { gpa: 0n, buffer: new SharedArrayBuffer(4096) },
+      { gpa: 4096n, buffer: new SharedArrayBuffer(4096), readOnly: true },
+    ]);
+    memory.storeRun64(0, 8, BigUint64Array.of(0x1001n, 0x2001n, 0x3001n, 0x1_0000_4001n, 0x5001n), 5);
+    const seen = new BigUint64Array(7);
+    return [memory, () => [...(memory.loadRun64(0, 0, seen, 7) === MEM_OK ? seen : [])]];
+  }
+
+  test.each([
+    ['until the high half differs', 0xfff, 5, 3, [0n, 7n, 7n, 7n, 0x1_0000_4001n, 0x5001n, 0n]],
+    ['until a bit that counts differs', 0x1fff, 5, 1, [0n, 7n, 0x2001n, 0x3001n, 0x1_0000_4001n, 0x5001n, 0n]],
+    ['as many as asked at most', 0xfff, 2, 2, [0n, 7n, 7n, 0x3001n, 0x1_0000_4001n, 0x5001n, 0n]],
+  ])('%s', (_name, bits, most, done, after) => {
+    const [memory, look] = words();
+    expect(memory.replaceAlike64(0, 8, bits, most, 7)).toBe(done);
+    expect(look()).toEqual(after);
+  });
+
+  test.each([
+    ['unaligned', 4, 1],
+    ['not all RAM that can be written', 0xff8, 2],
+    ['ROM', 0x1000, 1],
+    ['no RAM', 0x2000, 1],
+  ])('and none, a fault: %s', (_name, lo, most) => {
+    const [memory, look] = words();
+    const before = look();
+    expect(memory.replaceAlike64(0, lo, 0, most, 7)).toBe(MEM_FAULT);
+    expect(look()).toEqual(before);
+    expect(memory.load64(0, 0xff8) + memory.word[0]).toBe(0);
+  });
+});

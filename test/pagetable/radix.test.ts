@@ -64,6 +64,82 @@ test('a split of 512 GiB keeps the memory type in every entry, above 16 GiB too 
   }
 });
 
+describe('unmap leaves what is no leaf, however like one it looks', () => {
+  const config = { levels: 4, root: ROOT } as const;
+  /** A table of level 0 or 1, a leaf, by how much the next leaf's address is more, and the bits that make one malformed. */
+  it.each<[string, (ram: TableRam) => PageTable, level: 0 | 1, leaf: bigint, step: bigint, bits: bigint]>([
+    [
+      'a bit below a 2 MiB page (SDM table 5-17)',
+      (ram) => new X86Table(ram.memory, { ...config, allocator: ram }),
+      1,
+      0xe7n,
+      1n << 21n,
+      1n << 13n,
+    ],
+    [
+      'a reserved address bit (SDM 5.5.4)',
+      (ram) => new X86Table(ram.memory, { ...config, allocator: ram, outputBits: 40 }),
+      0,
+      7n,
+      4096n,
+      1n << 45n,
+    ],
+    [
+      'SNP without ECAP.SC (VT-d 9.8)',
+      (ram) => new VtdSecondStageTable(ram.memory, { ...config, allocator: ram, snoopControl: false }),
+      0,
+      3n,
+      4096n,
+      1n << 11n,
+    ],
+    [
+      'an encoded size that the level has not (AMD 48882, table 15)',
+      (ram) => new AmdV1Table(ram.memory, { ...config, allocator: ram }),
+      0,
+      0x6000_0000_0000_0e01n,
+      0n,
+      0x1f_f000n,
+    ],
+    [
+      'an address of N that is not 64 KiB (RISC-V, Svnapot)',
+      (ram) => new RiscvTable({ mode: 'sv48', memory: ram.memory, root: ROOT, allocator: ram }),
+      0,
+      (1n << 63n) | (8n << 10n) | 0xd7n,
+      0n,
+      1n << 10n,
+    ],
+    [
+      'a misaligned superpage (RISC-V)',
+      (ram) => new RiscvTable({ mode: 'sv48', memory: ram.memory, root: ROOT, allocator: ram }),
+      1,
+      0xd7n,
+      1n << 19n,
+      1n << 11n,
+    ],
+  ])('%s', (_name, create, level, leaf, step, bits) => {
+    const ram = new TableRam(64, 2);
+    const table = create(ram);
+    const pages = level === 0 ? 1 : PAGES_2M;
+    expect(table.map(20 * pages, 0, pages, READ_WRITE)).toBe(pages);
+    const at = (index: number) => BigInt((ROOT + 3 - level) * 4096 + 8 * index);
+    for (let i = 0; i < 16; i++) ram.store(at(i), 8, false, leaf + BigInt(i) * step);
+    const malformed = (leaf + 5n * step) | bits;
+    ram.store(at(5), 8, false, malformed);
+    expect(table.unmap(0, 16 * pages)).toBe(15 * pages);
+    expect(Array.from({ length: 16 }, (_, i) => ram.load(at(i), 8, false))).toEqual([0n, 0n, 0n, 0n, 0n, malformed, ...Array(10).fill(0n)]);
+    expect(table.unmap(20 * pages, pages)).toBe(pages);
+    expect(ram.inUse).toBe(3 - level);
+  });
+
+  it('and clears leaves that hardware marked, each in its way', () => {
+    const { ram, table } = x86();
+    table.map(0, 8, 8, READ_WRITE);
+    for (const page of [1, 2, 5]) table.walk(0, page * 4096, page === 2 ? WRITE : READ);
+    expect(table.unmap(0, 8)).toBe(8);
+    expect(ram.inUse).toBe(0);
+  });
+});
+
 describe('enumerate', () => {
   it('examines nothing without a budget, and says from where to go on', () => {
     const { table } = x86();

@@ -52,6 +52,9 @@ export class TableRam implements TableAllocator, OracleMemory {
       store32: memory.store32.bind(memory),
       store32BE: memory.store32BE.bind(memory),
       compareExchange64: memory.compareExchange64.bind(memory),
+      loadRun64: counted(memory.loadRun64),
+      storeRun64: memory.storeRun64.bind(memory),
+      replaceAlike64: counted(memory.replaceAlike64),
     };
   }
 

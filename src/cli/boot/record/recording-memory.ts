@@ -71,6 +71,11 @@ export class RecordingMemory extends GuestMemory {
   override storeRun64(hi: number, lo: number, from: BigUint64Array, count: number): number {
     return this.#noteStore(hi, lo, 8 * count, super.storeRun64(hi, lo, from, count));
   }
+  override replaceAlike64(hi: number, lo: number, bits: number, most: number, value: number): number {
+    this.#noteRead(hi, lo, 8 * most);
+    const done = super.replaceAlike64(hi, lo, bits, most, value);
+    return this.#noteStore(hi, lo, 8 * done, done);
+  }
   override write(hi: number, lo: number, from: Uint8Array, at: number, bytes: number): number {
     this.#noteRead(hi, lo, bytes);
     return this.#noteStore(hi, lo, bytes, super.write(hi, lo, from, at, bytes));
