@@ -3,15 +3,15 @@ import { type AddressSpace, type FirstStage, NO_PASID, type PasidDirectory, same
 /** PASIDs of one endpoint that an observer is told of at most; requests with any other are blocked for hardware. */
 const PASIDS_PER_ENDPOINT = 1024;
 
-/** What a target says of an endpoint now (Target.spaceOf, Target.stageOf). */
+/** What a target's guest wants of an endpoint now. */
 export interface Says {
-  spaceOf(endpoint: number, pasid: number): AddressSpace | null;
+  wantedSpaceOf(endpoint: number, pasid: number): AddressSpace | null;
   /** PASIDs of the endpoint that its tables have now, a bounded number. Left out: a guest tells of each. */
   listPasids?(endpoint: number): readonly number[];
   /** Of which the same object is one value. Left out: there is none. */
   directoryOf?(endpoint: number): PasidDirectory | null;
   /** Left out: no hardware walks the tables of this target's guests. */
-  stageOf?(endpoint: number, pasid: number): FirstStage | null;
+  wantedStageOf?(endpoint: number, pasid: number): FirstStage | null;
 }
 
 /** Hears of spaces that some endpoint reaches from now on, and of those that none does any more. */
@@ -55,7 +55,7 @@ export class Observed {
     this.#who = who;
     this.#says = says;
     this.#reached = reached;
-    this.#blocked = { space: null, stage: says.stageOf === undefined ? null : { kind: 'abort' } };
+    this.#blocked = { space: null, stage: says.wantedStageOf === undefined ? null : { kind: 'abort' } };
   }
 
   get observer(): TargetObserver | null {
@@ -75,6 +75,11 @@ export class Observed {
     return this.#endpoints.has(endpoint);
   }
 
+  /** The observer did not take what the guest wants: blocked, it stands at nothing until that is asked for again. */
+  isRefused(endpoint: number, pasid: number): boolean {
+    return this.#owed.get(endpoint)?.has(pasid) ?? false;
+  }
+
   /** PASIDs of the endpoint that the observer has been told of. */
   pasidsOf(endpoint: number): readonly number[] {
     return [...(this.#endpoints.get(endpoint)?.keys() ?? [])].filter((pasid) => pasid !== NO_PASID);
@@ -89,12 +94,14 @@ export class Observed {
   remove(endpoint: number): void {
     const pasids = this.#endpoints.get(endpoint);
     if (pasids === undefined) return;
-    for (const [pasid, { space }] of [...pasids]) {
-      if (space !== null || pasid !== NO_PASID) this.#tell(endpoint, pasid, null);
-      this.#take(pasids, pasid);
-    }
+    // Unknown first: whoever is told asks for the stage as well.
     this.#endpoints.delete(endpoint);
     this.#owed.delete(endpoint);
+    for (const [pasid, { space, stage }] of [...pasids]) {
+      const isBlocked = space === null && sameStage(stage, this.#blocked.stage);
+      if (!isBlocked || pasid !== NO_PASID) this.#tell(endpoint, pasid, null);
+      this.#take(pasids, pasid);
+    }
     this.#tellDirectory(endpoint, null);
   }
 
@@ -188,7 +195,7 @@ export class Observed {
   #refreshPasid(endpoint: number, pasid: number): void {
     const pasids = this.#endpoints.get(endpoint);
     if (this.#observer === null || pasids === undefined) return;
-    const space = this.#says.spaceOf(endpoint, pasid);
+    const space = this.#says.wantedSpaceOf(endpoint, pasid);
     const before = pasids.get(pasid);
     this.#owed.get(endpoint)?.delete(pasid);
     if (pasid !== NO_PASID && space === null) {
@@ -197,7 +204,7 @@ export class Observed {
       return;
     }
     if (before === undefined && pasid !== NO_PASID && pasids.size > PASIDS_PER_ENDPOINT) return;
-    const stage = this.#says.stageOf?.(endpoint, pasid) ?? null;
+    const stage = this.#says.wantedStageOf?.(endpoint, pasid) ?? null;
     if (before !== undefined && before.space === space && sameStage(before.stage, stage)) return;
     if (this.#tell(endpoint, pasid, space) >= 0) {
       this.#put(pasids, pasid, { space, stage });

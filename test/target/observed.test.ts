@@ -34,8 +34,8 @@ describe('Observed', () => {
       invalidated: () => void log('invalidated'),
     };
     const spaces = { entered: ({ name }: AddressSpace) => log(`entered ${name}`), left: ({ name }: AddressSpace) => log(`left ${name}`) };
-    const spaceOf = (endpoint: number, pasid: number) => says.get(`${endpoint}/${pasid}`) ?? null;
-    observed = new Observed('Toy', { spaceOf, stageOf: () => stage }, spaces);
+    const wantedSpaceOf = (endpoint: number, pasid: number) => says.get(`${endpoint}/${pasid}`) ?? null;
+    observed = new Observed('Toy', { wantedSpaceOf, wantedStageOf: () => stage }, spaces);
     observed.add(ENDPOINT);
     dispose = observed.observe(observer, () => log('forget'));
     told.length = 0;
@@ -70,6 +70,35 @@ describe('Observed', () => {
     say(space('c'));
     observed.retry();
     expect(told).toEqual(['attach b', 'entered b']);
+  });
+
+  test('what is refused counts as blocked from when the observer is told so until it is asked for again', () => {
+    say(space('a'));
+    const refused: boolean[] = [];
+    const { attach } = observer;
+    observer.attach = (endpoint, to, pasid) => {
+      refused.push(observed.isRefused(endpoint, NO_PASID));
+      return attach.call(observer, endpoint, to, pasid);
+    };
+    refuses = (what) => what === 'attach a';
+    observed.refresh(ENDPOINT);
+    expect([refused.splice(0), observed.isRefused(ENDPOINT, NO_PASID)]).toEqual([[false, true], true]);
+    refuses = () => false;
+    observed.retry();
+    expect([refused, observed.isRefused(ENDPOINT, NO_PASID)]).toEqual([[false], false]);
+  });
+
+  test('an endpoint that reaches no space, and stands at a stage that its hardware walks, is told of when it goes, and is unknown by then', () => {
+    stage = { kind: 'smmuv3', ste: [1n, 0n] };
+    observed.refresh(ENDPOINT);
+    told.length = 0;
+    const known: boolean[] = [];
+    observer.attach = (endpoint, to) => {
+      known.push(observed.knows(endpoint));
+      return told.push(`attach ${to?.name ?? null}`) * 0;
+    };
+    observed.remove(ENDPOINT);
+    expect([told, known]).toEqual([['attach null'], [false]]);
   });
 
   test('an endpoint that is removed is blocked, and nothing is asked for it again', () => {
@@ -163,7 +192,7 @@ describe('Observed', () => {
     let directory: PasidDirectory | null = { name: 'one', read: () => {}, stored: () => {} };
     const heard: (string | null)[] = [];
     const hears = { ...observer, directory: (_: number, to: PasidDirectory | null) => void heard.push(to?.name ?? null) };
-    const toy = new Observed('Toy', { spaceOf: () => null, directoryOf: () => directory });
+    const toy = new Observed('Toy', { wantedSpaceOf: () => null, directoryOf: () => directory });
     toy.add(ENDPOINT);
     const end = toy.observe(hears, () => {});
     toy.refresh(ENDPOINT);

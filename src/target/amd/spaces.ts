@@ -35,8 +35,8 @@ export class Spaces {
     this.#identity = new IdentitySpace(memory, 'guest');
     this.#tables = new CountedMemory(memory);
     const says: Says = {
-      spaceOf: (endpoint, pasid) => this.#noted(endpoint, pasid),
-      stageOf: (endpoint, pasid) => this.stageOf(endpoint, pasid),
+      wantedSpaceOf: (endpoint, pasid) => this.#noted(endpoint, pasid),
+      wantedStageOf: (endpoint, pasid) => this.#wantedStageOf(endpoint, pasid),
     };
     this.#observed = new Observed('AmdIommu', says, this.#tagged);
     this.announcements = new Announcements(this.#observed, this.#tables, ENTRY_BUDGET);
@@ -66,10 +66,18 @@ export class Spaces {
   /** The same for the observer, which is told of all that there is: the domain is remembered with it. */
   #noted(endpoint: number, pasid: number): AddressSpace | null {
     if (this.knows(endpoint)) this.#domains.set(endpoint, this.#translator.entry(endpoint).domain);
-    return this.spaceOf(endpoint, pasid);
+    return this.#wantedSpaceOf(endpoint, pasid);
   }
 
   spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
+    return this.#observed.isRefused(endpoint, pasid) ? null : this.#wantedSpaceOf(endpoint, pasid);
+  }
+
+  stageOf(endpoint: number, pasid = NO_PASID): FirstStage | null {
+    return this.#observed.isRefused(endpoint, pasid) ? { kind: 'abort' } : this.#wantedStageOf(endpoint, pasid);
+  }
+
+  #wantedSpaceOf(endpoint: number, pasid: number): AddressSpace | null {
     if (!this.knows(endpoint)) return null;
     const entry = this.#translator.entry(endpoint);
     if (entry.verdict === VERDICT.pass) return this.#identity;
@@ -89,7 +97,7 @@ export class Spaces {
   }
 
   /** The device's entry as hardware of the same kind takes it over, where guest tables are all that it has (2.2.2.1). */
-  stageOf(endpoint: number, pasid = NO_PASID): FirstStage | null {
+  #wantedStageOf(endpoint: number, pasid: number): FirstStage | null {
     const entry = this.knows(endpoint) ? this.#translator.entry(endpoint) : null;
     if (entry === null || (entry.verdict !== VERDICT.translate && entry.verdict !== VERDICT.pass)) return { kind: 'abort' };
     if (entry.verdict === VERDICT.pass) return { kind: 'bypass' };

@@ -131,8 +131,12 @@ export class Spaces {
     return this.#observed.knows(endpoint);
   }
 
+  spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
+    return this.#observed.isRefused(endpoint, pasid) ? null : this.wantedSpaceOf(endpoint, pasid);
+  }
+
   /** What a device's requests of user privilege reach that carry this process_id, or none; null: they are blocked. */
-  spaceOf(endpoint: number, process = NO_PASID): AddressSpace | null {
+  wantedSpaceOf(endpoint: number, process: number): AddressSpace | null {
     const { registers, contexts } = this.#parts;
     if (registers.mode === DdtMode.off || !this.knows(endpoint)) return null;
     if (registers.mode === DdtMode.bare) return this.#identity;

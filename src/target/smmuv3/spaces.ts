@@ -78,6 +78,14 @@ export class Spaces {
   }
 
   spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
+    return this.#observed.isRefused(endpoint, pasid) ? null : this.wantedSpaceOf(endpoint, pasid);
+  }
+
+  stageOf(endpoint: number, pasid = NO_PASID): FirstStage | null {
+    return this.#observed.isRefused(endpoint, pasid) ? { kind: 'abort' } : this.wantedStageOf(endpoint, pasid);
+  }
+
+  wantedSpaceOf(endpoint: number, pasid: number): AddressSpace | null {
     if (!this.knows(endpoint)) return null;
     const route = this.#translator.configurations.route(endpoint, pasid < 0 ? NO_PASID : pasid);
     if (route.verdict === VERDICT.bypass) return this.#identity;
@@ -94,7 +102,7 @@ export class Spaces {
    * A stream's entry as hardware of the same kind takes it over: stage 1 of NS-EL1 in VMID 0, without attribute overrides (5.2). Its
    * substreams are in its table of context descriptors.
    */
-  stageOf(endpoint: number, pasid = NO_PASID): FirstStage | null {
+  wantedStageOf(endpoint: number, pasid: number): FirstStage | null {
     if (!this.knows(endpoint)) return { kind: 'abort' };
     const { configurations } = this.#translator;
     const entry = configurations.entry(endpoint);
@@ -112,7 +120,9 @@ export class Spaces {
     if (!(entry instanceof StreamEntry) || entry.substreamBits === 0) return [];
     const count = Math.min(2 ** entry.substreamBits, SUBSTREAMS_LISTED);
     this.announcements.spend(count * CD_DOUBLEWORDS);
-    return Array.from({ length: count }, (_, substream) => substream).filter((substream) => this.spaceOf(endpoint, substream) !== null);
+    return Array.from({ length: count }, (_, substream) => substream).filter(
+      (substream) => this.wantedSpaceOf(endpoint, substream) !== null,
+    );
   }
 
   pasidsOf(endpoint: number): readonly number[] {

@@ -96,8 +96,16 @@ export class Spaces {
     this.refreshAll();
   }
 
-  /** What the requests of an endpoint reach; null: they are blocked. */
   spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
+    return this.#observed.isRefused(endpoint, pasid) ? null : this.wantedSpaceOf(endpoint, pasid);
+  }
+
+  stageOf(endpoint: number, pasid = NO_PASID): FirstStage | null {
+    return this.#observed.isRefused(endpoint, pasid) ? { kind: 'abort' } : this.wantedStageOf(endpoint, pasid);
+  }
+
+  /** What the requests of an endpoint reach; null: they are blocked. */
+  wantedSpaceOf(endpoint: number, pasid: number): AddressSpace | null {
     const { registers, contexts } = this.#parts;
     if (!this.knows(endpoint)) return null;
     if (!registers.translating) return this.#identity;
@@ -154,7 +162,7 @@ export class Spaces {
   }
 
   /** The same as a value (FirstStage); null: a second stage of the guest's own, which hardware cannot take over as a first. */
-  stageOf(endpoint: number, pasid = NO_PASID): FirstStage | null {
+  wantedStageOf(endpoint: number, pasid: number): FirstStage | null {
     const { registers, contexts } = this.#parts;
     if (!this.knows(endpoint)) return { kind: 'abort' };
     const pass: FirstStage | null = this.#identity === this.#unprotected ? { kind: 'bypass' } : null;
