@@ -199,6 +199,8 @@ export interface Target {
    * tables of their own.
    */
   stageOf?(endpoint: number, pasid?: number): FirstStage | null;
+  /** What the observer refused to attach is asked for again. Left out: nothing of it is kept. */
+  retry?(): void;
   /** Of the stages that `stageOf` answers; there where it is. */
   readonly stageFormat?: StageFormat;
   /**

@@ -69,6 +69,8 @@ export class Endpoints {
     if (this.#hardware === null) throw new TypeError('Machine: passThrough needs a host');
     const { host, binder } = this.#hardware;
     const device = host.openDevice(devicePath);
+    // What was refused was so for another device.
+    this.#target.retry?.();
     const result = binder.add(endpoint, device, this.#target.spaceOf(endpoint));
     if (result < 0) {
       device.close();

@@ -288,7 +288,10 @@ export class Machine {
     this.#checkOpen();
     requireString('Machine', 'path', path);
     const result = this.#binder?.changePath(path) ?? 0;
-    if (result < 0) throw this.#binder?.error ?? new HostError('attach', -result);
+    const error = result < 0 ? (this.#binder?.error ?? new HostError('attach', -result)) : null;
+    // What no path took by the last wish may find one by this.
+    this.target.retry?.();
+    if (error !== null) throw error;
   }
 
   /** Takes a device out; a passed-through one goes back to the host. @throws RangeError when there is none; HostError when it cannot be detached. */

@@ -103,7 +103,7 @@ describe('a path is changed while the guest runs', () => {
     guest.run({ do: 'entry', device: endpoint, second: -1, first: -1, wrong: 0n });
     expect(guest.machine.state.endpoints[endpoint]).toMatchObject({ path: 'blocked' });
     guest.machine.changePath('auto');
-    expect(guest.machine.state.endpoints[endpoint]).toMatchObject({ path: 'nested', space: null });
+    expect(guest.machine.state.endpoints[endpoint]).toMatchObject({ path: 'nested', space: 'identity' });
     expect(guest.check()).toBeGreaterThan(0);
     guest.close();
   });

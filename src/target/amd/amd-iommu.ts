@@ -121,6 +121,10 @@ export class AmdIommu implements Target {
     return this.#spaces.knows(endpoint);
   }
 
+  retry(): void {
+    this.#spaces.retry();
+  }
+
   spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
     requireNumbers('AmdIommu', { endpoint, pasid });
     return this.#spaces.spaceOf(endpoint, pasid);

@@ -47,6 +47,10 @@ export class Spaces {
     this.#observed.add(endpoint);
   }
 
+  retry(): void {
+    this.#observed.retry();
+  }
+
   knows(endpoint: number): boolean {
     return this.#observed.knows(endpoint);
   }

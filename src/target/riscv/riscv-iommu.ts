@@ -220,6 +220,10 @@ export class RiscvIommu implements Target {
     return this.#spaces.knows(endpoint);
   }
 
+  retry(): void {
+    this.#spaces.retry();
+  }
+
   spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
     requireNumbers('RiscvIommu', { endpoint, pasid });
     return this.#spaces.spaceOf(endpoint, pasid);

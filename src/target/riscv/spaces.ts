@@ -127,6 +127,10 @@ export class Spaces {
     });
   }
 
+  retry(): void {
+    this.#observed.retry();
+  }
+
   knows(endpoint: number): boolean {
     return this.#observed.knows(endpoint);
   }

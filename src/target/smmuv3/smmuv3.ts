@@ -148,6 +148,10 @@ export class Smmuv3 implements Target {
     return this.#spaces.pasidsOf(endpoint);
   }
 
+  retry(): void {
+    this.#spaces.retry();
+  }
+
   spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
     requireNumbers('Smmuv3', { endpoint, pasid });
     return this.#spaces.spaceOf(endpoint, pasid);

@@ -73,6 +73,10 @@ export class Spaces {
     return this.#observed.observer !== null;
   }
 
+  retry(): void {
+    this.#observed.retry();
+  }
+
   knows(endpoint: number): boolean {
     return this.#observed.knows(endpoint);
   }

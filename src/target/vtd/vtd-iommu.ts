@@ -187,6 +187,10 @@ export class VtdIommu implements Target {
     return this.#spaces.knows(endpoint);
   }
 
+  retry(): void {
+    this.#spaces.retry();
+  }
+
   spaceOf(endpoint: number, pasid = NO_PASID): AddressSpace | null {
     requireNumbers('VtdIommu', { endpoint, pasid });
     return this.#spaces.spaceOf(endpoint, pasid);

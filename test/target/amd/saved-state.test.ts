@@ -52,3 +52,13 @@ test('a state of other features is refused by name, and nothing has changed', ()
   expect(() => guest.iommu.load({ ...before, registers })).toThrow(new TypeError('AmdIommu: the saved state is of other features'));
   expect(guest.iommu.save()).toEqual(before);
 });
+
+test('a register that a guest has set to 0 is not saved, and comes back as 0 and not as after a reset (3.4)', () => {
+  const guest = new Guest();
+  const length = { offset: 0xc, afterReset: guest.iommu.read(0xc, 4) };
+  expect(length.afterReset).not.toBe(0n);
+  guest.iommu.write(length.offset, 4, 0n);
+  const saved = guest.iommu.save();
+  guest.iommu.load(saved);
+  expect([guest.iommu.read(length.offset, 4), guest.iommu.save()]).toEqual([0n, saved]);
+});

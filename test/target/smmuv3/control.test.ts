@@ -105,6 +105,10 @@ describe('registers, 6.3', () => {
     expect(guest.read(REG.GBPA)).toBe(1 << 12);
     guest.write(REG.GBPA, -1);
     expect(guest.read(REG.GBPA)).toBe(0x1f_3f1f);
+    // Saved, what is 0 comes back as 0.
+    guest.write(REG.GBPA, 1 << 31);
+    guest.smmu.load(guest.smmu.save());
+    expect(guest.read(REG.GBPA)).toBe(0);
     guest.smmu.reset();
     expect(guest.read(REG.GBPA)).toBe(1 << 12);
   });

@@ -71,7 +71,7 @@ export class Registers {
   }
 
   /**
-   * As saved words have it. Bits that nothing could have set stay as after a reset.
+   * As saved words have it; what is not among them is 0. Bits that nothing could have set stay as after a reset.
    * @throws TypeError when the words are of other features; then nothing has changed.
    */
   restore(saved: Iterable<readonly [offset: number, word: number]>): void {
@@ -80,7 +80,8 @@ export class Registers {
     if (features.some((offset) => (words.get(offset) ?? 0) !== this.get32(offset)))
       throw new TypeError('AmdIommu: the saved state is of other features');
     this.reset();
-    for (const [offset, value] of words) {
+    for (let offset = 0; offset < 4 * this.words.length; offset += 4) {
+      const value = words.get(offset) ?? 0;
       const mask = this.#writable[offset >> 2] | (OWN.get(offset) ?? 0);
       this.set32(offset, (this.get32(offset) & ~mask) | (value & mask));
     }

@@ -135,10 +135,12 @@ export class Registers {
     this.reset();
   }
 
-  /** As saved words have it. Bits that nothing could have set, and registers that the SMMU is known by, stay as after a reset. */
+  /** As saved words have it; what is not among them is 0. Bits that nothing could have set, and registers that the SMMU is known by, stay as after a reset. */
   restore(saved: Iterable<readonly [number, number]>): void {
     this.reset();
-    for (const [offset, value] of saved) {
+    const words = new Map(saved);
+    for (let offset = 0; offset < 4 * this.words.length; offset += 4) {
+      const value = words.get(offset) ?? 0;
       const mask = (this.#writable.get(offset)?.mask ?? 0) | (this.#own.get(offset) ?? 0);
       this.set32(offset, (this.get32(offset) & ~mask) | (value & mask));
     }
