@@ -8,6 +8,7 @@
 #define NEVER_USED 0
 #define FORGOTTEN ((uint32_t)-1)
 #define RANGE_PAGES 4096
+#define SALT 0x1b873593u
 #define NO_CONTEXT 0xffffffffu
 
 struct entry {
@@ -27,7 +28,7 @@ static struct iotlb {
 	uint32_t old_tags[SPACES], last_tag, victim;
 	uint32_t space, context, tag, tag_at, salt;
 	int sizes[64], size_count, first_size;
-	uint64_t out;
+	uint64_t out, hits;
 	uint32_t permission, type;
 } tlb;
 
@@ -59,7 +60,7 @@ static __attribute__((noinline)) void select_tag(uint32_t space, uint32_t contex
 	tlb.context = context;
 	tlb.tag = known->tag;
 	tlb.tag_at = at;
-	tlb.salt = tlb.tag * 0x1b873593u;
+	tlb.salt = tlb.tag * SALT;
 }
 
 static inline void select_context(uint32_t space, uint32_t context)
@@ -92,6 +93,7 @@ static inline int answer(const struct entry *e, uint64_t address, int lg2)
 	tlb.out = address ^ e->delta;
 	tlb.permission = e->info & 0xff;
 	tlb.type = e->info >> 8;
+	tlb.hits++;
 	return lg2;
 }
 
@@ -176,6 +178,19 @@ static inline void invalidate_context(uint32_t space, uint32_t context)
 	select_tag(tlb.space, tlb.context);
 }
 
+/* A page has one place. */
+static inline void drop(uint64_t key, uint32_t tag)
+{
+	uint32_t low = key, first = low + (low >> 9) + (low >> 18) + (uint32_t)(key >> 32) + tag * SALT;
+	for (int way = 0; way < WAYS; way++) {
+		struct entry *e = &tlb.entries[(first + way) & tlb.mask];
+		if (e->key == key && e->tag == tag) {
+			e->tag = 0;
+			return;
+		}
+	}
+}
+
 /* Page frame numbers. */
 static inline void invalidate_range(uint32_t space, uint32_t context, uint64_t first, uint64_t last)
 {
@@ -183,23 +198,17 @@ static inline void invalidate_range(uint32_t space, uint32_t context, uint64_t f
 		invalidate_space(space);
 		return;
 	}
-	if (!find_context(space, context))
+	struct known *known = tlb.size_count ? find_context(space, context) : 0;
+	if (!known)
 		return;
-	select_context(space, context);
+	uint32_t tag = known->tag;
 	for (int i = 0; i < tlb.size_count; i++) {
 		int up = tlb.sizes[i] - 12;
 		if ((last >> up) - (first >> up) >= RANGE_PAGES) {
 			invalidate_context(space, context);
 			return;
 		}
-		for (uint64_t page = first >> up; page <= last >> up; page++) {
-			uint64_t key = page | (uint64_t)tlb.sizes[i] << 56;
-			uint32_t at = home(key);
-			for (int way = 0; way < WAYS; way++) {
-				struct entry *e = &tlb.entries[(at + way) & tlb.mask];
-				if (e->key == key && e->tag == tlb.tag)
-					e->tag = 0;
-			}
-		}
+		for (uint64_t page = first >> up; page <= last >> up; page++)
+			drop(page | (uint64_t)tlb.sizes[i] << 56, tag);
 	}
 }

@@ -1,9 +1,10 @@
 /*
- * What bench/rows/riscv.ts does, in C: a RISC-V IOMMU's translation of untranslated requests through a cache of 4-way sets and
+ * What bench/rows/riscv.ts does, in C: a RISC-V IOMMU's translation of untranslated requests through the cache of iotlb.h and
  * Sv48 tables (RISC-V Privileged Architecture, 11.5), and its command queue (RISC-V IOMMU, "Command-Queue").
  * Arguments: hit or miss, and the pages that are mapped; or commands, and 1: what each selects is in the cache.
  */
 #include "memory.h"
+#include "iotlb.h"
 #include "order.h"
 
 #define READ 1
@@ -21,91 +22,14 @@
 #define RESERVED (0x1full << 54)
 #define PPN 0x003ffffffffffc00ull
 
-#define WAYS 4
 #define BASE 0x3412ull /* upper half of the addresses */
 #define TABLE_PAGES 4096
-
-/* The cache. */
-struct entry {
-	uint64_t key, delta;
-	uint32_t space, context, stamp, info;
-};
-static struct entry *entries;
-static uint32_t mask, all_stamp, space_stamp[1024], context_stamp[4096], victim;
-static int sizes[8], size_count;
-
-static inline uint32_t stamp_of(uint32_t space, uint32_t context)
-{
-	return all_stamp + space_stamp[space & 1023] + context_stamp[(space * 0x9e3779b1u + context) & 4095] + 1;
-}
-
-static inline uint64_t key_of(uint64_t address, int lg2)
-{
-	return address >> lg2 | (uint64_t)lg2 << 56;
-}
-
-static inline uint32_t home(uint64_t key, uint32_t space, uint32_t context)
-{
-	uint32_t low = key;
-	return (low + (low >> 9) + (low >> 18) + (uint32_t)(key >> 32) + space * 0x61c88647u + context * 0x1b873593u) & mask;
-}
+#define IOTLB_ENTRIES 65536
 
 static struct {
 	uint64_t address;
 	uint32_t permission, type;
 } out;
-
-static inline int lookup(uint32_t space, uint32_t context, uint64_t address, uint32_t wish)
-{
-	uint32_t stamp = stamp_of(space, context);
-	for (int i = 0; i < size_count; i++) {
-		uint64_t key = key_of(address, sizes[i]);
-		uint32_t first = home(key, space, context);
-		for (int way = 0; way < WAYS; way++) {
-			struct entry *e = &entries[(first + way) & mask];
-			if (e->key != key || e->space != space || e->context != context || e->stamp != stamp || (e->info & wish) != wish)
-				continue;
-			out.address = address ^ e->delta;
-			out.permission = e->info & 0xff;
-			out.type = e->info >> 8;
-			return sizes[i];
-		}
-	}
-	return -1;
-}
-
-static __attribute__((noinline)) void fill(uint32_t space, uint32_t context, uint64_t address, int lg2, uint64_t to, uint32_t info)
-{
-	uint64_t key = key_of(address, lg2);
-	uint32_t first = home(key, space, context), stamp = stamp_of(space, context);
-	struct entry *at = 0;
-	for (int way = 0; way < WAYS && !at; way++) {
-		struct entry *e = &entries[(first + way) & mask];
-		if (!e->key || e->key == key || e->stamp != stamp_of(e->space, e->context))
-			at = e;
-	}
-	if (!at)
-		at = &entries[(first + (victim = (victim + 1) % WAYS)) & mask];
-	*at = (struct entry){ key, address ^ to, space, context, stamp, info };
-	for (int i = 0; i < size_count; i++)
-		if (sizes[i] == lg2)
-			return;
-	sizes[size_count++] = lg2;
-}
-
-static void invalidate_pages(uint32_t space, uint32_t context, uint64_t first, uint64_t last)
-{
-	for (int i = 0; i < size_count; i++) {
-		int up = sizes[i] - 12;
-		for (uint64_t page = first >> up; page <= last >> up; page++) {
-			uint64_t key = page | (uint64_t)sizes[i] << 56;
-			uint32_t at = home(key, space, context);
-			for (int way = 0; way < WAYS; way++)
-				if (entries[(at + way) & mask].key == key)
-					entries[(at + way) & mask].key = 0;
-		}
-	}
-}
 
 /* The context in use. */
 static struct {
@@ -158,6 +82,7 @@ static inline int translate(uint32_t device, uint32_t process, uint64_t address,
 	if (lg2 >= 0)
 		return lg2;
 	lg2 = walk(address, access, &out.address, &out.permission, &out.type);
+	tlb.out = out.address;
 	if (lg2 >= 0)
 		fill(current.space, current.context, address, lg2, out.address, out.permission | BY_USER | out.type << 8);
 	return lg2;
@@ -191,8 +116,7 @@ static void setup_commands(void)
 {
 	operations = COMMANDS - 1;
 	make_ram(QUEUE + COMMANDS * 16);
-	entries = allocate(65536 * sizeof(struct entry));
-	mask = 65535;
+	make_iotlb(IOTLB_ENTRIES);
 	for (uint64_t i = 0; i < COMMANDS; i++) {
 		store64(QUEUE + i * 16, 1 | 1 << 10 | (i & 15) << 12 | 1ull << 32);
 		store64(QUEUE + i * 16 + 8, (BASE << 20 | page_of(i)) << 10);
@@ -220,13 +144,13 @@ static uint32_t run_commands(void)
 			last = first + pages - 1;
 		}
 		if (!(low >> 32 & 1)) {
-			space_stamp[space & 1023]++;
+			invalidate_space(space);
 		} else if (!(low >> 10 & 1)) {
-			context_stamp[(space * 0x9e3779b1u + process) & 4095]++;
+			invalidate_context(space, process);
 		} else {
-			invalidate_pages(space, process, first, last);
+			invalidate_range(space, process, first, last);
 			if (current.uses_sum)
-				invalidate_pages(space, process | 1 << 20, first, last);
+				invalidate_range(space, process | 1 << 20, first, last);
 		}
 	}
 	return head;
@@ -252,8 +176,7 @@ static void setup(int argc, char **argv)
 	current.space = 0x10000;
 	current.context = 5;
 	current.root = allocate_page() << 12;
-	entries = allocate((is_hit ? 2 * pages : 16) * sizeof(struct entry));
-	mask = (is_hit ? 2 * pages : 16) - 1;
+	make_iotlb(is_hit ? 2 * pages : 16);
 	for (uint32_t page = 0; page < pages; page++)
 		map(BASE << 32 | (uint64_t)page << 12, output_of(page));
 	make_order(pages, 1);
@@ -272,7 +195,7 @@ static uint32_t batch(void)
 		return run_commands();
 	for (uint32_t i = at; i < at + operations; i++) {
 		int lg2 = translate(8, -1, BASE << 32 | (uint64_t)order[i] << 12, READ);
-		sum += lg2 + (uint32_t)out.address + (uint32_t)(out.address >> 32);
+		sum += lg2 + (uint32_t)tlb.out + (uint32_t)(tlb.out >> 32);
 	}
 	next_batch();
 	return sum;
