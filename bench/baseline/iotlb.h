@@ -104,6 +104,8 @@ static __attribute__((noinline)) int lookup_elsewhere(uint64_t address, uint32_t
 		uint32_t first = home(key);
 		for (int way = 0; way < WAYS; way++) {
 			struct entry *e = &tlb.entries[(first + way) & tlb.mask];
+			if (!e->key)
+				break;
 			if (e->key != key || e->tag != tlb.tag || (e->info & wish) != wish)
 				continue;
 			tlb.first_size = tlb.sizes[i];
@@ -178,7 +180,7 @@ static inline void invalidate_context(uint32_t space, uint32_t context)
 	select_tag(tlb.space, tlb.context);
 }
 
-/* A page has one place. */
+/* A page has one place, and none after one where nothing has lain. */
 static inline void drop(uint64_t key, uint32_t tag)
 {
 	uint32_t low = key, first = low + (low >> 9) + (low >> 18) + (uint32_t)(key >> 32) + tag * SALT;
@@ -188,6 +190,8 @@ static inline void drop(uint64_t key, uint32_t tag)
 			e->tag = 0;
 			return;
 		}
+		if (!e->key)
+			return;
 	}
 }
 

@@ -222,7 +222,16 @@ export class ChunkedMemory {
     if ((lo & 7) !== 0 || this.#find(hi, lo, count * 8) < 0) return FAULT;
     const from = this.#u64;
     const first = ((lo - this.#lo) >>> 3) | 0;
-    for (let i = 0; i < count; i++) to[i] = from[(first + i) | 0];
+    // Four in a turn, for each turn looks at the shapes of both arrays anew.
+    let i = 0;
+    for (; i <= count - 4; i += 4) {
+      const at = (first + i) | 0;
+      to[i] = from[at];
+      to[i | 1] = from[(at + 1) | 0];
+      to[i | 2] = from[(at + 2) | 0];
+      to[i | 3] = from[(at + 3) | 0];
+    }
+    for (; i < count; i++) to[i] = from[(first + i) | 0];
     return OK;
   }
 

@@ -40,6 +40,8 @@ export abstract class IotlbContexts {
   readonly #oldTags = new Int32Array(SPACES);
   /** By space: 1 when a global translation may be in the cache. */
   readonly #globals = new Uint8Array(SPACES);
+  /** Whether any may be. */
+  #hasGlobals = false;
   /** Before tags could come round, everything is forgotten. */
   readonly #limit: number;
   #lastTag = 0;
@@ -76,6 +78,15 @@ export abstract class IotlbContexts {
 
   /** The tag of a context that may have translations. 0: it has none, and an invalidation nothing to do. */
   protected tagOf(space: number, context: number): number {
+    const places = this.#places;
+    const first = setOf(space, context);
+    const tag = places[first | TAG];
+    if (tag === FREE) return 0;
+    if (places[first] !== space || places[first | CONTEXT] !== context) return this.#tagElsewhere(space, context);
+    return tag > this.#oldTags[space & (SPACES - 1)] ? tag : 0;
+  }
+
+  #tagElsewhere(space: number, context: number): number {
     const at = this.#find(space, context);
     return at < 0 ? 0 : this.#places[at | TAG];
   }
@@ -102,16 +113,18 @@ export abstract class IotlbContexts {
   protected forgetSpaces(): void {
     this.#oldTags.fill(this.#lastTag);
     this.#globals.fill(0);
+    this.#hasGlobals = false;
     this.select(this.space, this.context);
   }
 
   /** A translation of the space is the same in all of its contexts, until the space is forgotten. */
   protected noteGlobal(space: number): void {
     this.#globals[space & (SPACES - 1)] = 1;
+    this.#hasGlobals = true;
   }
 
   protected mayHaveGlobals(space: number): boolean {
-    return this.#globals[space & (SPACES - 1)] !== 0;
+    return this.#hasGlobals && this.#globals[space & (SPACES - 1)] !== 0;
   }
 
   #find(space: number, context: number): number {

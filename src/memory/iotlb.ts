@@ -33,6 +33,8 @@ const ENTRY_MASK = 0x7fff_fff8;
 const KEY_LO = 0;
 /** The rest of it (20 bits), and lg2 from bit 24 on. */
 const KEY_HI = 1;
+/** KEY_HI of a place where nothing has lain. A page's places are taken in order, so it has none after such a one. */
+const NEVER_USED = 0;
 /** 0: the entry is free. */
 const TAG = 2;
 /** Where its context is known, which tells whether the tag is old. */
@@ -99,6 +101,8 @@ export class Iotlb extends Sized {
   readonly #sizes = new Int32Array(64);
   #sizeCount = 0;
   #firstSize = PAGE_LG2;
+  /** Whether none of them is larger than a small page. */
+  #isOnlySmall = true;
   #victim = 0;
   /** Lookups that found a translation: an access has one at most. */
   hits = 0;
@@ -170,7 +174,7 @@ export class Iotlb extends Sized {
    * @throws RangeError for another lg2
    */
   fill(space: number, context: number, hi: number, lo: number, lg2: number, out: Int32Array, global = false): void {
-    if (!(lg2 >= 12 && lg2 <= 63)) throw new RangeError(`Iotlb: lg2 ${lg2} is not in 12..63`);
+    if (!(lg2 >= 12 && lg2 <= 63)) throw wrongSize(lg2, 63);
     if (space !== this.space || context !== this.context) this.select(space, context);
     const high = keyHi(hi, lg2);
     const low = keyLo(hi, lo, lg2);
@@ -190,6 +194,7 @@ export class Iotlb extends Sized {
   /** Forgets everything, at once. */
   invalidateAll(): void {
     this.#sizeCount = 0;
+    this.#isOnlySmall = true;
     this.forgetSpaces();
   }
 
@@ -229,9 +234,12 @@ export class Iotlb extends Sized {
    * @throws RangeError for another lg2
    */
   invalidateBlock(space: number, context: number, hi: number, lo: number, lg2: number): void {
-    if (!(lg2 >= 12 && lg2 <= 64)) throw new RangeError(`Iotlb: lg2 ${lg2} is not in 12..64`);
+    if (!(lg2 >= 12 && lg2 <= 64)) throw wrongSize(lg2, 64);
     const tag = this.#tagToDrop(space, context);
-    if (tag !== 0) this.#dropBlock(tag, space, context, hi, lo, lg2);
+    if (tag === 0) return;
+    if (this.#isOnlySmall && lg2 === SMALL_LG2)
+      this.#drop((hi >>> SMALL_LG2) | (SMALL_LG2 << 24), (lo >>> SMALL_LG2) | (hi << (32 - SMALL_LG2)), tag);
+    else this.#dropBlock(tag, space, context, hi, lo, lg2);
   }
 
   #dropBlock(tag: number, space: number, context: number, hi: number, lo: number, lg2: number): void {
@@ -275,6 +283,7 @@ export class Iotlb extends Sized {
       const home = this.#home(high, low);
       for (let way = 0; way < WAYS; way++) {
         const at = this.#way(home, way);
+        if (entries[at + KEY_HI] === NEVER_USED) break;
         const info = entries[at + INFO];
         if (!this.#holds(at, high, low) || (info & wish) !== wish) continue;
         this.#sizes[i] = this.#sizes[0];
@@ -316,6 +325,7 @@ export class Iotlb extends Sized {
         entries[at + TAG] = 0;
         return;
       }
+      if (entries[at + KEY_HI] === NEVER_USED) return;
       at = (at + ENTRY_INTS) & end;
     }
   }
@@ -344,6 +354,7 @@ export class Iotlb extends Sized {
   #addSize(lg2: number): void {
     for (let i = 0; i < this.#sizeCount; i++) if (this.#sizes[i] === lg2) return;
     this.#sizes[this.#sizeCount++] = lg2;
+    if (lg2 !== SMALL_LG2) this.#isOnlySmall = false;
   }
 }
 
@@ -354,6 +365,10 @@ export class Iotlb extends Sized {
 function homeOf(high: number, low: number, salt: number, mask: number): number {
   const sum = (((((low + (low >>> 9)) | 0) + (low >>> 18)) | 0) + ((high + salt) | 0)) | 0;
   return (sum << ENTRY_LG2) & mask;
+}
+
+function wrongSize(lg2: number, most: number): RangeError {
+  return new RangeError(`Iotlb: lg2 ${lg2} is not in 12..${most}`);
 }
 
 /** Low half of address >> lg2, 12 <= lg2 <= 63. Shift counts are taken modulo 32. */

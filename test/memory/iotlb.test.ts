@@ -426,6 +426,21 @@ describe('Iotlb', () => {
     expect(kept()).toEqual([false, false, false, false, false]);
   });
 
+  test.each([
+    [0, 1, 2, 3],
+    [3, 2, 1, 0],
+    [1, 3, 0, 2],
+  ])('of pages that share their places each is found until it is dropped, whichever goes first (%i, %i, %i, %i)', (...order) => {
+    const iotlb = new Iotlb(16);
+    const hasPage = (page: number) => iotlb.lookup(7, NO_CONTEXT, 0, (16 * page) << 12, 1) === 12;
+    for (let page = 0; page < 4; page++) iotlb.fill(7, NO_CONTEXT, 0, (16 * page) << 12, 12, Int32Array.of(0, 0, 1, 0));
+    order.forEach((page, dropped) => {
+      expect([0, 1, 2, 3].filter(hasPage)).toEqual(order.slice(dropped).sort());
+      iotlb.invalidateBlock(7, NO_CONTEXT, 0, (16 * page) << 12, 12);
+    });
+    expect([0, 1, 2, 3].filter(hasPage)).toEqual([]);
+  });
+
   test('every lookup that finds a translation is a hit, in the first place looked at and behind it, and no other is', () => {
     const iotlb = new Iotlb(64);
     const entry = { space: 1, context: 2, output: 1n << 32n, permission: 1, type: 0, global: false };

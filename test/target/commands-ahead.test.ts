@@ -168,8 +168,8 @@ describe('the queue', () => {
       run(count: number) {
         read += count;
         for (let i = 0; i < count; i++) {
-          if ((AHEAD[4 * i] & 1) !== 0) return i;
-          done.push(AHEAD[4 * i]);
+          if ((AHEAD[0][4 * i] & 1) !== 0) return i;
+          done.push(AHEAD[0][4 * i]);
         }
         return count;
       },

@@ -18,11 +18,11 @@ import * as smmuv3Translator from '../../src/target/smmuv3/translation/translato
 import { MAMV } from '../../src/target/vtd/capabilities.ts';
 import * as descriptors from '../../src/target/vtd/control/descriptors.ts';
 import * as queue from '../../src/target/vtd/control/invalidation-queue.ts';
-import * as invalidations from '../../src/target/vtd/control/invalidations.ts';
 import * as pageDescriptors from '../../src/target/vtd/control/page-descriptors.ts';
 import { REPEATED as REGISTERS } from '../../src/target/vtd/control/registers.ts';
 import * as spec from '../../src/target/vtd/spec/descriptors.ts';
 import * as registers from '../../src/target/vtd/spec/registers.ts';
+import { FIRST_STAGE } from '../../src/target/vtd/translation/stages.ts';
 import * as vtd from '../../src/target/vtd/translation/translator.ts';
 import * as vtdIommu from '../../src/target/vtd/vtd-iommu.ts';
 import { STATE } from '../../src/target/zpci/function.ts';
@@ -126,7 +126,7 @@ describe('VT-d', () => {
       ADDRESS_RESERVED: RESERVED[Type.iotlb][2],
       MAMV,
     });
-    expect(invalidations.REPEATED).toEqual({ WITHOUT: NO_CONTEXT, SMALL_LG2: PAGE_LG2 });
+    expect(pageDescriptors.REPEATED.tags).toEqual({ FIRST_STAGE, WITHOUT: NO_CONTEXT });
     // Both have the rest alike: what is reserved in the upper word is all, or all above the PASID.
     expect(PASID_IOTLB_INVALIDATE).toMatchObject({ DID: IOTLB_INVALIDATE.DID, AM: IOTLB_INVALIDATE.AM });
     expect(RESERVED[Type.pasidIotlb].slice(1)).toEqual(Int32Array.of(-1 << 20, RESERVED[Type.iotlb][2], 0, -1, -1, -1, -1));

@@ -3,7 +3,7 @@ import type { UsualCommands } from '../../commands-ahead.ts';
 import type { Translator } from '../translation/translator.ts';
 
 /** AHEAD, and what spec/commands.ts declares of INVALIDATE_IOMMU_PAGES, here because the compiler folds a module's own constants only. */
-const ahead = AHEAD;
+const [ahead0, ahead1, ahead2, ahead3] = AHEAD;
 const RESERVED_0 = 0xfff0_0000 | 0;
 const PASID = 0xf_ffff;
 /** Opcode and reserved bits of its second word, the opcode alone, and the domain. */
@@ -35,10 +35,10 @@ export class PageCommands implements UsualCommands {
     let done = 0;
     for (; done < count; done++) {
       const at = done << 2;
-      const word0 = ahead[at];
-      const word1 = ahead[at | 1];
-      const lo = ahead[at | 2];
-      const hi = ahead[at | 3];
+      const word0 = ahead0[at];
+      const word1 = ahead1[at];
+      const lo = ahead2[at];
+      const hi = ahead3[at];
       if ((word1 & CHECKED_1) !== OPCODE_1 || ((word0 & RESERVED_0) | (lo & RESERVED_2)) !== 0) break;
       const domain = word1 & DOMAIN;
       const hasPasid = (lo & GN) !== 0;

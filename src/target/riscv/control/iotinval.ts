@@ -64,7 +64,7 @@ const USUAL_1_MASK = PSCV | NL | RESERVED_1;
 const UNUSUAL_2 = S | RESERVED_2;
 
 /** AHEAD, here because the compiler folds a module's own constants only. */
-const ahead = AHEAD;
+const [ahead0, ahead1, ahead2, ahead3] = AHEAD;
 
 export interface InvalidationParts {
   readonly registers: Registers;
@@ -99,10 +99,10 @@ export class TranslationInvalidations implements UsualCommands {
     let done = 0;
     for (; done < count; done++) {
       const at = done << 2;
-      const word0 = ahead[at];
-      const word1 = ahead[at | 1];
-      const word2 = ahead[at | 2];
-      const word3 = ahead[at | 3];
+      const word0 = ahead0[at];
+      const word1 = ahead1[at];
+      const word2 = ahead2[at];
+      const word3 = ahead3[at];
       if ((word0 & USUAL_0_MASK) !== USUAL_0 || (word1 & USUAL_1_MASK) !== PSCV) break;
       if (((word2 & UNUSUAL_2) | (word3 & RESERVED_3)) !== 0) break;
       const space = (word1 & GV) !== 0 ? (word1 >>> GSCID_SHIFT) & GSCID_MASK : HOST_SPACE;

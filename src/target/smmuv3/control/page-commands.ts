@@ -6,7 +6,7 @@ import type { Translator } from '../translation/translator.ts';
 import type { Registers } from './registers.ts';
 
 /** AHEAD, and what spec/commands.ts declares of TLBI_NH_VA, here because the compiler folds a module's own constants only. */
-const ahead = AHEAD;
+const [ahead0, ahead1, ahead2, ahead3] = AHEAD;
 const OP = 0xff;
 const TLBI_NH_VA = 0x12;
 const NUM_SCALE = 0x3f1_f000;
@@ -40,20 +40,21 @@ export class PageCommands implements UsualCommands {
     const { iotlb, hasPrivate } = translator;
     // An ASID is two contexts where some of either set are cached (scope.ts).
     if (hasPrivate && translator.hasShared) return 0;
+    const { hasAnyPieces } = translator;
     const set = hasPrivate ? PRIVATE_TAG : 0;
     let done = 0;
     for (; done < count; done++) {
       const at = done << 2;
-      const word0 = ahead[at];
-      const word1 = ahead[at | 1];
-      const lo = ahead[at | 2];
-      const hi = ahead[at | 3];
+      const word0 = ahead0[at];
+      const word1 = ahead1[at];
+      const lo = ahead2[at];
+      const hi = ahead3[at];
       if ((word0 & OP) !== TLBI_NH_VA) break;
       const granule = lo & ranges;
       // 4.4.1.1: with a granule it says how many, or of which level.
       if (granule !== 0 && (granule !== TG_4K || (word0 & NUM_SCALE) !== 0 || (lo & TTL) === 0)) break;
       const world = word1 & vmids;
-      if (translator.hasPieces(world)) break;
+      if (hasAnyPieces && translator.hasPieces(world)) break;
       const context = ((word1 >>> ASID_SHIFT) << 1) | set;
       iotlb.invalidateBlock(world, context, hi, lo, SMALL_LG2);
       iotlb.invalidateBlock(world, context | 1, hi, lo, SMALL_LG2);

@@ -124,9 +124,14 @@ export class Translator {
     return this.#fill;
   }
 
+  /** Whether pages of any world's first stages may be cached in pieces. */
+  get hasAnyPieces(): boolean {
+    return this.#pieces.size > 0;
+  }
+
   /** Whether pages of the world's first stages may be cached in pieces. */
   hasPieces(world: number): boolean {
-    return this.#pieces.size > 0 && this.#pieces.has(world);
+    return this.hasAnyPieces && this.#pieces.has(world);
   }
 
   /** Configurations have been forgotten, or what they follow from has changed. */

@@ -1,16 +1,10 @@
-import { PFN_LIMIT, pfnOfHiLo } from '../../../memory/address.ts';
+import { PAGE_LG2, PFN_LIMIT, pfnOfHiLo } from '../../../memory/address.ts';
 import { type Iotlb, NO_CONTEXT } from '../../../memory/iotlb.ts';
 import type { Spaces } from '../spaces.ts';
 import type { Contexts } from '../translation/contexts.ts';
 import { firstStageSpace } from '../translation/stages.ts';
 import type { Translator } from '../translation/translator.ts';
 import type { Registers } from './registers.ts';
-
-/** NO_CONTEXT and PAGE_LG2, here because the compiler folds a module's own constants only. */
-const WITHOUT = -1;
-const SMALL_LG2 = 12;
-/** For the test that compares them. */
-export const REPEATED = { WITHOUT, SMALL_LG2 } as const;
 
 /** Which function bits of a source do not count, by function mask (table 21). */
 const FUNCTION_MASKS = [0, 4, 6, 7];
@@ -23,18 +17,18 @@ export class Invalidations {
   readonly #registers: Registers;
   readonly #contexts: Contexts;
   readonly #translator: Translator;
-  readonly #iotlb: Iotlb;
+  readonly iotlb: Iotlb;
   readonly #spaces: Spaces;
   /** Bits of the upper half of an address that a second stage can name: those above MGAW do not count. */
-  readonly #inputHi: number;
+  readonly inputHi: number;
 
   constructor(registers: Registers, contexts: Contexts, translator: Translator, spaces: Spaces, inputBits: number) {
     this.#registers = registers;
     this.#contexts = contexts;
     this.#translator = translator;
-    this.#iotlb = translator.iotlb;
+    this.iotlb = translator.iotlb;
     this.#spaces = spaces;
-    this.#inputHi = (2 ** (inputBits - 32) - 1) | 0;
+    this.inputHi = (2 ** (inputBits - 32) - 1) | 0;
   }
 
   /** All of the context- and PASID-caches: global, of a domain (6.5.2.1, 6.5.2.2), or as pointers and modes change. */
@@ -65,13 +59,13 @@ export class Invalidations {
 
   /** IOTLB, global. */
   everyTranslation(): void {
-    this.#iotlb.invalidateAll();
+    this.iotlb.invalidateAll();
     this.#spaces.changedDomain(-1);
   }
 
   /** IOTLB, domain-selective. */
   domain(domain: number): void {
-    const iotlb = this.#iotlb;
+    const iotlb = this.iotlb;
     iotlb.invalidateSpace(domain);
     if (!this.#registers.isLegacy) iotlb.invalidateSpace(firstStageSpace(domain));
     this.#spaces.changedDomain(domain);
@@ -79,15 +73,17 @@ export class Invalidations {
 
   /** IOTLB, page-selective within a domain: 2^lg2 pages of the second stage, and all that a first stage translates. */
   pages(domain: number, hi: number, lo: number, lg2: number): void {
-    this.forgetPages(domain, hi, lo, lg2, this.#registers.isLegacy);
+    const { iotlb } = this;
+    iotlb.invalidateBlock(domain, NO_CONTEXT, hi & this.inputHi, lo, PAGE_LG2 + lg2);
+    if (!this.#registers.isLegacy) iotlb.invalidateSpace(firstStageSpace(domain));
     if (!this.#spaces.isObserved) return;
-    const first = firstOf(hi & this.#inputHi, lo, lg2);
+    const first = firstOf(hi & this.inputHi, lo, lg2);
     this.#spaces.changedSecond(domain, first, first + PAGES[lg2] - 1);
   }
 
   /** PASID-based IOTLB, PASID-selective: a second stage's translations carry no PASID here, so all of the domain's go. */
   processTranslations(domain: number, pasid: number): void {
-    const iotlb = this.#iotlb;
+    const iotlb = this.iotlb;
     iotlb.invalidateContext(firstStageSpace(domain), pasid);
     iotlb.invalidateContext(domain, NO_CONTEXT);
     this.#spaces.changedFirst(domain, pasid, 0, PFN_LIMIT - 1);
@@ -96,21 +92,10 @@ export class Invalidations {
 
   /** PASID-based IOTLB, page-selective: 2^lg2 pages of the first stage, lg2 up to 63. */
   processPages(domain: number, pasid: number, hi: number, lo: number, lg2: number): void {
-    this.forgetProcessPages(domain, pasid, hi, lo, lg2);
+    this.iotlb.invalidateBlock(firstStageSpace(domain), pasid, hi, lo, Math.min(PAGE_LG2 + lg2, 64));
     if (!this.#spaces.isObserved) return;
     const first = firstOf(hi, lo, lg2);
     this.#spaces.changedFirst(domain, pasid, first, first + PAGES[lg2] - 1);
-  }
-
-  /** What `pages` does while nobody observes. */
-  forgetPages(domain: number, hi: number, lo: number, lg2: number, isLegacy: boolean): void {
-    this.#iotlb.invalidateBlock(domain, WITHOUT, hi & this.#inputHi, lo, SMALL_LG2 + lg2);
-    if (!isLegacy) this.#iotlb.invalidateSpace(firstStageSpace(domain));
-  }
-
-  /** What `processPages` does while nobody observes. */
-  forgetProcessPages(domain: number, pasid: number, hi: number, lo: number, lg2: number): void {
-    this.#iotlb.invalidateBlock(firstStageSpace(domain), pasid, hi, lo, Math.min(SMALL_LG2 + lg2, 64));
   }
 }
 

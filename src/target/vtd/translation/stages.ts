@@ -52,13 +52,16 @@ export interface Stages extends Programmed {
   readonly nested: TwoStage | null;
 }
 
+/** What tells the space of a domain's first stage from that of its second. */
+export const FIRST_STAGE = 0x1_0200;
+
 /**
  * IOTLB space of what a first stage translates (alone or nested) in a domain, apart from what a second stage translates there:
  * page-selective invalidation of the domain drops all of the one and a range of the other (table 23). The Iotlb invalidates spaces
  * with equal low 10 bits together, so these differ there too.
  */
 export function firstStageSpace(domain: number): number {
-  return domain ^ 0x1_0200;
+  return domain ^ FIRST_STAGE;
 }
 
 /** Makes tables of what entries say. */
