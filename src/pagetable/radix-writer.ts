@@ -64,8 +64,8 @@ export abstract class RadixWriter extends RadixReader {
   }
 
   /**
-   * Bits of the low half that say, of a leaf of this level, that another entry is one too, if they and the whole high half are the same. Here for
-   * formats that have a block's address in its place, and bits below it that only `kept` ones may be anything in.
+   * Of `plain` entries, bits of the low half that say of a leaf of this level that another entry is one too, if they and the whole high half are
+   * the same. Here for formats that have a block's address in its place, and bits below it of which the `kept` ones may be anything.
    */
   protected leafBits(level: number, _hi: number, _lo: number): number {
     const { shift } = this.description.levels[level];
@@ -129,11 +129,13 @@ export abstract class RadixWriter extends RadixReader {
 
   /** Clears the leaf at `index`, as it was loaded, and those after it that are like it, `most` in all. Returns how many. */
   protected clearLeaves(table: number, index: number, most: number, level: number): number {
-    const address = table + index * this.entryBytes;
     const absent = this.absentLo(level);
-    const bits = this.leafBits(level, word[1], word[0]);
-    const run = this.#replaceAlike?.((address / 0x1_0000_0000) | 0, address | 0, bits, most, absent) ?? 0;
-    if (run > 0) return run;
+    if (this.#replaceAlike !== undefined) {
+      const address = table + index * this.entryBytes;
+      const bits = this.leafBits(level, word[1], word[0]);
+      const run = this.#replaceAlike((address / 0x1_0000_0000) | 0, address | 0, bits, most, absent);
+      if (run > 0) return run;
+    }
     this.storeEntry(table, index, 0, absent);
     return 1;
   }

@@ -327,12 +327,6 @@ export class RiscvTable extends RadixTable {
     return (lo & PTE_A) === 0 ? 0 : (lo & PTE_D) === 0 ? permission & READ_EXECUTE : permission;
   }
 
-  /** The address stands two bits further down; one of N's says how large the leaf is. */
-  protected override leafBits(level: number, hi: number, _lo: number): number {
-    const shift = this.description.levels[level].shift - 2;
-    return hi >= 0 && shift < 32 ? (2 ** shift - 1) & ~this.kept[0] : -1;
-  }
-
   protected encodeTable(_level: number, address: number): void {
     this.#encode(address, PTE_V);
   }

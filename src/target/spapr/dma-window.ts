@@ -26,24 +26,25 @@ export class DmaWindow {
   readonly space: AddressSpace;
   readonly liobn: number;
   readonly start: bigint;
-  readonly pageLg2: number;
-  readonly pages: number;
+  // Fields that begin as what they are stay typed for the compiler; one that begins undefined is checked at each use.
+  readonly pageLg2: number = 0;
+  readonly pages: number = 0;
   /** The bridge came up with this window; it was not created by the guest (7.3.27.3). */
   readonly isDefault: boolean;
   readonly table: TceTable;
   /** 4 KiB pages of the bus that one TCE covers. */
-  readonly grain: number;
+  readonly grain: number = 0;
   /** Closed range of the bus's page frame numbers. */
   readonly first: number;
   readonly last: number;
   /** Bits of an address that lie within an I/O page. */
-  readonly offsetHi: number;
-  readonly offsetLo: number;
+  readonly offsetHi: number = 0;
+  readonly offsetLo: number = 0;
   readonly #scale: number;
   /** Of `start`: its frame of 4 GiB, and its page in it; then lg2 of `grain`. */
-  readonly #frame: number;
-  readonly #page: number;
-  readonly #grainLg2: number;
+  readonly #frame: number = 0;
+  readonly #page: number = 0;
+  readonly #grainLg2: number = 0;
 
   constructor(space: AddressSpace, geometry: DmaWindowGeometry, isDefault: boolean, budget: TceBudget) {
     const { liobn, start, pageLg2, pages } = geometry;
@@ -73,7 +74,11 @@ export class DmaWindow {
 
   /** The same for an I/O bus address that a hypercall names: it must be the first byte of an I/O page too. */
   indexOfIoba(hi: number, lo: number): number {
-    if (((hi & this.offsetHi) | (lo & this.offsetLo)) !== 0) return -1;
+    return ((hi & this.offsetHi) | (lo & this.offsetLo)) === 0 ? this.indexOf(hi, lo) : -1;
+  }
+
+  /** The same for an address. */
+  indexOf(hi: number, lo: number): number {
     if (hi !== this.#frame) return this.indexOfPfn(pfnOfHiLo(hi, lo));
     // In the frame in which the window begins, as most are: int32 all the way.
     const page = (lo >>> PAGE_SHIFT) - this.#page;

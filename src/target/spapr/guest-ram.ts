@@ -1,12 +1,15 @@
 import { PAGE_BYTES, PAGE_LG2, pfnOf, pfnOfHiLo } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import type { DmaWindow } from './dma-window.ts';
-import { TCE_PERMISSION } from './spec/tce.ts';
 import type { TceArray } from './tce-table.ts';
 
 /** What the upper half of an address counts: frames of 4 GiB. */
 const FRAME_LG2 = 32;
 const FRAME_PAGES = 2 ** (FRAME_LG2 - PAGE_LG2);
+
+/** PAGE_LG2 and TCE_PERMISSION, here because the compiler folds a module's own constants only. */
+const PAGE_SHIFT = 12;
+const PERMISSION = 3;
 
 /** Which guest pages are RAM: a page that a TCE names must be all inside (LoPAR 14.5.4.2.2: "the range of … assigned values"). */
 export class GuestRam {
@@ -42,7 +45,7 @@ export class GuestRam {
 
   /** Whether a TCE may stand in a window: one that grants an access names an I/O page that is all RAM (14.5.4.2.2). */
   allows(window: DmaWindow, hi: number, lo: number): boolean {
-    return (lo & TCE_PERMISSION) === 0 || this.#holds(hi & ~window.offsetHi, lo & ~window.offsetLo, window.grain);
+    return (lo & PERMISSION) === 0 || this.#holds(hi & ~window.offsetHi, lo & ~window.offsetLo, window.grain);
   }
 
   /** The same of the first `count` TCEs of an array. */
@@ -67,13 +70,13 @@ export class GuestRam {
     for (const lastPair = (count - 1) << 3; byte < lastPair; byte += 16) {
       const lo = view.getInt32(byte + 4);
       const next = view.getInt32(byte + 12);
-      if ((lo & TCE_PERMISSION) === 0 || (next & TCE_PERMISSION) === 0) break;
+      if ((lo & PERMISSION) === 0 || (next & PERMISSION) === 0) break;
       if (((view.getInt32(byte) ^ frame) | (view.getInt32(byte + 8) ^ frame)) !== 0) break;
       if (((lo >>> pageLg2) - from) >>> 0 >= places || ((next >>> pageLg2) - from) >>> 0 >= places) break;
     }
     for (; byte < count << 3; byte += 8) {
       const lo = view.getInt32(byte + 4);
-      if ((lo & TCE_PERMISSION) === 0) continue;
+      if ((lo & PERMISSION) === 0) continue;
       if (view.getInt32(byte) !== frame || ((lo >>> pageLg2) - from) >>> 0 >= places) return byte >>> 3;
     }
     return count;
@@ -81,7 +84,7 @@ export class GuestRam {
 
   /** Whether the `pages` pages from an address's page on are RAM without a hole. */
   #holds(hi: number, lo: number, pages: number): boolean {
-    const page = lo >>> PAGE_LG2;
+    const page = lo >>> PAGE_SHIFT;
     return (hi === this.#frame && page >= this.#from && page + pages <= this.#to) || this.#search(hi, lo, pages);
   }
 

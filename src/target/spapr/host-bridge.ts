@@ -232,14 +232,13 @@ export class HostBridge implements AddressSpace {
         if (TceTable.isEmpty(chunk)) index = stop;
         examined += stop - index;
         for (; index < stop; index++) {
-          const at = TceTable.placeOf(index);
-          const lo = chunk.lo(at);
+          const lo = chunk.lo(index);
           const granted = lo & TCE_PERMISSION;
           if (granted === 0) continue;
           const page = window.first + index * grain;
           const from = Math.max(first, page);
           const count = Math.min(last, page + grain - 1) - from + 1;
-          const target = window.gpaOfTce(chunk.hi(at), lo) + from - page;
+          const target = window.gpaOfTce(chunk.hi(index), lo) + from - page;
           if (granted === permission && from === iova + pages && target === gpa + pages) {
             pages += count;
             continue;

@@ -4,26 +4,19 @@ import type { TargetObserver } from '../target.ts';
 import type { DmaWindow } from './dma-window.ts';
 import type { GuestRam } from './guest-ram.ts';
 import type { HypercallRegisters } from './hypercall-registers.ts';
-import {
-  H_FUNCTION,
-  H_GET_TCE,
-  H_HARDWARE,
-  H_NOT_ENOUGH_RESOURCES,
-  H_P4,
-  H_PARAMETER,
-  H_PUT_TCE,
-  H_PUT_TCE_INDIRECT,
-  H_STUFF_TCE,
-  H_SUCCESS,
-  TCES_PER_CALL,
-} from './spec/hcalls.ts';
+import { H_FUNCTION, H_HARDWARE, H_NOT_ENOUGH_RESOURCES, H_P4, H_PARAMETER, H_SUCCESS, TCES_PER_CALL } from './spec/hcalls.ts';
 import { TCE_PERMISSION } from './spec/tce.ts';
-import { TceArray, TceTable } from './tce-table.ts';
+import { TceArray } from './tce-table.ts';
 
 /**
- * Int32 indices of a hypercall's parameters, low half of GPRs 4 to 7, the high half behind it, as spec/hcalls.ts declares them; here because the
- * compiler folds a module's own constants only.
+ * Opcodes, H_SUCCESS, and int32 indices of a hypercall's parameters, low half of GPRs 4 to 7, the high half behind it, as spec/hcalls.ts
+ * declares them; here because the compiler folds a module's own constants only.
  */
+const GET_TCE = 0x1c;
+const PUT_TCE = 0x20;
+const STUFF_TCE = 0x138;
+const PUT_TCE_INDIRECT = 0x13c;
+const SUCCESS = 0;
 const LIOBN = 8;
 const IOBA = 10;
 const TCE = 12;
@@ -32,7 +25,7 @@ const COUNT = 14;
 /** Of what H_GET_TCE answers. */
 const RESULT = 8;
 /** For the test that compares them with their declaration. */
-export const REPEATED = { LIOBN, IOBA, TCE, LIST, COUNT, RESULT } as const;
+export const REPEATED = { GET_TCE, PUT_TCE, STUFF_TCE, PUT_TCE_INDIRECT, SUCCESS, LIOBN, IOBA, TCE, LIST, COUNT, RESULT } as const;
 
 /**
  * The return code when the host does not follow: for a mapping what Linux unwinds its own work on (14.12.3.3.1), for a clearing what
@@ -75,13 +68,13 @@ export class Hypercalls {
   call(opcode: number, registers: HypercallRegisters): number {
     const r = registers.i32;
     switch (opcode) {
-      case H_PUT_TCE:
+      case PUT_TCE:
         return this.#putTce(r);
-      case H_PUT_TCE_INDIRECT:
+      case PUT_TCE_INDIRECT:
         return this.#putTceIndirect(r);
-      case H_STUFF_TCE:
+      case STUFF_TCE:
         return this.#stuffTce(r);
-      case H_GET_TCE:
+      case GET_TCE:
         return this.#getTce(r);
       default:
         return H_FUNCTION;
@@ -100,25 +93,21 @@ export class Hypercalls {
     const lo = r[TCE];
     const hi = r[TCE + 1];
     if (!this.#ram.allows(window, hi, lo)) return H_PARAMETER;
-    const at = TceTable.placeOf(index);
-    const chunk = window.table.chunk(index);
-    if (chunk.hi(at) === hi && chunk.lo(at) === lo) return H_SUCCESS;
-    // Where there is storage and nobody to tell, the rest is a function of its own, which V8 leaves out of this one.
-    if (this.observer !== null || TceTable.isEmpty(chunk)) return this.#replace(window, index, hi, lo);
-    chunk.set(at, hi, lo);
-    return H_SUCCESS;
+    // Where there is storage and nobody to tell. The rest is a function of its own, which V8 leaves out of this one.
+    return this.observer === null && window.table.put(index, hi, lo) ? SUCCESS : this.#replace(window, index, hi, lo);
   }
 
   /** Puts a TCE where another stands, and takes it back when the host does not follow. */
   #replace(window: DmaWindow, index: number, hi: number, lo: number): number {
-    const at = TceTable.placeOf(index);
+    const old = window.table.chunk(index);
+    const oldHi = old.hi(index);
+    const oldLo = old.lo(index);
+    if (oldHi === hi && oldLo === lo) return H_SUCCESS;
     const chunk = window.table.writable(index);
     if (chunk === null) return H_NOT_ENOUGH_RESOURCES;
-    const oldHi = chunk.hi(at);
-    const oldLo = chunk.lo(at);
-    chunk.set(at, hi, lo);
+    chunk.set(index, hi, lo);
     if (this.#tell(window, index, index)) return H_SUCCESS;
-    chunk.set(at, oldHi, oldLo);
+    chunk.set(index, oldHi, oldLo);
     this.#tell(window, index, index);
     return refusal(lo);
   }
@@ -173,9 +162,8 @@ export class Hypercalls {
     const index = window.indexOfIoba(r[IOBA + 1], r[IOBA]);
     if (index < 0) return H_PARAMETER;
     const chunk = window.table.chunk(index);
-    const at = TceTable.placeOf(index);
-    r[RESULT] = chunk.lo(at);
-    r[RESULT + 1] = chunk.hi(at);
+    r[RESULT] = chunk.lo(index);
+    r[RESULT + 1] = chunk.hi(index);
     return H_SUCCESS;
   }
 

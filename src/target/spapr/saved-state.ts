@@ -29,8 +29,7 @@ function saveTces(window: DmaWindow): number[] {
     const stop = Math.min(window.pages, TceTable.chunkLast(index) + 1);
     if (TceTable.isEmpty(chunk)) index = stop;
     for (; index < stop; index++) {
-      const at = TceTable.placeOf(index);
-      const [hi, lo] = [chunk.hi(at), chunk.lo(at)];
+      const [hi, lo] = [chunk.hi(index), chunk.lo(index)];
       if ((hi | lo) !== 0) tces.push(index, hi, lo);
     }
   }
@@ -77,7 +76,7 @@ function loadTces(window: DmaWindow, tces: unknown, ram: GuestRam): void {
     );
     const chunk = window.table.writable(index);
     expect(chunk !== null, 'more TCEs than the storage limit allows');
-    chunk.set(TceTable.placeOf(index), hi, lo);
+    chunk.set(index, hi, lo);
     before = index;
   }
 }

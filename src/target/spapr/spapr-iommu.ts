@@ -1,4 +1,3 @@
-import { pfnOfHiLo } from '../../memory/address.ts';
 import { requireNumbers, requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { type AddressSpace, NO_PASID, type Target, type TargetObserver } from '../target.ts';
@@ -10,8 +9,10 @@ import type { HypercallRegisters } from './hypercall-registers.ts';
 import { Hypercalls } from './hypercalls.ts';
 import { callRtas, type DmaWindowCall, type WindowKeeper } from './rtas.ts';
 import { loadBridge, type SavedBridge, saveBridge } from './saved-state.ts';
-import { TCE_PERMISSION } from './spec/tce.ts';
-import { TceBudget, TceTable } from './tce-table.ts';
+import { TceBudget } from './tce-table.ts';
+
+/** TCE_PERMISSION, here because the compiler folds a module's own constants only. */
+const PERMISSION = 3;
 
 export interface SpaprIommuOptions {
   readonly memory: GuestMemory;
@@ -131,18 +132,16 @@ export class SpaprIommu implements Target {
     const bridge = endpoint === this.#endpoint ? this.#bridge : this.#findBridge(endpoint);
     if (bridge === null || pasid !== NO_PASID) return FAULT_ENDPOINT;
     const windows = bridge.windows;
-    const pfn = pfnOfHiLo(hi, lo);
     for (let i = 0; i < windows.length; i++) {
       const window = windows[i];
-      const index = window.indexOfPfn(pfn);
+      const index = window.indexOf(hi, lo);
       if (index < 0) continue;
       const chunk = window.table.chunk(index);
-      const at = TceTable.placeOf(index);
-      const tce = chunk.lo(at);
-      if ((tce & TCE_PERMISSION) === 0) return FAULT_PAGE;
-      if ((access & TCE_PERMISSION & ~tce) !== 0) return FAULT_PERMISSION;
+      const tce = chunk.lo(index);
+      if ((tce & PERMISSION) === 0) return FAULT_PAGE;
+      if ((access & PERMISSION & ~tce) !== 0) return FAULT_PERMISSION;
       this.translated[0] = (tce & ~window.offsetLo) | (lo & window.offsetLo);
-      this.translated[1] = (chunk.hi(at) & ~window.offsetHi) | (hi & window.offsetHi);
+      this.translated[1] = (chunk.hi(index) & ~window.offsetHi) | (hi & window.offsetHi);
       return window.pageLg2;
     }
     return FAULT_EXTENT;

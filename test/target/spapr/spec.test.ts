@@ -3,13 +3,27 @@ import { READ_WRITE } from '../../../src/memory/access.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { TceTable } from '../../../src/pagetable/tce.ts';
 import { REPEATED } from '../../../src/target/spapr/hypercalls.ts';
-import { PARAMETER, RESULT_TCE, TCES_PER_CALL } from '../../../src/target/spapr/spec/hcalls.ts';
+import {
+  H_GET_TCE,
+  H_PUT_TCE,
+  H_PUT_TCE_INDIRECT,
+  H_STUFF_TCE,
+  H_SUCCESS,
+  PARAMETER,
+  RESULT_TCE,
+  TCES_PER_CALL,
+} from '../../../src/target/spapr/spec/hcalls.ts';
 import { CREATE, IO_PAGE_LG2S, PE, QUERY } from '../../../src/target/spapr/spec/rtas.ts';
 import { TCE, TCE_BYTES, TCE_PERMISSION } from '../../../src/target/spapr/spec/tce.ts';
 
-test('the registers that hypercalls.ts repeats are those of spec/hcalls.ts, as halves', () => {
+test('what hypercalls.ts repeats is as in spec/hcalls.ts, registers as halves', () => {
   const { LIOBN, IOBA, LIST, COUNT } = PARAMETER;
   expect(REPEATED).toEqual({
+    GET_TCE: H_GET_TCE,
+    PUT_TCE: H_PUT_TCE,
+    STUFF_TCE: H_STUFF_TCE,
+    PUT_TCE_INDIRECT: H_PUT_TCE_INDIRECT,
+    SUCCESS: H_SUCCESS,
     LIOBN: 2 * LIOBN,
     IOBA: 2 * IOBA,
     TCE: 2 * PARAMETER.TCE,
