@@ -1,4 +1,5 @@
 import { requireArray, requireBoolean, requireNumber, requireNumbers, requireObject } from '../../memory/arguments.ts';
+import type { WindowFields } from './bar-window.ts';
 import type { ConfigField } from './config-space.ts';
 import {
   CapabilityId,
@@ -20,6 +21,8 @@ export interface Capability {
   readonly fields: readonly ConfigField[];
   /** Where it begins; left out: behind the one before. */
   readonly at?: number;
+  /** Some of its registers are a window on what is behind BARs. */
+  readonly barWindow?: WindowFields;
 }
 
 /** An extended capability (PCI Express Base 5.0, 7.6). */

@@ -1,43 +1,12 @@
 import { requireAccess, requireBoolean, requireFunction, requireInteger, requireNumber, requireObject } from '../../memory/arguments.ts';
-import type { Capability, ExtendedCapability } from './capabilities.ts';
-import { type ConfigField, ConfigSpace } from './config-space.ts';
+import { BarWindow } from './bar-window.ts';
+import { ConfigSpace } from './config-space.ts';
+import type { Bar, PciDescription } from './description.ts';
+import { barFields, headerOf } from './header.ts';
 import { Msi } from './msi.ts';
 import { MsixTable } from './msix.ts';
-import type { RegisterBlock } from './registers.ts';
+import { placeCapabilities, placeExtended } from './placement.ts';
 import * as pci from './spec.ts';
-
-/** A window of registers that software places. */
-export interface Bar {
-  /** A power of two, from 16 bytes on (I/O: 4 to 256). */
-  readonly bytes: number;
-  /** Default `memory`: 32-bit addresses. A `memory64` one takes the next BAR's place too. */
-  readonly kind?: 'memory' | 'memory64' | 'io';
-  readonly prefetchable?: boolean;
-  readonly registers: RegisterBlock;
-}
-
-/** What a function is; software sees nothing else of it. */
-export interface PciDescription {
-  readonly vendor: number;
-  readonly device: number;
-  readonly subsystemVendor?: number;
-  readonly subsystem?: number;
-  readonly revision?: number;
-  /** Class, subclass and programming interface in 24 bits: 0x010000 is a SCSI controller. */
-  readonly classCode: number;
-  /** By number, 6 at most; null: not there. */
-  readonly bars?: readonly (Bar | null)[];
-  /** INTx pin: 1 is INTA#. Default 0, none. */
-  readonly interruptPin?: number;
-  readonly capabilities?: readonly Capability[];
-  readonly extendedCapabilities?: readonly ExtendedCapability[];
-  /** A PCI-to-PCI bridge: the header of type 1, two BARs at most. PciHost.addBridge makes its bus. Default false. */
-  readonly bridge?: boolean;
-  /** A part of the root complex, whose messages software expects although it never sets bus master enable. Default false. */
-  readonly messagesWithoutBusMaster?: boolean;
-  /** The table of MSI-X is among the registers behind its BAR, whose owner sends the messages (RISC-V's msi_cfg_tbl). Default false. */
-  readonly msixInRegisters?: boolean;
-}
 
 /** What the function needs of the machine around it. */
 export interface PciSurroundings {
@@ -74,6 +43,7 @@ export class PciFunction {
   readonly #surroundings: PciSurroundings;
   readonly #msix: MsixTable | null;
   readonly #msi: Msi | null;
+  readonly #windows: readonly BarWindow[];
   #intx = false;
   #line = false;
 
@@ -110,6 +80,9 @@ export class PciFunction {
     for (const { bar, end } of this.#msix?.places ?? [])
       if (end > (this.bars[bar]?.bytes ?? 0))
         throw new RangeError(`PCI: MSI-X reaches to 0x${end.toString(16)} of BAR ${bar}, which ends before`);
+    this.#windows = capabilities.flatMap(({ barWindow }, i) =>
+      barWindow === undefined ? [] : new BarWindow(barWindow, this.#config, this.capabilityOffsets[i]!, this),
+    );
     this.#msi = msi < 0 ? null : new Msi(capabilities[msi]!, this.#config, this.capabilityOffsets[msi]!, send);
   }
 
@@ -150,6 +123,7 @@ export class PciFunction {
   /** Reads up to 4 bytes of configuration space. */
   readConfig(offset: number, bytes: number): number {
     requireAccess('PciFunction', offset, bytes);
+    for (const window of this.#windows) window.beforeRead(offset, bytes);
     return this.#config.get(offset, bytes);
   }
 
@@ -157,6 +131,7 @@ export class PciFunction {
     requireAccess('PciFunction', offset, bytes);
     requireNumber('PciFunction', 'value', value);
     this.#config.write(offset, bytes, value);
+    for (const window of this.#windows) window.written(offset, bytes);
     this.#settleIntx();
     this.#msix?.settle();
     this.#msi?.settle();
@@ -229,93 +204,4 @@ export class PciFunction {
     if (msix) this.#msix?.load(msix);
     this.setIntx(intx);
   }
-}
-
-function headerOf(description: PciDescription): ConfigField[] {
-  return [...commonHeader(description), ...(description.bridge ? bridgeHeader : subsystem(description))];
-}
-
-/** Type 0 only. */
-function subsystem({ vendor, device, subsystemVendor = vendor, subsystem: id = device }: PciDescription): ConfigField[] {
-  return [
-    { name: 'Subsystem Vendor ID', at: pci.SUBSYSTEM_VENDOR_ID, bytes: 2, value: subsystemVendor },
-    { name: 'Subsystem ID', at: pci.SUBSYSTEM_ID, bytes: 2, value: id },
-  ];
-}
-
-/** Type 1: windows have a granularity of 1 MiB, the prefetchable one 64-bit addresses; there is none for I/O. */
-const bridgeHeader: readonly ConfigField[] = [
-  { name: 'Header Type', at: pci.HEADER_TYPE, bytes: 1, value: pci.BRIDGE_HEADER },
-  { name: 'Primary Bus Number', at: pci.PRIMARY_BUS, bytes: 1, writable: 0xff },
-  { name: 'Secondary Bus Number', at: pci.SECONDARY_BUS, bytes: 1, writable: 0xff },
-  { name: 'Subordinate Bus Number', at: pci.SUBORDINATE_BUS, bytes: 1, writable: 0xff },
-  { name: 'Memory Base', at: pci.MEMORY_BASE, bytes: 2, writable: 0xfff0 },
-  { name: 'Memory Limit', at: pci.MEMORY_LIMIT, bytes: 2, writable: 0xfff0 },
-  { name: 'Prefetchable Memory Base', at: pci.PREFETCHABLE_BASE, bytes: 2, value: 1, writable: 0xfff0 },
-  { name: 'Prefetchable Memory Limit', at: pci.PREFETCHABLE_LIMIT, bytes: 2, value: 1, writable: 0xfff0 },
-  { name: 'Prefetchable Base Upper 32 Bits', at: pci.PREFETCHABLE_BASE_UPPER, bytes: 4, writable: -1 },
-  { name: 'Prefetchable Limit Upper 32 Bits', at: pci.PREFETCHABLE_LIMIT_UPPER, bytes: 4, writable: -1 },
-];
-
-function commonHeader(description: PciDescription): ConfigField[] {
-  const { vendor, device, revision = 0, classCode, interruptPin = 0 } = description;
-  return [
-    { name: 'Vendor ID', at: pci.VENDOR_ID, bytes: 2, value: vendor },
-    { name: 'Device ID', at: pci.DEVICE_ID, bytes: 2, value: device },
-    { name: 'Command', at: pci.COMMAND, bytes: 2, writable: pci.COMMAND_WRITABLE },
-    { name: 'Status', at: pci.STATUS, bytes: 2, clears: pci.STATUS_CLEARS },
-    { name: 'Revision ID', at: pci.REVISION_ID, bytes: 1, value: revision },
-    { name: 'Class Code', at: pci.CLASS_CODE, bytes: 3, value: classCode },
-    { name: 'Interrupt Line', at: pci.INTERRUPT_LINE, bytes: 1, writable: 0xff },
-    { name: 'Interrupt Pin', at: pci.INTERRUPT_PIN, bytes: 1, value: interruptPin },
-  ];
-}
-
-/** 7.5.1.2.1: the address bits that can be written say how large it is. */
-function barFields(bars: readonly (Bar | null)[]): ConfigField[] {
-  const fields: ConfigField[] = [];
-  bars.forEach((bar, i) => {
-    if (bar === null) return;
-    const { bytes, kind = 'memory', prefetchable = false } = bar;
-    const least = kind === 'io' ? 4 : 16;
-    if (!(bytes >= least && Number.isInteger(Math.log2(bytes)) && bytes <= 2 ** 31))
-      throw new RangeError(`PCI: BAR ${i} has ${bytes} bytes, no power of two from ${least} on`);
-    const type = kind === 'io' ? 1 : (kind === 'memory64' ? 4 : 0) | (prefetchable ? 8 : 0);
-    fields.push({ name: `BAR ${i}`, at: 4 * i, bytes: 4, value: type, writable: -bytes });
-    if (kind !== 'memory64') return;
-    if (i === 5 || bars[i + 1]) throw new RangeError(`PCI: BAR ${i} has 64 bits, and there is no room for them`);
-    fields.push({ name: `BAR ${i}, upper`, at: 4 * i + 4, bytes: 4, writable: -1 });
-  });
-  return fields;
-}
-
-/** 7.5.1.1.11: a list that begins at the capabilities pointer. */
-function placeCapabilities(config: ConfigSpace, capabilities: readonly Capability[]): number[] {
-  const offsets: number[] = [];
-  let end = pci.HEADER_BYTES;
-  let link = pci.CAPABILITIES_POINTER;
-  for (const { id, bytes, fields, at } of capabilities) {
-    const base = at ?? end;
-    if (base < end || base % 4 !== 0 || base + bytes > pci.CONVENTIONAL_BYTES)
-      throw new RangeError(`PCI: capability 0x${id.toString(16)} does not fit at 0x${base.toString(16)}`);
-    config.declare(0, [{ name: 'Next Capability', at: link, bytes: 1, value: base }]);
-    config.declare(base, [{ name: 'Capability ID', at: 0, bytes: 1, value: id }, ...fields]);
-    offsets.push(base);
-    link = base + 1;
-    end = (base + bytes + 3) & ~3;
-  }
-  if (offsets.length > 0)
-    config.declare(pci.STATUS, [{ name: 'Status', at: 0, bytes: 2, value: pci.Status.CAPABILITIES, clears: pci.STATUS_CLEARS }]);
-  return offsets;
-}
-
-/** 7.6.3: a list that begins at 0x100; all zero where there is none. */
-function placeExtended(config: ConfigSpace, capabilities: readonly ExtendedCapability[]): void {
-  let base = pci.CONVENTIONAL_BYTES;
-  capabilities.forEach(({ id, version, bytes, fields }, i) => {
-    const end = (base + bytes + 3) & ~3;
-    const next = i + 1 < capabilities.length ? end : 0;
-    config.declare(base, [{ name: 'Extended Capability Header', at: 0, bytes: 4, value: id | (version << 16) | (next << 20) }, ...fields]);
-    base = end;
-  });
 }

@@ -53,7 +53,7 @@ export class PciHost {
     let value = 0n;
     for (let done = 0; done < bytes; done += 4) {
       const size = Math.min(4, bytes - done);
-      value |= BigInt(this.#read(Math.floor(offset / CONFIG_BYTES), (offset + done) % CONFIG_BYTES, size)) << BigInt(8 * done);
+      value |= BigInt(this.#read(Math.floor(offset / CONFIG_BYTES), (offset % CONFIG_BYTES) + done, size)) << BigInt(8 * done);
     }
     return value;
   }
@@ -62,7 +62,7 @@ export class PciHost {
     requireAccess('PciHost', offset, bytes, value);
     for (let done = 0; done < bytes; done += 4) {
       const part = Number((value >> BigInt(8 * done)) & 0xffff_ffffn);
-      this.#write(Math.floor(offset / CONFIG_BYTES), (offset + done) % CONFIG_BYTES, Math.min(4, bytes - done), part);
+      this.#write(Math.floor(offset / CONFIG_BYTES), (offset % CONFIG_BYTES) + done, Math.min(4, bytes - done), part);
     }
   }
 

@@ -108,28 +108,30 @@ export class PciVfioDevice implements VfioUserDevice {
     requireNumber('PciVfioDevice', 'offset', offset);
     if (!(into instanceof DataView)) throw new TypeError('PciVfioDevice: into is no DataView');
     if (region !== CONFIG_REGION) {
-      for (const [at, bytes] of pieces(offset, into.byteLength)) putBytes(into, at - offset, bytes, this.#fn.readBar(region, at, bytes));
+      for (const [at, bytes] of pieces(offset, into.byteLength, 8)) putBytes(into, at - offset, bytes, this.#fn.readBar(region, at, bytes));
       return;
     }
-    const absent = this.#options.absent?.() === true;
-    for (let i = 0; i < into.byteLength; i++) into.setUint8(i, absent ? 0xff : this.#configByte(offset + i));
+    if (this.#options.absent?.() === true) new Uint8Array(into.buffer, into.byteOffset, into.byteLength).fill(0xff);
+    else this.#readConfig(offset, into);
   }
 
-  #configByte(offset: number): number {
-    return offset === this.#disguised ? CapabilityId.VENDOR : this.#fn.readConfig(offset, 1);
+  /** Whole registers are read whole: for some, a read does something. */
+  #readConfig(offset: number, into: DataView): void {
+    for (const [at, bytes] of pieces(offset, into.byteLength, 4))
+      putBytes(into, at - offset, bytes, BigInt(this.#fn.readConfig(at, bytes)));
+    const disguised = this.#disguised - offset;
+    if (disguised >= 0 && disguised < into.byteLength) into.setUint8(disguised, CapabilityId.VENDOR);
   }
 
   writeRegion(region: number, offset: number, from: DataView): void {
     requireNumber('PciVfioDevice', 'region', region);
     requireNumber('PciVfioDevice', 'offset', offset);
     if (!(from instanceof DataView)) throw new TypeError('PciVfioDevice: from is no DataView');
-    for (const [at, bytes] of pieces(offset, from.byteLength)) {
+    const isConfig = region === CONFIG_REGION;
+    for (const [at, bytes] of pieces(offset, from.byteLength, isConfig ? 4 : 8)) {
       const value = getBytes(from, at - offset, bytes);
-      if (region !== CONFIG_REGION) this.#fn.writeBar(region, at, bytes, value);
-      else if (bytes === 8) {
-        this.#fn.writeConfig(at, 4, Number(value & 0xffff_ffffn));
-        this.#fn.writeConfig(at + 4, 4, Number(value >> 32n));
-      } else this.#fn.writeConfig(at, bytes, Number(value));
+      if (isConfig) this.#fn.writeConfig(at, bytes, Number(value));
+      else this.#fn.writeBar(region, at, bytes, value);
     }
   }
 
@@ -160,10 +162,10 @@ function msixOffset(fn: PciFunction): number {
   return fn.capabilityOffsets.find((at) => fn.readConfig(at, 1) === CapabilityId.MSIX) ?? -1;
 }
 
-/** An access as aligned ones of 1, 2, 4 or 8 bytes: what a processor's own access is already. */
-function* pieces(offset: number, bytes: number): Generator<readonly [number, number]> {
+/** An access as aligned ones of 1, 2, 4 and so on up to `largest` bytes: what a processor's own access is already. */
+function* pieces(offset: number, bytes: number, largest: number): Generator<readonly [number, number]> {
   for (let at = offset; at < offset + bytes; ) {
-    let size = 8;
+    let size = largest;
     while (at % size !== 0 || at + size > offset + bytes) size >>= 1;
     yield [at, size];
     at += size;

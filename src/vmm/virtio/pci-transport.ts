@@ -1,6 +1,7 @@
 import { requireInteger, requireNumber, requireObject } from '../../memory/arguments.ts';
 import { CONFIG_INTERRUPT } from '../../virtqueue/index.ts';
 import { type Capability, msix, vendor } from '../pci/capabilities.ts';
+import type { ConfigField } from '../pci/config-space.ts';
 import { PciFunction, type PciSurroundings } from '../pci/function.ts';
 import type { RegisterBlock } from '../pci/registers.ts';
 import { CommonConfig } from './common-config.ts';
@@ -14,6 +15,39 @@ const BAR_BYTES = 0x8000;
 const NOTIFY_MULTIPLIER = 4;
 /** Interface that has neither legacy registers nor a legacy driver. */
 const REVISION = 1;
+
+/** The fields of a structure's capability (4.1.4); everything is in BAR 0. */
+function structureFields(kind: number, offset: number, length: number): readonly ConfigField[] {
+  return [
+    { name: 'cfg_type', at: CAPABILITY.TYPE, bytes: 1, value: kind },
+    { name: 'bar', at: CAPABILITY.BAR, bytes: 1, value: 0 },
+    { name: 'offset', at: CAPABILITY.OFFSET, bytes: 4, value: offset },
+    { name: 'length', at: CAPABILITY.LENGTH, bytes: 4, value: length },
+  ];
+}
+
+function structure(kind: number, offset: number, length: number): Capability {
+  return vendor(structureFields(kind, offset, length), CAPABILITY.BYTES);
+}
+
+/** 4.1.4.4 */
+function notification(offset: number, length: number): Capability {
+  const multiplier: ConfigField = { name: 'notify_off_multiplier', at: CAPABILITY.MULTIPLIER, bytes: 4, value: NOTIFY_MULTIPLIER };
+  return vendor([...structureFields(Structure.NOTIFY, offset, length), multiplier], CAPABILITY.NOTIFY_BYTES);
+}
+
+/** 4.1.4.9: a window on BARs for software that cannot reach them, such as firmware before it has given them addresses. */
+function configurationAccess(): Capability {
+  const { BAR, OFFSET, LENGTH, CONFIG_DATA } = CAPABILITY;
+  const fields: readonly ConfigField[] = [
+    { name: 'cfg_type', at: CAPABILITY.TYPE, bytes: 1, value: Structure.CONFIG },
+    { name: 'bar', at: BAR, bytes: 1, writable: 0xff },
+    { name: 'offset', at: OFFSET, bytes: 4, writable: -1 },
+    { name: 'length', at: LENGTH, bytes: 4, writable: -1 },
+    { name: 'pci_cfg_data', at: CONFIG_DATA, bytes: 4, writable: -1 },
+  ];
+  return { ...vendor(fields, CAPABILITY.CONFIG_BYTES), barWindow: { bar: BAR, offset: OFFSET, length: LENGTH, data: CONFIG_DATA } };
+}
 
 /**
  * A virtio device behind a PCI function (VIRTIO 1.3, 4.1, without the legacy interface): common, notification, ISR and device
@@ -43,21 +77,6 @@ export class VirtioPci {
     this.#description = description;
     const vectors = queues + 1;
     this.#common = new CommonConfig(description, vectors, () => this.#quiet());
-    const structure = (kind: number, offset: number, length: number, multiplier?: number): Capability => {
-      const bytes = multiplier === undefined ? CAPABILITY.BYTES : CAPABILITY.NOTIFY_BYTES;
-      return vendor(
-        [
-          { name: 'cfg_type', at: CAPABILITY.TYPE, bytes: 1, value: kind },
-          { name: 'bar', at: CAPABILITY.BAR, bytes: 1, value: 0 },
-          { name: 'offset', at: CAPABILITY.OFFSET, bytes: 4, value: offset },
-          { name: 'length', at: CAPABILITY.LENGTH, bytes: 4, value: length },
-          ...(multiplier === undefined
-            ? []
-            : [{ name: 'notify_off_multiplier', at: CAPABILITY.MULTIPLIER, bytes: 4 as const, value: multiplier }]),
-        ],
-        bytes,
-      );
-    };
     this.fn = new PciFunction(
       {
         vendor: VIRTIO_VENDOR,
@@ -69,10 +88,11 @@ export class VirtioPci {
         bars: [{ bytes: BAR_BYTES, registers: this.#registers() }],
         capabilities: [
           structure(Structure.COMMON, PLACE.COMMON, COMMON.BYTES),
-          structure(Structure.NOTIFY, PLACE.NOTIFY, queues * NOTIFY_MULTIPLIER, NOTIFY_MULTIPLIER),
+          notification(PLACE.NOTIFY, queues * NOTIFY_MULTIPLIER),
           structure(Structure.ISR, PLACE.ISR, 1),
           // Drivers refuse an empty one.
           ...(configBytes > 0 ? [structure(Structure.DEVICE, PLACE.DEVICE, configBytes)] : []),
+          configurationAccess(),
           msix(vectors, { bar: 0, offset: PLACE.TABLE }, { bar: 0, offset: PLACE.PENDING }),
         ],
       },

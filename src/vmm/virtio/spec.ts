@@ -11,9 +11,22 @@ export const VirtioType = { NETWORK: 1, BLOCK: 2, ENTROPY: 4, IOMMU: 23 } as con
 export const F_ACCESS_PLATFORM = 1n << 33n;
 
 /** Types of structures (4.1.4). */
-export const Structure = { COMMON: 1, NOTIFY: 2, ISR: 3, DEVICE: 4 } as const;
-/** struct virtio_pci_cap behind ID, next and length: type, BAR, ID, padding, offset, length; a notify one has a multiplier too. */
-export const CAPABILITY = { TYPE: 3, BAR: 4, OFFSET: 8, LENGTH: 12, MULTIPLIER: 16, BYTES: 16, NOTIFY_BYTES: 20 } as const;
+export const Structure = { COMMON: 1, NOTIFY: 2, ISR: 3, DEVICE: 4, CONFIG: 5 } as const;
+/**
+ * struct virtio_pci_cap behind ID, next and length: type, BAR, ID, padding, offset, length. A notify one has a multiplier too, one of
+ * configuration access the window's data.
+ */
+export const CAPABILITY = {
+  TYPE: 3,
+  BAR: 4,
+  OFFSET: 8,
+  LENGTH: 12,
+  MULTIPLIER: 16,
+  CONFIG_DATA: 16,
+  BYTES: 16,
+  NOTIFY_BYTES: 20,
+  CONFIG_BYTES: 20,
+} as const;
 
 /** struct virtio_pci_common_cfg (4.1.4.3). */
 export const COMMON = {

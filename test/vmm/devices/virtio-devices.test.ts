@@ -75,7 +75,7 @@ test('a device without configuration has no structure for it', () => {
   const structures: number[] = [];
   for (let at = fn.readConfig(0x34, 1); at !== 0; at = fn.readConfig(at + 1, 1))
     if (fn.readConfig(at, 1) === 9) structures.push(fn.readConfig(at + 3, 1));
-  expect(structures).toEqual([Structure.COMMON, Structure.NOTIFY, Structure.ISR]);
+  expect(structures).toEqual([Structure.COMMON, Structure.NOTIFY, Structure.ISR, Structure.CONFIG]);
   expect(fn.readConfig(2, 2)).toBe(0x1044);
 });
 

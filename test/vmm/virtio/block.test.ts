@@ -4,6 +4,7 @@ import { READ_WRITE } from '../../../src/memory/access.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { F_EVENT_IDX, F_RING_PACKED, F_VERSION_1 } from '../../../src/virtqueue/spec.ts';
 import { MemoryBackend, VirtioBlock } from '../../../src/vmm/devices/index.ts';
+import { CapabilityId } from '../../../src/vmm/pci/spec.ts';
 import { TranslatedMemory } from '../../../src/vmm/translated-memory.ts';
 import { vtdMessage } from '../../../src/vmm/units/index.ts';
 import { F_ACCESS_PLATFORM, VirtioPci } from '../../../src/vmm/virtio/index.ts';
@@ -105,7 +106,7 @@ const pattern = (bytes: number, seed: number) => Uint8Array.from({ length: bytes
 describe('transport (4.1)', () => {
   test('says where everything is, and what the device is', () => {
     const rig = new Rig();
-    expect([...rig.places.keys()].sort()).toEqual([1, 2, 3, 4]);
+    expect([...rig.places.keys()].sort()).toEqual([1, 2, 3, 4, 5]);
     expect(rig.transport.fn.readConfig(0, 4)).toBe(0x1042_1af4);
     expect(Number(rig.transport.fn.readBar(0, rig.places.get(Structure.DEVICE)!, 8))).toBe(DISK_BYTES / 512);
     expect([rig.get(COMMON.NUM_QUEUES, 2), rig.get(COMMON.QUEUE_SIZE, 2)]).toEqual([1, 256]);
@@ -142,7 +143,8 @@ describe('transport (4.1)', () => {
     fn.writeBar(0, 0x4010, 8, 0xfee0_1004n);
     fn.writeBar(0, 0x4018, 4, 0x45n);
     fn.writeBar(0, 0x401c, 4, 0n);
-    fn.writeConfig(fn.capabilityOffsets[4]! + 2, 2, 0x8000);
+    const atMsix = fn.capabilityOffsets.find((at) => fn.readConfig(at, 1) === CapabilityId.MSIX)!;
+    fn.writeConfig(atMsix + 2, 2, 0x8000);
     driver.add(request(4, 0, 0));
     rig.kick();
     expect(rig.messages).toEqual([[0xfee0_1004n, 0x45]]);
