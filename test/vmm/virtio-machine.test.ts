@@ -9,6 +9,7 @@ import { addressOfPfn, pfnOf } from '../../src/memory/address.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { S_NOMEM, S_OK } from '../../src/target/virtio-iommu/spec/requests.ts';
 import { Machine } from '../../src/vmm/machine.ts';
+import { VirtioPci, VirtioType } from '../../src/vmm/virtio/index.ts';
 import { reaching } from '../reaching.ts';
 import { EP, type Fixture, OTHER, start } from '../target/virtio-iommu/fixture.ts';
 import { attach, map, unmap } from '../target/virtio-iommu/requests.ts';
@@ -143,4 +144,27 @@ test.prop(
     if (before.some((page, i) => page !== null && software[i] === null)) followed('a page that goes');
     before = software;
   }
+});
+
+test.each([
+  ['Function Level Reset', [[0x10, 8, 0x8000]]],
+  [
+    'D3hot and back',
+    [
+      [0x01, 4, 3],
+      [0x01, 4, 0],
+    ],
+  ],
+] as const)('%s of its PCI function resets the IOMMU, and the hardware follows', (_, writes) => {
+  const guest = new VirtioGuest(0x40_0000);
+  const { iommu } = guest.fixture;
+  const { fn } = new VirtioPci({ type: VirtioType.IOMMU, queues: 2, configBytes: 40, classCode: 0x080600, model: iommu }, {});
+  guest.kick(map(DOMAIN, 0x10_0000n, 0x10_0fffn, 0x20_0000n));
+  expect(guest.hardware(0x100, 2)).toEqual([0x200, null]);
+  for (const [id, at, value] of writes) {
+    const found = fn.capabilityOffsets.find((offset) => fn.readConfig(offset, 1) === id)!;
+    fn.writeConfig(found + at, 2, value);
+  }
+  // Nothing is attached, and the driver's `bypass` stays (5.13.4.2), which is 0.
+  expect([iommu.device.status, guest.hardware(0x100, 2)]).toEqual([0, [null, null]]);
 });

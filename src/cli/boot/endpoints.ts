@@ -45,10 +45,10 @@ export class Endpoints {
       sendMessage: (address, data) => this.#message(DISK, address, data),
       setIntx: (level) => this.#diskDevice.setIntx(level),
     });
-    this.#diskDevice = new PciVfioDevice(this.#transport.fn, { hideMsix: true, reset: () => this.#transport.reset() });
+    this.#diskDevice = new PciVfioDevice(this.#transport.fn, { hideMsix: true });
     const engine = new DmaEngine({ sendMessage: (address, data) => this.#message(ENGINE, address, data) });
     engine.attach(new FunctionDma(engine.fn, ENGINE, unit.target, engineRam));
-    const engineDevice = new PciVfioDevice(engine.fn, { hideMsix: true, reset: () => engine.reset() });
+    const engineDevice = new PciVfioDevice(engine.fn, { hideMsix: true });
     this.functions = [
       { name: 'disk', slot: DISK_SLOT, device: this.#diskDevice, memory: diskRam },
       { name: 'engine', slot: ENGINE_SLOT, device: engineDevice, memory: engineRam },
@@ -85,7 +85,7 @@ export class Endpoints {
         setIntx: (level) => device.setIntx(level),
       },
     );
-    const device: PciVfioDevice = new PciVfioDevice(transport.fn, { hideMsix: true, reset: () => transport.reset() });
+    const device: PciVfioDevice = new PciVfioDevice(transport.fn, { hideMsix: true });
     return { name, slot, device, memory };
   }
 

@@ -2,9 +2,9 @@ import { READ, WRITE } from '../../memory/access.ts';
 import { hiOf, loOf } from '../../memory/address.ts';
 import { requireAccess, requireObject } from '../../memory/arguments.ts';
 import { NO_PASID } from '../../target/target.ts';
-import { msix } from '../pci/capabilities.ts';
+import { integratedEndpoint, msix, powerManagement } from '../pci/capabilities.ts';
 import type { FunctionDma } from '../pci/dma.ts';
-import { PciFunction, type PciSurroundings } from '../pci/function.ts';
+import { PciFunction, type PciSurroundings, withReset } from '../pci/function.ts';
 import type { RegisterBlock } from '../pci/registers.ts';
 
 /** Identity of the engine as a PCI function. */
@@ -78,11 +78,11 @@ export class DmaEngine implements RegisterBlock {
         device: ENGINE_DEVICE,
         classCode: PCI_CLASS,
         bars: [{ bytes: 0x4000, registers: this }],
-        capabilities: [msix(VECTORS, { bar: 0, offset: TABLE }, { bar: 0, offset: PENDING })],
+        capabilities: [integratedEndpoint(true), powerManagement(), msix(VECTORS, { bar: 0, offset: TABLE }, { bar: 0, offset: PENDING })],
       },
-      surroundings,
+      withReset(surroundings, () => this.#reset()),
     );
-    this.reset();
+    this.#reset();
   }
 
   /** How it reaches memory: made for its function, so after it. */
@@ -152,7 +152,7 @@ export class DmaEngine implements RegisterBlock {
     this.#registers.setUint32(at, this.#registers.getUint32(at, true) + 1, true);
   }
 
-  reset(): void {
+  #reset(): void {
     new Uint8Array(this.#registers.buffer).fill(0);
     this.#data.fill(0);
     this.#registers.setUint32(ENGINE.ID, ENGINE_MAGIC, true);

@@ -3,7 +3,10 @@ import type { WindowFields } from './bar-window.ts';
 import type { ConfigField } from './config-space.ts';
 import {
   CapabilityId,
+  DEVICE_CAPABILITIES,
+  DEVICE_CONTROL,
   ExtendedId,
+  FUNCTION_LEVEL_RESET,
   MSI_ADDRESS,
   MSI_CONTROL,
   MSI_UPPER_ADDRESS,
@@ -12,6 +15,9 @@ import {
   MSIX_TABLE,
   MsiControl,
   MsixControl,
+  POWER_CAPABILITIES,
+  POWER_CONTROL,
+  PowerControl,
 } from './spec.ts';
 
 /** A capability: its ID and its registers behind ID and next pointer (extended: behind the 4-byte header). */
@@ -87,16 +93,43 @@ export function vendor(fields: readonly ConfigField[], bytes: number): Capabilit
   return { id: CapabilityId.VENDOR, bytes, fields: [{ name: 'Capability Length', at: 2, bytes: 1, value: bytes }, ...fields] };
 }
 
-/** A PCI Express endpoint integrated into the root complex (7.5.3): needed by those that look for extended capabilities. */
-export function integratedEndpoint(): Capability {
+/**
+ * Power management (7.5.2): D0 and D3hot. A function that comes back from D3hot is reset, unless `noSoftReset`. It has no power
+ * management events.
+ */
+export function powerManagement(noSoftReset = false): Capability {
+  requireBoolean('PCI', 'noSoftReset', noSoftReset);
+  return {
+    id: CapabilityId.POWER,
+    bytes: 8,
+    fields: [
+      { name: 'Power Management Capabilities', at: POWER_CAPABILITIES, bytes: 2, value: 0x0003 },
+      {
+        name: 'Power Management Control/Status',
+        at: POWER_CONTROL,
+        bytes: 2,
+        value: noSoftReset ? PowerControl.NO_SOFT_RESET : 0,
+        writable: PowerControl.STATE,
+      },
+    ],
+  };
+}
+
+/**
+ * A PCI Express endpoint integrated into the root complex (7.5.3): needed by those that look for extended capabilities.
+ * `functionLevelReset`: software can reset the function by it (6.6.2).
+ */
+export function integratedEndpoint(functionLevelReset = false): Capability {
+  requireBoolean('PCI', 'functionLevelReset', functionLevelReset);
+  // Role-based error reporting.
+  const capabilities = 0x8000 | (functionLevelReset ? FUNCTION_LEVEL_RESET : 0);
   return {
     id: CapabilityId.EXPRESS,
     bytes: 60,
     fields: [
       { name: 'PCI Express Capabilities', at: 2, bytes: 2, value: 0x0092 },
-      // Role-based error reporting.
-      { name: 'Device Capabilities', at: 4, bytes: 4, value: 0x8000 },
-      { name: 'Device Control', at: 8, bytes: 2, value: 0x0810, writable: 0x78ff },
+      { name: 'Device Capabilities', at: DEVICE_CAPABILITIES, bytes: 4, value: capabilities },
+      { name: 'Device Control', at: DEVICE_CONTROL, bytes: 2, value: 0x0810, writable: 0x78ff },
       { name: 'Device Status', at: 10, bytes: 2, clears: 0x000f },
       { name: 'Device Control 2', at: 0x28, bytes: 2, writable: 0x7fff },
     ],

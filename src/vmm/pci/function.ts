@@ -2,10 +2,12 @@ import { requireAccess, requireBoolean, requireFunction, requireInteger, require
 import { BarWindow } from './bar-window.ts';
 import { ConfigSpace } from './config-space.ts';
 import type { Bar, PciDescription } from './description.ts';
+import { FunctionLevelReset } from './function-level-reset.ts';
 import { barFields, headerOf } from './header.ts';
 import { Msi } from './msi.ts';
 import { MsixTable } from './msix.ts';
 import { placeCapabilities, placeExtended } from './placement.ts';
+import { PowerState } from './power-state.ts';
 import * as pci from './spec.ts';
 
 /** What the function needs of the machine around it. */
@@ -14,6 +16,8 @@ export interface PciSurroundings {
   sendMessage?(address: bigint, data: number): void;
   /** The level of its INTx pin. */
   setIntx?(asserted: boolean): void;
+  /** The function has been reset, by the machine or by software (FLR, D3hot): what is behind its BARs goes back, too. */
+  reset?(): void;
 }
 
 /** As plain data. */
@@ -43,6 +47,8 @@ export class PciFunction {
   readonly #surroundings: PciSurroundings;
   readonly #msix: MsixTable | null;
   readonly #msi: Msi | null;
+  readonly #power: PowerState;
+  readonly #flr: FunctionLevelReset;
   readonly #windows: readonly BarWindow[];
   #intx = false;
   #line = false;
@@ -56,6 +62,7 @@ export class PciFunction {
     requireInteger('PciFunction', 'classCode', description.classCode, 0, 0xff_ffff);
     requireFunction('PciFunction', 'sendMessage', surroundings.sendMessage);
     requireFunction('PciFunction', 'setIntx', surroundings.setIntx);
+    requireFunction('PciFunction', 'reset', surroundings.reset);
     const { capabilities = [], extendedCapabilities = [], interruptPin = 0, bars = [] } = description;
     this.#surroundings = surroundings;
     this.interruptPin = interruptPin;
@@ -68,9 +75,11 @@ export class PciFunction {
     placeExtended(this.#config, extendedCapabilities);
     const send = (address: bigint, data: number) => {
       // A message is a write of the function's own, so it takes bus mastering (7.5.1.1.3).
-      if (description.messagesWithoutBusMaster || this.busMaster) this.#surroundings.sendMessage?.(address, data);
+      if (this.busMaster || (description.messagesWithoutBusMaster && this.#power.isOn)) this.#surroundings.sendMessage?.(address, data);
     };
     const place = (id: number) => capabilities.findIndex((capability) => capability.id === id);
+    this.#power = new PowerState(this.#config, this.capabilityOffsets[place(pci.CapabilityId.POWER)] ?? -1);
+    this.#flr = new FunctionLevelReset(this.#config, this.capabilityOffsets[place(pci.CapabilityId.EXPRESS)] ?? -1);
     const msix = place(pci.CapabilityId.MSIX);
     const msi = place(pci.CapabilityId.MSI);
     this.#msix =
@@ -98,7 +107,7 @@ export class PciFunction {
 
   /** Whether software lets it do DMA. */
   get busMaster(): boolean {
-    return (this.#config.get(pci.COMMAND, 2) & pci.Command.BUS_MASTER) !== 0;
+    return this.#power.isOn && (this.#config.get(pci.COMMAND, 2) & pci.Command.BUS_MASTER) !== 0;
   }
 
   /** Where software has put a BAR, or null while the function does not answer there. */
@@ -107,7 +116,7 @@ export class PciFunction {
     const found = this.bars[bar];
     if (!found) return null;
     const wanted = found.kind === 'io' ? pci.Command.IO : pci.Command.MEMORY;
-    return (this.#config.get(pci.COMMAND, 2) & wanted) === 0 ? null : this.placeOf(bar);
+    return this.#power.isOn && (this.#config.get(pci.COMMAND, 2) & wanted) !== 0 ? this.placeOf(bar) : null;
   }
 
   /** The address in a BAR, whether the function answers or not. */
@@ -132,17 +141,25 @@ export class PciFunction {
     requireNumber('PciFunction', 'value', value);
     this.#config.write(offset, bytes, value);
     for (const window of this.#windows) window.written(offset, bytes);
+    if (this.#flr.isAskedBy(offset, bytes, value)) this.#flr.perform(() => this.reset());
+    else if (this.#power.settle()) this.reset();
+    this.#settle();
+  }
+
+  /** What waited for a register to change, or for the function to be on, goes out. */
+  #settle(): void {
     this.#settleIntx();
+    if (!this.#power.isOn) return;
     this.#msix?.settle();
     this.#msi?.settle();
   }
 
-  /** Reads 1, 2, 4 or 8 bytes behind a BAR; 0 where nothing is. */
+  /** Reads 1, 2, 4 or 8 bytes behind a BAR; 0 where nothing is, or while the function is off. */
   readBar(bar: number, offset: number, bytes: number): bigint {
     requireNumber('PciFunction', 'bar', bar);
     requireAccess('PciFunction', offset, bytes);
     const found = this.bars[bar];
-    if (!found || offset < 0 || offset + bytes > found.bytes) return 0n;
+    if (!found || !this.#power.isOn || offset < 0 || offset + bytes > found.bytes) return 0n;
     const inTable = this.#msix?.blockAt(bar, offset) ?? null;
     return inTable === null ? found.registers.read(offset, bytes) : inTable.block.read(inTable.offset, bytes);
   }
@@ -151,13 +168,13 @@ export class PciFunction {
     requireNumber('PciFunction', 'bar', bar);
     requireAccess('PciFunction', offset, bytes, value);
     const found = this.bars[bar];
-    if (!found || offset < 0 || offset + bytes > found.bytes) return;
+    if (!found || !this.#power.isOn || offset < 0 || offset + bytes > found.bytes) return;
     const inTable = this.#msix?.blockAt(bar, offset) ?? null;
     if (inTable === null) found.registers.write(offset, bytes, value);
     else inTable.block.write(inTable.offset, bytes, value);
   }
 
-  /** Interrupts by MSI-X or MSI. False: software uses neither, so it is INTx's matter (`setIntx`). */
+  /** Interrupts by MSI-X or MSI, none of which a function that is off sends. False: software uses neither, so it is INTx's matter (`setIntx`). */
   signal(vector: number): boolean {
     requireNumber('PciFunction', 'vector', vector);
     const way = this.#msix?.enabled ? this.#msix : this.#msi?.enabled ? this.#msi : null;
@@ -176,18 +193,20 @@ export class PciFunction {
 
   #settleIntx(): void {
     const disabled = (this.#config.get(pci.COMMAND, 2) & pci.Command.INTX_DISABLE) !== 0;
-    const level = this.#intx && !disabled && !this.#msix?.enabled && !this.#msi?.enabled;
+    const level = this.#intx && !disabled && this.#power.isOn && !this.#msix?.enabled && !this.#msi?.enabled;
     if (level === this.#line) return;
     this.#line = level;
     this.#surroundings.setIntx?.(level);
   }
 
-  /** Back to power-on. Registers behind BARs are their owner's. */
+  /** Back to power-on; `PciSurroundings.reset` hears of it. */
   reset(): void {
     this.#config.reset();
+    this.#power.settle();
     this.#msix?.reset();
     this.#intx = false;
     this.#settleIntx();
+    this.#surroundings.reset?.();
   }
 
   save(): PciState {
@@ -201,7 +220,20 @@ export class PciFunction {
     const table = this.#msix !== null && hex.test(`${msix?.table}`) && hex.test(`${msix?.pending}`);
     if (typeof intx !== 'boolean' || (this.#msix !== null && !table)) throw new TypeError('PCI: the state is not of such a function');
     this.#config.load(config);
+    this.#power.settle();
     if (msix) this.#msix?.load(msix);
     this.setIntx(intx);
   }
+}
+
+/** The same surroundings, and `reset` before theirs: for whoever owns the registers behind BARs. */
+export function withReset(surroundings: PciSurroundings, reset: () => void): PciSurroundings {
+  return {
+    sendMessage: (address, data) => surroundings.sendMessage?.(address, data),
+    setIntx: (asserted) => surroundings.setIntx?.(asserted),
+    reset: () => {
+      reset();
+      surroundings.reset?.();
+    },
+  };
 }

@@ -9,6 +9,7 @@ export {
   msi,
   msix,
   pasid,
+  powerManagement,
   pri,
   vendor,
 } from './capabilities.ts';

@@ -44,9 +44,23 @@ export const Status = { INTERRUPT: 1 << 3, CAPABILITIES: 1 << 4 } as const;
 export const STATUS_CLEARS = 0xf900;
 
 /** Capability IDs (PCI Code and ID Assignment 1.11, 2). */
-export const CapabilityId = { MSI: 0x05, VENDOR: 0x09, EXPRESS: 0x10, MSIX: 0x11 } as const;
+export const CapabilityId = { POWER: 0x01, MSI: 0x05, VENDOR: 0x09, EXPRESS: 0x10, MSIX: 0x11 } as const;
 /** Extended capability IDs (the same, 3). */
 export const ExtendedId = { ATS: 0x0f, PRI: 0x13, PASID: 0x1b } as const;
+
+/** Power management capability (7.5.2): offsets from its start. */
+export const POWER_CAPABILITIES = 2;
+export const POWER_CONTROL = 4;
+export const PowerControl = { STATE: 3, NO_SOFT_RESET: 1 << 3 } as const;
+/** Values of its state, besides two that are optional, and not here. */
+export const D0 = 0;
+export const D3_HOT = 3;
+
+/** PCI Express capability (7.5.3): offsets from its start, and bits. */
+export const DEVICE_CAPABILITIES = 4;
+export const DEVICE_CONTROL = 8;
+export const FUNCTION_LEVEL_RESET = 1 << 28;
+export const DeviceControl = { MAX_PAYLOAD: 7 << 5, INITIATE_RESET: 1 << 15 } as const;
 
 /** MSI capability (7.7.1): offsets from its start. Data lies at 8 or, with 64-bit addresses, at 12; mask and pending bits follow. */
 export const MSI_CONTROL = 2;

@@ -77,7 +77,6 @@ export function testMachine(name: MachineName, options: TestMachineOptions = {})
     ports: name === 'q35',
     reset: () => {
       unit.target.reset();
-      device.reset();
       pci.reset();
     },
   };

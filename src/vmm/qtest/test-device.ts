@@ -49,8 +49,11 @@ export class TestDevice implements RegisterBlock {
   /** `memory`: where it looks for what it wrote. */
   constructor(memory: GuestMemory) {
     this.#memory = memory;
-    this.fn = new PciFunction({ vendor: 0x1b36, device: 0x0005, classCode: 0xff0000, bars: [{ bytes: 4096, registers: this }] });
-    this.reset();
+    this.fn = new PciFunction(
+      { vendor: 0x1b36, device: 0x0005, classCode: 0xff0000, bars: [{ bytes: 4096, registers: this }] },
+      { reset: () => this.#reset() },
+    );
+    this.#reset();
   }
 
   attach(dma: EngineDma): void {
@@ -100,7 +103,7 @@ export class TestDevice implements RegisterBlock {
     return found.every((byte, i) => byte === data[i]) ? Result.DONE : Result.MISMATCH;
   }
 
-  reset(): void {
+  #reset(): void {
     new Uint8Array(this.#words.buffer).fill(0);
     this.#armed = false;
     this.#words.setUint32(REG.ATTRIBUTES, SPACE_NON_SECURE << Attribute.SPACE_SHIFT, true);

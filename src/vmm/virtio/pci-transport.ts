@@ -1,8 +1,8 @@
 import { requireInteger, requireNumber, requireObject } from '../../memory/arguments.ts';
 import { CONFIG_INTERRUPT } from '../../virtqueue/index.ts';
-import { type Capability, msix, vendor } from '../pci/capabilities.ts';
+import { type Capability, integratedEndpoint, msix, powerManagement, vendor } from '../pci/capabilities.ts';
 import type { ConfigField } from '../pci/config-space.ts';
-import { PciFunction, type PciSurroundings } from '../pci/function.ts';
+import { PciFunction, type PciSurroundings, withReset } from '../pci/function.ts';
 import type { RegisterBlock } from '../pci/registers.ts';
 import { CommonConfig } from './common-config.ts';
 import type { VirtioDescription } from './model.ts';
@@ -93,10 +93,12 @@ export class VirtioPci {
           // Drivers refuse an empty one.
           ...(configBytes > 0 ? [structure(Structure.DEVICE, PLACE.DEVICE, configBytes)] : []),
           configurationAccess(),
+          integratedEndpoint(true),
+          powerManagement(),
           msix(vectors, { bar: 0, offset: PLACE.TABLE }, { bar: 0, offset: PLACE.PENDING }),
         ],
       },
-      surroundings,
+      withReset(surroundings, () => this.#reset()),
     );
   }
 
@@ -112,8 +114,8 @@ export class VirtioPci {
     this.fn.setIntx(true);
   }
 
-  /** The function is reset: the device with it (2.4). */
-  reset(): void {
+  /** The function is reset, and the device with it (2.4). */
+  #reset(): void {
     this.#description.model.device.status = 0;
     this.#common.clear();
     this.#quiet();

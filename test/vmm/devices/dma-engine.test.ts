@@ -76,7 +76,7 @@ test('sends a message of its table; does nothing without bus mastering', () => {
   put(0x2010, 8, 0xfee0_0000n);
   put(0x2018, 4, 0x33n);
   put(0x201c, 4, 0n);
-  engine.fn.writeConfig(engine.fn.capabilityOffsets[0]! + 2, 2, 0x8000);
+  engine.fn.writeConfig(engine.fn.capabilityOffsets.at(-1)! + 2, 2, 0x8000);
   expect(run(EngineCommand.SIGNAL, 1n, 0)).toBe(0);
   expect(messages).toEqual([[0xfee0_0000n, 0x33]]);
   engine.fn.writeConfig(4, 2, 2);

@@ -63,7 +63,7 @@ test('a reset of the function takes back what its ISR says (4.1.4.5); beside the
   pci.interrupt(0);
   expect([isr(), isr()]).toEqual([1n, 0n]);
   pci.interrupt(0);
-  pci.reset();
+  pci.fn.reset();
   expect([isr(), levels]).toEqual([0n, [true, false, true, false]]);
   pci.fn.writeBar(0, 0x3000, 2, 0n);
   pci.fn.writeBar(0, 0x3004, 2, 0n);

@@ -239,7 +239,8 @@ property.prop(
     rig.transport.fn.writeBar(0, offset, bytes, BigInt.asUintN(8 * bytes, value));
     rig.transport.fn.readBar(0, offset, bytes);
   }
-  rig.transport.reset();
+  rig.transport.fn.reset();
+  rig.transport.fn.writeConfig(4, 2, 6);
   const driver = rig.start();
   driver.add(request(4, 0, 0));
   rig.kick();

@@ -42,7 +42,7 @@ export const virtio: GuestRecipe = {
       sendMessage: (address, data) => device.sendMessage(address, data),
       setIntx: (level) => device.setIntx(level),
     });
-    const device = new PciVfioDevice(transport.fn, { hideMsix: true, reset: () => transport.reset() });
+    const device = new PciVfioDevice(transport.fn, { hideMsix: true });
     return {
       target: iommu,
       functions: [{ name: 'unit', slot: UNIT_SLOT, device, memory }],
