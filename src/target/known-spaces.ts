@@ -66,7 +66,7 @@ export class KnownSpaces<Space extends AddressSpace> {
   readonly #dropped: (space: Space) => void;
   #count = 0;
 
-  constructor(observed: Observed, dropped: (space: Space) => void = () => {}) {
+  constructor(observed: Observed, dropped: (space: Space) => void) {
     this.#observed = observed;
     this.#dropped = dropped;
   }

@@ -17,7 +17,7 @@ const value = fc.oneof(fc.constantFrom(-1, 0, 1, 2, true, false), fc.constantFro
 const keys = fc.array(fc.oneof(fc.array(value, { maxLength: 4 }), fc.array(value, { minLength: 31, maxLength: 66 })), { maxLength: 60 });
 
 property.prop([keys])('a space is known by the values of its key, all of them in their order', (all) => {
-  const known = new KnownSpaces(observed(1000, new Set()));
+  const known = new KnownSpaces(observed(1000, new Set()), () => {});
   const model = new Map<string, AddressSpace>();
   for (const values of all) {
     const text = JSON.stringify(values.map(Number));
@@ -46,4 +46,23 @@ test('those that nobody reaches go when they are many, and are told; a key of th
   dropped.length = 0;
   for (let i = 0; i < 3; i++) known.add(known.key().add(i), space(`${i}`));
   expect(dropped).toEqual([]);
+});
+
+test('of spaces whose keys have one hash those go that nobody reaches', () => {
+  const reached = new Set<AddressSpace>();
+  const dropped: string[] = [];
+  const known = new KnownSpaces(observed(1000, reached), ({ name }) => dropped.push(name));
+  // Keys of two values until two of them meet.
+  const seen = new Map<number, number>();
+  let pair: [number, number] | null = null;
+  for (let i = 0; pair === null; i++) {
+    const { hash } = known.key().add(i).add(-i);
+    if (seen.has(hash)) pair = [seen.get(hash)!, i];
+    seen.set(hash, i);
+  }
+  const [stays] = pair.map((value) => known.add(known.key().add(value).add(-value), space(`${value}`)));
+  reached.add(stays);
+  known.dropUnused();
+  expect(dropped).toEqual([`${pair[1]}`]);
+  expect(pair.map((value) => known.find(known.key().add(value).add(-value)))).toEqual([stays, undefined]);
 });

@@ -30,6 +30,46 @@ describe('registers, 3.4', () => {
     expect(without.read(Reg.pprBase)).toBe(0n);
   });
 
+  test('without segments, HA and GCR3 translation modes: their bits of Control, and the registers of segments, are reserved', () => {
+    const bits = (0x7n << 34n) | (0x3n << 46n) | (1n << 58n);
+    const [all, none] = [new Guest(), new Guest({ without: ['DevTblSegSup', 'HASup', 'GCR3TRPMode'] })];
+    for (const guest of [all, none]) {
+      guest.write(Reg.control, 2n ** 64n - 1n);
+      guest.write(Reg.segment1, 2n ** 64n - 1n);
+    }
+    expect(all.read(Reg.control) & bits).toBe(bits);
+    expect([none.read(Reg.control) & bits, none.read(Reg.segment1)]).toEqual([0n, 0n]);
+  });
+
+  test('a log outside memory: no record is told of, and what comes later is the log’s again once it lies in memory', () => {
+    const guest = new Guest();
+    guest.start();
+    guest.setDevice(8, { mode: 3, root: guest.v1().root });
+    const base = guest.read(Reg.eventBase);
+    const tail = () => guest.read(Reg.eventTail);
+    guest.write(Reg.control, 0n);
+    guest.write(Reg.eventBase, (0x8_0000n << 12n) | (8n << 56n));
+    guest.write(Reg.control, ON);
+    const before = guest.interrupts.length;
+    const fault = () => guest.iommu.translate(8, -1, 0, 0x5000, READ);
+    expect(fault()).toBeLessThan(0);
+    expect([tail(), guest.interrupts.length]).toEqual([0n, before]);
+    guest.write(Reg.eventBase, base);
+    expect(fault()).toBeLessThan(0);
+    expect(tail()).toBe(16n);
+  });
+
+  test('the capability says where the registers are, enabled, if the machine has put them somewhere (3.2)', () => {
+    const words = (base?: bigint) => {
+      const { pci } = new AmdIommu({ memory: new Guest().memory }, base === undefined ? {} : { base });
+      return [pci.read(4), pci.read(8)];
+    };
+    expect([words(), words(0x2_fed8_0000n)]).toEqual([
+      [0, 0],
+      [0xfed8_0001, 2],
+    ]);
+  });
+
   test('bits that are not the guest’s; halves; what is no access', () => {
     const guest = new Guest();
     for (const [offset, mask] of [

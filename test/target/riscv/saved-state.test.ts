@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { TR_REQ_CTL } from '../../../src/target/riscv/index.ts';
 import { fence, Guest, Reg } from './guest.ts';
 
 /** A started IOMMU's state with some words of its registers others. */
@@ -25,6 +26,7 @@ test('a queue of which head or tail lies beyond its end comes to its end ("Comma
 test.each([
   ['ddtp has no mode above 3LVL', Reg.ddtp, 9, 0n],
   ['ipsr has four bits', Reg.ipsr, -1, 0xfn],
+  ['a debug translation is over', TR_REQ_CTL, 3, 2n],
   ['reserved bits of cqcsr', Reg.cqcsr, -4 & ~0x303_0f03, 0n],
 ])('what is no state of a register is not there after a load: %s', (_, register, word, expected) => {
   const guest = new Guest();

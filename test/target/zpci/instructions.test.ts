@@ -221,6 +221,11 @@ describe('MPCIFC and STPCIFC', () => {
     guest.iommu.measure();
     expect(guest.modify(1, 10, { 64: 0x3201n })).toEqual([1, 0]);
     expect(guest.events.map(({ code }) => code)).toEqual([PEC.measurementAddress, PEC.measurementKey]);
+    // A block of which only the beginning is memory, and none from then on.
+    const end = BigInt(guest.memory.regions[0]!.buffer.byteLength);
+    guest.modify(1, 10, { 64: end - 16n });
+    for (let i = 0; i < 2; i++) guest.iommu.measure();
+    expect(guest.events.slice(2).map(({ code, address }) => [code, address])).toEqual([[PEC.measurementAddress, end - 16n]]);
   });
 });
 

@@ -1,16 +1,17 @@
 import { describe, expect, test } from 'vitest';
 import { READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
+import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { targetFault } from '../../../src/target/fault-codes.ts';
 import { FAULT_BLOCKED, FAULT_ENDPOINT, GeneralRegisters, PEC } from '../../../src/target/zpci/index.ts';
 import { runsOf } from '../hardware.ts';
-import { type Designation, FIRST, FRAME, Guest, GuestTables, handleOf, INVALID, PAGES, PROTECTED } from './guest.ts';
+import { type Designation, FIRST, FRAME, Guest, GuestTables, handleOf, INVALID, PAGES, PROTECTED, RAM_PAGES } from './guest.ts';
 
 const TABLES = 0x10000n;
 const PAGE = FIRST + 5;
 const IOVA = BigInt(PAGE) << 12n;
 
-function registered(designation: Designation = 'regionThird', flags = 0n): { guest: Guest; tables: GuestTables } {
-  const guest = new Guest();
+function registered(designation: Designation = 'regionThird', flags = 0n, memory?: GuestMemory): { guest: Guest; tables: GuestTables } {
+  const guest = new Guest({}, memory);
   const tables = new GuestTables(guest.memory, TABLES, designation);
   tables.map(PAGE, 0x80, 4);
   guest.start();
@@ -179,6 +180,48 @@ describe('zPCI interrupts', () => {
     expect(guest.modify(1, 3)).toEqual([0, 0]);
     expect(guest.modify(1, 3)).toEqual([1, 24]);
     expect(guest.modify(1, 2, { ...parameters, 48: 2n ** 40n })).toEqual([1, 4]);
+  });
+
+  test('each bit of the doubleword that a vector begins in', () => {
+    const { guest } = registered();
+    const bits = { 40: (0x2000_0080n | (64n << 16n)) << 32n, 48: vector, 56: summary };
+    expect(guest.modify(1, 2, bits)).toEqual([0, 0]);
+    for (let number = 0; number < 64; number++) {
+      guest.store(vector, 0n);
+      guest.iommu.message(1, number);
+      expect(guest.load(vector)).toBe(2n ** BigInt(63 - number));
+    }
+  });
+
+  test.each([
+    ['vector', { isGone: vector }],
+    ['summary', { isGone: summary }],
+  ])('a %s that is no memory any more is the function’s error, and interrupts nobody', (_, { isGone }) => {
+    class Losing extends GuestMemory {
+      lost = -1n;
+      override load64(hi: number, lo: number): number {
+        return BigInt(lo & ~7) === this.lost ? -1 : super.load64(hi, lo);
+      }
+    }
+    const memory = new Losing(GuestMemory.ofBytes(RAM_PAGES * 4096).regions);
+    const { guest } = registered('regionThird', 0n, memory);
+    guest.modify(1, 2, parameters);
+    memory.lost = isGone;
+    guest.iommu.message(1, 1);
+    expect([guest.interruptions, guest.events.map(({ code }) => code)]).toEqual([[], [PEC.indicator]]);
+  });
+
+  test('a guest that stores to the vector without end loses no interrupt', () => {
+    class Busy extends GuestMemory {
+      override compareExchange64(...words: Parameters<GuestMemory['compareExchange64']>): number {
+        void words;
+        return 0;
+      }
+    }
+    const { guest } = registered('regionThird', 0n, new Busy(GuestMemory.ofBytes(RAM_PAGES * 4096).regions));
+    guest.modify(1, 2, parameters);
+    guest.iommu.message(1, 1);
+    expect([guest.load(vector), guest.load(summary), guest.interruptions]).toEqual([2n ** 53n, 2n ** 62n, [2]]);
   });
 
   test('where MSIs go; a blocked function has none', () => {

@@ -23,13 +23,11 @@ export class DebugTranslation {
   }
 
   writeIova(hi: number, lo: number): void {
-    if (this.#isBusy) return;
     this.#registers.set(TR_REQ_IOVA, lo & ~0xfff);
     this.#registers.set(TR_REQ_IOVA + 4, hi);
   }
 
   writeControl(hi: number, lo: number): void {
-    if (this.#isBusy) return;
     const request = this.#request;
     request[0] = lo & ~RESERVED[0];
     request[1] = hi & ~RESERVED[1];
@@ -37,10 +35,6 @@ export class DebugTranslation {
     put(request, REQUEST.GO_BUSY, 0);
     this.#registers.words.set(request, TR_REQ_CTL >>> 2);
     if (go) this.#translate(request);
-  }
-
-  get #isBusy(): boolean {
-    return isSet(this.#registers.words.subarray(TR_REQ_CTL >>> 2), REQUEST.GO_BUSY);
   }
 
   #translate(request: Int32Array): void {

@@ -95,7 +95,9 @@ function bitsOfRegisters(registers: Registers): ReadonlyMap<number, number> {
   // iohpmcycles, the counters, their selectors, the debug registers' address.
   for (let offset = IOHPMCYCLES; offset < TR_REQ_IOVA; offset += 4) hold(offset, -1);
   hold(TR_REQ_IOVA, ~0xfff, -1);
-  hold(TR_REQ_CTL, ...bitsOf(TR_REQ_CTL_FIELDS));
+  // A translation is over when the write that asks for it returns.
+  const { GO_BUSY: _, ...request } = TR_REQ_CTL_FIELDS;
+  hold(TR_REQ_CTL, ...bitsOf(request));
   hold(TR_RESPONSE, ...bitsOf(TR_RESPONSE_FIELDS));
   hold(IOMMU_QOSID, bitsOf(QOSID_FIELDS)[0]);
   hold(ICVEC, bitsOf(ICVEC_FIELDS)[0]);
