@@ -27,8 +27,8 @@ const collect = runInNewContext('gc') as () => void;
 function held(): number {
   collect();
   collect();
-  const { heapUsed, arrayBuffers } = process.memoryUsage();
-  return heapUsed + arrayBuffers;
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
 }
 
 /** Of the processor, collector and compiler included: what else the machine does is not in it. */

@@ -1,3 +1,5 @@
+import { doubled } from './doubled.ts';
+
 /**
  * A B+tree in typed arrays. A tree of objects costs an allocation an entry and a cache miss a level; here a node's keys lie
  * side by side, and nothing is allocated once the pools have grown to the number of entries in use.
@@ -16,8 +18,15 @@ const JOIN_MAX = (NODE * 3) / 4;
 const MAX_HEIGHT = 9;
 
 /**
+ * The nodes that the last `descend` came through, by level (0: the leaf), and the entry taken in each. Of all trees, since nothing comes between it
+ * and the change that it was made for: most trees are small, and what each has of its own is in no near cache.
+ */
+const pathNode = new Int32Array(MAX_HEIGHT);
+const pathAt = new Int32Array(MAX_HEIGHT);
+
+/**
  * Numbers in order, each with an int32. An entry is an index into `keys` and `refs`, good until the tree changes; -1: there is none.
- * What changes the tree does it where the last `descend` ended.
+ * What changes the tree does it where the last `descend`, of any tree, ended.
  */
 export class BPlusTree {
   /** By entry. Others' to read, and anew after each insertion: both grow. */
@@ -30,9 +39,6 @@ export class BPlusTree {
   #next = new Int32Array(1).fill(-1);
   #nodes = 1;
   #freeNode = -1;
-  /** The nodes that the last `descend` came through, by level (0: the leaf), and the entry taken in each. */
-  readonly #pathNode = new Int32Array(MAX_HEIGHT);
-  readonly #pathAt = new Int32Array(MAX_HEIGHT);
 
   clear(): void {
     this.#height = 0;
@@ -72,13 +78,13 @@ export class BPlusTree {
     let node = this.#root;
     for (let level = this.#height; level > 0; level--) {
       const at = Math.max(lastAtOrBelow(keys, node * NODE, key), node * NODE);
-      this.#pathNode[level] = node;
-      this.#pathAt[level] = at - node * NODE;
+      pathNode[level] = node;
+      pathAt[level] = at - node * NODE;
       node = this.refs[at];
     }
     const at = lastAtOrBelow(keys, node * NODE, key);
-    this.#pathNode[0] = node;
-    this.#pathAt[0] = at - node * NODE;
+    pathNode[0] = node;
+    pathAt[0] = at - node * NODE;
     return at < node * NODE ? -1 : at;
   }
 
@@ -90,9 +96,9 @@ export class BPlusTree {
 
   /** Adds an entry behind the one where `descend` ended, below all that follow; full nodes are split on the way up. */
   insert(key: number, ref: number): void {
-    let at = this.#pathAt[0] + 1;
+    let at = pathAt[0] + 1;
     for (let level = 0; ; level++) {
-      const node = this.#pathNode[level];
+      const node = pathNode[level];
       if (this.#counts[node] < NODE) {
         this.#put(node, at, key, ref);
         if (at === 0) this.#lowestKey(level, key);
@@ -116,7 +122,7 @@ export class BPlusTree {
         this.#height = level + 1;
         return;
       }
-      at = this.#pathAt[level + 1] + 1;
+      at = pathAt[level + 1] + 1;
       key = this.keys[right * NODE];
       ref = right;
     }
@@ -125,13 +131,13 @@ export class BPlusTree {
   /** Gives an entry of the leaf where `descend` ended another key, still between its neighbours'. */
   rekey(entry: number, key: number): void {
     this.keys[entry] = key;
-    if (entry === this.#pathNode[0] * NODE) this.#lowestKey(0, key);
+    if (entry === pathNode[0] * NODE) this.#lowestKey(0, key);
   }
 
   /** Removes so many entries from the one where `descend` ended on, all in its leaf. */
   remove(count: number): void {
-    const leaf = this.#pathNode[0];
-    const at = this.#pathAt[0];
+    const leaf = pathNode[0];
+    const at = pathAt[0];
     this.#take(leaf, at, count);
     if (at === 0 && this.#counts[leaf] > 0) this.#lowestKey(0, this.keys[leaf * NODE]);
     this.#rebalance();
@@ -141,10 +147,10 @@ export class BPlusTree {
   #rebalance(): void {
     const counts = this.#counts;
     for (let level = 0; level < this.#height; level++) {
-      const node = this.#pathNode[level];
+      const node = pathNode[level];
       if (counts[node] >= NODE_MIN) return;
-      const parent = this.#pathNode[level + 1];
-      const at = Math.max(this.#pathAt[level + 1] - 1, 0);
+      const parent = pathNode[level + 1];
+      const at = Math.max(pathAt[level + 1] - 1, 0);
       const left = this.refs[parent * NODE + at];
       const right = this.refs[parent * NODE + at + 1];
       const total = counts[left] + counts[right];
@@ -186,8 +192,8 @@ export class BPlusTree {
   /** The node of the path at `level` begins with `key` now: says so to the nodes above. */
   #lowestKey(level: number, key: number): void {
     for (let above = level + 1; above <= this.#height; above++) {
-      const at = this.#pathAt[above];
-      this.keys[this.#pathNode[above] * NODE + at] = key;
+      const at = pathAt[above];
+      this.keys[pathNode[above] * NODE + at] = key;
       if (at > 0) return;
     }
   }
@@ -245,10 +251,10 @@ export class BPlusTree {
     else {
       node = this.#nodes++;
       if (node === this.#counts.length) {
-        this.keys = grown(this.keys, new Float64Array(2 * NODE * node));
-        this.refs = grown(this.refs, new Int32Array(2 * NODE * node));
-        this.#counts = grown(this.#counts, new Int32Array(2 * node));
-        this.#next = grown(this.#next, new Int32Array(2 * node));
+        this.keys = doubled(this.keys);
+        this.refs = doubled(this.refs);
+        this.#counts = doubled(this.#counts);
+        this.#next = doubled(this.#next);
       }
     }
     this.#counts[node] = 0;
@@ -279,9 +285,4 @@ function lastAtOrBelow(keys: Float64Array, base: number, key: number): number {
 /** 1 for true: the compiler has a boolean as 0 or 1, and this is no instruction to it. */
 function one(condition: boolean): number {
   return (condition as unknown as number) | 0;
-}
-
-function grown<T extends Float64Array | Int32Array>(from: T, to: T): T {
-  to.set(from);
-  return to;
 }

@@ -1,13 +1,14 @@
 import { PFN_LIMIT } from './address.ts';
 import { BPlusTree } from './b-plus-tree.ts';
+import { doubled } from './doubled.ts';
 
 /** A slot's four numbers in `#records`. Side by side: one cache line answers a lookup. */
 const FIRST = 0;
 const PAGES = 1;
 const VALUE = 2;
 const PERMISSION = 3;
-/** Room for so many slots to begin with. */
-const FIRST_SLOTS = 64;
+/** Room for so many slots to begin with: 64 bytes, which lie where the array's object does. */
+const FIRST_SLOTS = 2;
 
 /** The interval would overlap one that is there. Nothing was changed. */
 export const INTERVAL_OVERLAP = -1;
@@ -226,11 +227,7 @@ export class IntervalMap {
     if (slot >= 0) this.#freeSlot = this.#records[4 * slot + FIRST];
     else {
       slot = this.#slots++;
-      if (4 * slot === this.#records.length) {
-        const grown = new Float64Array(8 * slot);
-        grown.set(this.#records);
-        this.#records = grown;
-      }
+      if (4 * slot === this.#records.length) this.#records = doubled(this.#records);
     }
     const records = this.#records;
     records[4 * slot + FIRST] = first;

@@ -190,6 +190,25 @@ describe('IntervalMap', () => {
     }
   });
 
+  test('what it keeps moves to where it can grow without a copy, and nothing of it is lost', () => {
+    const [intervals, step] = [300_000, 7919];
+    const map = new IntervalMap(intervals);
+    const place = (i: number) => (i * step) % intervals;
+    let wrong = 0;
+    for (let i = 0; i < intervals; i++) if (map.insert(2 * place(i), 1, 5 * place(i), 3) !== i) wrong++;
+    expect(map.insert(1, 1, 0, 3)).toBe(INTERVAL_FULL);
+    for (let page = 0; page < 2 * intervals; page++) {
+      const slot = map.lookup(page);
+      if (page % 2 === 1 ? slot >= 0 : slot < 0 || map.valueOf(slot) !== 2.5 * page) wrong++;
+    }
+    expect(wrong).toBe(0);
+    expect(map.remove(2, 2 * intervals - 4)).toBe(intervals - 2);
+    expect(intervalsOf(map)).toEqual([
+      [0, 0, 1, 3],
+      [2 * intervals - 2, 5 * (intervals - 1), 1, 3],
+    ]);
+  });
+
   test('fills from its end, as from its beginning', () => {
     const map = new IntervalMap(1000);
     for (let first = 999; first >= 0; first--) expect(map.insert(first * 2, 1, first, 3)).toBeGreaterThanOrEqual(0);
