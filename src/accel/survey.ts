@@ -5,12 +5,13 @@ import type { AddressSpace } from '../target/target.ts';
 import { type DifferenceLists, difference } from './difference.ts';
 import { DirtyRanges } from './dirty-ranges.ts';
 import { RunList } from './run-list.ts';
+import { SliceSize } from './slice-size.ts';
 import { WantedRuns } from './wanted-runs.ts';
 
 /** Runs of one flush: no limit that is met, since what a guest operation says has changed is what the guest did. */
 const RUN_LIMIT = 2 ** 28;
-/** Host calls of one slice: a tenth of what 50 ms are to a host that takes 2 µs a call, for the code may not be compiled yet, and a call may pin memory. */
-const SLICE = 1 << 11;
+/** Host calls of one slice: a tenth of what 50 ms are to a host that takes 2 µs a call, for a call may pin memory. */
+const slices = new SliceSize(1 << 11);
 
 /** What one survey fills. */
 class Findings {
@@ -36,9 +37,9 @@ export class Survey {
   readonly #asked: WantedRuns;
   #found = NOTHING;
 
-  /** `callsFor`: host calls that map a run of so many pages, fewer than SLICE. */
+  /** `callsFor`: host calls that map a run of so many pages, which is not cut: one that takes more than a slice is one. */
   constructor(space: AddressSpace, memory: GuestMemory, callsFor: (pages: number) => number) {
-    this.#asked = new WantedRuns(space, memory, callsFor);
+    this.#asked = new WantedRuns(space, memory, (pages) => Math.min(callsFor(pages), slices.now));
   }
 
   /** Empty but between `take` and `end`. */
@@ -81,7 +82,7 @@ export class Survey {
 
   /** The same for ranges that nothing stale is in: one slice of them, and what it did not come to stays as it is. */
   takeSlice(dirty: DirtyRanges, now: IntervalMap): boolean {
-    this.#begin(SLICE);
+    this.#begin(slices.now);
     const { examined } = this.#found;
     for (let i = 0; i < dirty.count; i++) {
       const [first, last] = [dirty.first(i), dirty.last(i)];
@@ -91,6 +92,7 @@ export class Survey {
       examined.add(first, next - 1);
       if (now.intervals(first, next - 1, this.#visitHeld) < next) return false;
     }
+    if (this.rest.count > 0) slices.grow();
     return difference(examined, this.lists, this.splits);
   }
 

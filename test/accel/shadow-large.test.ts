@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { shadow } from '../../src/accel/shadow.ts';
 import { openHost } from '../../src/host/registry.ts';
 import { simKernel } from '../../src/host/sim/index.ts';
@@ -50,6 +50,27 @@ describe('a space of any number of entries', () => {
     const reaches = (page: number) => kernel.device().hostPfn(page, READ) >= 0;
     return { host, path, slice, gone, reaches, attach };
   }
+
+  /** Entries that each slice mapped. */
+  function slicesOf(entries: number): number[] {
+    const { host, path, attach } = scattered(entries);
+    expect(attach()).toBe(0);
+    const mapped = [host.calls.map];
+    while (path.unfinished) {
+      expect(path.flush()).toBe(0);
+      mapped.push(host.calls.map);
+    }
+    return mapped.map((calls, i) => calls - (mapped[i - 1] ?? 0));
+  }
+
+  let slices: readonly number[];
+  beforeAll(() => {
+    slices = slicesOf(6000);
+  });
+  test('the first slices of a process are small, for they run code that is not compiled', () => {
+    expect(slices).toEqual([256, 512, 1024, 2048, 2048, 112]);
+    expect(slicesOf(3000)).toEqual([2048, 952]);
+  });
 
   test('it is populated in slices of bounded work, in order, and the work is that of its entries', () => {
     const entries = 20_000;

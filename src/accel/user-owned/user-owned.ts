@@ -10,6 +10,7 @@ import { NOWHERE, type Path, type PathContext, type PathCounters, type PathKind 
 import { RunList } from '../run-list.ts';
 import { refuseMemory, refusePasid, refuseQueue, SecondStage } from '../second-stage/second-stage.ts';
 import { StagePages } from '../second-stage/table-arena.ts';
+import { SliceSize } from '../slice-size.ts';
 import { WantedRuns } from '../wanted-runs.ts';
 import { inputPages, type WrittenStage, writeStage } from './stage-format.ts';
 import { without } from './table-difference.ts';
@@ -17,7 +18,7 @@ import { without } from './table-difference.ts';
 /** Runs of one flush. */
 const RUN_LIMIT = 1 << 20;
 /** Table entries that one slice stores, about 50 ns each. */
-const SLICE = 1 << 18;
+const slices = new SliceSize(1 << 18);
 /** Pages of the smallest large leaf. */
 const LARGE = 512;
 
@@ -261,7 +262,7 @@ class UserOwnedPath implements Path {
     if (ranges.count === 0) return 0;
     ranges.normalize();
     const examined = new DirtyRanges();
-    this.#begin(SLICE);
+    this.#begin(slices.now);
     for (let i = 0; i < ranges.count; i++) {
       const [first, last] = [ranges.first(i), ranges.last(i)];
       const end = this.#rest.count > 0 ? first : this.#written.table.enumerate(first, last, this.#visitHeld, Number.POSITIVE_INFINITY);
@@ -270,6 +271,7 @@ class UserOwnedPath implements Path {
       if (next > first) examined.add(first, next - 1);
       if (next <= last) this.#rest.add(next, last);
     }
+    if (this.#rest.count > 0) slices.grow();
     return this.#agree(examined, this.#surveyed());
   }
 
