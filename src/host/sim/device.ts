@@ -106,7 +106,7 @@ export class SimDevice {
 
   /**
    * Which page of the process (its virtual page number) a DMA to the IOVA page would reach, without doing it; a negative
-   * fault (DMA_*) when it would be refused. `pasid` -1: none.
+   * fault (DMA_*) when it would be refused, and -1 too when the process has the page no more. `pasid` -1: none.
    */
   hostPfn(pfn: number, access: number, pasid = -1): number {
     if (pasid < 0 && this.iommu.isForInterrupts(pfn)) return DMA_BLOCKED;

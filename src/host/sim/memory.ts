@@ -121,7 +121,7 @@ export class ProcessMemory {
 
   unmap(vma: Vma): void {
     this.#vmas.remove(vma);
-    const views = this.#views.get(vma.frames)?.filter((view) => view !== vma) ?? [];
+    const views = this.#views.get(vma.frames)!.filter((view) => view !== vma);
     if (views.length > 0) this.#views.set(vma.frames, views);
     else this.#views.delete(vma.frames);
     this.#physical.drop(vma.frames);
@@ -144,10 +144,9 @@ export class ProcessMemory {
     return this.within(address, bytes) ?? -errno.EFAULT;
   }
 
-  /** Virtual address under which the process sees a physical one, or -1. */
+  /** Virtual address under which the process sees a physical one that somebody holds, or -1. */
   addressOf(physical: number): number {
-    const frames = this.#physical.find(physical);
-    if (frames === undefined) return -1;
+    const frames = this.#physical.find(physical)!;
     for (const vma of this.#views.get(frames) ?? []) {
       const at = physical - frames.first - vma.offset;
       if (at >= 0 && at <= vma.last - vma.first) return vma.first + at;

@@ -172,7 +172,7 @@ function releasePages(context: IommufdContext, { in: { id, w0 } }: TestCommand):
 
 function replaceIoas(context: IommufdContext, { in: { id, w0 } }: TestCommand): number {
   const file = accessFile(context, id);
-  return typeof file === 'number' ? file : file.access.replace(context.get(w0, Ioas));
+  return typeof file === 'number' ? file : file.access.attach(context.get(w0, Ioas));
 }
 
 /** The hardware dirties what the user's bitmap says. */

@@ -21,6 +21,11 @@ export class Access implements KernelObject {
     this.user = user;
   }
 
+  /** An access that cannot be attached is not kept, so it is until it goes. */
+  get #attached(): Ioas {
+    return this.#ioas!;
+  }
+
   /** iommufd_access_change_ioas: 0, or -EADDRINUSE where something mapped is not aligned enough. */
   #change(to: Ioas | null): number {
     const from = this.#ioas;
@@ -39,12 +44,9 @@ export class Access implements KernelObject {
     return 0;
   }
 
+  /** Also in place of another. */
   attach(to: Ioas | undefined): number {
     return to === undefined ? -errno.ENOENT : this.#change(to);
-  }
-
-  replace(to: Ioas | undefined): number {
-    return this.#ioas === null ? -errno.ENOENT : this.attach(to);
   }
 
   /** Pins [first, first + bytes): the pages' physical addresses, or a negative errno. */
@@ -52,11 +54,11 @@ export class Access implements KernelObject {
     if (bytes === 0n) return -errno.EINVAL;
     const last = first + bytes - 1n;
     if (last > IOVA_MAX) return -errno.EOVERFLOW;
-    return this.#ioas === null ? -errno.ENOENT : this.#ioas.table.accesses.pin(first, last, write ? WRITE : READ, this.user);
+    return this.#attached.table.accesses.pin(first, last, write ? WRITE : READ, this.user);
   }
 
   unpin(first: bigint, bytes: bigint): void {
-    this.#ioas?.table.accesses.unpin(first, first + bytes - 1n, this.user);
+    this.#attached.table.accesses.unpin(first, first + bytes - 1n, this.user);
   }
 
   /** Copies between memory and the IOAS; what lies before a range that is refused is copied. 0 or a negative errno. */
@@ -64,7 +66,7 @@ export class Access implements KernelObject {
     if (bytes.length === 0) return -errno.EINVAL;
     const last = first + BigInt(bytes.length) - 1n;
     if (last > IOVA_MAX) return -errno.EOVERFLOW;
-    return this.#ioas === null ? -errno.ENOENT : this.#ioas.table.accesses.copy(first, bytes, write ? WRITE : READ);
+    return this.#attached.table.accesses.copy(first, bytes, write ? WRITE : READ);
   }
 
   /** Its user is done with it. */
@@ -78,6 +80,6 @@ export class Access implements KernelObject {
   }
 
   save(): unknown {
-    return { ioas: this.#ioas?.id ?? null };
+    return { ioas: this.#attached.id };
   }
 }

@@ -46,7 +46,7 @@ export class AreaAccesses {
     }
   }
 
-  /** iommufd_access_pin_pages: physical addresses of the pages, or the negative errno of what cannot be pinned. */
+  /** iommufd_access_pin_pages: physical addresses of the pages, or the negative errno of what cannot be pinned. While anybody pins, areas end with pages. */
   pin(first: bigint, last: bigint, permission: number, user: AccessUser): number[] | number {
     const pages: number[] = [];
     let at = first;
@@ -58,8 +58,7 @@ export class AreaAccesses {
       const end = area.last < last ? area.last : last;
       const start = area.pages.start + area.offset + (at - area.first);
       if (area.leaving || start % PAGE !== 0n) return refused(-errno.EINVAL);
-      if (end < last && (start + (end - at) + 1n) % PAGE !== 0n) return refused(-errno.EINVAL);
-      if ((area.permission & permission) === 0 || (permission === WRITE && !area.pages.writable)) return refused(-errno.EPERM);
+      if ((area.permission & permission) === 0) return refused(-errno.EPERM);
       const bytes = ((end - at) / PAGE + 1n) * PAGE;
       const offset = area.offset + (at - area.first);
       const found = area.pages.locate(offset, bytes);
@@ -91,7 +90,6 @@ export class AreaAccesses {
     for (const area of this.#contiguous(first, last)) {
       if (area.leaving) return -errno.EINVAL;
       if ((area.permission & permission) === 0) return -errno.EPERM;
-      if (permission === WRITE && !area.pages.writable) return -errno.EPERM;
       const end = area.last < last ? area.last : last;
       const size = end - at + 1n;
       const found = area.pages.locate(area.offset + (at - area.first), size, { write: permission === WRITE, pins: false });
