@@ -12,7 +12,7 @@ export interface RegisteredMemory extends Span<number> {
   readonly physical: number;
   /** TCEs that reach it. */
   mapped: number;
-  /** Containers that have it registered. */
+  /** Containers that have it registered; or one that had it, when TCEs reached it still. */
   users: number;
 }
 
@@ -93,7 +93,6 @@ export class Registrations {
     const there = this.#list.at(first);
     if (there === undefined || there.first !== first || there.last !== first + Number(size) - 1 || !this.#own.has(there))
       return -errno.ENOENT;
-    if (there.users === 1 && there.mapped > 0) return -errno.EBUSY;
     this.#drop(there);
     return 0;
   }
@@ -104,8 +103,13 @@ export class Registrations {
     return memory !== undefined && address + bytes - 1 <= memory.last ? memory : undefined;
   }
 
+  /**
+   * mm_iommu_put, whose -EBUSY goes no further (tce_iommu_unregister_pages has a reference of its own, and gives it back last): what TCEs reach stays
+   * pinned, and from then on for as long as its process lives.
+   */
   #drop(memory: RegisteredMemory): void {
     this.#own.delete(memory);
+    if (memory.users === 1 && memory.mapped > 0) return;
     if (--memory.users > 0) return;
     this.#list.remove(memory);
     this.#kernel.physical.drop(memory.frames);

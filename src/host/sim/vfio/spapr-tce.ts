@@ -222,10 +222,7 @@ export class TceDriver implements ContainerDriver {
 
   #mapOne(table: TceTable, index: number, address: number, permission: number): number {
     if (index >= table.entries) return -errno.EINVAL;
-    const entry =
-      this.#version === 2
-        ? this.#registeredEntry(address, table.pageLg2, permission)
-        : this.#pinnedEntry(address, table.pageLg2, permission);
+    const entry = this.#version === 2 ? this.#registeredEntry(address, table.pageLg2, permission) : this.#pinnedEntry(address, permission);
     if (typeof entry === 'number') return entry;
     this.#exchange(table, index, entry);
     return 0;
@@ -238,10 +235,10 @@ export class TceDriver implements ContainerDriver {
     return { physical: (memory.physical + address - memory.first) / PAGE_BYTES, permission, frames: memory.frames, address };
   }
 
-  #pinnedEntry(address: number, pageLg2: number, permission: number): TceEntry | number {
+  /** Version 1 has the default window only, whose pages are no larger than memory's. */
+  #pinnedEntry(address: number, permission: number): TceEntry | number {
     const vma = this.#kernel.process.find(address);
     if (vma === undefined || vma.registers || !vma.writable) return -errno.EFAULT;
-    if (pageLg2 > this.#config.memoryPageLg2) return -errno.EPERM;
     this.#kernel.physical.hold(vma.frames);
     return { physical: (vma.frames.first + vma.offset + address - vma.first) / PAGE_BYTES, permission, frames: vma.frames, address };
   }
@@ -251,10 +248,7 @@ export class TceDriver implements ContainerDriver {
     const old = table.exchange(index, entry);
     if (old === undefined) return;
     if (this.#version === 1) this.#kernel.physical.drop(old.frames);
-    else {
-      const memory = this.#registered.find(old.address, 1);
-      if (memory !== undefined) memory.mapped--;
-    }
+    else this.#registered.find(old.address, 1)!.mapped--;
   }
 
   #clear(table: TceTable, first: number, count: number): void {
@@ -277,7 +271,7 @@ export class TceDriver implements ContainerDriver {
   }
 
   #tableOf(iova: bigint): TceTable | undefined {
-    return this.#tables.find((table) => table !== null && table.entryOf(iova) >= 0) ?? undefined;
+    return this.#tables.find((table): table is TceTable => table !== null && table.entryOf(iova) >= 0);
   }
 
   #eeh(address: number): number {
