@@ -59,7 +59,7 @@ export class GuestStages {
   /** A device less. True: it was the last, and the hardware has the stage no more. */
   drop(stage: GuestStage): boolean {
     if (--stage.users > 0) return false;
-    const left = (this.#stages.get(stage.owner) ?? []).filter((other) => other !== stage);
+    const left = this.of(stage.owner).filter((other) => other !== stage);
     if (left.length > 0) this.#stages.set(stage.owner, left);
     else this.#stages.delete(stage.owner);
     this.#lingering.push(stage.point);

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { DemandSpace } from '../../../src/accel/on-demand/demand-space.ts';
 import { PageService } from '../../../src/accel/on-demand/page-service.ts';
+import { errno, HostError } from '../../../src/host/errno.ts';
 import type { HostDevice, PageRequest } from '../../../src/host/host.ts';
 import { READ } from '../../../src/memory/access.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
@@ -12,7 +13,7 @@ import { ToySpace } from '../toy-space.ts';
 const ENDPOINT = 8;
 const LIMIT = 4096;
 
-function start() {
+function start(mayClose = true) {
   const toy = new ToySpace('guest');
   const memory = new GuestMemory([{ gpa: 0n, buffer: new ArrayBuffer(64 * 4096), hostAddress: 0x1000_0000n }]);
   const space = new DemandSpace(toy, memory);
@@ -22,16 +23,24 @@ function start() {
   const queued: PageRequest[] = [];
   const responses: (readonly [cookie: number, resolved: boolean])[] = [];
   const events: HardwareEvent[] = [];
+  let isFilled = true;
+  const leave = () => {
+    isFilled = false;
+  };
   const queue = {
     read: () => queued.splice(0),
     respond: (cookie: number, resolved: boolean) => void responses.push([cookie, resolved]),
     descriptor: 3,
-    close: () => {},
+    close: () => {
+      if (!mayClose) throw new HostError('close', errno.EBUSY);
+    },
   };
-  const service = new PageService(queue, { report: (event) => void events.push(event) }, () => ({ endpoint: ENDPOINT, space }));
+  const service = new PageService(queue, { report: (event) => void events.push(event) }, () =>
+    isFilled ? { endpoint: ENDPOINT, space } : null,
+  );
   const request = (page: number, group: number, last: boolean, cookie = 0) =>
     queued.push({ device, pasid: -1, group, last, access: READ, address: BigInt(toy.base + page) << 12n, cookie });
-  return { toy, space, service, request, responses, events, settled: () => settled };
+  return { toy, space, service, request, responses, events, leave, settled: () => settled };
 }
 
 describe('a group of page requests', () => {
@@ -107,5 +116,51 @@ describe('a group of page requests', () => {
     for (let group = 0; group <= LIMIT; group++) request(1, group, true, 100 + group);
     service.poll();
     expect([events.length, responses]).toEqual([LIMIT, [[100 + LIMIT, false]]]);
+  });
+
+  test('of a device whose pages nobody fills any more hears that there is none, with its last one', () => {
+    const { service, request, responses, events, leave } = start();
+    request(1, 2, true, 5);
+    service.poll();
+    leave();
+    request(0, 1, false);
+    request(0, 1, true, 7);
+    service.poll();
+    expect([responses, events.length]).toEqual([[[7, false]], 1]);
+    // What the guest was asked for is answered by what it says, and nothing is filled.
+    service.answered(ENDPOINT, -1, 2, 'success');
+    expect(responses.at(-1)).toEqual([5, true]);
+  });
+
+  test('is forgotten with its PASID alone', () => {
+    const { toy, service, request, responses } = start();
+    toy.set(0, 4, 5, READ);
+    request(0, 1, false);
+    request(9, 2, true, 6);
+    service.poll();
+    service.forget(ENDPOINT, 3);
+    service.forget(ENDPOINT + 1, -1);
+    request(9, 1, true, 7);
+    service.poll();
+    // Both are the guest's to answer: the first page of the group is there, the second is not.
+    service.answered(ENDPOINT, -1, 1, 'failure');
+    service.answered(ENDPOINT, -1, 2, 'failure');
+    expect(responses).toEqual([
+      [7, false],
+      [6, false],
+    ]);
+  });
+
+  test('of a space without a path yet is not settled', () => {
+    const { toy, space, service, request, responses } = start();
+    toy.set(0, 4, 5, READ);
+    space.path = null;
+    request(0, 1, true, 7);
+    service.poll();
+    expect(responses).toEqual([[7, false]]);
+  });
+
+  test('a queue that the host does not free is no reason to stop', () => {
+    expect(() => start(false).service.close()).not.toThrow();
   });
 });
