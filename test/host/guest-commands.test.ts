@@ -86,7 +86,12 @@ describe('a command', () => {
       [[0x10n, 0n]],
       NO_RANGES,
     ],
-    ['of more than 2^31 granules is all of the ASID', [0x12n | ASID | (33n << 20n), ADDRESS | (1n << 10n)], [[0x11n | ASID, 0n]]],
+    [
+      'of 2^31 granules is one (the kernel takes no larger SCALE)',
+      [0x12n | ASID | (31n << 20n), ADDRESS | (1n << 10n)],
+      [[0x12n | ASID | (31n << 20n), ADDRESS | (1n << 10n)]],
+    ],
+    ['of 2^32 granules is all of the ASID', [0x12n | ASID | (32n << 20n), ADDRESS | (1n << 10n)], [[0x11n | ASID, 0n]]],
     [
       'for level 1 of 16 KiB granules loses the hint',
       [0x12n | ASID | (9n << 12n), ADDRESS | (2n << 10n) | (1n << 8n)],

@@ -122,6 +122,27 @@ describe('a PASID', () => {
     expect(kernel.live()['descriptors']).toBe(0);
   });
 
+  test('that was opened anew is not forgotten when the handle of before is closed', () => {
+    const { host, device, spaceTo } = start();
+    const [before, now] = [host.pasids.open(device, 7), host.pasids.open(device, 7)];
+    expect(spaceTo(3).attach(now)).toBe(0);
+    expect(before.close()).toBeNull();
+    expect(device.processes.get(7)).toBe(now);
+    host.close();
+  });
+
+  test('whose detach failed is detached with its device', () => {
+    const { kernel, host, device, spaceTo } = start();
+    const process = host.pasids.open(device, 7);
+    expect(spaceTo(3).attach(process)).toBe(0);
+    kernel.hooks.fail({ kind: DETACH, nth: 1, errno: errno.EIO });
+    expect(process.detach()).toBe(-errno.EIO);
+    const before = kernel.hooks.counts.get(DETACH)!;
+    expect(device.close()).toBeNull();
+    expect(kernel.hooks.counts.get(DETACH), 'the PASID, and what its device stood at').toBe(before + 1);
+    host.close();
+  });
+
   test('is blocked by the close of its device, though a region that is still mapped holds that', () => {
     const { kernel, host, device, read, spaceTo } = start();
     const space = spaceTo(3);

@@ -300,6 +300,26 @@ describe('SMMUv3 stream table entry', () => {
     host.close();
   });
 
+  test('sequence numbers of events come round at 2^31 (struct iommufd_vevent_header)', () => {
+    const { host, device, viommu, ste0, sim, kernel } = nested();
+    viommu.addDevice(device, STREAM);
+    const events = viommu.createEventQueue(1, 32, 2);
+    host.createStageOne(device, viommu, smmuv3Stage1(ste0, 0n)).attach(device);
+    const sequences = [0x7fff_fffe, 0x7fff_ffff, 0, 2];
+    const { read } = kernel;
+    kernel.read = (fd, memory, bytes) => {
+      const result = read.call(kernel, fd, memory, bytes);
+      if (result > 0) new DataView(memory.buffer).setUint32(4, sequences.shift()!, true);
+      return result;
+    };
+    const lost = [...sequences].map(() => {
+      sim.dmaWrite(0x1000n, Uint8Array.of(1));
+      return events.read().map((event) => event.lost);
+    });
+    expect(lost.slice(1)).toEqual([[0], [0], [1]]);
+    host.close();
+  });
+
   test('a guest’s own command queue is drained by the hardware, with no call to the kernel', () => {
     let vintf!: Vintf;
     const made = nested(({ host, device }, parent) => {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { errno } from '../../src/host/errno.ts';
-import type { UserStage } from '../../src/host/host.ts';
+import type { NestingHardware, UserStage } from '../../src/host/host.ts';
 import { IommufdHost } from '../../src/host/iommufd/index.ts';
 import { amd, type IommuConfig, simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
 
@@ -67,4 +67,24 @@ describe('a first stage of the user’s', () => {
     if (typeof expected === 'string') expect(hardware).toBe(expected);
     else expect(hardware).toMatchObject(expected);
   });
+});
+
+test('a page that was left for the queue of one more SMMUv3, which could not have one, is the next one’s', () => {
+  const kernel = simKernel({
+    iommus: [0, 1, 2].map(() => ({ nesting: smmuv3({ tegra241: {} }) })),
+    devices: [0, 1, 2].map((iommu) => ({ name: `vfio${iommu}`, iommu })),
+  });
+  const host = new IommufdHost(kernel);
+  const devices = kernel.devices.map(({ path }) => host.openDevice(path));
+  const hardware = host.nesting.hardwareOf(devices[0]) as NestingHardware;
+  const parent = host.nesting.createParent(devices[0], hardware, true);
+  parent.openQueues(0x100, 0x101);
+  const queues = () => kernel.hooks.counts.get('IOMMU_HW_QUEUE_ALLOC');
+  expect(queues()).toBe(1);
+  kernel.hooks.fail({ kind: 'IOMMU_HW_QUEUE_ALLOC', nth: 1, errno: errno.ENOMEM });
+  expect([parent.name(devices[0], 1), parent.name(devices[1], 2), queues()], 'without a queue').toEqual([0, 0, 2]);
+  expect([parent.name(devices[2], 3), queues()]).toEqual([0, 3]);
+  parent.close();
+  host.close();
+  expect(kernel.live()).toMatchObject({ domains: 0, pinnedBytes: 0 });
 });

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { errno } from '../../src/host/errno.ts';
 import { IommufdHost } from '../../src/host/iommufd/index.ts';
 import { simKernel } from '../../src/host/sim/index.ts';
 
@@ -63,6 +64,35 @@ describe('page requests', () => {
     space.close();
     queue.close();
     expect([kernel.device('vfio0').responses, kernel.device('vfio1').responses]).toEqual([[1], [1]]);
+    host.close();
+  });
+
+  test('of one device have numbers of nine bits (PCI Express Base 5.0, 10.4.1)', () => {
+    const { host, queue, ask } = start();
+    const groups = Array.from({ length: 513 }, () => {
+      ask('vfio0', 1);
+      const [{ group, cookie }] = queue.read();
+      queue.respond(cookie, true);
+      return group;
+    });
+    expect([groups[1] - groups[0], Math.max(...groups), groups[512]]).toEqual([1, 511, groups[0]]);
+    host.close();
+  });
+
+  test('are read whole, and answered up to the first answer that is none', () => {
+    const { kernel, host, queue, ask } = start();
+    const [fd, FAULT_BYTES, RESPONSE_BYTES] = [queue.descriptor, 40, 8];
+    for (const page of [1, 2]) ask('vfio0', page);
+    const memory = kernel.allocate(4096);
+    expect(kernel.read(fd, memory, FAULT_BYTES)).toBe(FAULT_BYTES);
+    expect(kernel.read(fd, memory, 2 * FAULT_BYTES), 'the other one').toBe(FAULT_BYTES);
+    expect(kernel.read(fd, memory, FAULT_BYTES + 1)).toBe(-errno.ESPIPE);
+    // Cookie and code; of cookies 1, 9 and 2 the second is nobody's.
+    new Uint32Array(memory.buffer).set([1, 0, 9, 0, 2, 0]);
+    expect(kernel.write(fd, memory, 3 * RESPONSE_BYTES)).toBe(RESPONSE_BYTES);
+    expect(kernel.device('vfio0').responses).toEqual([0]);
+    new Uint32Array(memory.buffer).set([9, 0]);
+    expect(kernel.write(fd, memory, RESPONSE_BYTES)).toBe(-errno.EINVAL);
     host.close();
   });
 });

@@ -4,7 +4,7 @@ import { IommufdHost, type IommufdSpace } from '../../src/host/iommufd/index.ts'
 import { ioctl } from '../../src/host/iommufd/uapi.ts';
 import type { PortMemory } from '../../src/host/port.ts';
 import { type SimKernel, type SimProcess, simKernel } from '../../src/host/sim/index.ts';
-import { VFIO_IOMMU_MAP_DMA, VFIO_SET_IOMMU } from '../../src/host/vfio/uapi.ts';
+import { VFIO_IOMMU_MAP_DMA, VFIO_IOMMU_UNMAP_DMA, VFIO_SET_IOMMU } from '../../src/host/vfio/uapi.ts';
 import { Type1Host } from '../../src/host/vfio-type1/index.ts';
 import { READ_WRITE } from '../../src/memory/access.ts';
 import { pfnOf } from '../../src/memory/address.ts';
@@ -108,6 +108,27 @@ test('type1 counts what each process pins by itself', () => {
   expect(inChild(2, IOVA + 8)).toBe(0);
   expect(inChild(2, IOVA + 12)).toBe(-errno.ENOMEM);
   expect(space.map(IOVA + 16, pfn, 2, READ_WRITE)).toBe(-errno.ENOMEM);
+});
+
+test('type1: who says where a mapping lies from now on pays for it, and he who did no more; until then no other group comes', () => {
+  kernel = simKernel({ devices: [{ name: 'vfio0' }, { name: 'vfio1' }] });
+  memory = kernel.allocate(4 * PAGE);
+  const VADDR = 4;
+  const host = new Type1Host(kernel);
+  const space = host.createSpace();
+  const [device, other] = kernel.devices.map(({ group, name }) => host.openDevice(`/dev/vfio/${group.number}#${name}`));
+  expect(space.attach(device)).toBe(0);
+  expect(space.map(IOVA, pfnOf(memory.address), 2, READ_WRITE)).toBe(0);
+  const container = [...kernel.current.files].find(([, file]) => file.ioctlName(VFIO_SET_IOMMU) !== undefined)![0];
+  expect(call(kernel.current, container, VFIO_IOMMU_UNMAP_DMA, 24, VADDR, bytes(IOVA), bytes(2))).toBe(0);
+  expect(space.attach(other)).toBe(-errno.EBUSY);
+  const pinned = kernel.live()['pinnedBytes'];
+  const child = kernel.fork();
+  expect(call(child, container, VFIO_IOMMU_MAP_DMA, 32, VADDR, memory.address, bytes(IOVA), bytes(2))).toBe(0);
+  expect(kernel.live()['pinnedBytes']).toBe(pinned);
+  kernel.current.lockLimit = 2 * PAGE;
+  expect(space.map(IOVA + 8, pfnOf(memory.address), 2, READ_WRITE), 'the parent’s count is free again').toBe(0);
+  expect(space.attach(other)).toBe(0);
 });
 
 test('type1 looks at the limit before it finds that a page is not there (lock step, 11000823)', () => {

@@ -183,6 +183,18 @@ describe('devices and their IOMMUs', () => {
     expect(coarse.host.createSpace().attach(coarse.device('vfio0'))).toBe(-errno.EINVAL);
   });
 
+  test('however many ranges there are, all are told: the kernel says how many did not fit', () => {
+    for (const count of [63, 64, 65, 100]) {
+      const reserved = Array.from({ length: count }, (_, i) => ({ first: BigInt(i) << 20n, last: (BigInt(i) << 20n) + 0xfffn }));
+      const kernel = simKernel({ iommus: [{ reserved }] });
+      const host = new IommufdHost(kernel);
+      const space = host.createSpace();
+      expect(space.attach(host.openDevice(kernel.device().path))).toBe(0);
+      expect(space.apertures()).toHaveLength(count);
+      host.close();
+    }
+  });
+
   test('a page that an aperture or a reserved range cuts is no page of the space', () => {
     const iommu = { aperture: { first: 0x10_0800n, last: 0xfff_f7ffn }, reserved: [{ first: 0x80_0800n, last: 0x8f_f7ffn }] };
     const { host, device, pfn } = machine({ iommus: [iommu] });

@@ -108,6 +108,27 @@ describe('vfio-spapr-tce', () => {
     expect(kernel.device().hostPfn(wanted.first, READ_WRITE)).toBe(pfn);
   });
 
+  test('apertures one of which lies in another, and such as lie closer than they are long, are one window’s', () => {
+    const range = (first: number, pages: number) => ({ first: HIGH + first, last: HIGH + first + pages - 1 });
+    const inner = attached({ apertures: [range(0, 0x8000), range(0x100, 0x10)] }).space;
+    expect(inner.apertures().some(({ first, last }) => first <= HIGH && last >= HIGH + 0x7fff)).toBe(true);
+    start();
+    // What lies between is one page shorter than the first one, and the platform has no window for the second alone.
+    const pages = 2 ** 23;
+    const near = attached({ apertures: [range(0, pages), range(2 * pages - 1, 1)] }).space;
+    expect(near.apertures().some(({ first, last }) => first <= HIGH && last >= HIGH + 2 * pages - 1)).toBe(true);
+  });
+
+  test('memory that could not be registered ahead is not let go of when the host hears of it no more', () => {
+    const { space } = attached();
+    kernel.hooks.fail({ kind: 'VFIO_IOMMU_SPAPR_REGISTER_MEMORY', nth: 1, errno: errno.ENOMEM });
+    const unshare = host.share({ first: pfn, pages: 64 });
+    expect(registrations()).toBe(0);
+    expect(space.map(BASE, pfn, 2, READ_WRITE)).toBe(0);
+    unshare();
+    expect([registrations(), kernel.device().hostPfn(BASE, READ_WRITE)], 'the mapping’s').toEqual([1, pfn]);
+  });
+
   test('a window goes with what is mapped in it; another can take its place', () => {
     const { space } = attached({ windows: [{ sizeLg2: 30 }] });
     expect(space.map(HIGH + 5, pfn, 2, READ_WRITE)).toBe(0);
@@ -168,6 +189,14 @@ describe('vfio-spapr-tce', () => {
     expect(space.registerMemory(pfn + 62, 4)).toBe(-errno.EFAULT);
     expect(space.registerMemory(pfnOf(kernel.allocate(4096, { writable: false }).address), 1)).toBe(-errno.EFAULT);
     expect(registrations()).toBe(0);
+    const { ioctl } = kernel;
+    const answers: number[] = [];
+    kernel.ioctl = (fd, request, argument) => {
+      answers.push(ioctl.call(kernel, fd, request, argument));
+      return answers.at(-1)!;
+    };
+    expect(space.registerMemory(pfn + 61, 5)).toBe(-errno.EFAULT);
+    expect(answers, 'how many pages could be pinned (mm_iommu_do_alloc)').toEqual([3]);
     expect(space.registerMemory(pfn + 62, 2)).toBe(0);
   });
 

@@ -67,6 +67,14 @@ describe('vfio-type1', () => {
     expect(space.map(BASE + 6, pfn + 3, 1, READ_WRITE)).toBe(0);
   });
 
+  test('the limit stays what it was when another group comes to what is mapped', () => {
+    start({ dmaEntryLimit: 3, devices: [{ name: 'vfio0' }, { name: 'vfio1' }] });
+    const { space } = attached();
+    expect(space.map(BASE, pfn, 1, READ_WRITE)).toBe(0);
+    expect(space.attach(host.openDevice(groupPaths(kernel)[1]))).toBe(0);
+    expect([space.info().mappingsLeft, space.mappingLimit]).toEqual([2, 3]);
+  });
+
   test('more mappings than the limit cannot be brought along by an attach', () => {
     start({ dmaEntryLimit: 3 });
     const space = host.createSpace();
@@ -151,6 +159,17 @@ describe('vfio-type1', () => {
       expect(told((visit) => dirty.unmap(BASE, 8, visit))).toEqual({ ranges: [[BASE, BASE + 7]], answer: 0 });
     });
 
+    test('the same where the first device comes after tracking was asked for', () => {
+      const space = host.createSpace();
+      expect(space.map(BASE, pfn, 8, READ_WRITE)).toBe(0);
+      expect(space.trackDirty(true)).toBe(0);
+      kernel.hooks.fail({ kind: 'VFIO_IOMMU_DIRTY_PAGES', nth: 1, errno: errno.EIO });
+      expect(space.attach(host.openDevice(groupPaths(kernel)[0]))).toBe(0);
+      const asked = kernel.hooks.counts.get('VFIO_IOMMU_DIRTY_PAGES');
+      expect(told((visit) => void space.dirty!.read(BASE, 8, visit)).ranges).toEqual([[BASE, BASE + 7]]);
+      expect(kernel.hooks.counts.get('VFIO_IOMMU_DIRTY_PAGES')).toBe(asked);
+    });
+
     test('without a device nothing can be asked', () => {
       const { space, device } = attached();
       expect(space.detach(device)).toBe(0);
@@ -189,6 +208,16 @@ describe('vfio-type1', () => {
     expect(space.apertures().at(-1)?.last).toBe(0xf_ffff_ffff);
     expect(space.map(0x2000, pfn, 1, READ_WRITE)).toBe(0);
     expect(kernel.device('vfio0').hostPfn(0x2000, READ_WRITE)).toBe(pfn);
+  });
+
+  test('a device behind another IOMMU reaches what was mapped before it came', () => {
+    start({ iommus: [{}, {}], devices: [{ name: 'vfio0' }, { name: 'vfio1', iommu: 1 }] });
+    const { space } = attached();
+    expect(space.map(BASE, pfn, 2, READ_WRITE)).toBe(0);
+    expect(space.attach(host.openDevice(groupPaths(kernel)[1]))).toBe(0);
+    expect(kernel.device('vfio1').hostPfn(BASE + 1, READ_WRITE)).toBe(pfn + 1);
+    expect(space.unmap(BASE, 2)).toBe(0);
+    expect(kernel.device('vfio1').hostPfn(BASE + 1, READ_WRITE)).toBeLessThan(0);
   });
 
   test('a device that its container does not let go is silenced only where no other reaches what is mapped', () => {
@@ -259,6 +288,22 @@ describe('vfio-type1', () => {
     expect([device.attachment, device.fd >= 0, kernel.device().hostPfn(BASE, READ_WRITE)]).toEqual([space, true, pfn]);
     expect(space.error?.message).toMatch(/UNSET_CONTAINER: EIO/);
     expect([space.detach(device), device.attachment]).toEqual([0, null]);
+  });
+
+  test('a container that kept its group after the last device is asked again by the device, which was opened anew', () => {
+    const space = host.createSpace();
+    const [path] = groupPaths(kernel);
+    const device = host.openDevice(`${path}#${kernel.device().name}`);
+    expect(space.map(BASE, pfn, 1, READ_WRITE)).toBe(0);
+    expect(space.attach(device)).toBe(0);
+    const other = host.openDevice(path);
+    kernel.hooks.fail({ kind: 'VFIO_GROUP_UNSET_CONTAINER', nth: 1, errno: errno.EIO });
+    expect(device.close()?.message).toMatch(/UNSET_CONTAINER: EIO/);
+    expect(other.attachment, 'what the group reaches').toBe(other.group);
+    kernel.hooks.fail({ kind: 'VFIO_GROUP_UNSET_CONTAINER', nth: 1, errno: errno.EIO });
+    expect([other.detach(), other.attachment]).toEqual([-errno.EIO, other.group]);
+    expect([other.detach(), other.attachment]).toEqual([0, null]);
+    expect(kernel.device().translation).toBe(null);
   });
 
   test('a container that lets go of nothing, and a device that cannot be opened again: all is closed, and the reason is said', () => {
