@@ -122,7 +122,7 @@ describe('vfio-spapr-tce', () => {
   test('memory that could not be registered ahead is not let go of when the host hears of it no more', () => {
     const { space } = attached();
     kernel.hooks.fail({ kind: 'VFIO_IOMMU_SPAPR_REGISTER_MEMORY', nth: 1, errno: errno.ENOMEM });
-    const unshare = host.share({ first: pfn, pages: 64 });
+    const unshare = host.share({ first: pfn, pages: 64, file: null });
     expect(registrations()).toBe(0);
     expect(space.map(BASE, pfn, 2, READ_WRITE)).toBe(0);
     unshare();

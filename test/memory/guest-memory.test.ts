@@ -211,6 +211,15 @@ describe('host addresses', () => {
     ]);
     expect(neighbours.hostRun(0, 100)).toBe(2);
   });
+
+  test('of runs: never from memory into registers, or from one device’s into another’s', () => {
+    const at = (index: number, registersOf?: string): GuestRegion => {
+      const place = BigInt(index) * PAGE;
+      return { gpa: place, buffer: new ArrayBuffer(PAGE_BYTES), hostAddress: 0x20_0000n + place, ...(registersOf && { registersOf }) };
+    };
+    const bars = new GuestMemory([at(0), at(1, 'a'), at(2, 'b'), at(3, 'b'), at(4)]);
+    expect([0, 1, 2, 3, 4].map((page) => bars.hostRun(page, 100))).toEqual([1, 1, 2, 1, 1]);
+  });
 });
 
 describe('GuestMemory regions', () => {
@@ -365,6 +374,7 @@ describe('regions that change', () => {
     memory.remove(0xffff_e000n);
     expect([memory.store32(0, 0xffff_f000 | 0, 1) < 0, memory.store32(1, 0x1000, 2) < 0]).toEqual([true, true]);
     expect([memory.store32(0, 0xffff_c000 | 0, 1), memory.store32(1, 0x2000, 2)]).toEqual([0, 0]);
+    expect(() => add(0xffff_d000n, 6 * PAGE_BYTES), 'its second part meets what is there').toThrow('two regions hold 0x100002000');
     add(0xffff_d000n, 5 * PAGE_BYTES);
   });
 

@@ -37,6 +37,8 @@ const variants: readonly Variant[] = [
   { levels: 3, indexBits: 10, pageLg2: 21 },
   { levels: 4, indexBits: 9, pageLg2: 28 },
   { levels: 5, indexBits: 9, pageLg2: 12 },
+  // Offsets in a page reach over the lower half of an address.
+  { levels: 2, indexBits: 9, pageLg2: 34 },
 ];
 for (const variant of variants) {
   const { levels, indexBits, pageLg2 } = variant;

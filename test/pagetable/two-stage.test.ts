@@ -150,9 +150,10 @@ describe.each(pairs)('$name', (pair) => {
   test('the budget is of loads, for all runs of the first stage together', () => {
     const { ram, stages } = setUp(pair);
     const pieces = 3 * 512;
-    // Three leaves of 2 MiB in the first stage, single pages that continue nothing in the second.
-    stages.writer.map(0x40200, 0x1000, pieces, READ | WRITE);
-    for (let page = 0; page < pieces; page++) stages.second.map(0x1000 + page, 0x8000 + 2 * page, 1, READ | WRITE);
+    // Three leaves of 2 MiB in the first stage, none of which continues another; single pages that do not either in the second.
+    for (let leaf = 0; leaf < 3; leaf++) stages.writer.map(0x40200 + 0x200 * leaf, 0x1000 + 0x400 * leaf, 0x200, READ | WRITE);
+    for (let page = 0; page < pieces; page++)
+      stages.second.map(0x1000 + page + 0x200 * Math.floor(page / 0x200), 0x8000 + 2 * page, 1, READ | WRITE);
     const tables = { memory: ram.memory, first: stages.first, second: stages.secondOver };
     const seen: number[] = [];
     const visit = (iova: number) => seen.push(iova) > 0;
@@ -196,6 +197,32 @@ describe.each(pairs)('$name', (pair) => {
       }
     }
   });
+});
+
+test('the address that the second stage refused is told whole, above 4 GiB too', () => {
+  const { ram, stages } = setUp(pairs[1]);
+  const first = (memory: TableMemory) => new X86Table(memory, { levels: 4, root: 0x30_0002 });
+  const both = new TwoStage({ memory: ram.memory, second: stages.second, first });
+  expect(faultKind(both.walk(0, 0x4000_1000, READ))).toBe(FAULT_NOT_PRESENT);
+  expect([both.origin, joinHiLo(both.gpaHi, both.gpaLo)]).toEqual([BY_TABLE_READ, 0x3_0000_2000n]);
+});
+
+test('pages of the second stage’s tables are told of before they are read, each as often as another was in between', () => {
+  const { ram, stages } = setUp(pairs[1]);
+  stages.second.map(0x1000, 0x5000, 2, READ | WRITE);
+  stages.writer.map(0x40200, 0x1000, 1, READ | WRITE);
+  const pages: number[] = [];
+  const tables = {
+    memory: ram.memory,
+    first: stages.first,
+    second: stages.secondOver,
+    secondRead: (page: number) => void pages.push(page),
+  };
+  enumerateTwoStage(tables, 0x40200, 0x40200, () => true, 600);
+  const before = pages.splice(0);
+  // The root, one table of each of the next levels, and two leaf tables; the allocator begins at page 256.
+  expect(new Set(before.filter((page) => page === 4 * 4096 || page >= 256 * 4096)).size).toBe(5);
+  expect(before.every((page, i) => page !== before[i - 1])).toBe(true);
 });
 
 test('RISC-V: A and D of a first stage are set through the second, which must allow it (18.5.1)', () => {
