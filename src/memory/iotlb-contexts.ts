@@ -13,6 +13,10 @@ const FORGOTTEN = -1;
 /** Spaces whose low bits are equal are forgotten together. */
 const SPACES = 1024;
 
+/** In `unusual`: global translations may be in the cache; and translations of more than a small page. */
+const GLOBALS = 1;
+export const LARGE = 2;
+
 /** No device's number, and no process's. */
 const NOBODY = -0x8000_0000;
 
@@ -35,13 +39,13 @@ export abstract class IotlbContexts {
   /** Whose requests the current context answers. */
   protected device = NOBODY;
   protected process = NOBODY;
+  /** Bits of what invalidations of a page have to look at further: 0 most often. A number, for a boolean takes the compiler more compares. */
+  protected unusual = 0;
   readonly #places = new Int32Array(PLACES << PLACE_LG2);
   /** By space: tags up to this one are old. */
   readonly #oldTags = new Int32Array(SPACES);
   /** By space: 1 when a global translation may be in the cache. */
   readonly #globals = new Uint8Array(SPACES);
-  /** Whether any may be. */
-  #hasGlobals = false;
   /** Before tags could come round, everything is forgotten. */
   readonly #limit: number;
   #lastTag = 0;
@@ -113,18 +117,18 @@ export abstract class IotlbContexts {
   protected forgetSpaces(): void {
     this.#oldTags.fill(this.#lastTag);
     this.#globals.fill(0);
-    this.#hasGlobals = false;
+    this.unusual = 0;
     this.select(this.space, this.context);
   }
 
   /** A translation of the space is the same in all of its contexts, until the space is forgotten. */
   protected noteGlobal(space: number): void {
     this.#globals[space & (SPACES - 1)] = 1;
-    this.#hasGlobals = true;
+    this.unusual |= GLOBALS;
   }
 
   protected mayHaveGlobals(space: number): boolean {
-    return this.#hasGlobals && this.#globals[space & (SPACES - 1)] !== 0;
+    return this.#globals[space & (SPACES - 1)] !== 0;
   }
 
   #find(space: number, context: number): number {

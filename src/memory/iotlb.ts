@@ -1,6 +1,6 @@
 import { PAGE_LG2, PFN_LIMIT } from './address.ts';
 import { requireInteger } from './arguments.ts';
-import { IotlbContexts, saltOf } from './iotlb-contexts.ts';
+import { IotlbContexts, LARGE, saltOf } from './iotlb-contexts.ts';
 
 /**
  * A translation cache for every target: one concrete class, because a call site that sees several shapes costs more than the lookup.
@@ -101,8 +101,6 @@ export class Iotlb extends Sized {
   readonly #sizes = new Int32Array(64);
   #sizeCount = 0;
   #firstSize = PAGE_LG2;
-  /** Whether none of them is larger than a small page. */
-  #isOnlySmall = true;
   #victim = 0;
   /** Lookups that found a translation: an access has one at most. */
   hits = 0;
@@ -194,7 +192,6 @@ export class Iotlb extends Sized {
   /** Forgets everything, at once. */
   invalidateAll(): void {
     this.#sizeCount = 0;
-    this.#isOnlySmall = true;
     this.forgetSpaces();
   }
 
@@ -234,12 +231,18 @@ export class Iotlb extends Sized {
    * @throws RangeError for another lg2
    */
   invalidateBlock(space: number, context: number, hi: number, lo: number, lg2: number): void {
+    if (lg2 !== SMALL_LG2 || this.unusual !== 0) {
+      this.#invalidateBlock(space, context, hi, lo, lg2);
+      return;
+    }
+    const tag = this.#sizeCount === 0 ? 0 : this.tagOf(space, context);
+    if (tag !== 0) this.#drop((hi >>> SMALL_LG2) | (SMALL_LG2 << 24), (lo >>> SMALL_LG2) | (hi << (32 - SMALL_LG2)), tag);
+  }
+
+  #invalidateBlock(space: number, context: number, hi: number, lo: number, lg2: number): void {
     if (!(lg2 >= 12 && lg2 <= 64)) throw wrongSize(lg2, 64);
     const tag = this.#tagToDrop(space, context);
-    if (tag === 0) return;
-    if (this.#isOnlySmall && lg2 === SMALL_LG2)
-      this.#drop((hi >>> SMALL_LG2) | (SMALL_LG2 << 24), (lo >>> SMALL_LG2) | (hi << (32 - SMALL_LG2)), tag);
-    else this.#dropBlock(tag, space, context, hi, lo, lg2);
+    if (tag !== 0) this.#dropBlock(tag, space, context, hi, lo, lg2);
   }
 
   #dropBlock(tag: number, space: number, context: number, hi: number, lo: number, lg2: number): void {
@@ -354,7 +357,7 @@ export class Iotlb extends Sized {
   #addSize(lg2: number): void {
     for (let i = 0; i < this.#sizeCount; i++) if (this.#sizes[i] === lg2) return;
     this.#sizes[this.#sizeCount++] = lg2;
-    if (lg2 !== SMALL_LG2) this.#isOnlySmall = false;
+    if (lg2 !== SMALL_LG2) this.unusual |= LARGE;
   }
 }
 

@@ -66,13 +66,13 @@ export class PageDescriptors implements UsualCommands {
       if ((addressLo & ADDRESS_RESERVED) !== 0) break;
       if (wide && (ahead4[at] | ahead5[at] | ahead6[at] | ahead7[at]) !== 0) break;
       const domain = low >>> DID_SHIFT;
-      const firstStage = domain ^ FIRST_STAGE;
       if ((low & TYPE_LOW) !== IOTLB) {
-        iotlb.invalidateBlock(firstStage, pasid, addressHi, addressLo, mask > LARGEST_MASK ? 64 : SMALL_LG2 + mask);
-      } else if (mask <= MAMV) {
-        iotlb.invalidateBlock(domain, WITHOUT, addressHi & inputHi, addressLo, SMALL_LG2 + mask);
-        if (!isLegacy) iotlb.invalidateSpace(firstStage);
-      } else break;
+        iotlb.invalidateBlock(domain ^ FIRST_STAGE, pasid, addressHi, addressLo, mask > LARGEST_MASK ? 64 : SMALL_LG2 + mask);
+        continue;
+      }
+      if (mask > MAMV) break;
+      if (!isLegacy) iotlb.invalidateSpace(domain ^ FIRST_STAGE);
+      iotlb.invalidateBlock(domain, WITHOUT, addressHi & inputHi, addressLo, SMALL_LG2 + mask);
     }
     return done;
   }
