@@ -8,6 +8,8 @@ const WIDTH = 3;
 
 /** Descriptors that one buffer may have ("The device MAY have a reasonable limit", 2.7.4.1). */
 export const CHAIN_LIMIT = 1024;
+/** The same, for the compiler folds no exported constant. */
+const LIMIT: typeof CHAIN_LIMIT = 1024;
 
 /**
  * One buffer of a virtqueue: pieces of guest memory, the device-readable ones first (2.6, 2.7.4.2). Reused: allocates only to grow.
@@ -44,7 +46,7 @@ export class Chain {
   /** Adds a piece. False: too many, or one to be read behind one to be written (2.7.4.2). */
   add(hi: number, lo: number, bytes: number, writable: boolean): boolean {
     const index = this.#count;
-    if (index === CHAIN_LIMIT || (!writable && this.#firstWritable < index)) return false;
+    if (index === LIMIT || (!writable && this.#firstWritable < index)) return false;
     if (bytes === 0) return true;
     const piece = index * WIDTH;
     if (piece === this.#pieces.length) this.#grow();
@@ -65,7 +67,10 @@ export class Chain {
     let done = 0;
     for (let i = 0; i < this.#firstWritable && done < bytes; i++) {
       const piece = i * WIDTH;
-      const size = Math.min(this.#pieces[piece + BYTES] >>> 0, bytes - done);
+      const length = this.#pieces[piece + BYTES];
+      const left = bytes - done;
+      // An int32 all the way, but for pieces of 2 GiB and more.
+      const size = length >= 0 && length < left ? length : Math.min(length >>> 0, left);
       const answer = memory.read(this.#pieces[piece + HI], this.#pieces[piece + LO], to, at + done, size);
       if (answer < 0) return answer;
       done += size;

@@ -1,4 +1,5 @@
 import { require64, requireInteger, requireNumber, requireObject } from '../memory/arguments.ts';
+import { requireMemory } from '../memory/loaded.ts';
 import { PackedQueue } from './packed.ts';
 import type { QueueMemory } from './queue-memory.ts';
 import {
@@ -69,7 +70,7 @@ export class VirtioDevice {
   #status = 0;
 
   constructor(memory: QueueMemory, offered: bigint, queues: number, queueSize: number, events: VirtioDeviceEvents) {
-    requireObject('VirtioDevice', 'memory', memory, 'GuestMemory', ['load64', 'read', 'write']);
+    requireMemory('VirtioDevice', memory, ['load64', 'read', 'write']);
     require64('VirtioDevice', 'offered', offered);
     requireInteger('VirtioDevice', 'queues', queues, 1, 0xffff);
     requireInteger('VirtioDevice', 'queueSize', queueSize, 1, 0x8000);

@@ -1,7 +1,11 @@
+import { LOADED } from '../memory/loaded.ts';
 import { CHAIN_LIMIT, type Chain } from './chain.ts';
 import type { QueueMemory } from './queue-memory.ts';
 import { RingArea } from './ring-area.ts';
 import { BROKEN, EMPTY, type QueueSetup, type RingFeatures, TAKEN, type Virtqueue } from './virtqueue.ts';
+
+/** LOADED, here because the compiler folds a module's own constants only. */
+const word = LOADED;
 
 /** struct pvirtq_desc (2.8.13): addr at 0, len at 8, id at 12, flags at 14. */
 const DESCRIPTOR_BYTES = 16;
@@ -20,7 +24,9 @@ const EVENT_FLAGS_DESC = 2;
 
 /** A packed virtqueue (2.8). */
 export class PackedQueue implements Virtqueue {
-  readonly #size: number;
+  readonly #size: number = 0;
+  /** Entries that a buffer may have in the ring. */
+  readonly #limit: number = 0;
   readonly #features: RingFeatures;
   readonly #ring: RingArea;
   readonly #driver: RingArea;
@@ -41,6 +47,7 @@ export class PackedQueue implements Virtqueue {
 
   constructor(memory: QueueMemory, setup: QueueSetup, features: RingFeatures) {
     this.#size = setup.size;
+    this.#limit = Math.min(setup.size, CHAIN_LIMIT);
     this.#features = features;
     this.#ring = new RingArea(memory, setup.descriptors);
     this.#driver = new RingArea(memory, setup.driver);
@@ -51,11 +58,11 @@ export class PackedQueue implements Virtqueue {
   take(chain: Chain): number {
     const state = this.#available();
     if (state !== TAKEN) return state;
-    const word = this.#ring.memory.word;
     chain.clear();
-    const limit = Math.min(this.#size, CHAIN_LIMIT);
+    const limit = this.#limit;
+    let place = this.#next;
     for (let entries = 1; entries <= limit; entries++) {
-      const at = ((this.#next + entries - 1) % this.#size) * DESCRIPTOR_BYTES;
+      const at = place * DESCRIPTOR_BYTES;
       // The flags first: what they make available was written before them.
       if (this.#ring.load64(at + 8) < 0) return BROKEN;
       const bytes = word[0] >>> 0;
@@ -68,14 +75,12 @@ export class PackedQueue implements Virtqueue {
         this.#indirect.moveTo(word[1], word[0]);
         if (!this.#readIndirect(bytes / DESCRIPTOR_BYTES, chain)) return BROKEN;
       } else if (!chain.add(word[1], word[0], bytes, (flags & DESC_F_WRITE) !== 0)) return BROKEN;
+      place = place + 1 === this.#size ? 0 : place + 1;
       if ((flags & DESC_F_NEXT) === 0) {
         chain.id = id;
         chain.entries = entries;
-        this.#next += entries;
-        if (this.#next >= this.#size) {
-          this.#next -= this.#size;
-          this.#wrap ^= 1;
-        }
+        if (this.#next + entries >= this.#size) this.#wrap ^= 1;
+        this.#next = place;
         return TAKEN;
       }
     }
@@ -140,7 +145,6 @@ export class PackedQueue implements Virtqueue {
   /** 2.8.7: entries one after the other, only their WRITE flag counts. */
   #readIndirect(count: number, chain: Chain): boolean {
     if (count < 1 || count > CHAIN_LIMIT || count % 1 !== 0) return false;
-    const word = this.#ring.memory.word;
     for (let i = 0; i < count; i++) {
       if (this.#indirect.load64(i * DESCRIPTOR_BYTES + 8) < 0) return false;
       const bytes = word[0] >>> 0;

@@ -1,7 +1,11 @@
+import { LOADED } from '../memory/loaded.ts';
 import { CHAIN_LIMIT, type Chain } from './chain.ts';
 import type { QueueMemory } from './queue-memory.ts';
 import { RingArea } from './ring-area.ts';
 import { BROKEN, EMPTY, type QueueSetup, type RingFeatures, TAKEN, type Virtqueue } from './virtqueue.ts';
+
+/** LOADED, here because the compiler folds a module's own constants only. */
+const word = LOADED;
 
 /** struct virtq_desc (2.7.5): addr at 0, len at 8, flags at 12, next at 14. */
 const DESCRIPTOR_BYTES = 16;
@@ -20,7 +24,9 @@ const USED_RING = 4;
 
 /** A split virtqueue (2.7). */
 export class SplitQueue implements Virtqueue {
-  readonly #size: number;
+  readonly #size: number = 0;
+  /** Descriptors that a chain may have in the ring. */
+  readonly #limit: number = 0;
   readonly #features: RingFeatures;
   readonly #descriptors: RingArea;
   readonly #available: RingArea;
@@ -39,6 +45,7 @@ export class SplitQueue implements Virtqueue {
 
   constructor(memory: QueueMemory, setup: QueueSetup, features: RingFeatures) {
     this.#size = setup.size;
+    this.#limit = Math.min(setup.size, CHAIN_LIMIT);
     this.#features = features;
     this.#descriptors = new RingArea(memory, setup.descriptors);
     this.#available = new RingArea(memory, setup.driver);
@@ -103,11 +110,10 @@ export class SplitQueue implements Virtqueue {
 
   /** Follows the chain (2.7.5), at its end perhaps into an indirect table (2.7.5.3). */
   #walk(head: number, chain: Chain): number {
-    const word = this.#descriptors.memory.word;
     let table = this.#descriptors;
     let size = this.#size;
     let index = head;
-    for (let left = Math.min(size, CHAIN_LIMIT); left > 0; left--) {
+    for (let left = this.#limit; left > 0; left--) {
       if (index >= size || table.load64(index * DESCRIPTOR_BYTES) < 0) return BROKEN;
       const lo = word[0];
       const hi = word[1];

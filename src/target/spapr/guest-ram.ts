@@ -10,6 +10,8 @@ const FRAME_PAGES = 2 ** (FRAME_LG2 - PAGE_LG2);
 /** PAGE_LG2 and TCE_PERMISSION, here because the compiler folds a module's own constants only. */
 const PAGE_SHIFT = 12;
 const PERMISSION = 3;
+/** For the test that compares them with their declaration. */
+export const REPEATED = { PAGE_SHIFT, PERMISSION } as const;
 
 /** Which guest pages are RAM: a page that a TCE names must be all inside (LoPAR 14.5.4.2.2: "the range of … assigned values"). */
 export class GuestRam {

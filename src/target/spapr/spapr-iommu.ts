@@ -13,6 +13,8 @@ import { TceBudget } from './tce-table.ts';
 
 /** TCE_PERMISSION, here because the compiler folds a module's own constants only. */
 const PERMISSION = 3;
+/** For the test that compares it with its declaration. */
+export const REPEATED = { PERMISSION } as const;
 
 export interface SpaprIommuOptions {
   readonly memory: GuestMemory;

@@ -33,6 +33,8 @@ export class Domain implements AddressSpace {
   readonly mappings: IntervalMap;
   /** What is reserved for each of its endpoints. */
   readonly #members = new Set<ReservedRegions>();
+  /** That of all of them, ascending by its first page. */
+  #reserved: readonly PfnRange[] = [];
   readonly #input: PfnRange;
   #apertures: readonly PfnRange[];
 
@@ -69,7 +71,11 @@ export class Domain implements AddressSpace {
 
   /** Whether a page of [first, last] is reserved for one of the endpoints. */
   reserves(first: number, last: number): boolean {
-    for (const member of this.#members) if (member.touch(first, last)) return true;
+    for (let i = 0; i < this.#reserved.length; i++) {
+      const range = this.#reserved[i];
+      if (range.first > last) return false;
+      if (range.last >= first) return true;
+    }
     return false;
   }
 
@@ -91,7 +97,7 @@ export class Domain implements AddressSpace {
   }
 
   #cutApertures(): void {
-    const taken = [...this.#members].flatMap(({ pages }) => pages).sort((a, b) => a.first - b.first);
-    this.#apertures = without(taken, this.#input);
+    this.#reserved = [...this.#members].flatMap(({ pages }) => pages).sort((a, b) => a.first - b.first);
+    this.#apertures = without(this.#reserved, this.#input);
   }
 }

@@ -28,6 +28,8 @@ export class Domains {
   readonly limits: DomainLimits;
   readonly identity: IdentitySpace;
   readonly #domains = new Map<number, Domain>();
+  /** The one that was asked for last, if there is one: guests stay with it for long. */
+  #found: Domain | undefined = undefined;
   readonly #journal = new Journal();
   readonly #iotlb: Iotlb;
   #mappings = 0;
@@ -55,7 +57,13 @@ export class Domains {
   }
 
   get(id: number): Domain | undefined {
-    return this.#domains.get(id);
+    const found = this.#found;
+    return found !== undefined && found.id === id ? found : this.#find(id);
+  }
+
+  #find(id: number): Domain | undefined {
+    this.#found = this.#domains.get(id);
+    return this.#found;
   }
 
   /** Adds a mapping. Negative: what IntervalMap.insert answers, and there is none. */
@@ -169,6 +177,7 @@ export class Domains {
   #install(next: readonly DomainMembers[], bypass: boolean): void {
     for (const endpoint of this.endpoints.values()) this.#leave(endpoint);
     this.#domains.clear();
+    this.#found = undefined;
     this.#mappings = 0;
     this.bypass = bypass;
     for (const { domain, endpoints } of next) {
@@ -221,6 +230,7 @@ export class Domains {
   #dropIfEmpty(domain: Domain): void {
     if (domain.size > 0) return;
     this.#domains.delete(domain.id);
+    this.#found = undefined;
     this.#mappings -= domain.mappings.size;
   }
 

@@ -2,13 +2,23 @@ import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { Chain } from '../../virtqueue/chain.ts';
 import type { VirtioDevice } from '../../virtqueue/device.ts';
 import { TAKEN, type Virtqueue } from '../../virtqueue/virtqueue.ts';
-import { get, put } from '../fields.ts';
+import { get } from '../fields.ts';
 import { BATCH_LIMIT, type Batch } from './batch.ts';
 import type { Endpoint } from './endpoint.ts';
 import { probeProperties } from './probe.ts';
 import { REQUEST_QUEUE } from './spec/features.ts';
-import { HEAD, HEAD_BYTES, PROBE, PROBE_BYTES, REQUEST_BYTES, S_INVAL, S_NOENT, S_OK, T_PROBE, TAIL, TAIL_BYTES } from './spec/requests.ts';
+import { PROBE, PROBE_BYTES, S_INVAL, S_NOENT, S_OK, TAIL_BYTES } from './spec/requests.ts';
 import { S_NONE } from './status.ts';
+
+/** What every request has, as spec/requests.ts and status.ts declare it; here because the compiler folds a module's own constants only. */
+const REQUEST_SIZE = 72;
+const HEAD_SIZE = 4;
+const TAIL_SIZE = 4;
+const TYPE_MASK = 0xff;
+const PROBE_TYPE = 5;
+const UNANSWERED = -1;
+/** For the test that compares them with their declaration. */
+export const REPEATED = { REQUEST_SIZE, HEAD_SIZE, TAIL_SIZE, TYPE_MASK, PROBE_TYPE, UNANSWERED } as const;
 
 /** What PROBE needs; `bytes` 0: the feature was not offered. */
 export interface ProbeSource {
@@ -23,8 +33,8 @@ export class RequestQueue {
   readonly #batch: Batch;
   readonly #probe: ProbeSource;
   readonly #chains: Chain[] = [];
-  readonly #written = new Float64Array(BATCH_LIMIT);
-  readonly #tail = new Int32Array(TAIL_BYTES / 4);
+  /** Bytes of PROBE's properties. */
+  readonly #written = new Int32Array(BATCH_LIMIT);
 
   constructor(memory: GuestMemory, device: VirtioDevice, batch: Batch, probe: ProbeSource) {
     this.#memory = memory;
@@ -71,13 +81,13 @@ export class RequestQueue {
 
   #execute(index: number): void {
     const chain = this.#chains[index];
-    const at = index * REQUEST_BYTES;
-    const length = chain.read(this.#memory, this.#batch.bytes, at, REQUEST_BYTES);
-    if (length < HEAD_BYTES || chain.writable < TAIL_BYTES) this.#batch.addAnswered(S_NONE);
-    else if (get(this.#batch.requests[index], HEAD.TYPE) === T_PROBE) this.#batch.addAnswered(this.#executeProbe(chain, length, index));
+    const batch = this.#batch;
+    const length = chain.read(this.#memory, batch.bytes, index * REQUEST_SIZE, REQUEST_SIZE);
+    if (length < HEAD_SIZE || chain.writable < TAIL_SIZE) batch.addAnswered(S_NONE);
+    else if ((batch.requests[index][0] & TYPE_MASK) === PROBE_TYPE) batch.addAnswered(this.#executeProbe(chain, length, index));
     else {
       this.#written[index] = 0;
-      this.#batch.add(length);
+      batch.add(length);
     }
   }
 
@@ -101,8 +111,7 @@ export class RequestQueue {
     const chain = this.#chains[index];
     const status = this.#batch.statuses[index];
     const offset = this.#written[index];
-    put(this.#tail, TAIL.STATUS, status);
-    const answered = status !== S_NONE && chain.store32(this.#memory, offset, this.#tail[0]) >= 0;
-    return ring.give(chain, answered ? offset + TAIL_BYTES : 0);
+    const answered = status !== UNANSWERED && chain.store32(this.#memory, offset, status) >= 0;
+    return ring.give(chain, answered ? offset + TAIL_SIZE : 0);
   }
 }

@@ -1,5 +1,4 @@
-import { MMIO } from '../../memory/access.ts';
-import { PFN_LIMIT, pfnOfHiLo } from '../../memory/address.ts';
+import { pfnOfHiLo } from '../../memory/address.ts';
 import { INTERVAL_OVERLAP } from '../../memory/interval-map.ts';
 import { get } from '../fields.ts';
 import type { Domains } from './domains.ts';
@@ -40,6 +39,10 @@ const FLAGS = 8;
 const UNMAP_RESERVED = 6;
 const READ_AND_WRITE = 3;
 const F_MMIO = 4;
+/** S_OK; PFN_LIMIT and MMIO of src/memory. */
+const DONE = 0;
+const PAGES_END = 2 ** 52;
+const TO_REGISTERS = 16;
 /** For the test that compares them with their declaration. */
 export const REPEATED = {
   TYPE_MASK,
@@ -58,6 +61,9 @@ export const REPEATED = {
   UNMAP_RESERVED,
   READ_AND_WRITE,
   F_MMIO,
+  DONE,
+  PAGES_END,
+  TO_REGISTERS,
 } as const;
 
 /**
@@ -160,15 +166,15 @@ export class Requests {
     const last = pfnOfHiLo(request[END_HI], request[END_LO]);
     const gpa = pfnOfHiLo(request[PHYS_HI], request[PHYS_LO]);
     if (last < first) return S_INVAL;
-    if (first < input.first || last > input.last || gpa + (last - first) >= PFN_LIMIT) return S_RANGE;
+    if (first < input.first || last > input.last || gpa + (last - first) >= PAGES_END) return S_RANGE;
     // RESV_MEM.4.
     if (domain.reserves(first, last)) return S_INVAL;
     // Open: the limit of mappings.
     if (domains.mappings === mappingLimit) return S_NOMEM;
     // MAP.2; MAP.6 is `permission`.
-    const permission = (flags & READ_AND_WRITE) | ((flags & F_MMIO) !== 0 ? MMIO : 0);
+    const permission = (flags & READ_AND_WRITE) | ((flags & F_MMIO) !== 0 ? TO_REGISTERS : 0);
     const slot = domains.map(domain, first, last, gpa, permission);
-    if (slot >= 0) return S_OK;
+    if (slot >= 0) return DONE;
     return slot === INTERVAL_OVERLAP ? S_INVAL : S_NOMEM;
   }
 
@@ -197,6 +203,6 @@ export class Requests {
     if (high >= 0 && mappings.firstOf(high) + mappings.pagesOf(high) > wholeEnd) return S_RANGE;
     // UNMAP.5.
     this.#domains.unmap(domain, first, last);
-    return S_OK;
+    return DONE;
   }
 }

@@ -56,12 +56,6 @@ export class ReservedRegions {
     return new ReservedRegions(pages.map(regionOf), this.#probeBytes);
   }
 
-  /** Whether a page of [first, last] is reserved. */
-  touch(first: number, last: number): boolean {
-    for (const region of this.pages) if (region.first <= last && region.last >= first) return true;
-    return false;
-  }
-
   /** Whether the page is the doorbell of MSIs. */
   isMsi(pfn: number): boolean {
     for (const region of this.pages) if (region.kind === 'msi' && region.first <= pfn && region.last >= pfn) return true;

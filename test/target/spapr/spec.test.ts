@@ -1,8 +1,11 @@
 import { expect, test } from 'vitest';
 import { READ_WRITE } from '../../../src/memory/access.ts';
+import { PAGE_LG2 } from '../../../src/memory/address.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { TceTable } from '../../../src/pagetable/tce.ts';
+import { REPEATED as OF_RAM } from '../../../src/target/spapr/guest-ram.ts';
 import { REPEATED } from '../../../src/target/spapr/hypercalls.ts';
+import { REPEATED as OF_TARGET } from '../../../src/target/spapr/spapr-iommu.ts';
 import {
   H_GET_TCE,
   H_PUT_TCE,
@@ -31,6 +34,11 @@ test('what hypercalls.ts repeats is as in spec/hcalls.ts, registers as halves', 
     COUNT: 2 * COUNT,
     RESULT: 2 * RESULT_TCE,
   });
+});
+
+test('what guest-ram.ts and spapr-iommu.ts repeat is as in spec/tce.ts and src/memory/address.ts', () => {
+  expect(OF_RAM).toEqual({ PAGE_SHIFT: PAGE_LG2, PERMISSION: TCE_PERMISSION });
+  expect(OF_TARGET).toEqual({ PERMISSION: TCE_PERMISSION });
 });
 
 test('CONTROL is READ and WRITE as the library has them, and what the tables of src/pagetable have', () => {

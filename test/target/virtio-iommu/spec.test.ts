@@ -1,5 +1,7 @@
 import { expect, test } from 'vitest';
-import { READ_WRITE } from '../../../src/memory/access.ts';
+import { MMIO, READ_WRITE } from '../../../src/memory/access.ts';
+import { PFN_LIMIT } from '../../../src/memory/address.ts';
+import { REPEATED as OF_QUEUE } from '../../../src/target/virtio-iommu/request-queue.ts';
 import { REPEATED } from '../../../src/target/virtio-iommu/requests.ts';
 import { BYPASS_OFFSET, CONFIG, CONFIG_BYTES } from '../../../src/target/virtio-iommu/spec/config.ts';
 import { FAULT, FAULT_BYTES } from '../../../src/target/virtio-iommu/spec/fault.ts';
@@ -10,6 +12,7 @@ import {
   DETACH,
   DETACH_BYTES,
   HEAD,
+  HEAD_BYTES,
   MAP,
   MAP_BYTES,
   MAP_F_MMIO,
@@ -18,13 +21,16 @@ import {
   PROBE,
   PROBE_BYTES,
   REQUEST_BYTES,
+  S_OK,
   T_MAP,
+  T_PROBE,
   T_UNMAP,
   TAIL,
   TAIL_BYTES,
   UNMAP,
   UNMAP_BYTES,
 } from '../../../src/target/virtio-iommu/spec/requests.ts';
+import { S_NONE } from '../../../src/target/virtio-iommu/status.ts';
 
 test('the constants that requests.ts repeats are those of spec/requests.ts', () => {
   const words = (fields: Record<string, { word: number; shift: number; mask: number }>, ...names: string[]) =>
@@ -39,6 +45,19 @@ test('the constants that requests.ts repeats are those of spec/requests.ts', () 
   expect([...repeated, UNMAP_RESERVED]).toEqual(words(UNMAP, ...range, 'RESERVED'));
   expect(REPEATED).toMatchObject({ TYPE_MASK: HEAD.TYPE.mask << HEAD.TYPE.shift, T_MAP, T_UNMAP, MAP_BYTES, UNMAP_BYTES });
   expect(REPEATED).toMatchObject({ READ_AND_WRITE: MAP_F_READ | MAP_F_WRITE, F_MMIO: MAP_F_MMIO });
+  expect(REPEATED).toMatchObject({ DONE: S_OK, PAGES_END: PFN_LIMIT, TO_REGISTERS: MMIO });
+});
+
+test('the constants that request-queue.ts repeats are those of spec/requests.ts and status.ts; a status is the tail’s low byte', () => {
+  expect(OF_QUEUE).toEqual({
+    REQUEST_SIZE: REQUEST_BYTES,
+    HEAD_SIZE: HEAD_BYTES,
+    TAIL_SIZE: TAIL_BYTES,
+    TYPE_MASK: HEAD.TYPE.mask << HEAD.TYPE.shift,
+    PROBE_TYPE: T_PROBE,
+    UNANSWERED: S_NONE,
+  });
+  expect(TAIL.STATUS).toMatchObject({ word: 0, shift: 0 });
 });
 
 test('the READ and WRITE of MAP are the library’s', () => {
