@@ -80,4 +80,14 @@ describe('announcements', () => {
     announcements.forget(space);
     expect(announcements.endCommands(false)).toBe(true);
   });
+
+  test('behind 32 parts all the rest is announced at once: tables that lead to themselves never end', () => {
+    reach = 1;
+    announcements.beginCommands();
+    announcements.say(space, 0, LARGE);
+    let rounds = 1;
+    for (; !announcements.endCommands(); rounds++) announcements.beginCommands();
+    const parts = told.filter((what) => what.includes('-'));
+    expect([rounds, parts[31], parts[32], parts.length]).toEqual([33, '31-31', `32-${LARGE}`, 33]);
+  });
 });

@@ -200,7 +200,12 @@ describe('the queue', () => {
     ['whose index is negative as int32', 0x1_0000_0000n, 0xf000_0010 | 0],
   ])('its address: %s', (_, base, from) => {
     const at = (index: number) => base + BigInt(index >>> 0) * 16n;
-    const memory = new GuestMemory([{ gpa: (at(from) >> 12n) << 12n, buffer: new SharedArrayBuffer(3 * 4096) }]);
+    const memory = new GuestMemory([
+      { gpa: (at(from) >> 12n) << 12n, buffer: new SharedArrayBuffer(3 * 4096) },
+      // Where the queue would go on if its addresses came round at 4 GiB.
+      { gpa: 0n, buffer: new SharedArrayBuffer(3 * 4096) },
+    ]);
+    for (let i = 0; i < 400; i++) store(memory, BigInt(16 * i), 0x1000);
     for (let i = 0; i < 400; i++) store(memory, at(from + i), 2 * i);
     const { done, commands } = ahead(memory);
     let answered = 0;

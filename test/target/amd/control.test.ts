@@ -149,6 +149,20 @@ describe('commands, 2.4', () => {
     guest.write(Reg.commandTail, 32n);
     guest.write(Reg.control, ON);
     expect(guest.events()).toEqual([[(BigInt(EVENT.commandHardware) << 60n) | (2n << 57n), 0x4000_0000n]]);
+    // Written as it was, Control enables nothing (2.4: from 0 to 1).
+    guest.write(Reg.control, ON | (1n << 4n));
+    expect([guest.read(Reg.status) & RUN, guest.events()]).toEqual([0n, []]);
+  });
+
+  test('a ring shorter than 256 commands is one of 256; what is written of its tail beyond its end does not count', () => {
+    const guest = new Guest();
+    guest.start(0n);
+    guest.write(Reg.commandBase, (4n << 12n) | (2n << 56n));
+    guest.write(Reg.control, ON);
+    for (let i = 0; i < 65; i++) guest.command(completionWait(1n, BigInt(i)));
+    expect([guest.load(DONE), guest.read(Reg.commandHead)]).toEqual([64n, 65n * 16n]);
+    guest.write(Reg.commandTail, 0x1000n + 65n * 16n);
+    expect([guest.read(Reg.commandHead), guest.later.length, guest.read(Reg.status) & RUN]).toEqual([65n * 16n, 0, RUN]);
   });
 
   test('every other command; what is for the device is handed on', () => {

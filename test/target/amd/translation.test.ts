@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { EXECUTE, PRIVILEGED, READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
+import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { AmdIommu, EVENT, FAULT_ENDPOINT } from '../../../src/target/amd/index.ts';
 import { targetFault } from '../../../src/target/fault-codes.ts';
 import { runsOf } from '../hardware.ts';
@@ -334,6 +335,23 @@ describe('guest tables, 2.2.6', () => {
     guest.setDevice(DEVICE, { mode: 3, root, gcr3, giov: true, domain: 7 });
     guest.command(invalidateDevice(DEVICE), invalidatePages(7));
     expect(guest.access(DEVICE, IOVA, READ)).toBe(0x90000n);
+  });
+
+  test('a GCR3 table above 2 GiB: the pointer’s bits lie in three places (2.2.2.1, table 7)', () => {
+    const high = 0xa_8000_1000n;
+    const memory = new GuestMemory([
+      { gpa: 0n, buffer: new SharedArrayBuffer(RAM_PAGES * 4096) },
+      { gpa: high, buffer: new SharedArrayBuffer(4096) },
+    ]);
+    const guest = new Guest({}, memory);
+    guest.iommu.addEndpoint(DEVICE);
+    guest.start();
+    const { root, table } = guest.v2();
+    table.map(5, 0x80, 1, READ_WRITE);
+    guest.store(high, (BigInt(root) << 12n) | 1n);
+    guest.setDevice(DEVICE, { gcr3: Number(high >> 12n), giov: true, domain: 7 });
+    guest.command(invalidateDevice(DEVICE));
+    expect(guest.access(DEVICE, IOVA, READ)).toBe(0x80000n);
   });
 
   test('INVALIDATE_IOMMU_PAGES of a PASID: where its tables are is read again', () => {
