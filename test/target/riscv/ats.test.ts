@@ -81,6 +81,48 @@ describe('invalidations under way ("IOMMU PCIe ATS commands", "IOMMU Command-que
     expect(sent.map(({ tag }) => tag)).toEqual([0, 1, 1]);
   });
 
+  test('eight completions are a count of 0 (three bits: PCI Express Base 6.0, 10.3.2)', () => {
+    const { guest, fenced } = setUp();
+    guest.command(INVAL, fence(9));
+    for (let i = 0; i < 7; i++) expect(guest.iommu.invalidationCompletion(completion(1n, 0n))).toBe(true);
+    expect(fenced()).toBe(0);
+    expect([guest.iommu.invalidationCompletion(completion(1n, 0n)), fenced()]).toEqual([true, 9]);
+  });
+
+  test('a request with a segment is completed from that segment, one without (DSV 0) from any', () => {
+    const { guest, sent, fenced } = setUp();
+    const [DSV, DSEG] = [1n << 33n, 56n];
+    guest.command([INVAL[0] | DSV | (3n << DSEG), INVAL[1]], [INVAL[0] | (5n << DSEG), INVAL[1]], fence(9));
+    expect(sent.map(({ segment }) => segment)).toEqual([3, null]);
+    const from = (segment: number, tags: bigint) => guest.iommu.invalidationCompletion({ ...completion(tags), segment });
+    expect([from(4, 1n), from(3, 1n), fenced()]).toEqual([false, true, 0]);
+    expect([from(6, 2n), fenced()]).toEqual([true, 9]);
+  });
+
+  test('a reset forgets that a request timed out', () => {
+    const { guest, fenced } = setUp();
+    guest.command(INVAL);
+    guest.iommu.invalidationTimeout(1);
+    guest.iommu.reset();
+    guest.start();
+    guest.command(fence(9));
+    expect([fenced(), guest.iommu.read(Reg.cqcsr, 4) & 0xf00n]).toEqual([9, 0n]);
+  });
+
+  test('IOFENCE.C orders requests of devices where PR or PW says so', () => {
+    const ordered: [boolean, boolean][] = [];
+    const guest = new Guest({}, 1024, { orderRequests: (reads, writes) => void ordered.push([reads, writes]) });
+    guest.start();
+    const [low, high] = fence();
+    const [PR, PW] = [1n << 12n, 1n << 13n];
+    for (const bits of [0n, PR, PW, PR | PW]) guest.command([low | bits, high]);
+    expect(ordered).toEqual([
+      [true, false],
+      [false, true],
+      [true, true],
+    ]);
+  });
+
   test('a timeout is told by the next fence, whose command stays at the head', () => {
     const { guest, fenced, head } = setUp();
     guest.command(INVAL, fence(9));
@@ -135,6 +177,21 @@ describe('translation requests ("PCIe ATS translation request handling")', () =>
   });
   test('without EN_ATS it is an unsupported request', () => {
     expect(translating(0)).toMatchObject({ status: 'unsupported' });
+  });
+});
+
+describe('page requests ("PCIe ATS Page Request handling")', () => {
+  const request: AtsMessage = { ...completion(0n), code: AtsCode.pageRequest, pasid: 5, payload: 0x5003n | (1n << 2n) };
+
+  test('of a segment are of the device with the segment above its requester ID; a failure names the PASID that was refused', () => {
+    const { guest, sent } = setUp();
+    guest.iommu.pageRequest({ ...request, segment: 2 });
+    expect(guest.takeFaults().map(([word]) => word >> 40n)).toEqual([0x2_0000n | BigInt(DEVICE)]);
+    // Wider than the directory's mode (260): an invalid request, which names no PASID.
+    expect(sent.map(({ pasid, segment, payload }) => [pasid, segment, (payload >> 44n) & 0xfn])).toEqual([[null, 2, 1n]]);
+    guest.setMode(0);
+    guest.iommu.pageRequest(request);
+    expect(sent.slice(1).map(({ pasid, payload }) => [pasid, (payload >> 44n) & 0xfn])).toEqual([[5, 0xfn]]);
   });
 });
 

@@ -42,6 +42,25 @@ test('IODIR.INVAL_PDT: the next request of the same process is translated by its
   expect([reached(), reached()]).toEqual([0x77, 0x77]);
 });
 
+test('IODIR.INVAL_PDT of process 0 is of requests without a process too, where they have it (DPE)', () => {
+  const guest = new Guest();
+  const { iommu, memory } = guest;
+  guest.start();
+  const pdt = guest.pool.allocate(1);
+  const [one, other] = [guest.table('sv39'), guest.table('sv39')];
+  one.table.map(5, 0x99, 1, READ);
+  other.table.map(5, 0x77, 1, READ);
+  const put = (root: number) => memory.store64(0, pdt * 4096 + 8, 8 << 28, root);
+  memory.store64(0, pdt * 4096, 0, 1);
+  put(one.root);
+  guest.setContext(DEVICE, { first: { mode: PD8, root: pdt, pscid: 0 }, tc: PDTV | (1 << 9) });
+  const reached = () => (iommu.translate(DEVICE, -1, 0, 0x5000, READ) < 0 ? -1 : iommu.translated[0] >>> 12);
+  expect(reached()).toBe(0x99);
+  put(other.root);
+  guest.command(invalVma({}), invalPdt(DEVICE, 0));
+  expect(reached()).toBe(0x77);
+});
+
 test.each([-1, -0x8000_0000])('a request of device %i, which there is not: a fault, before any other request and after', (device) => {
   const guest = new Guest();
   guest.start();

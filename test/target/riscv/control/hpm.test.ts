@@ -12,7 +12,7 @@ const IOHPMEVT = 352;
 const DEVICE = 8;
 
 /** "iohpmevt": eventID, DMASK, PID_PSCID, DID_GSCID, PV_PSCV, DV_GSCV, IDT, OF. */
-const [UNTRANSLATED, TLB_MISS, DDT_WALK, FIRST_WALK] = [1n, 4n, 5n, 7n];
+const [UNTRANSLATED, TLB_MISS, DDT_WALK, FIRST_WALK, SECOND_WALK] = [1n, 4n, 5n, 7n, 8n];
 const did = (device: number) => (BigInt(device) << 36n) | (1n << 61n);
 const DMASK = 1n << 15n;
 const pid = (process: number) => (BigInt(process) << 16n) | (1n << 60n);
@@ -65,6 +65,31 @@ describe('event counters', () => {
     request(1, DEVICE + 1);
     request(2, DEVICE + 1);
     expect([1, 2, 3, 4, 5].map(count)).toEqual([1, 3, 0, 2, 0]);
+  });
+
+  test('a group of devices is as large as the ones below the lowest 0 say', () => {
+    select(1, UNTRANSLATED | did(0b1011) | DMASK);
+    select(2, UNTRANSLATED | did(0b1001) | DMASK);
+    for (const device of [DEVICE, DEVICE + 1]) request(1, device);
+    expect([1, 2].map(count)).toEqual([2, 2]);
+    select(3, UNTRANSLATED | did(0b1000) | DMASK);
+    request(1, DEVICE + 1);
+    select(4, UNTRANSLATED | did(0b0111) | DMASK);
+    request(1, DEVICE + 1);
+    expect([3, 4].map(count)).toEqual([2, 1]);
+  });
+
+  test('walks of the second stage by themselves, those for tables of the first among them', () => {
+    const second = guest.table('sv39', true);
+    second.table.map(0, 0, 1024, READ);
+    const first = guest.table('sv39');
+    first.table.map(0, 0x99, 1, READ);
+    guest.setContext(DEVICE, { first: { mode: 8, root: first.root, pscid: 3 }, second: { mode: 8, root: second.root, gscid: 1 } });
+    select(1, FIRST_WALK);
+    select(2, SECOND_WALK);
+    request(0);
+    // Three entries of the first stage, before each of them the second, and once more for the address.
+    expect([count(1), count(2) % 4, count(2) / count(1) > 1]).toEqual([3, 0, true]);
   });
 
   test('not while inhibited, and not what another event is', () => {
