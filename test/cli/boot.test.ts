@@ -198,6 +198,7 @@ test('the initramfs has busybox, the script and the modules in order', async () 
 test.each([
   ['SIGTERM', 143],
   ['SIGINT', 130],
+  ['SIGHUP', 129],
 ] as const)('told to end meanwhile by %s, it takes QEMU and its files with it', async (signal, status) => {
   const pid = join(folder, `${signal}-pid`);
   qemu(`echo $$ >${pid}; exec sleep 1000`);

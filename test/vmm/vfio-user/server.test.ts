@@ -6,6 +6,7 @@ import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { openKernelPort } from '../../../src/host/kernel/index.ts';
 import { msix, PciFunction, vendor } from '../../../src/vmm/pci/index.ts';
 import { PciVfioDevice, type VfioUserOptions, VfioUserServer } from '../../../src/vmm/vfio-user/index.ts';
+import { openLibc } from '../../../src/vmm/vfio-user/native/libc.ts';
 import { Command, LIMITS, SetIrqs } from '../../../src/vmm/vfio-user/spec.ts';
 import { access, Client, dmaMap, version, words } from './client.ts';
 
@@ -368,6 +369,36 @@ describe('interrupts (native)', () => {
     server.client!.trigger(2, 0);
     port.read(fd, full, 8);
     expect(new BigUint64Array(full.buffer)[0]).toBe(1n);
+  });
+
+  test('a client that fills a blocking eventfd at any moment stops nobody: nothing asks before whether it is full', async () => {
+    const { signal, port } = await openLibc();
+    const koffi = await import('koffi');
+    const fd: number = koffi.load(null).func('int eventfd(unsigned int value, int flags)')(0, 0);
+    opened.push({ close: () => port.close(fd) });
+    const word = port.allocate(8);
+    const value = new BigUint64Array(word.buffer);
+    value[0] = 0xffff_ffff_ffff_fffen;
+    port.write(fd, word, 8);
+    // A write(2) waits here for ever; more of them than the kernel keeps ends of.
+    for (let i = 0; i < 1000; i++) signal(fd);
+    port.read(fd, word, 8);
+    expect(value[0]).toBe(0xffff_ffff_ffff_ffffn);
+    for (let i = 0; i < 1000; i++) signal(fd);
+    port.read(fd, word, 8);
+    expect(value[0]).toBe(1000n);
+  });
+
+  test('a descriptor that is gone meanwhile is signalled to nobody', async () => {
+    const { signal, port } = await openLibc();
+    const [gone, there] = [port.eventfd(), port.eventfd()];
+    port.close(gone);
+    signal(gone);
+    signal(there);
+    const word = port.allocate(8);
+    port.read(there, word, 8);
+    port.close(there);
+    expect(new BigUint64Array(word.buffer)[0]).toBe(1n);
   });
 
   test('anything else than an eventfd is refused, and not written to', async () => {

@@ -1,5 +1,6 @@
 import { openKernelPort } from '../../../host/kernel/index.ts';
 import type { Port, PortMemory } from '../../../host/port.ts';
+import { eventfdSignals } from './eventfd-signals.ts';
 
 // Of socket(2), poll(2), fcntl(2): the same numbers on every 64-bit architecture that koffi has a Linux binary for.
 const AF_UNIX = 1;
@@ -37,6 +38,8 @@ export interface Received {
 /** Sockets with descriptors, by koffi. Everything is non-blocking but `poll`; negative answers are errnos. */
 export interface Libc {
   readonly port: Port;
+  /** Adds 1 to an eventfd, whoever holds it too. */
+  readonly signal: (eventfd: number) => void;
   /** Listens on a path; a descriptor. */
   listen(path: string): number;
   accept(listener: number): number;
@@ -70,6 +73,8 @@ async function open(): Promise<Libc> {
     recvmsg: libc.func('long recvmsg(int fd, void *message, int flags)'),
     sendmsg: libc.func('long sendmsg(int fd, const void *message, int flags)'),
     poll: libc.func('int poll(void *fds, unsigned long count, int milliseconds)'),
+    // Variadic in C, as ioctl is (kernel-port.ts).
+    syscall: libc.func('long syscall(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e)'),
   };
   const result = (value: number) => (value < 0 ? -koffi.errno() : value);
 
@@ -120,6 +125,7 @@ async function open(): Promise<Libc> {
 
   return {
     port,
+    signal: eventfdSignals(port, (number, ...args) => result(Number(sys.syscall(number, ...args)))),
     listen: (path) =>
       socket(path, (fd) => {
         const bound = result(sys.bind(fd, memory.address + BigInt(DATA), SOCKADDR_BYTES));

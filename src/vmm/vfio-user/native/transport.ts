@@ -40,11 +40,7 @@ export async function nativeTransport(): Promise<Transport> {
 }
 
 /** What the kernel does with a descriptor, as numbers. */
-function descriptorsOf({ port, poll }: Libc): Descriptors {
-  const word = port.allocate(8);
-  new BigUint64Array(word.buffer)[0] = 1n;
-  const pollfd = port.allocate(8);
-  const pollfdView = new DataView(pollfd.buffer);
+function descriptorsOf({ port, signal }: Libc): Descriptors {
   return {
     sizeOf: (descriptor) => {
       try {
@@ -55,12 +51,7 @@ function descriptorsOf({ port, poll }: Libc): Descriptors {
     },
     map: (descriptor, bytes, offset, readOnly) => port.mmap(descriptor, bytes, offset, readOnly),
     isEventfd: (descriptor) => port.readlink(`/proc/self/fd/${descriptor}`) === 'anon_inode:[eventfd]',
-    signal: (descriptor) => {
-      // The client may have filled it, and left it blocking.
-      pollfdView.setInt32(0, descriptor, true);
-      pollfdView.setInt32(4, POLLOUT, true);
-      if (poll(pollfd, 1, 0) > 0) port.write(descriptor, word, 8);
-    },
+    signal,
     close: (descriptor) => {
       port.close(descriptor);
     },
