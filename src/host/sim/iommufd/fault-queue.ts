@@ -95,7 +95,7 @@ export class FaultQueue implements FaultSink, EventSource {
     const into = new Uint8Array(iommuHwptPgfault.bytes);
     iommuHwptPgfault.encode(into, {
       flags: LAST_PAGE | (fault.pasid >= 0 ? PASID_VALID : 0),
-      dev_id: this.#context.bound(fault.device)?.id ?? 0,
+      dev_id: this.#context.bound(fault.device)!.id,
       pasid: Math.max(fault.pasid, 0),
       grpid: group,
       perm: permission,

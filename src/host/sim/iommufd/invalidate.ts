@@ -1,5 +1,4 @@
 import { errno } from '../../errno.ts';
-import type { InvalidationBlocks, StreamLookup } from '../nesting/model.ts';
 import { UserBuffer } from '../structs.ts';
 import { handler, type IoctlHandler, type IommufdContext } from './context.ts';
 import { NestedHwpt } from './page-tables.ts';
@@ -24,13 +23,22 @@ interface Done {
   readonly error: number;
 }
 
+/** `error`: or 0. */
+function refused(error: number): Done {
+  return { done: 0, error };
+}
+
 /** arm_vsmmu_cache_invalidate, over iommu_copy_struct_from_full_user_array. */
-function runBlocks(context: IommufdContext, array: Entries, blocks: InvalidationBlocks, device: StreamLookup): Done {
-  if (array.count === 0) return { done: 0, error: blocks.takesNone === true ? 0 : -errno.EINVAL };
+function runBlocks(context: IommufdContext, array: Entries, { hardware, devices }: Viommu): Done {
+  if (hardware.invalidation === undefined) return refused(-errno.EOPNOTSUPP);
+  const { type, blocks } = hardware.invalidation;
+  if (array.type !== type) return refused(-errno.EINVAL);
+  if (array.count === 0) return refused(blocks.takesNone === true ? 0 : -errno.EINVAL);
   const all = context.kernel.process.view(array.address, array.count * array.bytes)?.slice();
-  if (all === undefined) return { done: 0, error: -errno.EFAULT };
+  if (all === undefined) return refused(-errno.EFAULT);
   const entries = Array.from({ length: array.count }, (_, index) => all.subarray(index * array.bytes, (index + 1) * array.bytes));
-  if (entries.some((entry) => entry.subarray(blocks.entryBytes).some((byte) => byte !== 0))) return { done: 0, error: -errno.E2BIG };
+  if (entries.some((entry) => entry.subarray(blocks.entryBytes).some((byte) => byte !== 0))) return refused(-errno.E2BIG);
+  const device = (virtualId: bigint) => devices.get(virtualId)?.device;
   for (let begin = 0; begin < entries.length; begin += blocks.entries) {
     const block = entries.slice(begin, begin + blocks.entries);
     for (const [index, entry] of block.entries()) {
@@ -45,29 +53,30 @@ function runBlocks(context: IommufdContext, array: Entries, blocks: Invalidation
   return { done: array.count, error: 0 };
 }
 
-function run(context: IommufdContext, id: number, array: Entries): Done {
-  const object = context.any(id);
-  if (object === undefined) return { done: 0, error: -errno.ENOENT };
-  if (!(object instanceof NestedHwpt) && !(object instanceof Viommu)) return { done: 0, error: -errno.EINVAL };
-  const invalidation = object instanceof NestedHwpt ? object.domain.invalidation : object.hardware.invalidation;
-  if (invalidation === undefined) return { done: 0, error: -errno.EOPNOTSUPP };
-  if (array.type !== invalidation.type) return { done: 0, error: -errno.EINVAL };
-  const device = (virtualId: bigint) => (object instanceof Viommu ? object.devices.get(virtualId)?.device : undefined);
-  if ('blocks' in invalidation) return runBlocks(context, array, invalidation.blocks, device);
+/** Each entry is read when its turn comes. */
+function runEach(context: IommufdContext, array: Entries, { domain: { invalidation } }: NestedHwpt): Done {
+  if (invalidation === undefined) return refused(-errno.EOPNOTSUPP);
+  if (array.type !== invalidation.type) return refused(-errno.EINVAL);
   for (let done = 0; done < array.count; done++) {
-    const entry = new UserBuffer(context.kernel.process, array.address + BigInt(done * array.bytes), array.bytes);
-    const error = invalidation.run(entry, device);
+    const error = invalidation.run(new UserBuffer(context.kernel.process, array.address + BigInt(done * array.bytes), array.bytes));
     if (error < 0) return { done, error };
   }
   return { done: array.count, error: 0 };
 }
 
+function run(context: IommufdContext, id: number, array: Entries): Done {
+  const object = context.any(id);
+  if (object instanceof NestedHwpt) return runEach(context, array, object);
+  if (object instanceof Viommu) return runBlocks(context, array, object);
+  return refused(object === undefined ? -errno.ENOENT : -errno.EINVAL);
+}
+
 const invalidate = handler('IOMMU_HWPT_INVALIDATE', iommuHwptInvalidate, 'reserved', (context, command) => {
   const { hwpt_id, data_uptr, data_type, entry_len, entry_num, reserved } = command.in;
-  let answer: Done = { done: 0, error: 0 };
-  if (reserved !== 0) answer = { done: 0, error: -errno.EOPNOTSUPP };
+  let answer: Done;
+  if (reserved !== 0) answer = refused(-errno.EOPNOTSUPP);
   else if (entry_num > 0 && (data_uptr === 0n || entry_len === 0 || entry_len > ENTRY_BYTES_MAX || entry_num > ENTRIES_MAX))
-    answer = { done: 0, error: -errno.EINVAL };
+    answer = refused(-errno.EINVAL);
   else answer = run(context, hwpt_id, { address: data_uptr, type: data_type, bytes: entry_len, count: entry_num });
   const failed = command.respond({ entry_num: answer.done });
   return failed < 0 ? failed : answer.error;

@@ -25,8 +25,8 @@ export type StreamLookup = (virtualId: bigint) => object | undefined;
 export interface Invalidation {
   /** enum iommu_hwpt_invalidate_data_type */
   readonly type: number;
-  /** Carries out one entry of an array: 0 or a negative errno. `device`: of the vIOMMU. */
-  run(entry: UserBuffer, device: StreamLookup): number;
+  /** Carries out one entry of an array: 0 or a negative errno. */
+  run(entry: UserBuffer): number;
 }
 
 /** The same where the array is copied before anything is done, and goes to the hardware in blocks. */
