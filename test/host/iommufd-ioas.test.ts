@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { errno } from '../../src/host/errno.ts';
 import { ioctl } from '../../src/host/iommufd/uapi.ts';
-import { type SimKernel, type SimMachine, simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
+import { type IommuConfig, type SimKernel, type SimMachine, simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
 import { AbiMachine, FIXED, NO_ID, NOWHERE, READABLE, RW, U64_MAX, WRITEABLE } from './abi-machine.ts';
 
 /** I/O address spaces and invalidations where a call is refused late, or for its place: the kernel's ioas.c, io_pagetable.c and hw_pagetable.c. */
@@ -145,8 +145,8 @@ describe('invalidations', () => {
     return [result, m.out32(24)];
   };
 
-  function parent(nesting: SimMachine['iommus']) {
-    start({ iommus: nesting });
+  function parent(iommus: readonly IommuConfig[]) {
+    start({ iommus });
     const { id: device } = m.bind();
     const space = m.ioas();
     expect(m.map(space, 0n, 16n * PAGE)).toBe(0);
