@@ -25,8 +25,8 @@ export class Backings {
   readonly #schedule: (slice: () => void) => void;
   readonly #listener: BackingListener;
   readonly #bySpace = new Map<AddressSpace, Backing>();
-  /** What changed since the last flush, and what that could not finish. */
-  readonly #pending = new Set<Backing>();
+  /** What changed since the last flush, and what that could not finish; some may have gone, or been flushed, meanwhile. */
+  readonly #pending: (Backing | null)[] = [];
   #scheduled = false;
 
   constructor(chooser: Chooser, asked: AskedSpaces, schedule: (slice: () => void) => void, listener: BackingListener) {
@@ -67,7 +67,17 @@ export class Backings {
       const { watched, demand, ...requests } = this.#asked.of(space, served.hearing);
       const path = served.kind.create({ ...context, ...requests, space: watched ?? demand ?? space });
       const pasids = served.kind.pasidsOf?.(context) ?? 'own';
-      const backing: Backing = { space, path, choice, watched, demand, pasids, groups: new Set<DeviceGroup>(), isBehind: false };
+      const backing: Backing = {
+        space,
+        path,
+        choice,
+        watched,
+        demand,
+        pasids,
+        groups: new Set<DeviceGroup>(),
+        isBehind: false,
+        isListed: false,
+      };
       const follower = watched ?? demand;
       if (follower !== null) follower.path = this.#following(backing);
       this.hardware.add(backing);
@@ -97,19 +107,28 @@ export class Backings {
     const backing = this.#bySpace.get(space);
     if (backing === undefined) return;
     backing.path.changed(first, last);
-    this.#pending.add(backing);
+    this.#mark(backing);
   }
 
   invalidated(words: Int32Array): void {
-    for (const backing of this.hardware.invalidated(words)) this.#pending.add(backing);
+    for (const backing of this.hardware.invalidated(words)) this.#mark(backing);
   }
 
   flush(): number {
     let result = 0;
-    for (const backing of this.#pending) {
-      const answer = this.#flushOne(backing);
+    const pending = this.#pending;
+    for (let i = 0; i < pending.length; i++) {
+      const backing = pending[i];
+      const answer = backing?.path.pending ? this.#flushOne(backing) : 0;
       if (result === 0) result = answer;
     }
+    let kept = 0;
+    for (const backing of pending) {
+      if (backing === null) continue;
+      backing.isListed = backing.path.pending;
+      if (backing.isListed) pending[kept++] = backing;
+    }
+    while (pending.length > kept) pending.pop();
     return result;
   }
 
@@ -153,7 +172,7 @@ export class Backings {
     return {
       changed: (first, last) => {
         backing.path.changed(first, last);
-        this.#pending.add(backing);
+        this.#mark(backing);
       },
       settle: () => this.#flushOne(backing) === 0 && !backing.path.pending,
     };
@@ -172,12 +191,17 @@ export class Backings {
   /** What a call has left to do is for the next flush. */
   #keep(backing: Backing): void {
     backing.isBehind = backing.path.pending;
-    if (backing.isBehind) this.#pending.add(backing);
-    else this.#pending.delete(backing);
+    if (backing.isBehind) this.#mark(backing);
+  }
+
+  #mark(backing: Backing): void {
+    if (backing.isListed) return;
+    backing.isListed = true;
+    this.#pending.push(backing);
   }
 
   #drop(backing: Backing): void {
-    this.#pending.delete(backing);
+    if (backing.isListed) this.#pending[this.#pending.indexOf(backing)] = null;
     const heir = this.hardware.remove(backing, this.#bySpace.values());
     if (heir !== null) this.#keep(heir);
     if (backing.watched !== null) this.#asked.drop(backing.watched);

@@ -33,6 +33,8 @@ export interface Backing {
   readonly groups: Set<DeviceGroup>;
   /** The last call of the path left something to do. */
   isBehind: boolean;
+  /** The next flush comes to it, if it has something to do. */
+  isListed: boolean;
 }
 
 /**

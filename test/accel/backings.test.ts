@@ -136,10 +136,9 @@ describe('backings', () => {
     const { space, group, backing, path } = backed();
     const flush = (leftOut: readonly string[]) => {
       backings.changed(space, 0x1000, 0x1000);
-      path.pending = false;
       const { flush: before } = path;
       path.flush = () => {
-        Object.assign(path, { leftOut });
+        Object.assign(path, { leftOut, pending: false });
         return 0;
       };
       backings.flush();
@@ -186,7 +185,11 @@ describe('backings', () => {
 
   test('what hardware has heard is carried out by one backing on it, and by an heir when that one goes before it could', () => {
     let heard = 0;
-    hardware = { invalidated: () => void heard++, answered: () => {}, poll: () => {}, eventDescriptors: [7] };
+    const invalidated = () => {
+      heard++;
+      made[0].pending = true;
+    };
+    hardware = { invalidated, answered: () => {}, poll: () => {}, eventDescriptors: [7] };
     const [one, other] = [backed(), backed()];
     backings.invalidated(new Int32Array(4));
     backings.flush();

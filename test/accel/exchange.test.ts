@@ -81,6 +81,7 @@ describe('a space whose path is exchanged', () => {
       demand: null,
       pasids: 'own',
       isBehind: false,
+      isListed: false,
       groups: new Set(),
     });
     [before, after] = [backingOf(from, 'old'), backingOf(to, 'new')];
