@@ -3,12 +3,14 @@ import type { HostDevice } from '../host/host.ts';
 import { WRITE } from '../memory/access.ts';
 import type { AddressSpace } from '../target/target.ts';
 import type { Attachments } from './attachments.ts';
+import type { DifferenceLists } from './difference.ts';
 import { DirtyRanges } from './dirty-ranges.ts';
 import type { HeldSpace } from './held-space.ts';
 import { NOWHERE, type Path, type PathContext, type PathCounters, type PathKind } from './path.ts';
 import { Residence } from './residence.ts';
 import type { RunList } from './run-list.ts';
 import { Survey } from './survey.ts';
+import type { Asker } from './wanted-runs.ts';
 
 /** Mappings above which a split by a copy costs the guest more time than the gap costs the device. */
 const COPY_LIMIT = 1024;
@@ -43,7 +45,7 @@ class ShadowPath implements Path {
   readonly #owed = new DirtyRanges();
   /** What earlier flushes did not come to. */
   readonly #rest = new DirtyRanges();
-  readonly #survey: Survey;
+  readonly #asker: Asker;
   readonly #devices: Attachments;
   /** Largest size, and alignment, of a new mapping in pages: after a split, what the guest unmaps at once. */
   #grain = Number.POSITIVE_INFINITY;
@@ -63,7 +65,8 @@ class ShadowPath implements Path {
   constructor(context: PathContext) {
     const { space, memory } = context;
     this.#space = space;
-    this.#survey = new Survey(space, memory, (pages) => 1 + Math.floor(pages / pieceOf(pages, this.#grain)));
+    const workOf = (pages: number) => 1 + Math.floor(pages / pieceOf(pages, this.#grain));
+    this.#asker = { space, memory, tolerant: false, cuts: false, workOf };
     this.#home = new Residence(context, (first, last) => this.#owed.add(first, last));
     this.#devices = this.#home.devices;
   }
@@ -153,9 +156,9 @@ class ShadowPath implements Path {
   remap(): number {
     for (const { first, last } of this.#space.apertures) this.#changed.add(first, last);
     for (const { first, last } of this.#covered ?? []) this.#changed.add(first, last);
-    this.#survey.tolerant = true;
+    this.#asker.tolerant = true;
     const result = this.flush();
-    this.#survey.tolerant = false;
+    this.#asker.tolerant = false;
     return result;
   }
 
@@ -226,20 +229,21 @@ class ShadowPath implements Path {
   #reconcile(dirty: DirtyRanges, slice = false): number {
     this.#result = 0;
     dirty.normalize();
-    const whole = slice ? this.#survey.takeSlice(dirty, this.#now.held) : this.#survey.take(dirty, this.#now.held);
-    this.#rest.addAll(this.#survey.rest);
-    if (this.#survey.error !== null) this.#failed(-errno.EFAULT, this.#survey.error);
+    const survey = Survey.by(this.#asker);
+    const whole = slice ? survey.takeSlice(dirty, this.#now.held) : survey.take(dirty, this.#now.held);
+    this.#rest.addAll(survey.rest);
+    if (survey.error !== null) this.#failed(-errno.EFAULT, survey.error);
     if (!whole)
       this.#failed(-errno.ENOSPC, new HostError(this.#space.name, errno.ENOSPC, undefined, 'more mappings than one flush may change'));
     const isShort = this.#result < 0;
     if (!this.#givenUp()) {
-      if (hasWriteOnly(this.#survey.lists.additions)) this.#error = this.#home.holdsWriteOnly() ?? this.#error;
-      this.#issue();
+      if (hasWriteOnly(survey.lists.additions)) this.#error = this.#home.holdsWriteOnly() ?? this.#error;
+      this.#issue(survey);
     }
     if (isShort || this.#givenUp()) this.#owed.addAll(dirty);
-    const { removals } = this.#survey.lists;
+    const { removals } = survey.lists;
     for (let i = 0; i < removals.length && this.#result < 0; i++) this.#owe(removals, i);
-    this.#survey.end();
+    survey.end();
     return this.#result;
   }
 
@@ -247,20 +251,19 @@ class ShadowPath implements Path {
     this.#owed.add(runs.iova[at], runs.iova[at] + runs.pages[at] - 1);
   }
 
-  #issue(): void {
-    const { splits, lists } = this.#survey;
+  #issue({ splits, lists }: Survey): void {
     if (splits.count > 0) {
       // What a first split leaves over stays whole: its guest may never unmap it in parts. A guest that has come again will.
       this.#remnantGrain = this.#grain;
       this.#grain = Math.min(this.#grain, 2 ** Math.floor(Math.log2(splits.grain)));
       if (Number.isFinite(this.#remnantGrain)) this.#remnantGrain = this.#grain;
       const canSwap = !this.#devices.empty && !this.#stale && this.#result === 0 && this.#now.held.size <= COPY_LIMIT;
-      if (canSwap && this.#swap()) return;
+      if (canSwap && this.#swap(lists, splits.count)) return;
       this.counters.splits += splits.count;
     }
-    this.#unmapRemovals();
+    this.#unmapRemovals(lists.removals);
     if (this.#givenUp()) return;
-    this.#mapRemnants();
+    this.#mapRemnants(lists.remnants);
     this.#mapAll(lists.additions, this.#now, this.#grain);
   }
 
@@ -268,8 +271,7 @@ class ShadowPath implements Path {
    * Neighbours that go together, with nothing that stays between them, go in one host call; when it fails, one by one, since
    * some of them may be gone.
    */
-  #unmapRemovals(): void {
-    const { removals } = this.#survey.lists;
+  #unmapRemovals(removals: RunList): void {
     const now = this.#now;
     for (let from = 0; from < removals.length; ) {
       const first = removals.iova[from];
@@ -300,8 +302,7 @@ class ShadowPath implements Path {
    * Where the host has no mapping left for all that stays, the smallest parts wait until there is one: the guest's unmap is done, and cannot be
    * refused for what it did not name.
    */
-  #mapRemnants(): void {
-    const { remnants } = this.#survey.lists;
+  #mapRemnants(remnants: RunList): void {
     const now = this.#now;
     const order = remnants.length < 2 || now.makeRoom(remnants.length) ? null : largestFirst(remnants);
     for (let at = 0; at < remnants.length && !this.#givenUp(); at++) {
@@ -345,15 +346,14 @@ class ShadowPath implements Path {
   }
 
   /** A split without a gap: a prepared copy of the host space takes the old one's place. False: nothing was done. */
-  #swap(): boolean {
-    const { removals, remnants, additions } = this.#survey.lists;
+  #swap({ removals, remnants, additions }: DifferenceLists, splits: number): boolean {
     const after = this.#home.copyWithout(removals, remnants);
     if (after === null) return false;
     this.#mapAll(additions, after, this.#grain);
     const { done, error } = this.#result < 0 ? { done: false, error: after.close() } : this.#home.moveTo(after);
     this.#error = error ?? this.#error;
     this.#result = 0;
-    if (done) this.counters.splitsWithoutGap += this.#survey.splits.count;
+    if (done) this.counters.splitsWithoutGap += splits;
     return done;
   }
 }

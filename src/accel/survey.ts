@@ -1,20 +1,21 @@
 import type { HostError } from '../host/errno.ts';
-import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { IntervalMap } from '../memory/interval-map.ts';
-import type { AddressSpace } from '../target/target.ts';
 import { type DifferenceLists, difference } from './difference.ts';
 import { DirtyRanges } from './dirty-ranges.ts';
 import { RunList } from './run-list.ts';
 import { SliceSize } from './slice-size.ts';
-import { WantedRuns } from './wanted-runs.ts';
+import { type Asker, WantedRuns } from './wanted-runs.ts';
 
 /** Runs of one flush: no limit that is met, since what a guest operation says has changed is what the guest did. */
 const RUN_LIMIT = 2 ** 28;
 /** Host calls of one slice: a tenth of what 50 ms are to a host that takes 2 µs a call, for a call may pin memory. */
 const slices = new SliceSize(1 << 11);
 
-/** What one survey fills. */
-class Findings {
+/** Surveys that are over. What the spaces of all guests share takes no memory of each, and lies in the processor's caches already. */
+const idle: Survey[] = [];
+
+/** Asks what dirty ranges mean, and says what the host has to do so that it has just that. */
+export class Survey {
   readonly lists: DifferenceLists = {
     held: new RunList(RUN_LIMIT),
     wanted: new RunList(RUN_LIMIT),
@@ -23,44 +24,26 @@ class Findings {
     additions: new RunList(RUN_LIMIT),
     kept: new RunList(RUN_LIMIT),
   };
-  readonly rest = new DirtyRanges();
-  readonly examined = new DirtyRanges();
-}
-
-const NOTHING = new Findings();
-/** Of surveys that are over. What the spaces of all guests share takes no memory of each, and lies in the processor's caches already. */
-const idle: Findings[] = [];
-
-/** Asks what dirty ranges mean, and says what the host has to do so that it has just that. */
-export class Survey {
   readonly splits = { count: 0, grain: Number.POSITIVE_INFINITY };
-  readonly #asked: WantedRuns;
-  #found = NOTHING;
-
-  /** `callsFor`: host calls that map a run of so many pages, which is not cut: one that takes more than a slice is one. */
-  constructor(space: AddressSpace, memory: GuestMemory, callsFor: (pages: number) => number) {
-    this.#asked = new WantedRuns(space, memory, (pages) => Math.min(callsFor(pages), slices.now));
-  }
-
-  /** Empty but between `take` and `end`. */
-  get lists(): DifferenceLists {
-    return this.#found.lists;
-  }
-
   /** What the survey did not come to. Nothing of it is wanted for now. */
-  get rest(): DirtyRanges {
-    return this.#found.rest;
+  readonly rest = new DirtyRanges();
+  readonly #examined = new DirtyRanges();
+  readonly #asked: WantedRuns;
+
+  private constructor(asker: Asker) {
+    this.#asked = new WantedRuns(asker);
+  }
+
+  /** Until `end` nobody else's. The work of a run is the host calls that map it. */
+  static by(asker: Asker): Survey {
+    const survey = idle.pop() ?? new Survey(asker);
+    survey.#asked.asker = asker;
+    return survey;
   }
 
   /** What was found is not needed any more. */
   end(): void {
-    if (this.#found !== NOTHING) idle.push(this.#found);
-    this.#found = NOTHING;
-  }
-
-  /** See WantedRuns. */
-  set tolerant(on: boolean) {
-    this.#asked.tolerant = on;
+    idle.push(this);
   }
 
   get error(): HostError | null {
@@ -83,7 +66,7 @@ export class Survey {
   /** The same for ranges that nothing stale is in: one slice of them, and what it did not come to stays as it is. */
   takeSlice(dirty: DirtyRanges, now: IntervalMap): boolean {
     this.#begin(slices.now);
-    const { examined } = this.#found;
+    const examined = this.#examined;
     for (let i = 0; i < dirty.count; i++) {
       const [first, last] = [dirty.first(i), dirty.last(i)];
       const next = this.rest.count > 0 ? first : this.#asked.ask(first, last);
@@ -97,12 +80,11 @@ export class Survey {
   }
 
   #begin(most: number): void {
-    if (this.#found === NOTHING) this.#found = idle.pop() ?? new Findings();
     this.lists.held.clear();
     this.#asked.most = most;
     this.#asked.begin(this.lists.wanted);
     this.rest.clear();
-    this.#found.examined.clear();
+    this.#examined.clear();
   }
 
   readonly #visitHeld = (iova: number, gpa: number, pages: number, permission: number): boolean => {

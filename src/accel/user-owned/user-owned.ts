@@ -96,7 +96,7 @@ class UserOwnedPath implements Path {
     this.#limit = inputPages(hardware);
     this.#liveSplit = hardware.liveSplit;
     this.#isX86 = hardware.kind !== 'smmuv3';
-    this.#wanted = new WantedRuns(space, memory, this.#storesFor);
+    this.#wanted = new WantedRuns({ space, memory, tolerant: false, cuts: true, workOf: this.#storesFor });
     this.#second = SecondStage.join(host!, memory, device!, hardware, { tables: 'ours', queue });
     this.#pages = new StagePages(this.#second.arena);
     try {
@@ -172,9 +172,9 @@ class UserOwnedPath implements Path {
     const followed = this.#answered(this.#second.follow(), this.#second.parent.space.error);
     if (followed < 0) return followed;
     for (const { first, last } of this.#space.apertures) this.#changed.add(first, last);
-    this.#wanted.tolerant = true;
+    this.#wanted.asker.tolerant = true;
     const result = this.flush();
-    this.#wanted.tolerant = false;
+    this.#wanted.asker.tolerant = false;
     return result;
   }
 
