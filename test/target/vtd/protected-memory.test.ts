@@ -1,8 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import { READ, READ_WRITE, WRITE } from '../../../src/memory/access.ts';
 import { hiOf, loOf } from '../../../src/memory/address.ts';
+import type { GuestRegion } from '../../../src/memory/guest-memory.ts';
 import type { AddressSpace } from '../../../src/target/target.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
+import { UnprotectedRam } from '../../../src/target/vtd/control/protected-memory.ts';
 import { FAULT_PROTECTED } from '../../../src/target/vtd/index.ts';
 import { Cmd, contextGlobal, Guest, Reg } from './guest.ts';
 
@@ -112,6 +114,24 @@ describe('what does not reach protected memory (11.4.8.1)', () => {
     expect(runs()).toEqual(closed);
   });
 
+  test('other bounds, said by another write of PMEN: what devices that somebody backs reach is another space', () => {
+    const { guest, reached } = ready();
+    const { iommu } = guest;
+    iommu.addEndpoint(DEVICE);
+    let told = 0;
+    iommu.observe({ attach: () => told++ && 0, changed: () => {}, flush: () => 0 });
+    iommu.write(PMEN, 4, EPM);
+    const before = iommu.spaceOf(DEVICE);
+    iommu.write(PMEN, 4, EPM);
+    expect([told, iommu.spaceOf(DEVICE) === before], 'the same bounds').toEqual([2, true]);
+    iommu.write(PHMLIMIT, 8, 4n * MIB_2);
+    iommu.write(PMEN, 4, EPM);
+    expect([told, iommu.spaceOf(DEVICE) === before, reached()]).toEqual([3, false, [true, false, true, false, false]]);
+    iommu.write(PLMBASE, 4, 0n);
+    iommu.write(PMEN, 4, EPM);
+    expect([told, reached()]).toEqual([4, [false, false, true, false, false]]);
+  });
+
   test('remapping that is turned on, off again: protected memory stays', () => {
     const { guest, reached } = ready();
     guest.iommu.write(PMEN, 4, EPM);
@@ -119,5 +139,49 @@ describe('what does not reach protected memory (11.4.8.1)', () => {
     expect(reached()).toEqual([false, false, false, false, false]);
     guest.global(Cmd.te, false);
     expect(reached()).toEqual(CLOSED);
+  });
+});
+
+describe('guest RAM without what is protected', () => {
+  const [PAGE, GIB_4] = [4096, 0x1_0000_0000];
+  const buffer = new ArrayBuffer(16 * PAGE);
+  /** Pages 2 to 15 of the buffer, from 4 GiB on; of a file from byte 0x3000 on, at 0x7000_0000_0000 in this process. */
+  const region: GuestRegion = {
+    gpa: BigInt(GIB_4),
+    buffer,
+    offset: 2 * PAGE,
+    hostAddress: 0x7000_0000_0000n,
+    file: { fd: 5, offset: 0x3000n },
+  };
+  const first = GIB_4 / PAGE;
+  const left = (from: number, to: number, regions: readonly GuestRegion[] = [region]) =>
+    new UnprotectedRam({ regions }, [{ first: from, last: to }]).regions.map(({ gpa, offset, bytes, hostAddress, file }) => [
+      Number(gpa) / PAGE - first,
+      (offset ?? 0) / PAGE,
+      (bytes ?? 0) / PAGE,
+      hostAddress && Number(hostAddress - 0x7000_0000_0000n) / PAGE,
+      file && Number(file.offset) / PAGE,
+    ]);
+
+  test('is what lies below and above it: the same bytes of buffer, process and file', () => {
+    expect(left(first + 4, first + 5)).toEqual([
+      [0, 2, 4, 0, 3],
+      [6, 8, 8, 6, 9],
+    ]);
+    expect(left(0, first + 5)).toEqual([[6, 8, 8, 6, 9]]);
+    expect(left(first + 13, first + 100)).toEqual([[0, 2, 13, 0, 3]]);
+    expect(left(0, 2 ** 40)).toEqual([]);
+    expect(left(0, first - 1)).toEqual([[0, 2, 14, 0, 3]]);
+  });
+
+  test('follows what comes and goes, and is the same as long as nothing does', () => {
+    const memory = { regions: [region] as readonly GuestRegion[] };
+    const ram = new UnprotectedRam(memory, [{ first, last: first }]);
+    const before = ram.regions;
+    expect(ram.regions).toBe(before);
+    memory.regions = [];
+    expect(ram.regions).toEqual([]);
+    memory.regions = [region];
+    expect(ram.regions).toEqual(before);
   });
 });
