@@ -79,7 +79,9 @@ export function smmuv3(config: SmmuConfig = {}): NestingModel {
       if (refused < 0) return refused;
       const queues = new TegraQueues(physical, config.tegra241, caches, place);
       const failed = answerVintf(answer as UserBuffer, queues);
-      return failed < 0 ? failed : new VirtualSmmu(parent, physical, caches, queues);
+      if (failed === 0) return new VirtualSmmu(parent, physical, caches, queues);
+      physical.drop(queues.page.frames);
+      return failed;
     },
   };
 }

@@ -116,8 +116,8 @@ export class TegraQueues implements HardwareQueues {
     let consumed = registers.getUint32(at + CONS, true) & mask;
     for (let left = queue.entries; consumed !== produced && left > 0; left--) {
       const address = queue.base + (consumed & (queue.entries - 1)) * ENTRY_BYTES;
-      const frames = this.#physical.find(address);
-      if (frames === undefined) throw new Error('simulated CMDQV: the queue is not pinned');
+      // While there is a queue, its access has its memory pinned.
+      const frames = this.#physical.find(address)!;
       const entry = new DataView(frames.buffer, address - frames.first, ENTRY_BYTES);
       if (this.#caches.queued(entry.getBigUint64(0, true), entry.getBigUint64(8, true), device) < 0) {
         registers.setUint32(at + GERROR, 1, true);
