@@ -76,3 +76,26 @@ plain('places above 2 GiB are no int32: those copies are the engine’s', () => 
   copyBytes(new Uint8Array(8), 0, far, 2 ** 31, 8);
   expect(copied).toBe(2 ** 31);
 });
+
+plain.each([65, 257, 4096])('%i bytes, aligned or not, and nothing beside them', (bytes) => {
+  const memory = GuestMemory.ofBytes(8192);
+  const ram = new Uint8Array(memory.regions[0].buffer);
+  ram.forEach((_, i) => {
+    ram[i] = i * 5 + (i >> 8);
+  });
+  const array = new Uint8Array(bytes + 16).fill(0xee);
+  for (const [gpa, at] of [
+    [8, 8],
+    [3, 8],
+    [8, 5],
+  ]) {
+    const expected = array.slice();
+    expected.set(ram.subarray(gpa, gpa + bytes), at);
+    expect(memory.read(0, gpa, array, at, bytes)).toBe(0);
+    expect(Buffer.compare(array, expected)).toBe(0);
+    const after = ram.slice();
+    after.set(array.subarray(at, at + bytes), gpa + 1);
+    expect(memory.write(0, gpa + 1, array, at, bytes)).toBe(0);
+    expect(Buffer.compare(ram, after)).toBe(0);
+  }
+});
