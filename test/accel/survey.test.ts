@@ -13,7 +13,7 @@ describe('a survey', () => {
   let now: IntervalMap;
   let memory: GuestMemory;
 
-  const surveyOf = (of = space) => new Survey(of, memory, () => 1);
+  const surveyOf = () => Survey.by({ space, memory, tolerant: false, cuts: false, workOf: () => 1 });
   const rangesOf = (...ranges: [number, number][]) => {
     const dirty = new DirtyRanges();
     for (const [first, last] of ranges) dirty.add(space.base + first, space.base + last);
@@ -57,21 +57,18 @@ describe('a survey', () => {
       [0, 9],
     ]);
     survey.end();
-    expect([survey.lists.additions.length, survey.rest.count]).toEqual([0, 0]);
   });
 
-  test('lends what it found to nobody else until its end, and to one at a time after it', () => {
+  test('is nobody else’s until its end, and one of those behind it', () => {
     const one = surveyOf();
     one.take(rangesOf([0, 9]), now);
+    const other = surveyOf();
+    other.take(rangesOf([20, 21]), now);
+    expect([firstsOf(one.lists.removals), firstsOf(other.lists.removals)]).toEqual([[1], [21]]);
     one.end();
-    one.end();
-    const [other, third] = [surveyOf(), surveyOf()];
-    other.take(rangesOf([0, 9]), now);
-    third.take(rangesOf([20, 21]), now);
-    expect([firstsOf(other.lists.removals), firstsOf(third.lists.removals)]).toEqual([[1], [21]]);
-    // Begun anew without an end it has the same.
-    other.take(rangesOf([40, 41]), now);
-    expect([firstsOf(other.lists.removals), firstsOf(third.lists.removals)]).toEqual([[41], [21]]);
+    const third = surveyOf();
+    third.take(rangesOf([40, 41]), now);
+    expect([third, firstsOf(other.lists.removals), firstsOf(third.lists.removals)]).toEqual([one, [21], [41]]);
     other.end();
     third.end();
   });

@@ -1,8 +1,8 @@
-import { expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { PRIVILEGED, READ } from '../../../src/memory/access.ts';
 import { targetFault } from '../../../src/target/fault-codes.ts';
 import { Cause } from '../../../src/target/riscv/index.ts';
-import { Guest, invalPdt, invalVma } from './guest.ts';
+import { Guest, invalDdt, invalPdt, invalVma } from './guest.ts';
 
 const DEVICE = 8;
 const PROCESS = 1;
@@ -68,4 +68,60 @@ test.each([-1, -0x8000_0000])('a request of device %i, which there is not: a fau
   expect(guest.iommu.translate(device, -1, 0, 0x5000, READ)).toBeLessThan(0);
   expect(guest.iommu.translate(DEVICE, -1, 0, 0x5000, READ)).toBeGreaterThanOrEqual(12);
   expect(guest.iommu.translate(device, -1, 0, 0x5000, READ)).toBeLessThan(0);
+});
+
+describe('processes of a device that an observer is told of', () => {
+  const SBE = 1 << 10;
+  const START = 0x5000;
+  let guest: Guest;
+  let pdt: number;
+
+  const swapped = (value: bigint) => BigInt(`0x${value.toString(16).padStart(16, '0').match(/../g)!.reverse().join('')}`);
+  /** Process-contexts 1 and 3 are valid: ta has V, fsc is Bare. */
+  const fill = (bigEndian: boolean) => {
+    for (const process of [1, 3]) {
+      const ta = bigEndian ? swapped(1n) : 1n;
+      guest.memory.store64(0, pdt * 4096 + process * 16, Number(BigInt.asIntN(32, ta >> 32n)), Number(BigInt.asIntN(32, ta)));
+    }
+  };
+  const told = () => {
+    guest.iommu.addEndpoint(DEVICE);
+    guest.iommu.observe({ attach: () => 0, changed: () => {}, flush: () => 0 });
+    return guest.iommu.pasidsOf(DEVICE);
+  };
+
+  beforeEach(() => {
+    guest = new Guest();
+    guest.start();
+    pdt = guest.pool.allocate(1);
+  });
+
+  test.each([
+    ['little-endian', 0],
+    ['big-endian (DC.tc.SBE)', SBE],
+  ])('%s directory', (_, sbe) => {
+    fill(sbe !== 0);
+    guest.setContext(DEVICE, { first: { mode: PD8, root: pdt, pscid: 0 }, tc: PDTV | sbe });
+    expect(told()).toEqual([1, 3]);
+    expect(guest.iommu.translate(DEVICE, 3, 0, START, READ)).toBeGreaterThanOrEqual(12);
+  });
+
+  test('behind a second stage: where that has the directory, and none where it has not', () => {
+    fill(false);
+    const second = guest.table('sv39', true);
+    const AT = 0x400;
+    second.table.map(AT, pdt, 1, READ);
+    const rooted = (root: number) => {
+      guest.setContext(DEVICE, { first: { mode: PD8, root, pscid: 0 }, second: { mode: 8, root: second.root, gscid: 1 }, tc: PDTV });
+      guest.command(invalDdt(DEVICE));
+      return guest.iommu.pasidsOf(DEVICE);
+    };
+    told();
+    expect([rooted(AT), rooted(AT + 1)]).toEqual([[1, 3], []]);
+  });
+
+  test('of a directory that is no memory there are none', () => {
+    guest.setContext(DEVICE, { first: { mode: PD8, root: 0xf_0000, pscid: 0 }, tc: PDTV });
+    expect(told()).toEqual([]);
+  });
 });
