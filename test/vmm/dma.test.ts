@@ -42,6 +42,12 @@ describe('an access of an emulated device is cut where a translation ends', () =
     expect([...bytes]).toEqual([...new Array(16).fill(3), ...new Array(16).fill(5)]);
   });
 
+  test('from the beginning of a page on: only what passes 4 GiB has another upper half', () => {
+    leads = () => 0x2000;
+    expect(device.read(0x3_0000_0000n, new Uint8Array(0x2001))).toBe(0);
+    expect(asked.map(([iova]) => iova)).toEqual(['300000000', '300001000', '300002000']);
+  });
+
   test.each([31, 32, 40])('across the end of a page of 2^%i bytes', (size) => {
     lg2 = size;
     const end = 3 * 2 ** size;

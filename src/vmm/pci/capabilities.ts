@@ -56,7 +56,8 @@ export function msi(vectors = 1, maskable = false): Capability {
     { name: 'Message Data', at: 12, bytes: 2, writable: 0xffff },
   ];
   const all = vectors === 32 ? -1 : (1 << vectors) - 1;
-  if (maskable) fields.push({ name: 'Mask Bits', at: 16, bytes: 4, writable: all }, { name: 'Pending Bits', at: 20, bytes: 4 });
+  if (maskable)
+    fields.push({ name: 'Mask Bits', at: 16, bytes: 4, writable: all }, { name: 'Pending Bits', at: 20, bytes: 4, changes: all });
   return { id: CapabilityId.MSI, bytes: maskable ? 24 : 14, fields };
 }
 

@@ -12,6 +12,8 @@ export interface ConfigField {
   readonly writable?: number;
   /** Bits that a written 1 clears; default none. */
   readonly clears?: number;
+  /** Bits that only the hardware changes, and that a saved function has again; default none. */
+  readonly changes?: number;
 }
 
 /** The 4096 bytes of a function's configuration space: which bits there are, and which of them software can change. */
@@ -20,16 +22,18 @@ export class ConfigSpace {
   readonly #initial = new Uint8Array(CONFIG_BYTES);
   readonly #writable = new Uint8Array(CONFIG_BYTES);
   readonly #clears = new Uint8Array(CONFIG_BYTES);
+  readonly #changes = new Uint8Array(CONFIG_BYTES);
 
   /** Adds registers whose structure begins at `base`. @throws RangeError when one does not fit. */
   declare(base: number, fields: readonly ConfigField[]): void {
-    for (const { name, at, bytes, value = 0, writable = 0, clears = 0 } of fields) {
+    for (const { name, at, bytes, value = 0, writable = 0, clears = 0, changes = 0 } of fields) {
       if (base + at + bytes > CONFIG_BYTES) throw new RangeError(`PCI: ${name} lies outside configuration space`);
       for (let i = 0; i < bytes; i++) {
         const place = base + at + i;
         this.#initial[place] = value >>> (8 * i);
         this.#writable[place] = writable >>> (8 * i);
         this.#clears[place] = clears >>> (8 * i);
+        this.#changes[place] = changes >>> (8 * i);
         this.#bytes[place] = this.#initial[place];
       }
     }
@@ -62,7 +66,7 @@ export class ConfigSpace {
     this.#bytes.set(this.#initial);
   }
 
-  /** The bits that software can change, as hexadecimal. */
+  /** As hexadecimal. */
   save(): string {
     return Buffer.from(this.#bytes).toString('hex');
   }
@@ -73,8 +77,8 @@ export class ConfigSpace {
       throw new TypeError('PCI: the state has no configuration space');
     const saved = Buffer.from(state, 'hex');
     for (let place = 0; place < CONFIG_BYTES; place++) {
-      const writable = this.#writable[place] | this.#clears[place];
-      this.#bytes[place] = (this.#initial[place] & ~writable) | (saved[place] & writable);
+      const changing = this.#writable[place] | this.#clears[place] | this.#changes[place];
+      this.#bytes[place] = (this.#initial[place] & ~changing) | (saved[place] & changing);
     }
   }
 }

@@ -96,7 +96,11 @@ describe('header (7.5.1)', () => {
         ],
       }),
     ).toThrow(RangeError);
-    expect(() => rig({ capabilities: [{ id: 9, bytes: 200, fields: [] }] })).toThrow(RangeError);
+    expect(() => rig({ capabilities: [{ id: 9, bytes: 193, fields: [] }] })).toThrow(RangeError);
+    // The last place has none behind it for the upper half.
+    expect(() =>
+      rig({ bars: Array.from({ length: 6 }, (_, i) => (i < 5 ? null : { bytes: 16, kind: 'memory64', registers: block() })) }),
+    ).toThrow(RangeError);
   });
 
   test.each([
@@ -122,6 +126,15 @@ describe('capabilities', () => {
     const extended: number[] = [];
     for (let at = 0x100; at !== 0; at = fn.readConfig(at, 4) >>> 20) extended.push(fn.readConfig(at, 2));
     expect(extended).toEqual([0x0f, 0x13, 0x1b]);
+  });
+
+  test('one that ends where configuration space of 256 bytes does fits', () => {
+    expect(rig({ capabilities: [{ id: 9, bytes: 192, fields: [] }] }).fn.capabilityOffsets).toEqual([0x40]);
+  });
+
+  test('ATS says how many invalidations it takes, 32 as 0 (10.5.1.2)', () => {
+    const depths = [1, 31, 32].map((depth) => rig({ extendedCapabilities: [ats(depth)] }).fn.readConfig(0x104, 2) & 0x1f);
+    expect(depths).toEqual([1, 31, 0]);
   });
 
   test('without any, the status says so', () => {
@@ -278,6 +291,25 @@ describe('MSI (7.7.1)', () => {
   });
 });
 
+test('a saved function has the messages of MSI that wait, the last of 32 vectors, too', () => {
+  const { fn, messages } = rig({ capabilities: [msi(32, true)] });
+  fn.writeConfig(4, 2, BUS_MASTER);
+  fn.writeConfig(0x44, 4, 0xfee0_0000);
+  fn.writeConfig(0x42, 2, 1 | (5 << 4));
+  fn.writeConfig(0x50, 4, 0x8000_0001);
+  for (const vector of [0, 30, 31]) fn.signal(vector);
+  expect([messages.map(([, data]) => data), fn.readConfig(0x54, 4)]).toEqual([[30], 0x8000_0001]);
+  const other = rig({ capabilities: [msi(32, true)] });
+  other.fn.load(JSON.parse(JSON.stringify(fn.save())));
+  expect(other.fn.readConfig(0x54, 4)).toBe(0x8000_0001);
+  other.fn.writeConfig(0x50, 4, 0);
+  expect([other.messages.map(([, data]) => data), other.fn.readConfig(0x54, 4)]).toEqual([[0, 31], 0]);
+  // What the function could not have had is not taken.
+  const one = rig({ capabilities: [msi(1, true)] });
+  one.fn.load(fn.save());
+  expect(one.fn.readConfig(0x54, 4)).toBe(1);
+});
+
 describe('MSI beside the rest', () => {
   const CONTROL = 0x42;
   function started() {
@@ -361,6 +393,8 @@ describe('host bridge', () => {
     expect(host.readEcam(5 << 15, 4)).toBe(0x1042_1af4n);
     expect(host.readEcam(5 << 15, 8)).toBe((BigInt(fn.readConfig(4, 4)) << 32n) | 0x1042_1af4n);
     host.writeEcam((5 << 15) + 4, 2, 6n);
+    host.writeEcam((5 << 15) + 0x0c, 8, 0xfebf_0000_0000_0000n);
+    expect([fn.readConfig(0x0c, 4), fn.readConfig(0x10, 4)]).toEqual([0, 0xfebf_0000]);
     host.writePort(0xcf8, 4, 0x8000_2804);
     expect(host.readPort(0xcfc, 2)).toBe(6);
     host.writePort(0xcfd, 1, 4);
@@ -368,6 +402,9 @@ describe('host bridge', () => {
     // The way of QEMU's libqos: the byte in the address, where the two bits read as zero (3.2.2.3.2).
     host.writePort(0xcf8, 4, 0x8000_2802);
     expect([host.readPort(0xcfc, 2), host.readPort(0xcfe, 2), host.readPort(0xcf8, 4)]).toEqual([0x1042, 0x1042, 0x8000_2800]);
+    // Bits 30:24 are none (3.2.2.3.2).
+    host.writePort(0xcf8, 4, 0xff00_2800);
+    expect([host.readPort(0xcf8, 4), host.readPort(0xcfc, 4)]).toEqual([0x8000_2800, 0x1042_1af4]);
     host.writePort(0xcf8, 4, 0x8000_2805);
     host.writePort(0xcfc, 1, 0);
     expect(fn.readConfig(4, 2)).toBe(6);

@@ -9,7 +9,7 @@ import { MessageAssembler, ProtocolError } from '../../../src/vmm/vfio-user/mess
 import { Session } from '../../../src/vmm/vfio-user/session.ts';
 import { Command, Flags, HEADER, LIMITS, SetIrqs } from '../../../src/vmm/vfio-user/spec.ts';
 import { reaching } from '../../reaching.ts';
-import { dmaMap, version, words } from './client.ts';
+import { access, dmaMap, version, words } from './client.ts';
 
 /*
  * A client that means harm: whatever comes, nothing is thrown but the word that ends the connection, each request has one answer, each
@@ -241,6 +241,37 @@ describe('mappings', () => {
     regions.clear();
     expect([live, kept.length]).toEqual([0, 0]);
   });
+});
+
+test('one access is of so many bytes as were offered, and no more, however large the region', () => {
+  const read: number[] = [];
+  const device = {
+    regions: [2 * LIMITS.data],
+    irqs: [],
+    readRegion: (_region: number, _offset: number, to: DataView) => void read.push(to.byteLength),
+    writeRegion: () => {},
+    reset: () => {},
+    maskIrq: () => {},
+    connected: () => {},
+    disconnected: () => {},
+  };
+  const errors: number[] = [];
+  const session = new Session(
+    device,
+    new DmaRegions(null, null),
+    null,
+    (bytes) => void errors.push(new DataView(bytes.buffer).getUint32(HEADER.ERROR, true)),
+  );
+  const send = (command: number, payload: Uint8Array) =>
+    session.receive({ id: 1, command, flags: 0, payload: new DataView(Uint8Array.from(payload).buffer), descriptors: [] });
+  send(Command.VERSION, version());
+  for (const [offset, count] of [
+    [LIMITS.data, LIMITS.data],
+    [LIMITS.data, LIMITS.data + 1],
+    [0, LIMITS.data + 1],
+  ] as const)
+    send(Command.REGION_READ, access(0, offset, count));
+  expect([errors, read]).toEqual([[0, 0, EINVAL, EINVAL], [LIMITS.data]]);
 });
 
 describe('DEVICE_SET_IRQS', () => {

@@ -316,6 +316,12 @@ describe('guest RAM (native)', () => {
     const fd = ramFile(0x4000);
     expect([await client.map(0n, 0x1000, 0n, [fd], 1), await client.map(0x1000n, 0x1000, 0n, [fd], 0)]).toEqual([0, 0]);
     expect([server.memory.load32(0, 0), server.memory.store32(0, 0, 1) < 0, server.memory.load32(0, 0x1000) < 0]).toEqual([0, true, true]);
+    // All are all: with a range beside it the request is none.
+    expect([await client.unmap(0n, 0x1000, 2), await client.unmap(0x1000n, 0, 2), server.memory.regions.length]).toEqual([
+      EINVAL,
+      EINVAL,
+      1,
+    ]);
     expect(await client.unmap(0n, 0, 2)).toBe(0);
     expect(server.memory.regions).toEqual([]);
   });

@@ -224,6 +224,24 @@ describe.each([
   });
 });
 
+test('the serial number has 20 characters, all of them, and no more (5.2.6)', () => {
+  const serial = '0123456789abcdefghijklm';
+  const memory = GuestMemory.ofBytes(1 << 16);
+  const block = new VirtioBlock(memory, new MemoryBackend(512), () => {}, serial);
+  const driver = new SplitDriver(memory, 0x1000, 16);
+  block.device.status = 3;
+  block.device.driverFeatures = F_VERSION_1 | F_ACCESS_PLATFORM;
+  block.device.status = 11;
+  block.device.setQueue(0, driver.setup);
+  block.device.status = 15;
+  driver.add(request(8, 0, 20));
+  driver.add(request(8, 0, 24));
+  block.notify(0);
+  const [exact, roomy] = driver.collect();
+  expect([new TextDecoder().decode(exact!.bytes.subarray(0, 20)), exact!.bytes[20]]).toEqual([serial.slice(0, 20), 0]);
+  expect([new TextDecoder().decode(roomy!.bytes.subarray(0, 20)), roomy!.bytes[24]]).toEqual([serial.slice(0, 20), 0]);
+});
+
 property.prop(
   [
     fc.array(fc.record({ offset: fc.nat(0x7fff), bytes: fc.constantFrom(1, 2, 4, 8), value: fc.bigInt(0n, (1n << 64n) - 1n) }), {

@@ -35,6 +35,38 @@ test('what was written is read: nodes by name, with and without unit address', (
   expect(() => tree.cells('model')).toThrow(RangeError);
 });
 
+test('nodes in nodes, 64 deep and no deeper; a token that there is not', () => {
+  const nested = (depth: number) => {
+    let tree = new DeviceNode('n');
+    for (let i = 2; i < depth; i++) tree = new DeviceNode('n').add(tree);
+    return new DeviceNode('').add(tree);
+  };
+  expect([...readDeviceTree(writeDeviceTree(nested(64))).all()].length).toBe(64);
+  expect(() => readDeviceTree(writeDeviceTree(nested(65)))).toThrow(/too deep/);
+  const blob = writeDeviceTree(new DeviceNode(''));
+  const view = new DataView(blob.buffer);
+  const end = view.getUint32(8) + 12;
+  expect(view.getUint32(end)).toBe(9);
+  view.setUint32(end, 8);
+  expect(() => readDeviceTree(blob)).toThrow(/token 8/);
+});
+
+test('NOPs between tokens are none of the tree (5.4.1)', () => {
+  const blob = writeDeviceTree(new DeviceNode('').set('model', 'm'));
+  const view = new DataView(blob.buffer);
+  const at = view.getUint32(8);
+  const structure = view.getUint32(36);
+  const grown = new Uint8Array(blob.length + 4);
+  grown.set(blob.subarray(0, at + 8));
+  grown.set(blob.subarray(at + 8), at + 12);
+  const header = new DataView(grown.buffer);
+  header.setUint32(at + 8, 4);
+  header.setUint32(4, grown.length);
+  header.setUint32(12, view.getUint32(12) + 4);
+  header.setUint32(36, structure + 4);
+  expect(readDeviceTree(grown)).toEqual(readDeviceTree(blob));
+});
+
 const name = fc.stringMatching(/^[a-z][a-z0-9,@-]{0,12}$/);
 const properties = fc.dictionary(name, fc.uint8Array({ maxLength: 20 }), { maxKeys: 4 });
 const { tree: arbitraryNode } = fc.letrec<{ tree: DeviceNode }>((tie) => ({
