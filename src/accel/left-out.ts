@@ -12,7 +12,8 @@ const NONE: readonly string[] = [];
  */
 export class LeftOut {
   readonly #memory: GuestMemory;
-  readonly #regions = new Map<GuestRegion, number>();
+  /** null: none is, as of most spaces. */
+  #regions: Map<GuestRegion, number> | null = null;
 
   constructor(memory: GuestMemory) {
     this.#memory = memory;
@@ -21,13 +22,16 @@ export class LeftOut {
   /** Whether a failure to map the guest page is of this kind; then it is kept. */
   takes(gpa: number, answer: number): boolean {
     const region = CANNOT.has(answer) ? this.#memory.registersAt(gpa) : null;
-    if (region !== null) this.#regions.set(region, answer);
+    if (region !== null) {
+      this.#regions ??= new Map();
+      this.#regions.set(region, answer);
+    }
     return region !== null;
   }
 
   /** One for each such region that is there. */
   get reasons(): readonly string[] {
-    if (this.#regions.size === 0) return NONE;
+    if (this.#regions === null) return NONE;
     return [...this.#regions]
       .filter(([region]) => this.#memory.regions.includes(region))
       .map(

@@ -15,8 +15,8 @@ import type { Asker } from './wanted-runs.ts';
 /** Mappings above which a split by a copy costs the guest more time than the gap costs the device. */
 const COPY_LIMIT = 1024;
 
-/** Host mappings that one run is cut into at most, however small the guest's unmaps are: as many as one hypercall maps pages. */
-const PIECES_PER_RUN = 512;
+/** lg2 of the host mappings that one run is cut into at most, however small the guest's unmaps are: as many as one hypercall maps pages. */
+const PIECES_LG2 = 9;
 
 const NOTHING = [new DirtyRanges(), new DirtyRanges()] as const;
 
@@ -310,7 +310,7 @@ class ShadowPath implements Path {
       const { [i]: iova } = remnants.iova;
       const { [i]: pages } = remnants.pages;
       // Pieces where there is plenty of room for them, or what is kept for other unmaps would go.
-      const piece = now.hasPlenty(PIECES_PER_RUN) ? pieceOf(pages, this.#remnantGrain) : Number.POSITIVE_INFINITY;
+      const piece = now.hasPlenty(1 << PIECES_LG2) ? pieceOf(pages, this.#remnantGrain) : Number.POSITIVE_INFINITY;
       for (let done = 0; done < pages && !this.#givenUp(); ) {
         const part = Math.min(pages - done, piece - ((iova + done) % piece));
         const answer = now.restore(iova + done, remnants.gpa[i] + done, part, remnants.permission[i]);
@@ -363,9 +363,14 @@ function hasWriteOnly({ permission, length }: RunList): boolean {
   return false;
 }
 
-/** Pages of the mappings that a run is cut into. */
+/**
+ * Pages of the mappings that a run is cut into: of the grain, or where that were too many, of a power of 512 times the grain. So what falls to pieces last
+ * is 512 of the grain at once, and a guest that goes through the run finds a split there once in so many unmaps.
+ */
 function pieceOf(pages: number, grain: number): number {
-  return Math.max(grain, 2 ** Math.ceil(Math.log2(pages / PIECES_PER_RUN)));
+  if (pages <= grain) return grain;
+  const levels = Math.ceil(Math.log2(pages / grain) / PIECES_LG2);
+  return grain * 2 ** ((levels - 1) * PIECES_LG2);
 }
 
 function largestFirst({ pages, length }: RunList): number[] {
