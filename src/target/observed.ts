@@ -67,6 +67,10 @@ export class Observed {
     return this.#endpoints.size + this.#processes;
   }
 
+  get endpoints(): Iterable<number> {
+    return this.#endpoints.keys();
+  }
+
   reaches(space: AddressSpace): boolean {
     return this.#uses.has(space);
   }

@@ -63,7 +63,8 @@ export class Hardware implements TargetObserver {
     if (pasid !== undefined) return 0;
     if (this.#fails()) {
       // As the Binder does it: a guest has left its old tables for good, and what cannot be detached from them is closed.
-      if ((space ?? this.#reaches.get(endpoint))?.owner === 'guest') this.#reaches.set(endpoint, null);
+      const chosen = space ?? this.#reaches.get(endpoint);
+      if ((chosen?.attachedBy ?? chosen?.owner) === 'guest') this.#reaches.set(endpoint, null);
       return ENOMEM;
     }
     this.#reaches.set(endpoint, space);

@@ -250,6 +250,32 @@ export function targetSuite<Step>(subject: TargetSubject<Step>): void {
       },
     );
 
+    test('loaded with RAM in which other tables stand: the observer is told of every difference', () => {
+      const { fixture, hardware } = observed(subject);
+      const { memory, target } = fixture;
+      const snapshot = () => ({
+        state: JSON.parse(JSON.stringify(target.save())),
+        ram: memory.regions.map(({ buffer, offset = 0, bytes }) => new Uint8Array(buffer, offset, bytes).slice()),
+        runs: fixture.endpoints.map((endpoint) => {
+          const space = target.spaceOf(endpoint);
+          return space && runsOf(space);
+        }),
+      });
+      for (const step of subject.mapping) fixture.run(step);
+      const mapped = snapshot();
+      for (const step of subject.unmapping) fixture.run(step);
+      const unmapped = snapshot();
+      expect(mapped.runs).not.toEqual(unmapped.runs);
+      for (const { state, ram, runs } of [mapped, unmapped]) {
+        memory.regions.forEach(({ buffer, offset = 0, bytes }, i) => {
+          new Uint8Array(buffer, offset, bytes).set(ram[i]);
+        });
+        target.load(state);
+        expect(snapshot().runs).toEqual(runs);
+        hardware.expectAgreement();
+      }
+    });
+
     property.prop([program], { numRuns })('reset is power-on, on both sides', (steps) => {
       const { fixture, hardware } = observed(subject);
       for (const step of steps) fixture.run(step);

@@ -198,7 +198,7 @@ export class AmdIommu implements Target {
 
   #forgetAll(): void {
     this.#translator.forgetAll();
-    this.#spaces.refreshAll();
+    this.#spaces.invalidatedAll();
     this.#spaces.announcements.flush();
   }
 

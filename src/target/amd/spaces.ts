@@ -131,7 +131,7 @@ export class Spaces {
       for (const space of this.#tagged.ofDomain(domain)) if (space.process !== NO_PROCESS) this.announcements.say(space, 0, PFN_LIMIT - 1);
   }
 
-  /** INVALIDATE_IOMMU_ALL. */
+  /** INVALIDATE_IOMMU_ALL, and whatever makes the IOMMU forget all that it had cached. */
   invalidatedAll(): void {
     this.refreshAll();
     for (const space of this.#tagged.all) this.announcements.say(space, 0, PFN_LIMIT - 1);

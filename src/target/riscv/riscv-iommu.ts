@@ -319,6 +319,7 @@ export class RiscvIommu implements Target {
   #forgetAll(): void {
     this.#spaces.begin();
     this.#translator.forgetAll();
+    this.#spaces.changedAll();
     this.#hpm.rearm();
     this.#configured();
     this.#spaces.end();

@@ -246,6 +246,11 @@ export class Spaces {
     );
   }
 
+  /** The IOMMU has forgotten what it had cached, and no command of the guest's says so. */
+  changedAll(): void {
+    this.#announce(this.#tagged.all, 0, PFN_LIMIT - 1);
+  }
+
   #announce(spaces: Iterable<TableSpace>, first: number, last: number): void {
     for (const space of spaces) {
       const range = space.leaves.widened(first, last);

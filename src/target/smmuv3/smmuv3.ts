@@ -270,7 +270,7 @@ export class Smmuv3 implements Target {
 
   #forgetAll(): void {
     this.#translator.forgetAll();
-    this.#spaces.refreshAll();
+    this.#spaces.forgetAll();
     this.#spaces.announcements.flush();
   }
 

@@ -9,6 +9,7 @@ import { Observed } from '../observed.ts';
 import { NO_PROCESS, TaggedSpaces } from '../tagged-spaces.ts';
 import { type AddressSpace, type FirstStage, NO_PASID, type PageAnswer, type TargetObserver } from '../target.ts';
 import type { Features } from './capabilities.ts';
+import { ATC_SIZE_ALL, OPCODE } from './spec/commands.ts';
 import { CONFIG, EATS, STE } from './spec/ste.ts';
 import { ENTRY_BUDGET, TableSpace } from './table-space.ts';
 import { type Route, VERDICT } from './translation/route.ts';
@@ -173,6 +174,14 @@ export class Spaces {
     for (const space of this.#tagged.all) this.announcements.say(space, 0, PFN_LIMIT - 1);
   }
 
+  /** The SMMU has forgotten what it had cached, and no command of the guest's says so. */
+  forgetAll(): void {
+    this.invalidatedAll();
+    for (const words of [EVERY_STREAM, EVERY_TRANSLATION]) this.command(words, -1);
+    for (const endpoint of this.#observed.endpoints) this.command(Int32Array.of(OPCODE.ATC_INV, endpoint, ATC_SIZE_ALL, 0), endpoint);
+    this.refreshAll();
+  }
+
   /** The guest's own command, for hardware that walks the guest's tables. */
   command(words: Int32Array, endpoint: number): void {
     this.#observed.invalidated(words, endpoint);
@@ -183,6 +192,10 @@ export class Spaces {
     this.#observed.observer?.answered?.(endpoint, pasid, group, answer);
   }
 }
+
+/** CFGI_ALL (4.3.6) and TLBI_NSNH_ALL (4.4.2), for hardware that walks the guest's tables. */
+const EVERY_STREAM = Int32Array.of(OPCODE.CFGI_STE_RANGE, 0, 31, 0);
+const EVERY_TRANSLATION = Int32Array.of(OPCODE.TLBI_NSNH_ALL, 0, 0, 0);
 
 const ABORT: FirstStage = { kind: 'abort' };
 const BYPASS: FirstStage = { kind: 'bypass' };

@@ -1,6 +1,6 @@
 import { get, isSet } from '../../fields.ts';
 import type { Features } from '../capabilities.ts';
-import { ATC_INV, OP, OPCODE, PRI_RESP, SIGNAL, STREAM, SYNC, TLBI } from '../spec/commands.ts';
+import { ATC_INV, ATC_SIZE_ALL, OP, OPCODE, PRI_RESP, SIGNAL, STREAM, SYNC, TLBI } from '../spec/commands.ts';
 
 /** What makes a command ILLEGAL (CERROR_ILL); reserved fields are ignored, as 4.1.5 allows. */
 interface Form {
@@ -13,7 +13,6 @@ const stage1 = ({ S1P }: Features) => S1P === 0;
 const stage2 = ({ S2P }: Features) => S2P === 0;
 const hypervisor = ({ Hyp }: Features) => Hyp === 0;
 const isSecure = (words: Int32Array) => isSet(words, STREAM.SSEC);
-const ATC_SIZE_ALL = 52;
 /** Here because the compiler folds a module's own constants only. */
 const { TG, NUM, SCALE, SCALE_NARROW, TTL } = TLBI;
 

@@ -69,6 +69,8 @@ export const ATC_INV = {
   SIZE: bits(5, 0, 1),
   ADDRESS: wide(63, 12, 1),
 } as const;
+/** ATC_INV.SIZE of every address. */
+export const ATC_SIZE_ALL = 52;
 
 /** 4.5.2. */
 export const PRI_RESP = {
