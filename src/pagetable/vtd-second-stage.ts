@@ -49,6 +49,9 @@ const D = 1 << 9;
 /** Leaf only, and only with ECAP.SC; otherwise reserved. */
 const SNP = 1 << 11;
 
+/** Bit 62, in the high half: reserved, as transient mappings are gone (9.8). */
+const RESERVED_62 = 1 << 30;
+
 /** An entry's address: ADDRESS_HI, and what is no flag of the low half. For `walk`. */
 const HI = 0xf_ffff;
 const LO = ~0xfff;
@@ -110,7 +113,7 @@ export class VtdSecondStageTable extends RadixTable {
     this.#top = levels - 1;
     this.#rootHi = hiOfPfn(root);
     this.#rootLo = loOfPfn(root);
-    this.#reservedHi = ADDRESS_HI & ~(2 ** (outputBits - 32) - 1);
+    this.#reservedHi = RESERVED_62 | (ADDRESS_HI & ~(2 ** (outputBits - 32) - 1));
     this.kept = [EMT_IPAT | A | D | (snoopControl ? SNP : 0), 0];
     const snoop = snoopControl ? 0 : SNP;
     this.#reservedInLeaf = [snoop, pages2M ? snoop | (BELOW_2M & ~0xfff) : PS, pages1G ? snoop | (BELOW_1G & ~0xfff) : PS, PS, PS];

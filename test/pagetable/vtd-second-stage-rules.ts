@@ -8,6 +8,7 @@ export type VtdVariant = Required<Omit<VtdSecondStageConfig, 'root' | 'allocator
 /** Intel VT-d 4.1, 3.7 (translation, access rights), 3.7.2 (accessed and dirty), 9.8 tables of SS-PML5E to SS-PTE. */
 export function vtdRules({ levels, outputBits, pages2M, pages1G, snoopControl, accessedDirty, execute }: VtdVariant): Rules {
   const physical: [number, number] = [51, outputBits];
+  const transient: [number, number] = [62, 62];
   const snoop: [number, number][] = snoopControl ? [] : [[11, 11]];
   const large = (level: number) => (level === 1 && pages2M) || (level === 2 && pages1G);
   const granted = (entry: bigint) => Number(field(entry, execute ? 2 : 1, 0));
@@ -21,11 +22,11 @@ export function vtdRules({ levels, outputBits, pages2M, pages1G, snoopControl, a
       const pageSize = level > 0 && field(entry, 7, 7) === 1n;
       const lg2 = 12 + 9 * level;
       if (level > 0 && !pageSize) {
-        if (anySet(entry, [physical, [11, 11]])) return { is: 'fault', fault: FAULT_RESERVED };
+        if (anySet(entry, [physical, transient, [11, 11]])) return { is: 'fault', fault: FAULT_RESERVED };
         return { is: 'table', address: field(entry, 51, 12) << 12n, next: level - 1 };
       }
       if (level > 0 && !large(level)) return { is: 'fault', fault: FAULT_RESERVED };
-      if (anySet(entry, [physical, ...snoop, [lg2 - 1, 12]])) return { is: 'fault', fault: FAULT_RESERVED };
+      if (anySet(entry, [physical, transient, ...snoop, [lg2 - 1, 12]])) return { is: 'fault', fault: FAULT_RESERVED };
       return { is: 'leaf', address: field(entry, 51, lg2) << BigInt(lg2), lg2, type: Number(field(entry, 6, 3)) };
     },
     grant: (path) => path.map(granted).reduce((all, one) => all & one),

@@ -143,6 +143,11 @@ const DIFFERENCES: readonly Difference[] = [
     explains: ({ ste }) => (STE_CONFIG(ste) & 2) !== 0 && rootBits(ste) > 9,
   },
   {
+    section: '5.2, S1STALLD: IGNORED without stage 1',
+    what: 'QEMU, which has no stalls, refuses the entry',
+    explains: ({ theirs, ste }) => eventOf(theirs) === EVENT.C_BAD_STE && (STE_CONFIG(ste) & 1) === 0 && isSet(ste, STE.S1STALLD),
+  },
+  {
     section: '5.2, S1CDMax: IGNORED without substreams',
     what: 'QEMU, which has none, refuses the entry',
     explains: ({ theirs, ste }) => eventOf(theirs) === EVENT.C_BAD_STE && isSet(ste, STE.S1CDMAX),

@@ -59,11 +59,6 @@ export const VTD_SECOND_STAGE: Judgement = {
   },
   differences: [
     {
-      section: 'VT-d 4.1, 9.8: bits 62:52 of second-stage entries are ignored',
-      what: 'QEMU takes bit 62, the transient mapping of earlier versions, for reserved',
-      explains: ({ entries, peer }) => peer.fault === 0xc && entries.some((entry) => ((entry >> 62n) & 1n) === 1n),
-    },
-    {
       section: 'VT-d 4.1, 3.7.1, access rights: what all entries of the path grant',
       what: 'rights are checked when the leaf is known; QEMU checks each entry first, and reports that instead of what is wrong with it or below it',
       explains: ({ access, entries, peer }) =>
