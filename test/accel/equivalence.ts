@@ -81,6 +81,8 @@ export class EquivalentGuest<Step> {
   readonly fixture: TargetFixture<Step>;
   readonly kernel: SimKernel;
   readonly machine: Machine;
+  /** Of the stores of an announcing guest nothing is told to it; a test may. */
+  readonly watch = new StoreWatch();
   #ram: ReturnType<typeof rehouse>;
   readonly #reaches: (pfn: number) => boolean;
   /** Endpoints whose devices the host took, with their places among all. */
@@ -108,8 +110,7 @@ export class EquivalentGuest<Step> {
     this.#pasids = [NO_PASID, ...(pasidLog2 === undefined ? [] : (this.fixture.pasids ?? []))];
     this.#ram = rehouse(memory, this.kernel);
     const host = openHost(kind, this.kernel);
-    // Nothing is told to the watch.
-    const hearing = following === 'announced' ? { watch: new StoreWatch() } : { residentPages: RESIDENT_PAGES };
+    const hearing = following === 'announced' ? { watch: this.watch } : { residentPages: RESIDENT_PAGES };
     this.machine = new Machine({ memory, target, host, path, schedule: () => {}, ...hearing });
     this.#reaches = hardware.reaches ?? (() => true);
     this.#passed = [...endpoints.entries()].flatMap(([i, endpoint]) =>
@@ -136,13 +137,21 @@ export class EquivalentGuest<Step> {
     }
   }
 
-  /** One guest operation; before it, hardware remembers all that it can of the pages that it may change, and the pages after it are looked at as well. */
+  /** One guest operation: see `does`. */
   run(step: Step): void {
-    const before = this.#pages();
+    this.does(
+      () => void this.fixture.run(step),
+      () => this.#pages(),
+    );
+  }
+
+  /** Whatever a guest does; before it, hardware remembers all that it can of the pages that it may change, and the pages after it are looked at as well. */
+  does(act: () => void, pages: () => readonly number[]): void {
+    const before = pages();
     this.#sampled = before;
     this.touch();
-    this.fixture.run(step);
-    this.#sampled = [...new Set([...before, ...this.#pages()])];
+    act();
+    this.#sampled = [...new Set([...before, ...pages()])];
   }
 
   /** Pages at the ends of what the endpoints reach, and around. */
