@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { errno } from '../../src/host/errno.ts';
 import { openKernelPort } from '../../src/host/kernel/index.ts';
+import type { PortMemory } from '../../src/host/port.ts';
 
 /** What the kernel port does that needs no IOMMU: system calls of this machine. The rest is for `npm run test:kernel`. */
 
@@ -18,6 +19,40 @@ describe.skipIf(platform !== 'linux')('the kernel port (Linux only)', () => {
     expect(port.mmap(4711, 4096, 0n)).toBe(-errno.EBADF);
     expect(port.mmap(4711, 0, 0n)).toBe(-errno.EINVAL);
     memory.release();
+  });
+
+  test('a descriptor that is open, and a control of it', async () => {
+    const port = await openKernelPort();
+    const memory = port.allocate(1);
+    const fd = port.open('/dev/null');
+    expect(fd).toBeGreaterThan(2);
+    expect(port.write(fd, memory, 1)).toBe(1);
+    expect(port.read(fd, memory, 1)).toBe(0);
+    // FIOCLEX of asm-generic/ioctls.h; another number on PowerPC.
+    if (process.arch !== 'ppc64') expect([port.ioctl(fd, 0x5451, 0), port.ioctl(fd, 0x5451, memory)]).toEqual([0, 0]);
+    expect(port.close(fd)).toBe(0);
+    memory.release();
+  });
+
+  test('a file is mapped to be read, or to be written too', async () => {
+    const port = await openKernelPort();
+    const fd = port.open('/dev/zero');
+    const mapped = [true, false].map((readOnly) => port.mmap(fd, 4096, 0n, readOnly) as PortMemory);
+    const bytes = mapped.map(({ buffer }) => new Uint8Array(buffer));
+    bytes[1][7] = 5;
+    expect(bytes.map((page) => page[7])).toEqual([0, 5]);
+    for (const memory of mapped) memory.release();
+    port.close(fd);
+  });
+
+  test('links are read; what is none, and what is no path, is an errno', async () => {
+    const port = await openKernelPort();
+    expect(port.readlink('/proc/self')).toBe(`${process.pid}`);
+    expect([port.readlink('/nowhere/at/all'), port.readlink('/proc'), port.readlink('/a\0b')]).toEqual([
+      -errno.ENOENT,
+      -errno.EINVAL,
+      -errno.EIO,
+    ]);
   });
 
   test('an eventfd is written, waited for and read through memory of the port', async () => {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { errno } from '../../src/host/errno.ts';
+import type { PageRequestQueue } from '../../src/host/host.ts';
 import { IommufdHost } from '../../src/host/iommufd/index.ts';
 import { simKernel } from '../../src/host/sim/index.ts';
 
@@ -93,6 +94,49 @@ describe('page requests', () => {
     expect(kernel.device('vfio0').responses).toEqual([0]);
     new Uint32Array(memory.buffer).set([9, 0]);
     expect(kernel.write(fd, memory, RESPONSE_BYTES)).toBe(-errno.EINVAL);
+    host.close();
+  });
+
+  test('of one group are answered by its last; a device that nobody here has is passed over', () => {
+    const { kernel, host, queue, one, ask } = start();
+    const { read } = kernel;
+    /** Records as they are read, which a kernel of ours makes of one page each. */
+    const reading = (change: (record: DataView) => void) => {
+      kernel.read = (fd, into, bytes) => {
+        const result = read.call(kernel, fd, into, bytes);
+        if (result > 0) change(new DataView(into.buffer));
+        return result;
+      };
+      return queue.read();
+    };
+    ask('vfio0', 1);
+    const [first] = reading((record) => record.setUint32(0, 0, true));
+    expect([first.device, first.last]).toEqual([one, false]);
+    queue.respond(first.cookie, true);
+    expect(kernel.device('vfio0').responses, 'more pages follow').toEqual([]);
+    ask('vfio0', 2);
+    expect(reading((record) => record.setUint32(4, 4711, true))).toEqual([]);
+    kernel.read = read;
+    ask('vfio0', 3);
+    const [last] = queue.read();
+    queue.respond(last.cookie, true);
+    expect([last.last, kernel.device('vfio0').responses]).toEqual([true, [0]]);
+    host.close();
+  });
+
+  test('go into a queue of the same host', () => {
+    const { host } = start();
+    const foreign: PageRequestQueue = { descriptor: 3, read: () => [], respond: () => {}, close: () => {} };
+    expect(() => host.createSpace({ pageRequests: foreign })).toThrow(new TypeError('pageRequests: the queue is not of this host'));
+    host.close();
+  });
+
+  test('are refused with what the kernel says where it does not say what the device is', () => {
+    const kernel = simKernel();
+    const host = new IommufdHost(kernel);
+    const device = host.openDevice(kernel.device().path);
+    kernel.hooks.fail({ kind: 'IOMMU_GET_HW_INFO', nth: 1, errno: errno.EIO });
+    expect(host.pageRequests.refuses(device)).toMatch(/^IOMMU_GET_HW_INFO: EIO/);
     host.close();
   });
 });

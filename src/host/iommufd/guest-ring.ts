@@ -1,6 +1,5 @@
 import { READ } from '../../memory/access.ts';
 import { PAGE_BYTES, pfnOf } from '../../memory/address.ts';
-import { HostError } from '../errno.ts';
 import type { HostSpace } from '../host.ts';
 import type { Port, PortMemory } from '../port.ts';
 import { CommandQueue, type Vintf } from './tegra241.ts';
@@ -19,7 +18,7 @@ export class GuestRing {
     this.#memory = port.allocate(PAGE_BYTES);
     const mapped = space.map(page, pfnOf(this.#memory.address), 1, READ);
     try {
-      if (mapped < 0) throw space.error ?? new HostError('IOMMU_IOAS_MAP', mapped);
+      if (mapped < 0) throw space.error!;
       this.queue = new CommandQueue(vintf, 0, BigInt(page) << 12n, new Uint8Array(this.#memory.buffer, 0, PAGE_BYTES));
       this.queue.enable();
     } catch (error) {

@@ -24,7 +24,7 @@ export class Streams {
    * IOMMU), and then it is where it was.
    */
   admit(side: SmmuSide, device: HostDevice, id = -1): number {
-    for (const known of this.#places.keys()) if (known.closed) this.release(known);
+    for (const known of this.#places.keys()) if (known.closed) this.#release(known);
     const before = this.#places.get(device);
     const stays = before !== undefined && before.side === side && (id < 0 || before.stream === id);
     if (stays && before.vdevice !== null) return 0;
@@ -43,11 +43,11 @@ export class Streams {
   #enter(side: SmmuSide, device: HostDevice, stream: number, owner: Streams | undefined): number {
     try {
       const vdevice = side.viommu.addDevice(own(device), BigInt(stream));
-      const isNew = !side.streams.has(stream);
       side.streams.add(stream);
       const missed = side.commands.catchUp();
       if (missed < 0) {
-        if (isNew) side.streams.delete(stream);
+        // Commands are missed while there is no stream, so it was the first.
+        side.streams.delete(stream);
         vdevice.close();
         return missed;
       }
@@ -61,16 +61,20 @@ export class Streams {
     }
   }
 
+  /** Of a device that has one. */
+  #placeOf(device: HostDevice): StreamPlace {
+    return this.#places.get(device)!;
+  }
+
   /** Its commands are refused from now on, which keeps whoever has it from believing that they were carried out. @throws HostError */
   #suspend(device: HostDevice): void {
-    const place = this.#places.get(device);
-    place?.vdevice?.close();
-    if (place !== undefined) place.vdevice = null;
+    const place = this.#placeOf(device);
+    place.vdevice?.close();
+    place.vdevice = null;
   }
 
   #resume(device: HostDevice): void {
-    const place = this.#places.get(device);
-    if (place === undefined) return;
+    const place = this.#placeOf(device);
     try {
       place.vdevice = place.side.viommu.addDevice(own(device), BigInt(place.stream));
     } catch (error) {
@@ -79,21 +83,20 @@ export class Streams {
   }
 
   #forget(device: HostDevice): void {
-    const place = this.#places.get(device);
-    if (place === undefined) return;
+    const { side, stream } = this.#placeOf(device);
     this.#places.delete(device);
-    place.side.streams.delete(place.stream);
+    side.streams.delete(stream);
     owners.delete(device);
   }
 
-  /** The device has a place here no longer; of a closed one the kernel has taken it. @throws HostError */
-  release(device: HostDevice): void {
+  /** The device has its place here no longer; of a closed one the kernel has taken it. @throws HostError */
+  #release(device: HostDevice): void {
     this.#suspend(device);
     this.#forget(device);
   }
 
   /** All devices of an IOMMU, or of every one. @throws HostError */
   releaseAll(side?: SmmuSide): void {
-    for (const [device, place] of this.#places) if (side === undefined || place.side === side) this.release(device);
+    for (const [device, place] of this.#places) if (side === undefined || place.side === side) this.#release(device);
   }
 }

@@ -71,6 +71,8 @@ export async function openKernelPort(): Promise<Port> {
   const koffi = await loadKoffi();
   const libc = koffi.load(null);
   const errnoOf = () => -koffi.errno();
+  /** What a system call answers: below 0 it is none. */
+  const answer = (value: number) => (value < 0 ? errnoOf() : value);
 
   const sys = {
     open: libc.func('int open(const char *path, int flags)'),
@@ -104,10 +106,7 @@ export async function openKernelPort(): Promise<Port> {
   const pollInts = new Int32Array(pollFd.buffer);
   return {
     name: 'kernel',
-    open: (path) => {
-      const fd: number = sys.open(path, O_RDWR | O_CLOEXEC);
-      return fd < 0 ? errnoOf() : fd;
-    },
+    open: (path) => answer(sys.open(path, O_RDWR | O_CLOEXEC)),
     readlink: (path) => {
       try {
         return readlinkSync(path);
@@ -115,37 +114,26 @@ export async function openKernelPort(): Promise<Port> {
         return (error as { errno?: number }).errno ?? -errno.EIO;
       }
     },
-    close: (fd) => (sys.close(fd) < 0 ? errnoOf() : 0),
-    ioctl: (fd, request, argument) => {
-      const value: number =
+    close: (fd) => answer(sys.close(fd)),
+    ioctl: (fd, request, argument) =>
+      answer(
         typeof argument === 'number'
           ? sys.ioctlValue(fd, request | NO_DIRECTION, argument)
-          : sys.ioctl(fd, request | NO_DIRECTION, argument.address);
-      return value < 0 ? errnoOf() : value;
-    },
+          : sys.ioctl(fd, request | NO_DIRECTION, argument.address),
+      ),
     allocate,
     mmap: (fd, bytes, offset, readOnly = false) =>
       bytes > 0 && bytes <= VIEW_LIMIT ? map(bytes, MAP_SHARED, fd, offset, readOnly ? PROT_READ : PROT_READ_WRITE) : -errno.EINVAL,
-    read: (fd, into, bytes) => {
-      const done = Number(sys.read(fd, into.address, Math.min(bytes, into.bytes)));
-      return done < 0 ? errnoOf() : done;
-    },
-    write: (fd, from, bytes) => {
-      const done = Number(sys.write(fd, from.address, Math.min(bytes, from.bytes)));
-      return done < 0 ? errnoOf() : done;
-    },
+    read: (fd, into, bytes) => answer(Number(sys.read(fd, into.address, Math.min(bytes, into.bytes)))),
+    write: (fd, from, bytes) => answer(Number(sys.write(fd, from.address, Math.min(bytes, from.bytes)))),
     poll: (fd, milliseconds) => {
       // struct pollfd { int fd; short events; short revents; }
       pollInts[0] = fd;
       pollInts[1] = POLLIN;
-      const ready: number = sys.poll(pollFd.address, 1, milliseconds);
-      return ready < 0 ? errnoOf() : ready;
+      return answer(sys.poll(pollFd.address, 1, milliseconds));
     },
     // Hardware goes on by itself.
     relax: () => {},
-    eventfd: () => {
-      const fd: number = sys.eventfd(0, O_CLOEXEC | O_NONBLOCK);
-      return fd < 0 ? errnoOf() : fd;
-    },
+    eventfd: () => answer(sys.eventfd(0, O_CLOEXEC | O_NONBLOCK)),
   };
 }
