@@ -83,6 +83,7 @@ describe('a recorded run', () => {
     ['where a DMA lands', /("op":"dma".*?"addr":"0x)[0-9a-f]+/, '$17000'],
     ['which fault it is', /("fault":-)(\d+)/, '$11'],
     ['a word that the unit wrote', /("stored":\["0x[0-9a-f]+","0x)[0-9a-f]+/, '$1abcdef'],
+    ['an interrupt that it does not send', /"op":"read"/, '"op":"read","sent":["0xfee00000","0x31"]'],
     ['an interrupt of its own', /("sent":\["0xfee00000","0x)31/, '$132'],
     ['whose process an access is', /("op":"dma","endpoint":\d+)(?=.*"addr")/, '$1,"pasid":3'],
     ['where a message goes', /("delivered":\["0xfee01000","0x)41/, '$142'],

@@ -54,6 +54,7 @@ describe('replay of a virtio-iommu guest', () => {
   test.each([
     ['a translation', 8, { addr: '0x42008' }, { dma: 1, hardwareDma: 1, answers: 0 }],
     ['a reserved region', 4, { start: '0xfed00000' }, { dma: 0, hardwareDma: 0, answers: 1 }],
+    ['the kind of a reserved region', 4, { subtype: 0 }, { dma: 0, hardwareDma: 0, answers: 1 }],
     ['what an UNMAP removed', 14, { op: 'detach', domain: 1, endpoint: 16 }, { dma: 0, hardwareDma: 0, answers: 2 }],
     ['a write where only reading is allowed', 10, { flag: WRITE }, { dma: 1, hardwareDma: 1, answers: 0 }],
   ])('is wrong when the recording says otherwise of %s', async (_, at, change, wrong) => {
@@ -61,6 +62,11 @@ describe('replay of a virtio-iommu guest', () => {
     const result = JSON.parse(out);
     expect({ dma: result.dma.wrong, hardwareDma: result.hardwareDma.wrong, answers: result.answers.wrong }).toEqual(wrong);
     expect(status).toBe(1);
+  });
+
+  test('what an UNMAP removed is compared at the end, too', async () => {
+    const { status, out } = await runCli('replay', recording(GUEST.slice(0, 14)));
+    expect([status, out]).toEqual([1, expect.stringContaining('line 13: UNMAP removes 2 mappings, not 1')]);
   });
 
   test('a page that is for writing only: what first stages let through is said, and any other read is wrong', async () => {

@@ -34,6 +34,7 @@ const GUEST = [
   { op: 'xlate', function: 1, iova: '0x100000008', fault: true, unrefreshed: true },
   { op: 'event', kind: 'error', handle: HANDLE, fid: 1, faddr: '0x100000008', pec: 4 },
   { op: 'rpcit', handle: HANDLE, iova: '0x100000000', bytes: '0x1000', cc: 1, status: 40 },
+  { op: 'clpGroup', group: 255, rsp: '0x10', refresh: 1, dasm: '0x0', msia: '0xfe00000000000000' },
 ];
 
 function mpcifc(oc: number, cc: number) {
@@ -56,6 +57,9 @@ test.each([
   ['a translation', 10, { addr: '0x30008' }, 'software read reaches 0x20008, not 0x30008'],
   ['a permission', 11, { perm: 3 }, 'grants 1, not 3'],
   ['an event', 13, { pec: 7 }, 'the event is 0x4'],
+  ['whether a group is refreshed', 22, { refresh: 0 }, 'refresh 0x1, not 0x0'],
+  ['where messages of a group go', 22, { msia: '0x0' }, 'msia 0xfe00000000000000, not 0x0'],
+  ['an aperture', 3, { edma: '0xffffffff' }, 'edma 0x1ffffffffffffff, not 0xffffffff'],
   ['a handle', 4, { newHandle: '0x80020001' }, 'newHandle 0x80020000'],
 ])('a wrong recording of %s is found', async (_, at, change, what) => {
   const { status, out } = await runCli('replay', recording(GUEST.map((line, i) => (i === at ? { ...line, ...change } : line))));

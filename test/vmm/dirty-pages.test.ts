@@ -233,6 +233,19 @@ test('what the host cannot say is told, with the reason; logging ends with the s
   expect(other.kernel.hooks.counts.get('IOMMU_IOAS_COPY'), 'nothing is rebuilt in vain').toBeUndefined();
 });
 
+test('who has ended logging does not end the hardware’s part of the next', () => {
+  const { kernel, machine, device, map } = machineOf('iommufd', 'shadow', true);
+  map(0, 3, 2, 3);
+  const end = machine.logDirty();
+  end();
+  machine.logDirty();
+  const copies = kernel.hooks.counts.get('IOMMU_IOAS_COPY');
+  end();
+  expect(kernel.hooks.counts.get('IOMMU_IOAS_COPY')).toBe(copies);
+  device.dmaWrite(page(1), Uint8Array.of(1));
+  expect(machine.collectDirty(0)).toMatchObject({ pages: [{ first: 4, last: 4 }], inexact: [] });
+});
+
 test('a device without dirty bits that comes while it is logged makes the space inexact, and is let in', () => {
   const kernel = simKernel({
     iommus: [{ dirtyTracking: true }, {}],

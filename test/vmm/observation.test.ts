@@ -163,6 +163,23 @@ test('totals are plain data: accesses and faults, those of removed devices too, 
   expect(() => machine.totals()).toThrow(/it is closed$/);
 });
 
+test('totals: neighbours that became one, as the paths count them', () => {
+  const kernel = simKernel({ dmaEntryLimit: 4, devices: [{ name: 'vfio0' }] });
+  const ram = kernel.allocate(1 << 18);
+  const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
+  const target = new VirtioIommu({ memory, bootBypass: false, inputRange: { start: 0n, last: 0x7fff_ffffn } });
+  target.addEndpoint(0);
+  const host = openHost('vfio-type1', kernel);
+  const machine = new Machine({ memory, target, host });
+  machine.passThrough(0, `/dev/vfio/${kernel.device().group.number}#vfio0`);
+  target.negotiate();
+  target.attach(1, 0);
+  for (const page of [0n, 1n, 2n, 3n, 16n]) expect(target.map(1, page << 12n, (page << 12n) + 0xfffn, page << 12n, 3)).toBe(0);
+  expect([machine.totals().merges, machine.counters().map(({ counters }) => counters.merges)]).toEqual([1, [1]]);
+  machine.close();
+  host.close();
+});
+
 test('totals: hits of the IOTLB are the accesses that it answered, misses those that walked; what passes, or is refused before, is neither', () => {
   const memory = GuestMemory.ofBytes(1 << 20);
   const target = new VirtioIommu({ memory });
@@ -214,6 +231,17 @@ describe('Machine.save and load', () => {
       for (const { machine } of [first, second]) machine.close();
     },
   );
+
+  test('a state that is none is not the fault of a host that failed before', () => {
+    const { kernel, machine, put } = pseries();
+    machine.passThrough(0, kernel.device().path);
+    kernel.hooks.fail({ kind: 'IOMMU_IOAS_MAP', nth: 1, errno: 12 });
+    expect(put(6, 0x4003n)).not.toBe(0);
+    const saved = machine.save();
+    expect(machine.hostError?.message).toContain('ENOMEM');
+    expect(() => machine.load({ ...saved, state: 7 })).toThrow(TypeError);
+    machine.close();
+  });
 
   test('what is of another machine is refused, and nothing has changed', () => {
     const { machine, put } = pseries();
