@@ -63,7 +63,7 @@ static __attribute__((noinline)) int miss(uint64_t address, uint32_t access)
 	int lg2 = walk(address, access);
 	if (lg2 < 0)
 		abort(); /* this benchmark's pages are all there */
-	fill(current.domain, NO_CONTEXT, address, lg2, out.address, out.permission | out.type << 8);
+	fill(current.domain, NO_CONTEXT, address, lg2, out.address, out.permission);
 	tlb.out = out.address;
 	return lg2;
 }

@@ -10,11 +10,13 @@
 #define RANGE_PAGES 4096
 #define SALT 0x1b873593u
 #define NO_CONTEXT 0xffffffffu
+#define GRANTED 0xfffull
 
 struct entry {
 	uint64_t key; /* address >> lg2, and lg2 in bits 63:56 */
-	uint64_t delta;
-	uint32_t tag, tag_at, info, unused;
+	uint64_t delta; /* and the permission in bits 11:0 */
+	uint32_t tag, tag_at;
+	uint64_t unused;
 };
 
 struct known {
@@ -29,7 +31,7 @@ static struct iotlb {
 	uint32_t space, context, tag, tag_at, salt;
 	int sizes[64], size_count, first_size;
 	uint64_t out, hits;
-	uint32_t permission, type;
+	uint32_t permission;
 } tlb;
 
 /* By space: a translation that is the same in all of its contexts may be in the cache. */
@@ -90,9 +92,8 @@ static inline uint32_t home(uint64_t key)
 
 static inline int answer(const struct entry *e, uint64_t address, int lg2)
 {
-	tlb.out = address ^ e->delta;
-	tlb.permission = e->info & 0xff;
-	tlb.type = e->info >> 8;
+	tlb.out = address ^ (e->delta & ~GRANTED);
+	tlb.permission = e->delta & GRANTED;
 	tlb.hits++;
 	return lg2;
 }
@@ -106,7 +107,7 @@ static __attribute__((noinline)) int lookup_elsewhere(uint64_t address, uint32_t
 			struct entry *e = &tlb.entries[(first + way) & tlb.mask];
 			if (!e->key)
 				break;
-			if (e->key != key || e->tag != tlb.tag || (e->info & wish) != wish)
+			if (e->key != key || e->tag != tlb.tag || (e->delta & wish) != wish)
 				continue;
 			tlb.first_size = tlb.sizes[i];
 			return answer(e, address, tlb.sizes[i]);
@@ -121,7 +122,7 @@ static inline int lookup(uint32_t space, uint32_t context, uint64_t address, uin
 	int lg2 = tlb.first_size;
 	uint64_t key = key_of(address, lg2);
 	struct entry *e = &tlb.entries[home(key)];
-	if (e->key == key && e->tag == tlb.tag && (e->info & wish) == wish)
+	if (e->key == key && e->tag == tlb.tag && (e->delta & wish) == wish)
 		return answer(e, address, lg2);
 	return lookup_elsewhere(address, wish);
 }
@@ -140,11 +141,11 @@ static inline struct entry *place(uint64_t key)
 	return place ? place : &tlb.entries[(first + (tlb.victim = (tlb.victim + 1) % WAYS)) & tlb.mask];
 }
 
-static __attribute__((noinline)) void fill(uint32_t space, uint32_t context, uint64_t address, int lg2, uint64_t out, uint32_t info)
+static __attribute__((noinline)) void fill(uint32_t space, uint32_t context, uint64_t address, int lg2, uint64_t out, uint32_t permission)
 {
 	select_context(space, context);
 	uint64_t key = key_of(address, lg2);
-	*place(key) = (struct entry){ key, address ^ out, tlb.tag, tlb.tag_at, info, 0 };
+	*place(key) = (struct entry){ key, ((address ^ out) & ~GRANTED) | permission, tlb.tag, tlb.tag_at, 0 };
 	for (int i = 0; i < tlb.size_count; i++)
 		if (tlb.sizes[i] == lg2)
 			return;

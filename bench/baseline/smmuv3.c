@@ -155,7 +155,7 @@ static inline int translate(uint32_t stream, uint32_t substream, uint64_t addres
 	lg2 = walk(address, wish, &out, &global);
 	if (lg2 < 0)
 		abort();
-	fill(route.space, tag, address, lg2, out.address, out.permission | out.type << 8);
+	fill(route.space, tag, address, lg2, out.address, out.permission);
 	if (global)
 		globals[route.space & 1023] = 1;
 	tlb.out = out.address;

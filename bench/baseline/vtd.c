@@ -93,7 +93,7 @@ static __attribute__((noinline)) int translate_slowly(uint32_t device, uint32_t 
 	int lg2 = walk(address, access);
 	if (lg2 < 0 || is_interrupt(out.address))
 		abort();
-	fill(current.space, current.context, address, lg2, out.address, out.permission | out.type << 8);
+	fill(current.space, current.context, address, lg2, out.address, out.permission);
 	tlb.out = out.address;
 	return lg2;
 }

@@ -185,7 +185,5 @@ export function saltOf(tag: number): number {
   return Math.imul(tag, 0x1b873593);
 }
 
-/** The set of places in which a context can be known. */
-function setOf(space: number, context: number): number {
-  return ((Math.imul(space, 0x61c88647) + context) & (PLACES / WAYS - 1)) << SET_LG2;
-}
+/** The set of places in which a context can be known. A constant, for the compiler takes a function declaration for a variable. */
+const setOf = (space: number, context: number): number => ((Math.imul(space, 0x61c88647) + context) & (PLACES / WAYS - 1)) << SET_LG2;

@@ -39,11 +39,10 @@ const NEVER_USED = 0;
 const TAG = 2;
 /** Where its context is known, which tells whether the tag is old. */
 const TAG_AT = 3;
-/** Input XOR output address, so that one XOR translates whatever the page's size is. */
+/** Input XOR output address, so that one XOR translates whatever the page's size is; its low bits, which are 0, are the permission's place. */
 const DELTA_LO = 4;
 const DELTA_HI = 5;
-/** Permission in bits 7:0, the walker's memory type above. */
-const INFO = 6;
+const PERMISSION = 0xfff;
 
 /** PAGE_LG2, here because the compiler folds a module's own constants only: an imported one is loaded each time. */
 const SMALL_LG2 = 12;
@@ -52,7 +51,6 @@ const SMALL_LG2 = 12;
 const OUT_LO = 0;
 const OUT_HI = 1;
 const OUT_PERMISSION = 2;
-const OUT_TYPE = 3;
 
 /** An address range of more pages than this of one size invalidates the context instead: work per command is bounded. */
 const RANGE_LG2 = 12;
@@ -90,10 +88,10 @@ abstract class Sized extends IotlbContexts {
  */
 export class Iotlb extends Sized {
   /**
-   * Where `lookup` leaves its result, as a walker does: OUT_LO, OUT_HI, OUT_PERMISSION and OUT_TYPE of
-   * src/pagetable/page-table.ts. Its buffer is one of its own, because that of a small array may move.
+   * Where `lookup` leaves its result, as a walker does: OUT_LO, OUT_HI and OUT_PERMISSION of src/pagetable/page-table.ts. Its buffer is one of
+   * its own, because that of a small array may move.
    */
-  readonly out = new Int32Array(new ArrayBuffer(16));
+  readonly out = new Int32Array(new ArrayBuffer(12));
   readonly #entries = new Int32Array(this.capacity << ENTRY_LG2);
   /** Of an entry's index. */
   readonly #mask = (this.capacity - 1) << ENTRY_LG2;
@@ -114,7 +112,7 @@ export class Iotlb extends Sized {
   }
 
   /**
-   * Translates an access that wants the bits `wish` of the permission: returns lg2 of the page as it was filled, the full
+   * Translates an access that wants the bits `wish` of the permission (12 bits at most): returns lg2 of the page as it was filled, the full
    * output address in `out`. -1: not cached, or not with this permission, and the tables must be walked.
    */
   lookup(space: number, context: number, hi: number, lo: number, wish: number): number {
@@ -124,13 +122,12 @@ export class Iotlb extends Sized {
     const high = (hi >>> SMALL_LG2) | (SMALL_LG2 << 24);
     const at = this.#home(high, low);
     const entries = this.#entries;
-    const info = entries[at + INFO];
-    if (entries[at + KEY_LO] === low && entries[at + KEY_HI] === high && entries[at + TAG] === this.tag && (info & wish) === wish) {
+    const delta = entries[at + DELTA_LO];
+    if (entries[at + KEY_LO] === low && entries[at + KEY_HI] === high && entries[at + TAG] === this.tag && (delta & wish) === wish) {
       const out = this.out;
-      out[OUT_LO] = lo ^ entries[at + DELTA_LO];
+      out[OUT_LO] = lo ^ (delta & ~PERMISSION);
       out[OUT_HI] = hi ^ entries[at + DELTA_HI];
-      out[OUT_PERMISSION] = info & 0xff;
-      out[OUT_TYPE] = info >> 8;
+      out[OUT_PERMISSION] = delta & PERMISSION;
       this.hits++;
       return SMALL_LG2;
     }
@@ -148,9 +145,10 @@ export class Iotlb extends Sized {
     const at = this.#home(high, low);
     const entries = this.#entries;
     if (entries[at + KEY_LO] !== low || entries[at + KEY_HI] !== high || entries[at + TAG] !== this.tag) return -1;
-    if ((entries[at + INFO] & wish) !== wish) return -1;
+    const delta = entries[at + DELTA_LO];
+    if ((delta & wish) !== wish) return -1;
     const out = this.out;
-    out[OUT_LO] = lo ^ entries[at + DELTA_LO];
+    out[OUT_LO] = lo ^ (delta & ~PERMISSION);
     out[OUT_HI] = hi ^ entries[at + DELTA_HI];
     this.hits++;
     return SMALL_LG2;
@@ -168,7 +166,7 @@ export class Iotlb extends Sized {
 
   /**
    * Caches a translation: the page of 2^lg2 bytes around the address (12 to 63) goes where `out`, laid out as a walker's
-   * `out`, says that the address goes. `global`: the tables say that it is the same in every context of the space.
+   * `out`, says that the address goes, with the permission there (12 bits). `global`: the tables say that it is the same in every context of the space.
    * @throws RangeError for another lg2
    */
   fill(space: number, context: number, hi: number, lo: number, lg2: number, out: Int32Array, global = false): void {
@@ -182,9 +180,8 @@ export class Iotlb extends Sized {
     entries[at + KEY_HI] = high;
     entries[at + TAG] = this.tag;
     entries[at + TAG_AT] = this.tagAt;
-    entries[at + DELTA_LO] = lo ^ out[OUT_LO];
+    entries[at + DELTA_LO] = ((lo ^ out[OUT_LO]) & ~PERMISSION) | (out[OUT_PERMISSION] & PERMISSION);
     entries[at + DELTA_HI] = hi ^ out[OUT_HI];
-    entries[at + INFO] = (out[OUT_PERMISSION] & 0xff) | (out[OUT_TYPE] << 8);
     if (global) this.noteGlobal(space);
     this.#addSize(lg2);
   }
@@ -287,16 +284,15 @@ export class Iotlb extends Sized {
       for (let way = 0; way < WAYS; way++) {
         const at = this.#way(home, way);
         if (entries[at + KEY_HI] === NEVER_USED) break;
-        const info = entries[at + INFO];
-        if (!this.#holds(at, high, low) || (info & wish) !== wish) continue;
+        const delta = entries[at + DELTA_LO];
+        if (!this.#holds(at, high, low) || (delta & wish) !== wish) continue;
         this.#sizes[i] = this.#sizes[0];
         this.#sizes[0] = lg2;
         this.#firstSize = lg2;
         this.serveNobody();
-        out[OUT_LO] = lo ^ entries[at + DELTA_LO];
+        out[OUT_LO] = lo ^ (delta & ~PERMISSION);
         out[OUT_HI] = hi ^ entries[at + DELTA_HI];
-        out[OUT_PERMISSION] = info & 0xff;
-        out[OUT_TYPE] = info >> 8;
+        out[OUT_PERMISSION] = delta & PERMISSION;
         this.hits++;
         return lg2;
       }
@@ -363,12 +359,12 @@ export class Iotlb extends Sized {
 
 /**
  * The first place of a page. Pages in a row get places in a row; adding the bits above keeps pages a power of two apart
- * from meeting in one place; the salt sets contexts apart.
+ * from meeting in one place; the salt sets contexts apart. A constant, for the compiler takes a function declaration for a variable.
  */
-function homeOf(high: number, low: number, salt: number, mask: number): number {
+const homeOf = (high: number, low: number, salt: number, mask: number): number => {
   const sum = (((((low + (low >>> 9)) | 0) + (low >>> 18)) | 0) + ((high + salt) | 0)) | 0;
   return (sum << ENTRY_LG2) & mask;
-}
+};
 
 function wrongSize(lg2: number, most: number): RangeError {
   return new RangeError(`Iotlb: lg2 ${lg2} is not in 12..${most}`);

@@ -12,7 +12,6 @@ interface Filled {
   input: bigint;
   output: bigint;
   permission: number;
-  type: number;
   global: boolean;
 }
 
@@ -28,7 +27,7 @@ function fill(iotlb: Iotlb, entry: Filled, address: bigint): void {
     hi(address),
     lo(address),
     entry.lg2,
-    Int32Array.of(lo(output), hi(output), entry.permission, entry.type),
+    Int32Array.of(lo(output), hi(output), entry.permission),
     entry.global,
   );
 }
@@ -37,8 +36,8 @@ function fill(iotlb: Iotlb, entry: Filled, address: bigint): void {
 function found(iotlb: Iotlb, space: number, context: number, address: bigint, wish: number) {
   const lg2 = iotlb.lookup(space, context, hi(address), lo(address), wish);
   if (lg2 < 0) return null;
-  const [low, high, permission, type] = iotlb.out;
-  return { lg2, output: joinHiLo(high, low), permission, type };
+  const [low, high, permission] = iotlb.out;
+  return { lg2, output: joinHiLo(high, low), permission };
 }
 
 // Few tags and addresses, so that they meet; sizes of real formats and of none.
@@ -59,8 +58,7 @@ const fills = fc.record({
   lg2: lg2s,
   address: addresses,
   output: fc.bigInt(0n, 0xffff_ffff_ffff_ffffn),
-  permission: fc.nat(0xff),
-  type: fc.integer({ min: -(2 ** 23), max: 2 ** 23 - 1 }),
+  permission: fc.nat(0xfff),
   global: fc.integer({ min: 0, max: 9 }).map((n) => n === 0),
 });
 const lookups = fc.record({
@@ -138,7 +136,7 @@ describe('Iotlb against a list of what was filled', () => {
       const check = (space: number, context: number, address: bigint, wish: number) => {
         const allowed = model
           .filter((e) => e.space === space && e.context === context && pageOf(address, e.lg2) === e.input && (e.permission & wish) === wish)
-          .map((e) => ({ lg2: e.lg2, output: e.output | (address - e.input), permission: e.permission, type: e.type }));
+          .map((e) => ({ lg2: e.lg2, output: e.output | (address - e.input), permission: e.permission }));
         // Space and context stand for a device and a process that have them.
         const lg2 = iotlb.lookupFor(space, context, hi(address), lo(address), wish);
         if (lg2 >= 0) {
@@ -196,7 +194,7 @@ describe('Iotlb against a list of what was filled', () => {
 
 describe('Iotlb', () => {
   const entry = (input: bigint, lg2 = 12, space = 1, context = 2): Filled => {
-    return { space, context, lg2, input, output: input + (1n << 40n), permission: 3, type: 5, global: false };
+    return { space, context, lg2, input, output: input + (1n << 40n), permission: 3, global: false };
   };
 
   test('holds as many pages in a row as it has places, wherever they begin', () => {
@@ -257,7 +255,6 @@ describe('Iotlb', () => {
         input,
         output: input,
         permission: 3,
-        type: 0,
         global,
       });
       fill(iotlb, page(0x1000n, true), 0x1000n);
@@ -443,7 +440,7 @@ describe('Iotlb', () => {
 
   test('every lookup that finds a translation is a hit, in the first place looked at and behind it, and no other is', () => {
     const iotlb = new Iotlb(64);
-    const entry = { space: 1, context: 2, output: 1n << 32n, permission: 1, type: 0, global: false };
+    const entry = { space: 1, context: 2, output: 1n << 32n, permission: 1, global: false };
     fill(iotlb, { ...entry, lg2: 12, input: 0x5000n }, 0x5000n);
     fill(iotlb, { ...entry, lg2: 21, input: 0x20_0000n }, 0x20_0000n);
     const counts = [0x5000n, 0x20_0000n, 0x20_0000n, 0x5000n, 0x6000n].map((address) => {

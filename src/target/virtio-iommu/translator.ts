@@ -66,7 +66,6 @@ export class Translator {
     out[0] = loOfPfn(gpa) | (lo & 0xfff);
     out[1] = hiOfPfn(gpa);
     out[2] = permission & READ_WRITE;
-    out[3] = 0;
     this.#iotlb.fill(domain.tag, NO_CONTEXT, hi, lo, lg2, out);
     return lg2;
   }

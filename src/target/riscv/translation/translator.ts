@@ -22,6 +22,8 @@ export const BY_USER = 1 << 3;
 const BY_SUPERVISOR = 1 << 4;
 const FETCH_BY_SUPERVISOR = 1 << 5;
 const INTERRUPT_FILE = 1 << 6;
+/** Beside them the IOTLB keeps the memory type. */
+const PBMT_SHIFT = 7;
 
 /** Global translations have a context of their own beside each context: IOTINVAL.VMA with PSCV leaves them alone. */
 const GLOBAL = 1 << 21;
@@ -219,7 +221,7 @@ export class Translator {
     if (lg2 < 0) return lg2;
     const { out } = this.iotlb;
     const interruptFile = (out[OUT_PERMISSION] & INTERRUPT_FILE) !== 0;
-    this.#set(out[OUT_HI], out[OUT_LO], out[OUT_PERMISSION] & RWX, out[OUT_TYPE]);
+    this.#set(out[OUT_HI], out[OUT_LO], out[OUT_PERMISSION] & RWX, out[OUT_PERMISSION] >> PBMT_SHIFT);
     this.answer.interruptFile = interruptFile;
     return lg2;
   }
@@ -358,8 +360,7 @@ export class Translator {
     }
     fill[OUT_LO] = translated[0];
     fill[OUT_HI] = translated[1];
-    fill[OUT_PERMISSION] = answer.permission | who | flags;
-    fill[OUT_TYPE] = answer.pbmt;
+    fill[OUT_PERMISSION] = answer.permission | who | flags | (answer.pbmt << PBMT_SHIFT);
     this.#globals ||= answer.global;
     this.iotlb.fill(stages.space, answer.global ? stages.context | GLOBAL : stages.context, hi, lo, lg2, fill);
   }

@@ -1,7 +1,7 @@
 import { EXECUTE, PRIVILEGED, READ, READ_WRITE, WRITE } from '../../../memory/access.ts';
 import { pfnOfHiLo } from '../../../memory/address.ts';
 import { Iotlb } from '../../../memory/iotlb.ts';
-import { OUT_HI, OUT_LENGTH, OUT_LO, OUT_PERMISSION, OUT_TYPE } from '../../../pagetable/page-table.ts';
+import { OUT_HI, OUT_LENGTH, OUT_LO, OUT_PERMISSION } from '../../../pagetable/page-table.ts';
 import { NO_PASID } from '../../target.ts';
 import type { ProtectedMemory } from '../control/protected-memory.ts';
 import type { Registers } from '../control/registers.ts';
@@ -112,12 +112,10 @@ export class Translator {
     const { translated } = this;
     translated[0] = lo;
     translated[1] = hi;
-    translated[OUT_PERMISSION] = READ_WRITE;
-    translated[OUT_TYPE] = 0;
     return SMALL_LG2;
   }
 
-  /** The tables' answer, in `translated`, with what they grant; or the negative reason of a fault, which is not recorded. */
+  /** The tables' answer, in `translated`; or the negative reason of a fault, which is not recorded. */
   walk(stages: Stages, pasid: number, hi: number, lo: number, access: number): number {
     let wish = access & (READ_WRITE | PRIVILEGED);
     if (pasid === NO_PASID) {
@@ -149,13 +147,14 @@ export class Translator {
     fill[OUT_LO] = out[OUT_LO];
     fill[OUT_HI] = out[OUT_HI];
     fill[OUT_PERMISSION] = permission;
-    fill[OUT_TYPE] = out[OUT_TYPE];
     // A page around the interrupt range is cached, and answered, without it.
     let size = lg2;
     if (size > INTERRUPT_RANGE_LG2 && (meetsInterrupts(hi, lo, size) || meetsInterrupts(fill[OUT_HI], fill[OUT_LO], size)))
       size = INTERRUPT_RANGE_LG2;
     if ((wish & PRIVILEGED) === 0 && !isInterrupt(hi, lo)) this.iotlb.fill(stages.space, stages.context, hi, lo, size, fill);
-    this.translated.set(fill);
+    const { translated } = this;
+    translated[0] = out[OUT_LO];
+    translated[1] = out[OUT_HI];
     return size;
   }
 
