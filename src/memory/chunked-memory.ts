@@ -35,8 +35,9 @@ export class ChunkedMemory {
   #chunk: Chunk = NO_CHUNK;
   #hi = 0;
   #lo = 0;
-  /** Offset of the chunk's last byte, unsigned. */
+  /** Offset of the chunk's last byte, unsigned; its 64-bit words. */
   #lastByte = 0;
+  #words = 0;
   #u64: BigUint64Array = NO_CHUNK.u64;
   #i32: Int32Array = NO_CHUNK.i32;
   #readOnly = false;
@@ -65,6 +66,7 @@ export class ChunkedMemory {
     this.#hi = chunk.hi;
     this.#lo = chunk.lo | 0;
     this.#lastByte = Math.max(chunk.bytes - 1, 0) | 0;
+    this.#words = (chunk.bytes / 8) | 0;
     this.#u64 = chunk.u64;
     this.#i32 = chunk.i32;
     this.#readOnly = chunk.region.readOnly === true;
@@ -101,6 +103,16 @@ export class ChunkedMemory {
 
   /** Loads 64 bits into `word`. An unaligned load may tear. */
   load64(hi: number, lo: number): number {
+    // Rotated: one that is not aligned is beyond every chunk, so one compare finds that too.
+    const offset = (lo - this.#lo) | 0;
+    const index = ((offset >>> 3) | (offset << 29)) >>> 0;
+    if (hi !== this.#hi || index >= this.#words >>> 0) return this.#load64Elsewhere(hi, lo);
+    loaded64[0] = this.#u64[index];
+    return OK;
+  }
+
+  /** Not in the chunk that was found last, or not aligned. */
+  #load64Elsewhere(hi: number, lo: number): number {
     if ((lo & 7) !== 0) return this.#loadUnaligned64(hi, lo);
     if (!this.#holds(hi, lo)) return FAULT;
     loaded64[0] = this.#u64[(lo - this.#lo) >>> 3];

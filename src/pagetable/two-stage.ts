@@ -68,8 +68,8 @@ export class SecondStageMemory implements TableMemory {
   readonly #memory: TableMemory;
   readonly #second: WalkingStage;
   readonly #out: Int32Array;
-  readonly #read: number;
-  readonly #write: number;
+  readonly #read: number = 0;
+  readonly #write: number = 0;
 
   constructor(memory: TableMemory, second: WalkingStage, implicit: ImplicitAccess) {
     requireObject('SecondStageMemory', 'memory', memory, 'memory', ['load64', 'store64']);

@@ -91,18 +91,21 @@ export interface VtdSecondStageConfig extends RadixConfig {
  */
 export class VtdSecondStageTable extends RadixTable {
   protected override readonly kept: readonly [number, number];
-  readonly #top: number;
-  readonly #rootHi: number;
-  readonly #rootLo: number;
-  readonly #reservedHi: number;
+  // Fields that begin as what they are stay typed for the compiler; one that begins undefined is checked at each use.
+  readonly #top: number = 0;
+  readonly #rootHi: number = 0;
+  readonly #rootLo: number = 0;
+  readonly #reservedHi: number = 0;
   /** Bits that must be zero in the low half of an entry that maps a page, by level; PS where it must not map one. */
   readonly #reservedInLeaf: readonly number[];
+  /** The same of level 0. */
+  readonly #reservedInPage: number = 0;
   /** Access bits that count. */
-  readonly #access: number;
-  readonly #accessed: number;
-  readonly #dirty: number;
+  readonly #access: number = 0;
+  readonly #accessed: number = 0;
+  readonly #dirty: number = 0;
   /** First bit of the high half that is wider than the input. */
-  readonly #excessShift: number;
+  readonly #excessShift: number = 0;
 
   constructor(memory: TableMemory, config: VtdSecondStageConfig) {
     requireParts('vtd-second-stage', memory, config);
@@ -116,6 +119,7 @@ export class VtdSecondStageTable extends RadixTable {
     this.#reservedHi = RESERVED_62 | (ADDRESS_HI & ~(2 ** (outputBits - 32) - 1));
     this.kept = [EMT_IPAT | A | D | (snoopControl ? SNP : 0), 0];
     const snoop = snoopControl ? 0 : SNP;
+    this.#reservedInPage = snoop;
     this.#reservedInLeaf = [snoop, pages2M ? snoop | (BELOW_2M & ~0xfff) : PS, pages1G ? snoop | (BELOW_1G & ~0xfff) : PS, PS, PS];
     this.#access = config.execute ? R | W | X : R | W;
     this.#accessed = accessedDirty ? A : 0;
@@ -139,35 +143,45 @@ export class VtdSecondStageTable extends RadixTable {
     let or = 0;
     let tableHi = this.#rootHi;
     let tableLo = this.#rootLo;
+    let entryLo = 0;
+    let entryHi = 0;
     if (top === 4) {
       if (memory.load64(tableHi, tableLo | ((hi >>> 13) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
-      and &= word[0];
-      or = word[1];
-      if ((word[0] & unusual) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
-      tableHi = or & HI;
-      tableLo = word[0] & LO;
+      entryLo = word[0];
+      entryHi = word[1];
+      and &= entryLo;
+      or = entryHi;
+      if ((entryLo & unusual) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+      tableHi = entryHi & HI;
+      tableLo = entryLo & LO;
     }
     if (top >= 3) {
       if (memory.load64(tableHi, tableLo | ((hi >>> 4) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
-      and &= word[0];
-      or |= word[1];
-      if ((word[0] & unusual) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
-      tableHi = word[1] & HI;
-      tableLo = word[0] & LO;
+      entryLo = word[0];
+      entryHi = word[1];
+      and &= entryLo;
+      or |= entryHi;
+      if ((entryLo & unusual) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+      tableHi = entryHi & HI;
+      tableLo = entryLo & LO;
     }
     if (memory.load64(tableHi, tableLo | (((lo >>> 27) | (hi << 5)) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
-    and &= word[0];
-    or |= word[1];
-    if ((word[0] & unusual) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
-    if (memory.load64(word[1] & HI, (word[0] & LO) | ((lo >>> 18) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
-    and &= word[0];
-    or |= word[1];
-    if ((word[0] & unusual) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
-    if (memory.load64(word[1] & HI, (word[0] & LO) | ((lo >>> 9) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
-    const entryLo = word[0];
-    const entryHi = word[1];
+    entryLo = word[0];
+    entryHi = word[1];
+    and &= entryLo;
+    or |= entryHi;
+    if ((entryLo & unusual) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+    if (memory.load64(entryHi & HI, (entryLo & LO) | ((lo >>> 18) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
+    entryLo = word[0];
+    entryHi = word[1];
+    and &= entryLo;
+    or |= entryHi;
+    if ((entryLo & unusual) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+    if (memory.load64(entryHi & HI, (entryLo & LO) | ((lo >>> 9) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
+    entryLo = word[0];
+    entryHi = word[1];
     const leafUsual = usual | ((access & W) !== 0 ? this.#dirty : 0);
-    if ((entryLo & leafUsual) !== leafUsual || (entryLo & this.#reservedInLeaf[0]) !== 0 || (entryHi & reservedHi) !== 0) {
+    if ((entryLo & leafUsual) !== leafUsual || (entryLo & this.#reservedInPage) !== 0 || (entryHi & reservedHi) !== 0) {
       return this.#walkAny(hi, lo, access);
     }
     const out = this.out;

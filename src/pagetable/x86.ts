@@ -51,10 +51,13 @@ const XD = 1 << 31;
 
 /** WRITE shifted left to D. */
 const DIRTY_FOR_WRITE = 5;
-/** An entry's address: ADDRESS_HI, and what is no flag of the low half. PRIVILEGED. For `walk`. */
+/** An entry's address: ADDRESS_HI, and what is no flag of the low half. PRIVILEGED, READ, WRITE, EXECUTE. For `walk`. */
 const HI = 0xf_ffff;
 const LO = ~0xfff;
 const PRIVILEGE = 8;
+const READS = 1;
+const WRITES = 2;
+const EXECUTES = 4;
 /**
  * For the test that compares what is repeated here with `fields` of the description: masks of the low half, of the high half, and both of
  * the address; `access` with src/memory/access.ts.
@@ -63,7 +66,7 @@ export const REPEATED = {
   low: { P, RW, US, PWT, PCD, A, D, PS },
   high: { XD },
   address: { address: [LO, HI] },
-  access: { PRIVILEGE, WRITE: D >> DIRTY_FOR_WRITE },
+  access: { PRIVILEGE, WRITE: D >> DIRTY_FOR_WRITE, READS, WRITES, EXECUTES },
 } as const;
 
 /** How often a walk looks again at an entry that somebody else changed while it was setting an accessed bit. */
@@ -95,23 +98,24 @@ export interface X86Config extends RadixConfig {
  */
 export class X86Table extends RadixTable {
   protected readonly kept: readonly [number, number] = [PWT | PCD | A | D | EA, 0];
-  readonly #top: number;
-  readonly #rootHi: number;
-  readonly #rootLo: number;
+  // Fields that begin as what they are stay typed for the compiler; one that begins undefined is checked at each use.
+  readonly #top: number = 0;
+  readonly #rootHi: number = 0;
+  readonly #rootLo: number = 0;
   /** Reserved bits of the high half, in every entry. */
-  readonly #reservedHi: number;
+  readonly #reservedHi: number = 0;
   /** Highest level whose entries may map a page. */
-  readonly #largest: number;
+  readonly #largest: number = 0;
   /** XD, if it is not reserved. */
-  readonly #executeDisable: number;
+  readonly #executeDisable: number = 0;
   /** Wishes that are checked; without XD a fetch is a read. */
-  readonly #checked: number;
+  readonly #checked: number = 0;
   readonly #writeProtect: boolean;
-  readonly #accessed: number;
+  readonly #accessed: number = 0;
   /** Bits that `walk` wants in every entry: present, accessed. */
-  readonly #usual: number;
+  readonly #usual: number = 0;
   /** Bits of the high half below the sign. */
-  readonly #signShift: number;
+  readonly #signShift: number = 0;
 
   constructor(memory: TableMemory, config: X86Config) {
     requireParts('x86-64', memory, config);
@@ -143,6 +147,7 @@ export class X86Table extends RadixTable {
     const reservedHi = this.#reservedHi;
     const sign = hi >> this.#signShift;
     if (sign !== 0 && sign !== -1) return this.#walkAny(hi, lo, access);
+    const mask = usual | PS;
     let and = -1;
     let or = 0;
     let tableHi = this.#rootHi;
@@ -151,25 +156,31 @@ export class X86Table extends RadixTable {
       if (memory.load64(tableHi, tableLo | ((hi >>> 13) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
       and = word[0];
       or = word[1];
-      if ((and & (usual | PS)) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+      if ((and & mask) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
       tableHi = or & HI;
       tableLo = and & LO;
     }
     if (memory.load64(tableHi, tableLo | ((hi >>> 4) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
-    and &= word[0];
-    or |= word[1];
-    if ((word[0] & (usual | PS)) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
-    if (memory.load64(word[1] & HI, (word[0] & LO) | (((lo >>> 27) | (hi << 5)) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
-    and &= word[0];
-    or |= word[1];
-    if ((word[0] & (usual | PS)) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
-    if (memory.load64(word[1] & HI, (word[0] & LO) | ((lo >>> 18) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
-    and &= word[0];
-    or |= word[1];
-    if ((word[0] & (usual | PS)) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
-    if (memory.load64(word[1] & HI, (word[0] & LO) | ((lo >>> 9) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
-    const entryLo = word[0];
-    const entryHi = word[1];
+    let entryLo = word[0];
+    let entryHi = word[1];
+    and &= entryLo;
+    or |= entryHi;
+    if ((entryLo & mask) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+    if (memory.load64(entryHi & HI, (entryLo & LO) | (((lo >>> 27) | (hi << 5)) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
+    entryLo = word[0];
+    entryHi = word[1];
+    and &= entryLo;
+    or |= entryHi;
+    if ((entryLo & mask) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+    if (memory.load64(entryHi & HI, (entryLo & LO) | ((lo >>> 18) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
+    entryLo = word[0];
+    entryHi = word[1];
+    and &= entryLo;
+    or |= entryHi;
+    if ((entryLo & mask) !== usual || (or & reservedHi) !== 0) return this.#walkAny(hi, lo, access);
+    if (memory.load64(entryHi & HI, (entryLo & LO) | ((lo >>> 9) & 0xff8)) < 0) return this.#walkAny(hi, lo, access);
+    entryLo = word[0];
+    entryHi = word[1];
     const leafUsual = usual | ((access << DIRTY_FOR_WRITE) & D);
     const permission = this.#permission(and & entryLo, or | entryHi, access & PRIVILEGE);
     if ((entryLo & leafUsual) !== leafUsual || (entryHi & reservedHi) !== 0 || (access & ~permission & this.#checked) !== 0) {
@@ -238,7 +249,7 @@ export class X86Table extends RadixTable {
   #permission(andLo: number, orHi: number, privileged: number): number {
     if (privileged === 0 && (andLo & US) === 0) return 0;
     const writable = (andLo & RW) !== 0 || (privileged !== 0 && !this.#writeProtect);
-    return READ | (writable ? WRITE : 0) | (orHi < 0 ? 0 : this.#checked & EXECUTE);
+    return READS | (writable ? WRITES : 0) | (orHi < 0 ? 0 : this.#checked & EXECUTES);
   }
 
   /** Bits that must be zero in the low half of a leaf (SDM tables 5-15, 5-17, 5-19). */

@@ -460,3 +460,25 @@ describe('words like the first are replaced', () => {
     expect(memory.load64(0, 0xff8) + memory.word[0]).toBe(0);
   });
 });
+
+test('every place of a word, aligned or not, is loaded from where it is, and from nowhere else', () => {
+  const empty = new GuestMemory([]);
+  for (let lo = 0; lo < 16; lo++) expect([lo, empty.load64(0, lo)]).toEqual([lo, MEM_FAULT]);
+  const bytes = new Uint8Array(new SharedArrayBuffer(4096));
+  const view = new DataView(bytes.buffer);
+  bytes.forEach((_, i) => {
+    bytes[i] = i * 11 + (i >> 8);
+  });
+  const memory = new GuestMemory([
+    { gpa: 0x2000n, buffer: bytes.buffer },
+    { gpa: 0x1_0000_2000n, buffer: new SharedArrayBuffer(4096) },
+  ]);
+  for (const offset of [...Array(17).keys(), 4080, 4084, 4088]) {
+    for (const hi of [0, 1]) {
+      expect(memory.load64(hi, 0x2000 + offset)).toBe(MEM_OK);
+      expect([...memory.word]).toEqual(hi === 0 ? [view.getInt32(offset, true), view.getInt32(offset + 4, true)] : [0, 0]);
+    }
+  }
+  for (const lo of [0x1ff8, 0x1ffc, 0x1fff, 0x2ff9, 0x2ffc, 0x3000, 0x3001, 0x1000_2000, -0x8000_0000, -8, -1])
+    for (const hi of [0, 1, 2, -1]) expect([hi, lo, memory.load64(hi, lo)]).toEqual([hi, lo, MEM_FAULT]);
+});

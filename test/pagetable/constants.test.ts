@@ -46,6 +46,6 @@ test('permissions and privilege, where formats repeat them, are those of src/mem
   expect(amd.REPEATED.access).toEqual({ RW, RWX, WRITES: WRITE });
   expect(riscv.REPEATED.access).toEqual({ RWX, WRITING: WRITE, AS_SUPERVISOR: PRIVILEGED });
   expect(vtd.REPEATED.access).toEqual({ RW });
-  expect(x86.REPEATED.access).toEqual({ PRIVILEGE: PRIVILEGED, WRITE });
+  expect(x86.REPEATED.access).toEqual({ PRIVILEGE: PRIVILEGED, WRITE, READS: READ, WRITES: WRITE, EXECUTES: EXECUTE });
   expect([vtd.REPEATED.low.R, vtd.REPEATED.low.W, vtd.REPEATED.low.X]).toEqual([READ, WRITE, EXECUTE]);
 });
