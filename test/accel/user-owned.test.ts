@@ -6,7 +6,7 @@ import { userOwned } from '../../src/accel/user-owned/user-owned.ts';
 import { errno } from '../../src/host/errno.ts';
 import type { NestingHardware } from '../../src/host/host.ts';
 import { openHost } from '../../src/host/registry.ts';
-import { amd, simKernel, vtd } from '../../src/host/sim/index.ts';
+import { amd, simKernel, smmuv3, vtd } from '../../src/host/sim/index.ts';
 import { READ } from '../../src/memory/access.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import type { AddressSpace } from '../../src/target/target.ts';
@@ -158,6 +158,64 @@ test.each(['iommufd, VT-d', 'iommufd, SMMUv3'])('%s: a space of one run is popul
   path.close();
 });
 
+describe('path user-owned, where the host fails', () => {
+  const failing = (guest: Guest) => {
+    // Twice: the SMMUv3 driver gives again what a failed call counts as done.
+    for (const nth of [1, 2]) guest.kernel.hooks.fail({ kind: 'IOMMU_HWPT_INVALIDATE', nth, errno: errno.EIO });
+  };
+
+  test.each(['iommufd, VT-d', 'iommufd, SMMUv3'])(
+    '%s: a device that comes while the hardware has stale entries waits for the next flush',
+    (place) => {
+      const guest = new Guest(place, 'guest');
+      const [first, second] = guest.hostDevices;
+      guest.run([{ from: 0, count: 4, gpa: 0, permission: 3 }]);
+      guest.touch();
+      expect(guest.path.detach(second)).toBe(0);
+      failing(guest);
+      expect(guest.run([{ from: 0, count: 2, gpa: 0, permission: 0 }])).toBe(-errno.EIO);
+      guest.kernel.hooks.reset();
+      expect(guest.path.attach(second, guest.requester(1))).toBe(0);
+      expect([guest.blocked, first.attachment, second.attachment]).toEqual([[true, true], null, null]);
+      expect([guest.path.pending, guest.path.flush()]).toEqual([true, 0]);
+      guest.agrees();
+      expect(guest.path.pending).toBe(false);
+    },
+  );
+
+  test('a stage that the kernel does not destroy is the error of the path that is closed', () => {
+    const guest = new Guest('iommufd, VT-d');
+    for (const device of guest.hostDevices) expect(guest.path.detach(device)).toBe(0);
+    guest.kernel.hooks.fail({ kind: 'IOMMU_DESTROY', nth: 1, errno: errno.EBUSY });
+    guest.path.close();
+    expect([guest.path.error?.operation, guest.path.error?.errno]).toEqual(['IOMMU_DESTROY', errno.EBUSY]);
+  });
+
+  test('more spaces than the hardware has ASIDs: the one that is too many is refused by name, until another is closed', () => {
+    const kernel = simKernel({
+      iommus: [{ nesting: smmuv3({ idr: [0x0000_0aca | 3, (19 << 21) | (20 << 6) | 16, 0, 1 << 10, 0, 0x55] }) }],
+    });
+    const ram = kernel.allocate(64 * 4096);
+    const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
+    const host = openHost('iommufd', kernel);
+    const device = host.openDevice(kernel.device().path);
+    const another = () => userOwned.create({ space: new ToySpace('target'), memory, host, device });
+    const paths = Array.from({ length: 255 }, another);
+    expect(another).toThrow(/no more than 255 ASIDs/);
+    paths.pop()!.close();
+    const again = another();
+    paths.push(again);
+    // What had the ASID before is forgotten first, or the device does not come.
+    for (const nth of [1, 2]) kernel.hooks.fail({ kind: 'IOMMU_HWPT_INVALIDATE', nth, errno: errno.EIO });
+    expect([again.attach(device, REQUESTER), again.error?.errno, device.attachment === null]).toEqual([-errno.EIO, errno.EIO, true]);
+    kernel.hooks.reset();
+    expect([again.attach(device, REQUESTER), again.detach(device)]).toEqual([0, 0]);
+    for (const path of paths) path.close();
+    host.close();
+    expect(kernel.live()).toMatchObject({ descriptors: 0, pinnedBytes: 0 });
+  });
+});
+
 // VT-d 3.14: a write to FEEx_xxxxh is an interrupt, whatever the tables say.
 test.each([['target' as const], ['guest' as const]])(
   'a mapping in the interrupt range, %s-owned: refused by name, but for a guest’s own tables, which may hold anything',
@@ -187,6 +245,11 @@ describe('path user-owned is refused', () => {
   };
 
   test.each([
+    [
+      'an endpoint without a host device',
+      { space: new ToySpace('guest'), memory: GuestMemory.ofBytes(4096), host: null },
+      /no host device/,
+    ],
     ['hardware that nests nothing', context(null), /names no IOMMU/],
     ['AMD-Vi, whose kernel takes no invalidations', context(amd()), /stale/],
     ['VT-d without nesting', context(vtd({ ecap: 0n })), /ECAP.NEST/],
