@@ -132,6 +132,17 @@ describe('what does not reach protected memory (11.4.8.1)', () => {
     expect([told, reached()]).toEqual([4, [false, false, true, false, false]]);
   });
 
+  test('regions that are moved while they are protected', () => {
+    const { guest, reached } = ready();
+    guest.iommu.write(PMEN, 4, EPM);
+    guest.iommu.write(PLMBASE, 4, 0n);
+    guest.iommu.write(PMEN, 4, EPM);
+    expect(reached()).toEqual([false, false, true, false, true]);
+    guest.iommu.write(PLMLIMIT, 4, 0n);
+    guest.iommu.write(PMEN, 4, EPM);
+    expect(reached()).toEqual([false, true, true, false, true]);
+  });
+
   test('remapping that is turned on, off again: protected memory stays', () => {
     const { guest, reached } = ready();
     guest.iommu.write(PMEN, 4, EPM);

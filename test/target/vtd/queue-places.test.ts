@@ -135,3 +135,51 @@ test('the index of fault records starts again when both translations are off (7.
   guest.global(Cmd.te);
   expect(fault(4)).toBe(0n);
 });
+
+test.each([
+  ['128-bit', false],
+  ['256-bit', true],
+])('memory that ends within a descriptor: it cannot be fetched (IQEI 2), %s', (_, wide) => {
+  for (let words = 0; words < (wide ? 4 : 2); words++) {
+    const end = 1024 * 4096 + 0x1000;
+    const memory = new GuestMemory([{ gpa: 0n, buffer: new SharedArrayBuffer(end) }]);
+    const load64 = memory.load64.bind(memory);
+    // A guest may have RAM taken away under the queue, which is coarser; so small are registers of devices.
+    memory.load64 = (hi, lo) => (lo >= 1024 * 4096 + 8 * words ? -1 : load64(hi, lo));
+    const guest = new Guest(wide ? EVERYTHING : {}, 1024, {}, memory);
+    guest.iommu.write(Reg.iqa, 8, (1024n << 12n) | (wide ? 1n << 11n : 0n));
+    guest.global(Cmd.qie);
+    guest.iommu.write(Reg.iqt, 8, wide ? 32n : 16n);
+    expect([guest.iommu.read(Reg.iqercd, 8) & 0xfn, guest.iommu.read(Reg.iqh, 8)]).toEqual([2n, 0n]);
+  }
+});
+
+test('a queue that became smaller than its head goes on within itself', () => {
+  const guest = new Guest();
+  guest.start();
+  guest.iommu.write(Reg.iqa, 8, (4n << 12n) | 1n);
+  for (let at = 0; at < 0x1010; at += 16) guest.store(4 * 4096 + at, ...iotlbPages(1, at));
+  guest.iommu.write(Reg.iqt, 8, 0x1010n);
+  expect(guest.iommu.read(Reg.iqh, 8)).toBe(0x1010n);
+  // Behind the smaller queue, where the head is; what follows lies in it.
+  guest.store(4 * 4096 + 0x1010, ...wait(7));
+  guest.iommu.write(Reg.iqa, 8, 4n << 12n);
+  guest.iommu.write(Reg.iqt, 8, 0x20n);
+  expect([guest.iommu.read(Reg.iqh, 8), guest.iommu.read(Reg.fsts, 4), guest.load(STATUS * 4096) & 0xffn]).toEqual([0x20n, 0n, 7n]);
+});
+
+test('time-outs of two devices: ITESID is the first one’s until ITE is cleared (11.4.9.9); a queue that cannot be read gives nothing up', () => {
+  const guest = new Guest(EVERYTHING);
+  guest.start();
+  const invalidate = (device: number) => [0x3n | (BigInt(device) << 32n), 0n] as Descriptor;
+  guest.submit(invalidate(8), invalidate(16), wait());
+  const head = guest.iommu.read(Reg.iqh, 8);
+  expect(head).toBe(64n);
+  const memory = guest.memory.regions;
+  guest.memory.remove(0n);
+  guest.iommu.invalidationTimeout(8);
+  expect(guest.iommu.read(Reg.iqh, 8)).toBe(head);
+  for (const region of memory) guest.memory.add(region);
+  guest.iommu.invalidationTimeout(16);
+  expect(guest.iommu.read(Reg.iqercd, 8) >> 32n).toBe(8n);
+});

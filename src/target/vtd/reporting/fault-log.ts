@@ -119,9 +119,9 @@ export class FaultLog {
     if (!pending) this.#event.raise();
   }
 
-  /** An error of the invalidation queue: IQE with `info` for IQERCD.IQEI. */
+  /** An error of the invalidation queue, which goes on once IQE is cleared: `info` for IQERCD.IQEI. */
   queueError(info: number): void {
-    if ((this.#registers.get(FSTS) & FaultStatus.IQE) === 0) this.#registers.change(IQERCD, 0xf, info);
+    this.#registers.change(IQERCD, 0xf, info);
     this.#error(FaultStatus.IQE);
   }
 
