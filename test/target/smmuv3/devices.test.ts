@@ -171,6 +171,16 @@ describe('ATS translation requests, 3.9.1.2', () => {
     expect(guest.events()).toEqual([record(0b1100, 0), record(0b1011, (3 << 12) | (1 << 11)), record(0b1000, 0, [0x5000, 0])]);
   });
 
+  test('an SMMU without ATS: UR, and nothing is recorded; what skips the only stage is no wider than OAS (13.6.4)', () => {
+    const { guest } = nested({}, ON, { ATS: 0 });
+    expect([ask(guest, READ), guest.numbers()]).toEqual([{ status: 'unsupported-request' }, []]);
+    const skipping = new Guest({ features: { OAS: 4 } });
+    skipping.setContext(0, contextOf(7, skipping.table()));
+    skipping.start(ON).setStream(STREAM, { ...STAGE_1, S1CDMAX: 2, S1DSS: 1, EATS: 1 });
+    expect(ask(skipping, READ, 0xfff_ffff_f000n)).toMatchObject({ address: 0xfff_ffff_f000n, permission: READ_WRITE });
+    expect(ask(skipping, READ, 0x1000_0000_0000n)).toMatchObject({ status: 'success', permission: 0 });
+  });
+
   test('off: UR and F_BAD_ATS_TREQ; CR2.REC_CFG_ATS records configuration errors', () => {
     const { guest } = nested({ V: 0 }, 0b1110);
     expect(ask(guest, READ)).toEqual({ status: 'unsupported-request' });
@@ -203,6 +213,32 @@ describe('translated requests, 3.9.1.3', () => {
     const { guest } = nested(ste, CHECKED);
     expect(use(guest, 0x1234_5000)).toBe(answer);
     expect(guest.numbers()).toEqual(numbers);
+  });
+
+  test('what is wider than OAS is aborted, and nothing is recorded (3.9.1.1)', () => {
+    const wide = (oas: number, hi: number) => {
+      const { guest } = nested({}, ON, { OAS: oas });
+      return [guest.smmu.translateTranslated(STREAM, hi, 0x5000, READ), ...guest.numbers()];
+    };
+    // 44 bits, 32 bits.
+    expect([wide(4, 0xfff), wide(4, 0x1000)]).toEqual([[12], [FAULT_ABORT]]);
+    expect([wide(0, 0), wide(0, 1)]).toEqual([[12], [FAULT_ABORT]]);
+  });
+
+  test('an entry that cannot be asked is recorded where CR2.REC_CFG_ATS says so', () => {
+    const { guest } = nested({ V: 0 }, 0b1110);
+    guest.write(REG.CR2, 2 | 8);
+    guest.write(REG.CR0, CHECKED);
+    expect([use(guest, 0x1234_5000), ...guest.numbers()]).toEqual([FAULT_ABORT, EVENT.C_BAD_STE]);
+  });
+
+  test('PRIVCFG of split-stage ATS: overrides of the entry count for what stage 2 is asked (3.9.1.3)', () => {
+    const { guest, second } = nested({ EATS: 2, INSTCFG: 3 }, CHECKED);
+    // Stage 2 grants data, not execution: what INSTCFG makes a fetch finds nothing.
+    expect(use(guest, 0x100_0008)).toBe(targetFault('smmuv3', EVENT.F_PERMISSION));
+    second.table.unmap(0x1000, 1);
+    second.table.map(0x1000, 0x90, 1, READ_WRITE | EXECUTE);
+    expect(use(guest, 0x100_0008)).toBe(12);
   });
 
   test('split-stage ATS: stage 2 translates, and its faults are recorded', () => {
