@@ -90,6 +90,7 @@ describe('stock Linux', () => {
         'driver',
         'fault seen',
         ...(wanted.tasks ?? []).flatMap(checksOf),
+        ...(wanted.tasks?.includes('rebind') && 'rebind' in recipe.taskModules ? ['vfio-pci'] : []),
       ]),
     );
     if (says !== undefined) expect(report.notes.join('\n')).toMatch(says);
@@ -101,5 +102,5 @@ describe('stock Linux', () => {
 
 /** What a task of the guest's is checked by. */
 function checksOf(task: GuestTask): readonly string[] {
-  return { reboot: ['persist'], rebind: ['rebind'], network: ['network', 'entropy'] }[task];
+  return { reboot: ['persist'], rebind: ['reset', 'rebind'], network: ['network', 'entropy'] }[task];
 }

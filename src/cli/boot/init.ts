@@ -48,9 +48,20 @@ check write write
 check read-back again
 
 if wanted rebind; then
-  rebind() {
-    echo $blk >/sys/bus/pci/drivers/virtio-pci/unbind && echo $blk >/sys/bus/pci/drivers/virtio-pci/bind && disk && again
+  at=/sys/bus/pci/devices/$blk
+  # Between two drivers, each way to reset the function that Linux has found in its capabilities.
+  resets() {
+    echo $blk >$at/driver/unbind && say "note $blk is reset by $(cat $at/reset_method)" || return 1
+    for way in flr pm; do echo $way >$at/reset_method && echo 1 >$at/reset || return 1; done
   }
+  # A driver for user space turns off what nobody has opened.
+  userspace() {
+    echo vfio-pci >$at/driver_override && echo $blk >/sys/bus/pci/drivers_probe && await grep -q D3hot $at/power_state &&
+      echo $blk >$at/driver/unbind && grep -q D0 $at/power_state
+  }
+  rebind() { echo >$at/driver_override; echo $blk >/sys/bus/pci/drivers/virtio-pci/bind && disk && again; }
+  check reset resets
+  [ -e /sys/bus/pci/drivers/vfio-pci ] && check vfio-pci userspace
   check rebind rebind
 fi
 

@@ -62,6 +62,8 @@ export interface GuestRecipe {
   readonly qemuPackage: string;
   /** Modules of the guest's kernel, in the order of loading. */
   readonly modules: readonly string[];
+  /** More of them for a task. */
+  readonly taskModules: Readonly<Partial<Record<GuestTask, readonly string[]>>>;
   /** The guest's words on a forbidden DMA of 00:06.0 at 0xdead0000. */
   readonly fault: RegExp;
   /** The guest's words when it uses the IOMMU. */
@@ -99,6 +101,9 @@ export function endpointSlots({ tasks }: GuestChoices): readonly number[] {
 
 /** Modules for a disk with a file system, and a driver that does nothing for the DMA engine. */
 export const GUEST_MODULES = ['pci-stub', 'crc16', 'crc32c_generic', 'mbcache', 'jbd2', 'ext4', 'virtio_blk'] as const;
+
+/** A driver for user space, for the task `rebind`. */
+export const USERSPACE_MODULES = ['vfio', 'vfio-pci-core', 'vfio-pci'] as const;
 
 /** More modules for the task `network`. */
 export const NETWORK_MODULES = ['failover', 'net_failover', 'virtio_net', 'virtio-rng'] as const;

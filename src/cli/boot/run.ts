@@ -8,7 +8,7 @@ import { debianGuest } from './debian.ts';
 import { type EndpointReport, Endpoints } from './endpoints.ts';
 import { type ExtraModule, initramfs } from './initramfs.ts';
 import { Qemu } from './qemu.ts';
-import { functionArgument, type GuestChoices, type GuestFunction, type GuestRecipe, type GuestUnit, NETWORK_MODULES } from './recipe.ts';
+import { functionArgument, type GuestChoices, type GuestFunction, type GuestRecipe, type GuestUnit } from './recipe.ts';
 import { Recorder } from './record/recorder.ts';
 import { bystander, type Deliver, type Witness } from './record/witness.ts';
 import { findQemu } from './tools.ts';
@@ -76,7 +76,7 @@ export async function boot(options: BootOptions): Promise<BootReport> {
     const initrd = join(folder, 'initrd');
     writeFileSync(
       initrd,
-      await initramfs(guest, [...recipe.modules, ...(choices.tasks.includes('network') ? NETWORK_MODULES : [])], options.modules),
+      await initramfs(guest, [...recipe.modules, ...choices.tasks.flatMap((task) => recipe.taskModules[task] ?? [])], options.modules),
     );
     const disk = join(folder, 'disk');
     writeFileSync(disk, '');

@@ -12,7 +12,7 @@ import {
   type RegisterCounts,
 } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
-import { ENDPOINTS, GUEST_MODULES, type GuestRecipe } from '../recipe.ts';
+import { ENDPOINTS, GUEST_MODULES, type GuestRecipe, USERSPACE_MODULES } from '../recipe.ts';
 import { HiddenAfterUse } from './hidden.ts';
 import { x86Arguments } from './x86.ts';
 
@@ -35,6 +35,7 @@ export const amd: GuestRecipe = {
   suite: 'trixie',
   qemuPackage: 'qemu-system-x86',
   modules: GUEST_MODULES,
+  taskModules: { rebind: ['irqbypass', ...USERSPACE_MODULES] },
   variants: ['v2', 'npcache'],
   fault: /0000:00:06\.0: AMD-Vi: Event logged \[IO_PAGE_FAULT .*address=0xdead0000/,
   inUse: /AMD-Vi: Extended features/,

@@ -5,7 +5,16 @@ import { type DeviceNode, writeDeviceTree } from '../../../vmm/firmware/device-t
 import { smmuv3Node } from '../../../vmm/firmware/device-tree/smmuv3.ts';
 import { countedRegisters, type RegisterCounts, smmuFunction } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
-import { DISK, ENDPOINTS, GUEST_MODULES, type GuestChoices, type GuestRecipe, kernelCommandLine, type RunFiles } from '../recipe.ts';
+import {
+  DISK,
+  ENDPOINTS,
+  GUEST_MODULES,
+  type GuestChoices,
+  type GuestRecipe,
+  kernelCommandLine,
+  type RunFiles,
+  USERSPACE_MODULES,
+} from '../recipe.ts';
 import { freePhandle, mapEndpoints, virtMachine } from './virt.ts';
 
 const UNIT_SLOT = 4;
@@ -63,6 +72,7 @@ export const smmuv3: GuestRecipe = {
   suite: 'trixie',
   qemuPackage: 'qemu-system-arm',
   modules: GUEST_MODULES,
+  taskModules: { rebind: USERSPACE_MODULES },
   variants: ['stage2', 'msi'],
   fault: /arm-smmu-v3 10000000\.iommu:\s+0x00000000dead0000/,
   inUse: /arm-smmu-v3 10000000\.iommu: ias \d+-bit, oas \d+-bit/,

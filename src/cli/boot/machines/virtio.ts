@@ -6,7 +6,7 @@ import { viotTable } from '../../../vmm/firmware/acpi/viot.ts';
 import { IOMMU_CLASS } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
 import { VirtioPci, VirtioType } from '../../../vmm/virtio/index.ts';
-import { DISK, ENDPOINTS, ENGINE, GUEST_MODULES, type GuestRecipe } from '../recipe.ts';
+import { DISK, ENDPOINTS, ENGINE, GUEST_MODULES, type GuestRecipe, USERSPACE_MODULES } from '../recipe.ts';
 import { x86Arguments } from './x86.ts';
 
 const UNIT_SLOT = 4;
@@ -24,6 +24,7 @@ export const virtio: GuestRecipe = {
   suite: 'trixie',
   qemuPackage: 'qemu-system-x86',
   modules: ['virtio-iommu', ...GUEST_MODULES],
+  taskModules: { rebind: ['irqbypass', ...USERSPACE_MODULES] },
   variants: [],
   fault: /virtio_iommu .*fault from EP 48 at 0xdead0000/,
   inUse: /virtio_iommu virtio\d+: (input address|page mask)/,

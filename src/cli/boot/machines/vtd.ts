@@ -4,7 +4,7 @@ import { VtdIommu } from '../../../target/vtd/index.ts';
 import { type DeviceScope, dmarTable } from '../../../vmm/firmware/acpi/dmar.ts';
 import { countedRegisters, type RegisterCounts, vtdFunction, vtdMessage } from '../../../vmm/units/index.ts';
 import { PciVfioDevice } from '../../../vmm/vfio-user/index.ts';
-import { endpointSlots, GUEST_MODULES, type GuestRecipe } from '../recipe.ts';
+import { endpointSlots, GUEST_MODULES, type GuestRecipe, NETWORK_MODULES, USERSPACE_MODULES } from '../recipe.ts';
 import { HiddenAfterUse } from './hidden.ts';
 import { x86Arguments } from './x86.ts';
 
@@ -23,6 +23,7 @@ export const vtd: GuestRecipe = {
   suite: 'trixie',
   qemuPackage: 'qemu-system-x86',
   modules: GUEST_MODULES,
+  taskModules: { rebind: ['irqbypass', ...USERSPACE_MODULES], network: NETWORK_MODULES },
   fault: /DMAR: \[DMA Write NO_PASID\] Request device \[00:06\.0\] fault addr 0xdead0000/,
   inUse: /DMAR: Intel\(R\) Virtualization Technology for Directed I\/O/,
   remapping: /DMAR-IR: Enabled IRQ remapping/,
