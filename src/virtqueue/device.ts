@@ -167,13 +167,13 @@ export class VirtioDevice {
     };
     const { status } = state;
     check(Number.isInteger(status) && (status & (0xff & ~STATUS_SUSPEND)) === status, 'status');
-    check(typeof state.features === 'string' && /^\d{1,20}$/.test(state.features) && BigInt(state.features) < 1n << 64n, 'features');
+    check(isWord(state.features), 'features');
     check(Array.isArray(state.queues) && state.queues.length === this.#queues.length, 'queues');
     const features = this.#features;
     this.#features = BigInt(state.features);
     const isDecided = (status & STATUS_FEATURES_OK) !== 0;
     const isPossible = isDecided ? this.#acceptable() : state.queues.every((queue) => queue === null);
-    const queues = isPossible ? state.queues.map((saved) => saved && this.#reopen(saved)) : [];
+    const queues = isPossible ? state.queues.map((saved) => (saved === null ? null : this.#reopen(saved))) : [];
     if (!isPossible || queues.includes(undefined)) {
       this.#features = features;
       check(isPossible, isDecided ? 'features that were not offered' : 'queues before FEATURES_OK');
@@ -194,7 +194,10 @@ export class VirtioDevice {
   }
 
   /** undefined: not a queue that `save` made. */
-  #reopen({ size, descriptors, driver, device, positions }: SavedQueue): LiveQueue | undefined {
+  #reopen(saved: SavedQueue): LiveQueue | undefined {
+    const { size, descriptors, driver, device, positions }: Partial<SavedQueue> = saved ?? {};
+    if (size === undefined || !isWord(descriptors) || !isWord(driver) || !isWord(device)) return undefined;
+    if (!Array.isArray(positions) || !positions.every((position) => Number.isInteger(position) && position >= 0)) return undefined;
     const setup = { size, descriptors: BigInt(descriptors), driver: BigInt(driver), device: BigInt(device) };
     const queue = this.#open(setup);
     return queue?.ring.restore(positions) ? queue : undefined;
@@ -207,6 +210,11 @@ export class VirtioDevice {
   #acceptable(): boolean {
     return (this.#features & ~this.#offered) === 0n && this.#has(F_VERSION_1);
   }
+}
+
+/** 64 bits as `save` writes them. */
+function isWord(text: unknown): text is string {
+  return typeof text === 'string' && /^\d{1,20}$/.test(text) && BigInt(text) < 1n << 64n;
 }
 
 function saveQueue({ setup, ring }: LiveQueue): SavedQueue {

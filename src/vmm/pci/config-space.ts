@@ -1,3 +1,4 @@
+import { bytesOfHex, hexOf, isHexOf } from './saved-bytes.ts';
 import { CONFIG_BYTES } from './spec.ts';
 
 /** One register of configuration space, relative to where its structure begins. */
@@ -68,14 +69,13 @@ export class ConfigSpace {
 
   /** As hexadecimal. */
   save(): string {
-    return Buffer.from(this.#bytes).toString('hex');
+    return hexOf(this.#bytes);
   }
 
   /** What cannot change stays. @throws TypeError when `save` did not make it. */
   load(state: unknown): void {
-    if (typeof state !== 'string' || !/^[0-9a-f]*$/.test(state) || state.length !== 2 * CONFIG_BYTES)
-      throw new TypeError('PCI: the state has no configuration space');
-    const saved = Buffer.from(state, 'hex');
+    if (!isHexOf(state, CONFIG_BYTES)) throw new TypeError('PCI: the state has no configuration space');
+    const saved = bytesOfHex(state);
     for (let place = 0; place < CONFIG_BYTES; place++) {
       const changing = this.#writable[place] | this.#clears[place] | this.#changes[place];
       this.#bytes[place] = (this.#initial[place] & ~changing) | (saved[place] & changing);

@@ -5,7 +5,7 @@ import type { Bar, PciDescription } from './description.ts';
 import { FunctionLevelReset } from './function-level-reset.ts';
 import { barFields, headerOf } from './header.ts';
 import { Msi } from './msi.ts';
-import { MsixTable } from './msix.ts';
+import { MsixTable, type SavedMsix } from './msix.ts';
 import { placeCapabilities, placeExtended } from './placement.ts';
 import { PowerState } from './power-state.ts';
 import * as pci from './spec.ts';
@@ -23,7 +23,7 @@ export interface PciSurroundings {
 /** As plain data. */
 export interface PciState {
   readonly config: string;
-  readonly msix: { readonly table: string; readonly pending: string } | null;
+  readonly msix: SavedMsix | null;
   readonly intx: boolean;
 }
 
@@ -216,9 +216,7 @@ export class PciFunction {
   /** @throws TypeError when the state is not one that `save` of such a function made. */
   load(state: PciState): void {
     const { config, msix, intx } = state ?? {};
-    const hex = /^[0-9a-f]*$/;
-    const table = this.#msix !== null && hex.test(`${msix?.table}`) && hex.test(`${msix?.pending}`);
-    if (typeof intx !== 'boolean' || (this.#msix !== null && !table)) throw new TypeError('PCI: the state is not of such a function');
+    if (typeof intx !== 'boolean' || this.#msix?.accepts(msix) === false) throw new TypeError('PCI: the state is not of such a function');
     this.#config.load(config);
     this.#power.settle();
     if (msix) this.#msix?.load(msix);

@@ -1,10 +1,17 @@
 import type { Capability } from './capabilities.ts';
 import type { ConfigSpace } from './config-space.ts';
 import type { RegisterBlock } from './registers.ts';
+import { bytesOfHex, hexOf, isHexOf } from './saved-bytes.ts';
 import { MSIX_CONTROL, MSIX_ENTRY_BYTES, MSIX_PBA, MSIX_TABLE, MSIX_VECTOR_MASKED, MsixControl } from './spec.ts';
 
 /** Sends a message: a 4-byte memory write of `data`. */
 export type SendMessage = (address: bigint, data: number) => void;
+
+/** As plain data, in hexadecimal. */
+export interface SavedMsix {
+  readonly table: string;
+  readonly pending: string;
+}
 
 /** The table of MSI-X messages and the bits of those that wait (PCI Express Base 5.0, 7.7.2). Little-endian, as a BAR shows them. */
 export class MsixTable {
@@ -104,18 +111,22 @@ export class MsixTable {
     for (let vector = 0; vector < this.vectors; vector++) this.#view.setUint32(vector * MSIX_ENTRY_BYTES + 12, MSIX_VECTOR_MASKED, true);
   }
 
-  save(): { readonly table: string; readonly pending: string } {
+  save(): SavedMsix {
     return { table: hexOf(new Uint8Array(this.#view.buffer)), pending: hexOf(this.#pending) };
   }
 
-  load(state: { readonly table: string; readonly pending: string }): void {
-    new Uint8Array(this.#view.buffer).set(Buffer.from(state.table, 'hex').subarray(0, this.#view.byteLength));
-    this.#pending.set(Buffer.from(state.pending, 'hex').subarray(0, this.#pending.length));
+  /** Whether `save` of such a table can have made it. */
+  accepts(state: unknown): state is SavedMsix {
+    const { table, pending }: Partial<Record<keyof SavedMsix, unknown>> = state ?? {};
+    return isHexOf(table, this.#view.byteLength) && isHexOf(pending, this.#pending.length);
   }
-}
 
-function hexOf(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
+  /** Bits of vectors that there are not do not come with it. */
+  load(state: SavedMsix): void {
+    new Uint8Array(this.#view.buffer).set(bytesOfHex(state.table));
+    this.#pending.set(bytesOfHex(state.pending));
+    for (let vector = this.vectors; vector < 8 * this.#pending.length; vector++) this.#pending[vector >> 3] &= ~(1 << (vector & 7));
+  }
 }
 
 function readBytes(view: DataView, offset: number, bytes: number): bigint {

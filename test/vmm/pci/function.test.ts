@@ -259,7 +259,21 @@ describe('MSI-X (7.7.2)', () => {
     other.fn.load(JSON.parse(JSON.stringify(fn.save())));
     other.fn.writeBar(0, 0x100c, 4, 0n);
     expect(other.messages).toEqual([[0xfee0_0000n, 9]]);
-    expect(() => other.fn.load({ config: '00', msix: null, intx: false })).toThrow(TypeError);
+    const saved = fn.save();
+    const { table, pending } = saved.msix!;
+    for (const wrong of [
+      { config: '00' },
+      { msix: null },
+      { msix: { table: '', pending } },
+      { msix: { table, pending: `${pending}00` } },
+      { msix: { table: table.replace('0', 'g'), pending } },
+      { msix: { table: [table], pending } },
+      { intx: 1 },
+    ])
+      expect(() => other.fn.load({ ...saved, ...wrong } as never), JSON.stringify(wrong)).toThrow(TypeError);
+    // Three vectors; of more nothing waits.
+    other.fn.load({ ...saved, msix: { table, pending: 'ff'.repeat(8) } });
+    expect(other.fn.readBar(0, 0x2000, 8)).toBe(7n);
   });
 });
 
