@@ -85,6 +85,7 @@ export const SUBJECTS: Readonly<Record<string, Subject>> = {
       add: [8, device(), null],
       remove: [8],
       expel: [8],
+      block: [8],
       choiceOf: [8, 0],
       attach: [8, null, 0],
       changePath: ['auto'],

@@ -228,6 +228,14 @@ export class Binder implements TargetObserver {
     return result;
   }
 
+  block(endpoint: number): void {
+    requireNumber('Binder', 'endpoint', endpoint);
+    const binding = this.#bindings.get(endpoint);
+    if (binding === undefined || this.attach(endpoint, null) === 0) return;
+    this.#placement.abandon(binding);
+    this.#tell(binding.group);
+  }
+
   directory(endpoint: number, directory: PasidDirectory | null): void {
     const isWanted = this.#host.pasids !== undefined || directory?.ofEndpoint === true;
     const isOurs = isWanted && this.#bindings.get(endpoint) !== undefined;

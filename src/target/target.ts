@@ -144,6 +144,8 @@ export interface TargetObserver {
    * Returns 0, or a negative errno: then the endpoint stands where it stood before, and a PASID is blocked.
    */
   attach(endpoint: number, space: AddressSpace | null, pasid?: number): number;
+  /** What the endpoint reached is no more, and nothing has taken its place: its requests are blocked come what may. Left out: `attach` does that. */
+  block?(endpoint: number): void;
   /**
    * [first, last] of the space may mean something else than before: all that the leaves had mapped which the guest's invalidation names, not
    * only the pages that it names. Costs nothing but remembering it.

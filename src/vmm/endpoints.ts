@@ -117,6 +117,14 @@ export class Endpoints {
     return result;
   }
 
+  /** The target has nothing that the endpoint could reach. */
+  block(endpoint: number): void {
+    const known = this.#store.endpoint(endpoint);
+    if (known === undefined) return;
+    this.#hardware?.binder.block(endpoint);
+    this.#put(endpoint, known.kind, known.device, null);
+  }
+
   /** The path of an endpoint, or of one PASID of it, became another one without its guest having asked for it. */
   moved(endpoint: number, pasid: number): void {
     if (pasid !== NO_PASID) {

@@ -327,6 +327,7 @@ export class Machine {
     return {
       attach: (endpoint, space, pasid) =>
         pasid === undefined ? this.#endpoints.attach(endpoint, space) : this.#endpoints.attachProcess(endpoint, pasid, space),
+      block: (endpoint) => this.#endpoints.block(endpoint),
       changed: binder === null ? () => {} : (space, first, last) => binder.changed(space, first, last),
       flush: binder === null ? () => 0 : () => binder.flush(),
       ...(binder !== null && {

@@ -104,6 +104,10 @@ export class Observation {
         if (this.active) this.#tell({ kind: 'attach', endpoint, pasid: pasid ?? null, space, result });
         return result;
       },
+      block: (endpoint) => {
+        observer.block?.(endpoint);
+        if (this.active) this.#tell({ kind: 'attach', endpoint, pasid: null, space: null, result: 0 });
+      },
       changed: (space, first, last) => {
         if (this.active) this.#changed.push({ space, first, last });
         observer.changed(space, first, last);

@@ -125,6 +125,22 @@ describe('a machine whose host fails', () => {
   failing(smmuSubject, QUEUE, ['user-owned-queue', 'nested-queue', 'shadow', 'auto']);
 });
 
+vitestTest('a guest that resets its virtio-iommu on a host on which nothing goes any more: no device reaches what it had', () => {
+  const [subject] = virtioSubjects;
+  for (const hardware of ['type1, plain hardware', 'iommufd, plain hardware', 'iommufd, VT-d']) {
+    const guest = new EquivalentGuest(subject, hardwares[hardware], 'auto');
+    for (const step of subject.mapping) guest.run(step);
+    expect(guest.check()).toBeGreaterThan(0);
+    guest.kernel.hooks.fail({ nth: 1, times: Number.POSITIVE_INFINITY, errno: errno.ENOMEM });
+    guest.run('restart');
+    expect(guest.fixture.target.spaceOf(guest.endpoints[0])).toBeNull();
+    guest.checkNothingStale();
+    guest.checkBlocked();
+    guest.kernel.hooks.reset();
+    guest.close();
+  }
+});
+
 vitestTest('a device that neither could stay on a new path nor was let off it goes back to the nested one, and not only in name', () => {
   const guest = new EquivalentGuest(smmuSubject, hardwares['iommufd, SMMUv3'], 'auto');
   for (const step of smmuSubject.mapping) guest.run(step);

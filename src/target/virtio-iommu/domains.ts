@@ -158,13 +158,13 @@ export class Domains {
 
   /** An endpoint goes back to what it reached before. Where the hardware refuses that too it is blocked: nothing is better than what it must not reach. */
   #tellBack(id: number, space: AddressSpace | null): void {
-    if (this.#tell(id, space) < 0 && space !== null) this.#tell(id, null);
+    if (this.#tell(id, space) < 0) this.#block(id);
   }
 
   /** All domains go, and every endpoint is blocked: what remains when the hardware cannot do better. */
   block(): void {
     this.#install([], false);
-    for (const endpoint of this.endpoints.keys()) this.#tell(endpoint, null);
+    for (const endpoint of this.endpoints.keys()) this.#block(endpoint);
   }
 
   members(): DomainMembers[] {
@@ -197,7 +197,7 @@ export class Domains {
   /** An endpoint is no longer there. */
   forget(endpoint: Endpoint): void {
     this.endpoints.delete(endpoint.id);
-    this.#tell(endpoint.id, null);
+    this.#block(endpoint.id);
     const { domain } = endpoint;
     this.#leave(endpoint);
     if (domain !== null) this.#dropIfEmpty(domain);
@@ -232,6 +232,11 @@ export class Domains {
     this.#domains.delete(domain.id);
     this.#found = undefined;
     this.#mappings -= domain.mappings.size;
+  }
+
+  #block(endpoint: number): void {
+    if (this.observer?.block === undefined) this.#tell(endpoint, null);
+    else this.observer.block(endpoint);
   }
 
   #tell(endpoint: number, space: AddressSpace | null): number {
