@@ -100,6 +100,23 @@ describe('vfio_compat', () => {
     host.close();
   });
 
+  test('a group that takes the iommufd for its container has the space that was chosen, or one is made for it', () => {
+    for (const chosen of [true, false]) {
+      const { kernel, host, device, space, struct, view, map } = machine();
+      expect([space.detach(device), device.close()]).toEqual([0, null]);
+      if (chosen) host.setVfioIoas(space);
+      const group = kernel.open(`/dev/vfio/${kernel.device().group.number}`);
+      view.setInt32(0, host.fd, true);
+      const spaces = () => kernel.live()['ioas'];
+      const before = spaces();
+      expect(kernel.ioctl(group, uapi.VFIO_GROUP_SET_CONTAINER, struct)).toBe(0);
+      expect([(spaces() ?? 0) - (before ?? 0), map(3, IOVA, 4096n)]).toEqual([chosen ? 0 : 1, 0]);
+      expect(space.unmap(Number(IOVA >> 12n), 1)).toBe(chosen ? 0 : -errno.ENOENT);
+      kernel.close(group);
+      host.close();
+    }
+  });
+
   test('a space without devices is as coherent as any; one with a device, whose pages do not snoop, is not', () => {
     const { host, device, space, plain } = machine();
     const COHERENT = 4n;
@@ -141,6 +158,7 @@ describe('vfio_compat', () => {
     for (const [pageSizes, expected] of [
       [0x4020_1000n, 0x4020_1000n],
       [0x20_0000n | half, 0x20_1000n],
+      [0x1000n, 0x1000n],
     ]) {
       const kernel = simKernel({ iommus: [{ pageSizes }] });
       const host = new IommufdHost(kernel);

@@ -87,13 +87,20 @@ describe('pages for writing only', () => {
   });
 });
 
-test('an object is destroyed once, however often it is closed', () => {
-  const { kernel, host, device } = machine({});
-  const table = host.createPageTable(device, host.createSpace());
-  const before = kernel.hooks.counts.get('IOMMU_DESTROY') ?? 0;
-  table.close();
-  table.close();
-  table[Symbol.dispose]();
-  expect(kernel.hooks.counts.get('IOMMU_DESTROY')).toBe(before + 1);
+test('an object is destroyed once, however often it is closed, and not at all when its device took it along', () => {
+  const { kernel, host, device } = machine({ nesting: smmuv3(), reserved: [] });
+  const parent = host.createPageTable(device, host.createSpace(), { nestParent: true });
+  const viommu = host.createViommu(device, parent, 1);
+  const vdevice = viommu.addDevice(device, 7n);
+  const destroyed = () => kernel.hooks.counts.get('IOMMU_DESTROY') ?? 0;
+  device.close();
+  const before = destroyed();
+  vdevice.close();
+  vdevice.close();
+  expect(destroyed()).toBe(before);
+  viommu.close();
+  viommu.close();
+  viommu[Symbol.dispose]();
+  expect(destroyed()).toBe(before + 1);
   host.close();
 });
