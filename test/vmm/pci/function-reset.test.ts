@@ -92,6 +92,7 @@ describe('Function Level Reset (6.6.2)', () => {
     // Other bits, and the same bit of what lies beside it.
     fn.writeConfig(atExpress + 8, 2, 0x78ff);
     fn.writeConfig(atExpress + 8, 1, 0x80);
+    fn.writeConfig(atExpress + 8, 1, 0x8000);
     fn.writeConfig(atExpress + 6, 2, 0x8000);
     fn.writeConfig(atExpress + 10, 2, 0x8000);
     expect(events.length).toBe(3);

@@ -199,6 +199,8 @@ describe('MSI-X (7.7.2)', () => {
     expect([fn.readBar(0, 0x1000, 8), fn.readBar(0, 0x1008, 4)]).toEqual([0x1_fee0_0000n, 7n]);
     expect(fn.readBar(0, 0x1030, 4)).toBe(0x1030n * 16n + 4n);
     expect(registers.writes).toEqual([]);
+    // The PBA is of whole quadwords (7.7.2.7), behind which the BAR's registers begin.
+    expect([fn.readBar(0, 0x2004, 4), fn.readBar(0, 0x2008, 4)]).toEqual([0n, 0x2008n * 16n + 4n]);
     fn.reset();
     expect([fn.readBar(0, 0x1000, 8), fn.readBar(0, 0x100c, 4)]).toEqual([0n, 1n]);
     fn.writeConfig(CONTROL, 2, 0x8000);

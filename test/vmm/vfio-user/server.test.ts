@@ -1,6 +1,7 @@
 import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 import { fc, test as property } from '@fast-check/vitest';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { openKernelPort } from '../../../src/host/kernel/index.ts';
@@ -8,6 +9,7 @@ import { msix, PciFunction, vendor } from '../../../src/vmm/pci/index.ts';
 import { PciVfioDevice, type VfioUserOptions, VfioUserServer } from '../../../src/vmm/vfio-user/index.ts';
 import { openLibc } from '../../../src/vmm/vfio-user/native/libc.ts';
 import { Command, LIMITS, SetIrqs } from '../../../src/vmm/vfio-user/spec.ts';
+import { UNSENT_LIMIT } from '../../../src/vmm/vfio-user/transport.ts';
 import { access, Client, dmaMap, version, words } from './client.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'viommu-vfio-user-'));
@@ -107,6 +109,21 @@ describe.each(['native', 'net'] as const)('over %s', (transport) => {
     expect(events).toEqual(['connected']);
   });
 
+  test('a client that asks and never reads is turned away before its answers fill memory', async () => {
+    const { path, server, events } = await rig({ transport });
+    const client = await greeted(path);
+    // Answers of 16 KiB: twice as many as may wait, besides what lies in the socket.
+    const requests = (2 * UNSENT_LIMIT) / 0x4000;
+    for (let i = 0; i < requests && server.client !== null; i++) {
+      client.send(Command.REGION_READ, access(0, 0, 0x4000));
+      await turn();
+    }
+    await expect.poll(() => server.client).toBeNull();
+    expect(events).toEqual(['connected', 'reset', 'disconnected']);
+    const next = await greeted(path);
+    expect(await next.readRegion(CONFIG, 0, 2)).toEqual([0xfd, 0x1e]);
+  });
+
   test('registers are read and written as the processor would, and several in one message', async () => {
     const { path, writes } = await rig({ transport });
     const client = await greeted(path);
@@ -114,7 +131,8 @@ describe.each(['native', 'net'] as const)('over %s', (transport) => {
     expect(await client.writeRegion(0, 0x18, [1, 2, 3, 4, 5, 6, 7, 8])).toBe(0);
     client.send(Command.REGION_WRITE, Uint8Array.from([...access(0, 0x20, 4), 9, 0, 0, 0]), [], 0x10);
     const multi = Uint8Array.from([...words(1, 0), ...access(0, 0x24, 2), 7, 0, 0, 0, 0, 0, 0, 0]);
-    expect((await client.ask(Command.REGION_WRITE_MULTI, multi)).error).toBe(0);
+    const { error, payload } = await client.ask(Command.REGION_WRITE_MULTI, multi);
+    expect([error, payload.getBigUint64(0, true)]).toEqual([0, 1n]);
     expect(writes).toEqual([
       [0x18, 8, 0x0807060504030201n],
       [0x20, 4, 9n],

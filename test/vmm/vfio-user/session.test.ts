@@ -97,3 +97,18 @@ describe('descriptors that came with a message', () => {
     expect([mapped.size, regions.count, regions.memory.regions.length, [...open]]).toEqual([0, 0, 0, []]);
   });
 });
+
+test('writes of the device’s own are numbered one by one, in 16 bits (message ID)', () => {
+  const ids: number[] = [];
+  const device = new PciVfioDevice(new PciFunction({ vendor: 1, device: 1, classCode: 0xff0000 }));
+  const session = new Session(
+    device,
+    new DmaRegions(null, null),
+    null,
+    (bytes) => void ids.push(new DataView(bytes.buffer).getUint16(0, true)),
+  );
+  const payload = new DataView(Uint8Array.from(version(0, 1)).buffer);
+  session.receive({ id: 9, command: Command.VERSION, flags: Flags.NO_REPLY, payload, descriptors: [] });
+  for (let i = 0; i < 0x1_0002; i++) session.write(0n, new Uint8Array(0));
+  expect([ids.length, ids.slice(0, 3), ids.slice(-3)]).toEqual([0x1_0002, [0, 1, 2], [0xffff, 0, 1]]);
+});
