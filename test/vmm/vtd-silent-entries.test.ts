@@ -132,6 +132,16 @@ describe.each(places)('without caching mode, %s: what becomes present is there b
     expect(made.watch.size).toBe(0);
   });
 
+  test('without PASIDs the table of RID_PASID, wherever in it that stands (9.4, PASIDE)', () => {
+    const made = new SilentGuest(parts);
+    const at = CONTEXT * 4096 + DEVICE * 32;
+    made.guest.store(at, (BigInt(PASID_DIRECTORY) << 12n) | 1n, 37n, 0n, 0n);
+    made.watch.stored(BigInt(at), 32);
+    expect(made.read()).toBeNull();
+    made.put(37, { pgtt: 1, did: 8, first: made.table(1) });
+    expect([made.read(), made.path]).toEqual([1, path]);
+  });
+
   test('a context entry in front of PASID entries that are there, and a root entry in front of all', () => {
     const made = new SilentGuest(parts);
     made.setDevice(1);

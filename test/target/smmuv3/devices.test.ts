@@ -8,7 +8,7 @@ import { PRI, RECORD } from '../../../src/target/smmuv3/spec/events.ts';
 import { GATOS_PAR, REG } from '../../../src/target/smmuv3/spec/registers.ts';
 import { CONFIG } from '../../../src/target/smmuv3/spec/ste.ts';
 import type { TargetObserver } from '../../../src/target/target.ts';
-import { CONTEXTS, cfgiSte, contextOf, Guest, PAGE_1, PRIS, stage2Of, type Table } from './guest.ts';
+import { CONTEXTS, cfgiSte, contextOf, Guest, PAGE_1, PRIS, stage2Of, type Table, tlbiAll } from './guest.ts';
 
 const STREAM = 8;
 const STAGE_1 = { CONFIG: CONFIG.stage1, S1CONTEXT_PTR: CONTEXTS / 64 };
@@ -90,6 +90,21 @@ describe('ATS translation requests, 3.9.1.2', () => {
     }
     const asked = [READ, READ_WRITE, READ | EXECUTE, READ_WRITE | EXECUTE];
     expect(asked.map((access) => ask(guest, access, IOVA, 1))).toMatchObject(expected.map((permission) => ({ permission })));
+  });
+
+  test('execution goes with reading: a page that the unprivileged may only execute is not granted (13.7.1)', () => {
+    const { guest, first, second } = nested({ S1CDMAX: 2, S1DSS: 2 });
+    guest.setContext(1, contextOf(9, first));
+    second.table.unmap(0x1000, 1);
+    second.table.map(0x1000, 0x90, 1, READ_WRITE | EXECUTE);
+    const pages = Array.from({ length: 64 * 512 }, (_, i) => 0x1_0000 + 8 * i);
+    const at = pages.find((entry) => (guest.load(entry) & 0xffff_f003n) === 0x100_0003n) as number;
+    expect(ask(guest, READ | EXECUTE, IOVA, 1)).toMatchObject({ permission: READ | EXECUTE });
+    // AP[1] 0: data is the privileged's alone.
+    guest.store(at, guest.load(at) & ~(1n << 6n));
+    guest.command(tlbiAll());
+    expect(guest.access(STREAM, IOVA, EXECUTE, 1)).toBe(0x9_0000n);
+    expect(ask(guest, READ | EXECUTE, IOVA, 1)).toMatchObject({ status: 'success', permission: 0 });
   });
 
   test('PRIVCFG and PAN: what the privileged are granted (5.4, PAN)', () => {
@@ -458,6 +473,12 @@ describe('address translation operations, chapter 9', () => {
     });
     // The lowest bit that is set is half of the size.
     expect(sizes).toEqual([0x50_0000, 0x50_2000, 0x50_8000]);
+  });
+
+  test('stage 1 of two, skipped by S1DSS: the address itself, as large as the smallest granule (9.1.3)', () => {
+    const { guest } = nested({ S1CDMAX: 2, S1DSS: 1 });
+    expect(look(guest, 0x12_3456_7000n, RNW | TYPE(1))).toBe(0x12_3456_7000);
+    expect(look(guest, 0x100_0000n, RNW | TYPE(3))).toBe(0x9_0000);
   });
 
   test('GATOS_SID: what is beyond the sizes of identifiers is RES0 (6.3.38)', () => {

@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import { READ } from '../../../src/memory/access.ts';
+import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { targetFault } from '../../../src/target/fault-codes.ts';
 import { EVENT, type Features } from '../../../src/target/smmuv3/index.ts';
 import { REG } from '../../../src/target/smmuv3/spec/registers.ts';
-import { CONFIG, L1STD, S1DSS, S1FMT } from '../../../src/target/smmuv3/spec/ste.ts';
+import { CONFIG, L1STD, S1DSS, S1FMT, STE } from '../../../src/target/smmuv3/spec/ste.ts';
 import { CONTEXTS, contextOf, Guest, STREAM_TABLE, stage2Of, structure } from './guest.ts';
 
 /* Where structures and tables lie, whatever low and high bits of their addresses say (6.3.24, 5.1 to 5.4, 3.4.3). */
@@ -132,4 +133,21 @@ describe('translation tables', () => {
     guest.start().setStream(STREAM, { CONFIG: CONFIG.stage1, S1CONTEXT_PTR: CONTEXTS / 64 });
     expect(guest.access(STREAM, 0n, READ)).toBe(expected);
   });
+});
+
+test('no more than 16,384 routes are remembered: one more, and all are forgotten (docs/targets/smmuv3.md, Bounds)', () => {
+  const ROUTES = 2 ** 14;
+  const guest = new Guest({}, GuestMemory.ofBytes(4 << 20)).start(0);
+  const table = 2 << 20;
+  guest.write64(REG.STRTAB_BASE, BigInt(table));
+  guest.write(REG.STRTAB_BASE_CFG, 15);
+  guest.write(REG.CR0, 0b1101);
+  const entry = structure(STE, { V: 1, CONFIG: CONFIG.bypass });
+  for (let stream = 0; stream <= ROUTES; stream++) guest.storeWords(table + 64 * stream, entry);
+  for (let stream = 0; stream < ROUTES; stream++) guest.access(stream, IOVA, READ);
+  // What is remembered needs CFGI_STE to be read again.
+  guest.store(table, 0n);
+  expect(guest.access(0, IOVA, READ)).toBe(IOVA);
+  guest.access(ROUTES, IOVA, READ);
+  expect(guest.access(0, IOVA, READ)).toBe(bad(EVENT.C_BAD_STE));
 });
