@@ -126,8 +126,7 @@ export class Ats {
 
   /** What is wider than OAS is aborted (3.9.1.1). */
   #pass(hi: number, lo: number): number {
-    const bits = this.#registers.outputBits;
-    if (bits === 32 ? hi !== 0 : hi >>> (bits - 32) !== 0) return FAULT_ABORT;
+    if (hi >>> (this.#registers.outputBits - 32) !== 0) return FAULT_ABORT;
     this.#translator.translated[0] = lo;
     this.#translator.translated[1] = hi;
     return 12;

@@ -57,8 +57,7 @@ export class Route {
     this.wishes = entry?.wishes ?? AS_ASKED;
     this.space = entry?.world ?? 0;
     this.tag = context === null ? STAGE_2_TAG : 2 * context.asid + (context.isPrivate ? PRIVATE_TAG : 0);
-    const output = sizeOf(features.OAS);
-    this.beyond = output === 32 ? -1 : -(1 << (output - 32));
+    this.beyond = -(1 << (sizeOf(features.OAS) - 32));
     this.ignoresTop = context?.ignoresTop ?? 0;
     const updates = entry?.s2 === true && isSet(entry.words, STE.S2HA) && isSet(entry.words, STE.S2HD);
     this.tracksDirty = updates || context?.tracksDirty === true;
