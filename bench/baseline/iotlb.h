@@ -133,9 +133,10 @@ static inline struct entry *place(uint64_t key)
 	struct entry *place = 0;
 	for (int way = 0; way < WAYS; way++) {
 		struct entry *e = &tlb.entries[(first + way) & tlb.mask];
-		if (e->key == key && e->tag == tlb.tag)
-			return e;
-		if (!place && is_old(e->tag_at, e->tag))
+		if (e->tag == tlb.tag) {
+			if (e->key == key)
+				return e;
+		} else if (!place && is_old(e->tag_at, e->tag))
 			place = e;
 	}
 	return place ? place : &tlb.entries[(first + (tlb.victim = (tlb.victim + 1) % WAYS)) & tlb.mask];

@@ -284,8 +284,9 @@ export class Iotlb extends Sized {
       for (let way = 0; way < WAYS; way++) {
         const at = this.#way(home, way);
         if (entries[at + KEY_HI] === NEVER_USED) break;
+        if (entries[at + KEY_LO] !== low || entries[at + KEY_HI] !== high || entries[at + TAG] !== this.tag) continue;
         const delta = entries[at + DELTA_LO];
-        if (!this.#holds(at, high, low) || (delta & wish) !== wish) continue;
+        if ((delta & wish) !== wish) continue;
         this.#sizes[i] = this.#sizes[0];
         this.#sizes[0] = lg2;
         this.#firstSize = lg2;
@@ -302,15 +303,17 @@ export class Iotlb extends Sized {
 
   /** Where to put a translation: over itself, else in a place that is free or holds an old one, else over any. */
   #place(high: number, low: number): number {
+    const entries = this.#entries;
     const home = this.#home(high, low);
     let free = -1;
     for (let way = 0; way < WAYS; way++) {
       const at = this.#way(home, way);
-      if (this.#holds(at, high, low)) return at;
-      if (free < 0 && this.#isOld(at)) free = at;
+      if (entries[at + TAG] === this.tag) {
+        if (entries[at + KEY_LO] === low && entries[at + KEY_HI] === high) return at;
+      } else if (free < 0 && this.isOldTag(entries[at + TAG_AT], entries[at + TAG])) free = at;
     }
     if (free >= 0) return free;
-    this.#victim = (this.#victim + 1) % WAYS;
+    this.#victim = (this.#victim + 1) & (WAYS - 1);
     return this.#way(home, this.#victim);
   }
 
@@ -327,15 +330,6 @@ export class Iotlb extends Sized {
       if (entries[at + KEY_HI] === NEVER_USED) return;
       at = (at + ENTRY_INTS) & end;
     }
-  }
-
-  #holds(at: number, high: number, low: number): boolean {
-    const entries = this.#entries;
-    return entries[at + KEY_LO] === low && entries[at + KEY_HI] === high && entries[at + TAG] === this.tag;
-  }
-
-  #isOld(at: number): boolean {
-    return this.isOldTag(this.#entries[at + TAG_AT], this.#entries[at + TAG]);
   }
 
   #home(high: number, low: number): number {
@@ -359,7 +353,7 @@ export class Iotlb extends Sized {
 
 /**
  * The first place of a page. Pages in a row get places in a row; adding the bits above keeps pages a power of two apart
- * from meeting in one place; the salt sets contexts apart. A constant, for the compiler takes a function declaration for a variable.
+ * from meeting in one place; the salt sets contexts apart. These are constants, for the compiler takes a function declaration for a variable.
  */
 const homeOf = (high: number, low: number, salt: number, mask: number): number => {
   const sum = (((((low + (low >>> 9)) | 0) + (low >>> 18)) | 0) + ((high + salt) | 0)) | 0;
@@ -371,11 +365,7 @@ function wrongSize(lg2: number, most: number): RangeError {
 }
 
 /** Low half of address >> lg2, 12 <= lg2 <= 63. Shift counts are taken modulo 32. */
-function keyLo(hi: number, lo: number, lg2: number): number {
-  return lg2 < 32 ? (lo >>> lg2) | (hi << -lg2) : (hi >>> lg2) | 0;
-}
+const keyLo = (hi: number, lo: number, lg2: number): number => (lg2 < 32 ? (lo >>> lg2) | (hi << -lg2) : (hi >>> lg2) | 0);
 
 /** High half of address >> lg2, and lg2 above it. */
-function keyHi(hi: number, lg2: number): number {
-  return lg2 < 32 ? (hi >>> lg2) | (lg2 << 24) : lg2 << 24;
-}
+const keyHi = (hi: number, lg2: number): number => (lg2 < 32 ? (hi >>> lg2) | (lg2 << 24) : lg2 << 24);
