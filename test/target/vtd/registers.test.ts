@@ -96,6 +96,27 @@ test('reserved bits read 0, read-only registers stay (11.4)', () => {
     expect(iommu.read(offset, offset % 8 === 0 ? 8 : 4), `0x${offset.toString(16)}`).toBe(offset % 8 === 0 ? value : value & 0xffff_ffffn);
 });
 
+test('the handshake of each command of GCMD (11.4.4): its bit of GSTS and no other, at once; pointers stay set', () => {
+  const { iommu } = new Guest();
+  const status = () => iommu.read(Reg.gsts, 4);
+  let expected = 0n;
+  expect([status(), iommu.read(Reg.fsts, 4)]).toEqual([0n, 0n]);
+  for (const bit of [Cmd.qie, Cmd.srtp, Cmd.sirtp, Cmd.ire, Cmd.cfi, Cmd.te]) {
+    iommu.write(Reg.gcmd, 4, (expected & ~(Cmd.srtp | Cmd.sirtp)) | bit);
+    expected |= bit;
+    expect(status()).toBe(expected);
+    expect(iommu.read(Reg.gcmd, 4)).toBe(0n);
+  }
+  for (const bit of [Cmd.te, Cmd.cfi, Cmd.ire, Cmd.qie]) {
+    expected &= ~bit;
+    iommu.write(Reg.gcmd, 4, expected & ~(Cmd.srtp | Cmd.sirtp));
+    expect(status()).toBe(expected);
+  }
+  // WBF: without RWBF there is nothing to flush; bits 29 and 28 are no commands any more.
+  iommu.write(Reg.gcmd, 4, (1n << 27n) | (3n << 28n));
+  expect(status()).toBe(Cmd.srtp | Cmd.sirtp);
+});
+
 test('pointers take effect when they are set, not when they are written (SRTP)', () => {
   const guest = new Guest();
   const { root, table } = guest.secondStage();
