@@ -15,6 +15,7 @@ import {
   MSIX_TABLE,
   MsiControl,
   MsixControl,
+  PASID_CONTROL,
   POWER_CAPABILITIES,
   POWER_CONTROL,
   PowerControl,
@@ -179,7 +180,7 @@ export function pasid(width = 20): ExtendedCapability {
     fields: [
       // Privileged mode and execute requests are supported.
       { name: 'PASID Capability', at: 4, bytes: 2, value: 6 | (width << 8) },
-      { name: 'PASID Control', at: 6, bytes: 2, writable: 0x0007 },
+      { name: 'PASID Control', at: PASID_CONTROL, bytes: 2, writable: 0x0007 },
     ],
   };
 }

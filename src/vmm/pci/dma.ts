@@ -1,14 +1,15 @@
 import { errno } from '../../host/errno.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
-import type { Target } from '../../target/target.ts';
+import { NO_PASID, type Target } from '../../target/target.ts';
 import { EmulatedDevice } from '../dma.ts';
 import type { PciFunction } from './function.ts';
 
-/** What a function's own reads and writes of memory answer while software does not let it do any. */
+/** What a function's own reads and writes of memory answer while software does not let it do any, or none with a PASID. */
 export const NOT_BUS_MASTER = -errno.EACCES;
 
 /**
- * DMA of a PCI function: translated by the IOMMU for its requester ID, and only while its bus master enable is set.
+ * DMA of a PCI function: translated by the IOMMU for its requester ID, and only while its bus master enable is set; with a PASID, only
+ * while it may use them.
  *
  * @example
  * const memory = GuestMemory.ofBytes(1 << 20);
@@ -29,6 +30,7 @@ export class FunctionDma extends EmulatedDevice {
   }
 
   override transfer(hi: number, lo: number, bytes: Uint8Array, access: number, pasid: number): number {
-    return this.#fn.busMaster ? super.transfer(hi, lo, bytes, access, pasid) : NOT_BUS_MASTER;
+    const mayAccess = this.#fn.busMaster && (pasid === NO_PASID || this.#fn.mayUsePasids);
+    return mayAccess ? super.transfer(hi, lo, bytes, access, pasid) : NOT_BUS_MASTER;
   }
 }

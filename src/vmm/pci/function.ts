@@ -49,6 +49,8 @@ export class PciFunction {
   readonly #msi: Msi | null;
   readonly #power: PowerState;
   readonly #flr: FunctionLevelReset;
+  /** Where its PASID capability lies; -1: nowhere. */
+  readonly #pasid: number;
   readonly #windows: readonly BarWindow[];
   #intx = false;
   #line = false;
@@ -72,7 +74,8 @@ export class PciFunction {
     this.#config.declare(0, headerOf(description));
     this.#config.declare(pci.BAR0, barFields(this.bars));
     this.capabilityOffsets = placeCapabilities(this.#config, capabilities);
-    placeExtended(this.#config, extendedCapabilities);
+    const extended = placeExtended(this.#config, extendedCapabilities);
+    this.#pasid = extended[extendedCapabilities.findIndex(({ id }) => id === pci.ExtendedId.PASID)] ?? -1;
     const send = (address: bigint, data: number) => {
       // A message is a write of the function's own, so it takes bus mastering (7.5.1.1.3).
       if (this.busMaster || (description.messagesWithoutBusMaster && this.#power.isOn)) this.#surroundings.sendMessage?.(address, data);
@@ -108,6 +111,11 @@ export class PciFunction {
   /** Whether software lets it do DMA. */
   get busMaster(): boolean {
     return this.#power.isOn && (this.#config.get(pci.COMMAND, 2) & pci.Command.BUS_MASTER) !== 0;
+  }
+
+  /** Whether its requests may carry PASIDs (7.8.9.3); a function that does not declare the capability is not asked. */
+  get mayUsePasids(): boolean {
+    return this.#pasid < 0 || (this.#config.get(this.#pasid + pci.PASID_CONTROL, 2) & pci.PASID_ENABLE) !== 0;
   }
 
   /** Where software has put a BAR, or null while the function does not answer there. */

@@ -22,13 +22,14 @@ export function placeCapabilities(config: ConfigSpace, capabilities: readonly Ca
   return offsets;
 }
 
-/** 7.6.3: a list that begins at 0x100; all zero where there is none. */
-export function placeExtended(config: ConfigSpace, capabilities: readonly ExtendedCapability[]): void {
+/** 7.6.3: a list that begins at 0x100; all zero where there is none. Where each of them lies. */
+export function placeExtended(config: ConfigSpace, capabilities: readonly ExtendedCapability[]): number[] {
   let base = pci.CONVENTIONAL_BYTES;
-  capabilities.forEach(({ id, version, bytes, fields }, i) => {
-    const end = (base + bytes + 3) & ~3;
-    const next = i + 1 < capabilities.length ? end : 0;
-    config.declare(base, [{ name: 'Extended Capability Header', at: 0, bytes: 4, value: id | (version << 16) | (next << 20) }, ...fields]);
-    base = end;
+  return capabilities.map(({ id, version, bytes, fields }, i) => {
+    const at = base;
+    base = (base + bytes + 3) & ~3;
+    const next = i + 1 < capabilities.length ? base : 0;
+    config.declare(at, [{ name: 'Extended Capability Header', at: 0, bytes: 4, value: id | (version << 16) | (next << 20) }, ...fields]);
+    return at;
   });
 }

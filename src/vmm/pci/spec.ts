@@ -47,6 +47,9 @@ export const STATUS_CLEARS = 0xf900;
 export const CapabilityId = { POWER: 0x01, MSI: 0x05, VENDOR: 0x09, EXPRESS: 0x10, MSIX: 0x11 } as const;
 /** Extended capability IDs (the same, 3). */
 export const ExtendedId = { ATS: 0x0f, PRI: 0x13, PASID: 0x1b } as const;
+/** PASID capability (7.8.9.3): its control register, from its start, and the bit that lets the function use them. */
+export const PASID_CONTROL = 6;
+export const PASID_ENABLE = 1;
 
 /** Power management capability (7.5.2): offsets from its start. */
 export const POWER_CAPABILITIES = 2;

@@ -1,5 +1,7 @@
+import { fc, test as property } from '@fast-check/vitest';
 import { describe, expect, test } from 'vitest';
 import { PciFunction, PciHost, requesterId } from '../../../src/vmm/pci/index.ts';
+import { reaching } from '../../reaching.ts';
 
 const registers = { read: (offset: number) => BigInt(offset) + 7n, write: () => {} };
 const endpoint = (device: number, kind: 'memory' | 'memory64' = 'memory') =>
@@ -120,4 +122,52 @@ describe('windows', () => {
     expect([host.readPort(0xcf8, 4), host.readPort(0xcfc, 4)]).toEqual([0, 0xffff_ffff]);
     expect(id(requesterId(1, 0))).toBe(0xffff_ffff);
   });
+});
+
+describe('a hostile guest', () => {
+  const reached = reaching('configuration of a tree', 'behind a bridge', 'two BARs at one place', 'nobody there');
+  const places = [requesterId(0, 1), requesterId(1, 0), requesterId(1, 2), requesterId(2, 3, 1), requesterId(0, 5)];
+  const write = fc.record({
+    requester: fc.oneof({ weight: 6, arbitrary: fc.constantFrom(...places) }, { weight: 1, arbitrary: fc.nat(0xffff) }),
+    offset: fc.oneof(
+      { weight: 6, arbitrary: fc.constantFrom(4, 4, 0x10, 0x10, 0x14, 0x18, 0x20, 0x24, 0x28, 0x2c) },
+      { weight: 1, arbitrary: fc.nat(4095) },
+    ),
+    bytes: fc.constantFrom(1, 2, 4, 4, 8),
+    value: fc.oneof(
+      fc.constantFrom(2n, 7n, 0xe000_0000n, 0xe000_e000n, 0x02_01_00n, 0x02_02_01n, 0xff_01_00n, 0n),
+      fc.bigInt(0n, (1n << 64n) - 1n),
+    ),
+  });
+
+  property.prop([fc.array(write, { minLength: 10, maxLength: 60 })], { numRuns: 200 })(
+    'may give any numbers, windows and addresses, those of others too: who answers is who claims the address, and nothing throws',
+    (writes) => {
+      reached();
+      const { host, near, far, first, second, number } = tree();
+      const beside = endpoint(3);
+      host.add(requesterId(0, 5), beside);
+      number();
+      for (const fn of [first, second, near, far, beside]) fn.writeConfig(4, 2, 2);
+      for (const { requester, offset, bytes, value } of writes) {
+        host.writeEcam((requester << 12) + offset, bytes, BigInt.asUintN(8 * bytes, value));
+        expect(host.readEcam((requester << 12) + offset, bytes) >> BigInt(8 * bytes)).toBe(0n);
+        host.writePort(0xcf8, 4, Number(0x8000_0000n | (value & 0xff_ffffn)));
+        host.readPort(0xcfc + (offset & 3), 1);
+        const claimed = [near, far, beside].map((fn) => fn.addressOf(0)).filter((address) => address !== null);
+        if (new Set(claimed).size < claimed.length) reached('two BARs at one place');
+        for (const address of [...claimed, value, 0n, 0xe000_0010n]) {
+          const hit = host.bus.decode(address, false);
+          if (hit === null) reached('nobody there');
+          expect(host.readMemory(address, 4)).toBe(hit === null ? null : hit.offset > 0xffc ? 0n : BigInt(hit.offset) + 7n);
+          if (hit === null) continue;
+          expect(hit.fn.addressOf(hit.bar)! + BigInt(hit.offset)).toBe(address);
+          if (hit.fn !== beside) reached('behind a bridge');
+        }
+        // Whatever it numbered: a function is found where its requests say that it is, or not at all.
+        for (const [requester, found] of places.map((place) => [place, host.functionAt(place)] as const))
+          if (found === beside) expect(requester).toBe(requesterId(0, 5));
+      }
+    },
+  );
 });

@@ -492,3 +492,22 @@ test('a function does no DMA before bus mastering is on', () => {
   expect(dma.transfer(0, 0x1000, bytes, READ, -1)).toBe(0);
   expect(bytes[0]).toBe(77);
 });
+
+test('PASIDs go out while their enable is set (7.8.9.3), where the function declares them', () => {
+  const memory = GuestMemory.ofBytes(1 << 16);
+  const iommu = new VtdIommu({}, { memory });
+  iommu.addEndpoint(0x28);
+  const byPasid = (fn: PciFunction) => new FunctionDma(fn, 0x28, iommu, memory).transfer(0, 0x1000, new Uint8Array(4), READ, 1);
+  const { fn } = rig({ capabilities: [integratedEndpoint()], extendedCapabilities: [ats(), pasid(20)] });
+  fn.writeConfig(4, 2, BUS_MASTER);
+  expect(byPasid(fn)).toBe(NOT_BUS_MASTER);
+  fn.writeConfig(0x108 + 6, 2, 1);
+  // The unit's answer, whatever it is: it was asked.
+  expect(byPasid(fn)).not.toBe(NOT_BUS_MASTER);
+  fn.reset();
+  fn.writeConfig(4, 2, BUS_MASTER);
+  expect([fn.mayUsePasids, byPasid(fn)]).toEqual([false, NOT_BUS_MASTER]);
+  const plain = rig().fn;
+  plain.writeConfig(4, 2, BUS_MASTER);
+  expect(byPasid(plain)).not.toBe(NOT_BUS_MASTER);
+});
