@@ -182,8 +182,9 @@ export class Machine {
       throw new TypeError(`Machine: saved is of target ${String(target)}, and this one is ${this.target.name}`);
     if (!Array.isArray(endpoints)) throw new TypeError('Machine: saved has no endpoints');
     const here = this.state.endpoints;
-    const other = endpoints.find((one) => here[one?.endpoint]?.kind !== one?.kind);
-    if (other !== undefined || endpoints.length !== Object.keys(here).length)
+    const there = new Map(endpoints.map((one) => [String(one?.endpoint), one?.kind]));
+    const names = Object.keys(here);
+    if (endpoints.length !== names.length || names.some((name) => there.get(name) !== here[name].kind))
       throw new TypeError('Machine: saved is of a machine with other endpoints');
     const before = this.hostError;
     try {

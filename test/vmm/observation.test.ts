@@ -245,7 +245,7 @@ describe('Machine.save and load', () => {
 
   test('what is of another machine is refused, and nothing has changed', () => {
     const { machine, put } = pseries();
-    machine.emulate(8);
+    for (const endpoint of [0, 8]) machine.emulate(endpoint);
     put(3, 0x3003n);
     const saved = machine.save();
     for (const wrong of [
@@ -253,7 +253,11 @@ describe('Machine.save and load', () => {
       {},
       { ...saved, target: 'vtd' },
       { ...saved, endpoints: [] },
-      { ...saved, endpoints: [{ endpoint: 8, kind: 'pass-through' }] },
+      { ...saved, endpoints: saved.endpoints.slice(1) },
+      { ...saved, endpoints: [...saved.endpoints, { endpoint: 16, kind: 'emulated' }] },
+      { ...saved, endpoints: [saved.endpoints[0], { endpoint: 8, kind: 'pass-through' }] },
+      { ...saved, endpoints: [saved.endpoints[0], saved.endpoints[0]] },
+      { ...saved, endpoints: [saved.endpoints[0], null] },
       { ...saved, state: 7 },
     ])
       expect(() => machine.load(wrong as never)).toThrow(TypeError);
