@@ -284,45 +284,49 @@ export class ChunkedMemory {
 
   /** Copies guest memory into `to[at, at + bytes)`. All of it is RAM, or nothing is copied. @throws RangeError when the array has no such bytes. */
   read(hi: number, lo: number, to: Uint8Array, at: number, bytes: number): number {
-    if (!(at >= 0 && bytes >= 0 && at + bytes <= to.length && Number.isInteger(at) && Number.isInteger(bytes)))
-      throw outsideArray(to, at, bytes);
+    const words = this.#wordsFor(hi, lo, to, at, bytes);
+    if (words === null) return this.#readBytes(hi, lo, to, at, bytes);
+    copyWords(this.#u64, (lo - this.#lo) >>> 3, words, at >>> 3, bytes >>> 3);
+    const whole = bytes & ~7;
+    return whole === bytes ? OK : this.#readBytes(hi, (lo + whole) | 0, to, at + whole, bytes - whole);
+  }
+
+  #readBytes(hi: number, lo: number, to: Uint8Array, at: number, bytes: number): number {
+    requireWithin(to, at, bytes);
     const offset = this.#find(hi, lo, bytes);
     if (offset < 0) return this.#pieces(hi, lo, bytes, false, (chunk, from, done, size) => copyBytes(chunk.u8, from, to, at + done, size));
-    const words = this.#wordsFor(to, at, offset, bytes);
-    if (words === null) copyBytes(this.#chunk.u8, offset, to, at, bytes);
-    else {
-      const whole = bytes & ~7;
-      copyWords(this.#u64, offset >>> 3, words, at >>> 3, whole >>> 3);
-      if (whole < bytes) copyBytes(this.#chunk.u8, offset + whole, to, at + whole, bytes - whole);
-    }
+    copyBytes(this.#chunk.u8, offset, to, at, bytes);
     return OK;
   }
 
   /** Copies `from[at, at + bytes)` into guest memory. All of it is RAM that can be written, or nothing is copied. @throws RangeError when the array has no such bytes. */
   write(hi: number, lo: number, from: Uint8Array, at: number, bytes: number): number {
-    if (!(at >= 0 && bytes >= 0 && at + bytes <= from.length && Number.isInteger(at) && Number.isInteger(bytes)))
-      throw outsideArray(from, at, bytes);
+    const words = this.#wordsFor(hi, lo, from, at, bytes);
+    if (words === null) return this.#writeBytes(hi, lo, from, at, bytes);
+    if (this.#readOnly) return FAULT;
+    const whole = bytes & ~7;
+    copyWords(words, at >>> 3, this.#u64, (lo - this.#lo) >>> 3, whole >>> 3);
+    if (this.log !== null) this.#note(hi, lo, whole);
+    return whole === bytes ? OK : this.#writeBytes(hi, (lo + whole) | 0, from, at + whole, bytes - whole);
+  }
+
+  #writeBytes(hi: number, lo: number, from: Uint8Array, at: number, bytes: number): number {
+    requireWithin(from, at, bytes);
     const offset = this.#find(hi, lo, bytes);
     if (offset >= 0 && this.#readOnly) return FAULT;
-    if (offset < 0) {
+    if (offset >= 0) copyBytes(from, at, this.#chunk.u8, offset, bytes);
+    else {
       const result = this.#pieces(hi, lo, bytes, true, (chunk, to, done, size) => copyBytes(from, at + done, chunk.u8, to, size));
       if (result !== OK) return result;
-    } else {
-      const words = this.#wordsFor(from, at, offset, bytes);
-      if (words === null) copyBytes(from, at, this.#chunk.u8, offset, bytes);
-      else {
-        const whole = bytes & ~7;
-        copyWords(words, at >>> 3, this.#u64, offset >>> 3, whole >>> 3);
-        if (whole < bytes) copyBytes(from, at + whole, this.#chunk.u8, offset + whole, bytes - whole);
-      }
     }
     if (this.log !== null) this.#note(hi, lo, bytes);
     return OK;
   }
 
-  /** The array in words of 64 bits, if a copy between it and the current chunk can be made in such, but for a last part of one; null: it cannot. */
-  #wordsFor(array: Uint8Array, at: number, offset: number, bytes: number): BigUint64Array | null {
-    if (bytes > IN_WORDS || ((at | offset) & 7) !== 0) return null;
+  /** The array in words of 64 bits, if a copy between it and one chunk, which is the current one then, can be made in such, but for a last part of one; null: it cannot. */
+  #wordsFor(hi: number, lo: number, array: Uint8Array, at: number, bytes: number): BigUint64Array | null {
+    if (((lo | at) & 7) !== 0 || at >>> 0 !== at || bytes >>> 0 !== bytes || bytes > IN_WORDS || !this.#holds(hi, lo)) return null;
+    if (((lo - this.#lo) >>> 3) + ((bytes + 7) >>> 3) > this.#words || at + bytes > array.length) return null;
     const words = this.#arrayWords.of(array);
     return at + (bytes & ~7) <= words.length * 8 ? words : null;
   }
@@ -360,8 +364,9 @@ export class ChunkedMemory {
   }
 }
 
-function outsideArray(array: Uint8Array, at: number, bytes: number): RangeError {
-  return new RangeError(`GuestMemory: ${bytes} bytes at ${at} are not within an array of ${array.length}`);
+function requireWithin(array: Uint8Array, at: number, bytes: number): void {
+  if (!(at >= 0 && bytes >= 0 && at + bytes <= array.length && Number.isInteger(at) && Number.isInteger(bytes)))
+    throw new RangeError(`GuestMemory: ${bytes} bytes at ${at} are not within an array of ${array.length}`);
 }
 
 function swap32(value: number): number {

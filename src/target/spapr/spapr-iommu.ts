@@ -1,6 +1,6 @@
 import { requireNumbers, requireObject } from '../../memory/arguments.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
-import { type AddressSpace, NO_PASID, type Target, type TargetObserver } from '../target.ts';
+import type { AddressSpace, Target, TargetObserver } from '../target.ts';
 import type { DmaWindow } from './dma-window.ts';
 import { FAULT_ENDPOINT, FAULT_EXTENT, FAULT_PAGE, FAULT_PERMISSION } from './faults.ts';
 import { GuestRam } from './guest-ram.ts';
@@ -11,10 +11,11 @@ import { callRtas, type DmaWindowCall, type WindowKeeper } from './rtas.ts';
 import { loadBridge, type SavedBridge, saveBridge } from './saved-state.ts';
 import { TceBudget } from './tce-table.ts';
 
-/** TCE_PERMISSION, here because the compiler folds a module's own constants only. */
+/** TCE_PERMISSION and NO_PASID, here because the compiler folds a module's own constants only. */
 const PERMISSION = 3;
-/** For the test that compares it with its declaration. */
-export const REPEATED = { PERMISSION } as const;
+const WITHOUT_PASID = -1;
+/** For the test that compares them with their declaration. */
+export const REPEATED = { PERMISSION, WITHOUT_PASID } as const;
 
 export interface SpaprIommuOptions {
   readonly memory: GuestMemory;
@@ -132,7 +133,7 @@ export class SpaprIommu implements Target {
 
   translate(endpoint: number, pasid: number, hi: number, lo: number, access: number): number {
     const bridge = endpoint === this.#endpoint ? this.#bridge : this.#findBridge(endpoint);
-    if (bridge === null || pasid !== NO_PASID) return FAULT_ENDPOINT;
+    if (bridge === null || pasid !== WITHOUT_PASID) return FAULT_ENDPOINT;
     const windows = bridge.windows;
     for (let i = 0; i < windows.length; i++) {
       const window = windows[i];

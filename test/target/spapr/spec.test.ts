@@ -18,6 +18,7 @@ import {
 } from '../../../src/target/spapr/spec/hcalls.ts';
 import { CREATE, IO_PAGE_LG2S, PE, QUERY } from '../../../src/target/spapr/spec/rtas.ts';
 import { TCE, TCE_BYTES, TCE_PERMISSION } from '../../../src/target/spapr/spec/tce.ts';
+import { NO_PASID } from '../../../src/target/target.ts';
 
 test('what hypercalls.ts repeats is as in spec/hcalls.ts, registers as halves', () => {
   const { LIOBN, IOBA, LIST, COUNT } = PARAMETER;
@@ -36,9 +37,9 @@ test('what hypercalls.ts repeats is as in spec/hcalls.ts, registers as halves', 
   });
 });
 
-test('what guest-ram.ts and spapr-iommu.ts repeat is as in spec/tce.ts and src/memory/address.ts', () => {
+test('what guest-ram.ts and spapr-iommu.ts repeat is as in spec/tce.ts, target.ts and src/memory/address.ts', () => {
   expect(OF_RAM).toEqual({ PAGE_SHIFT: PAGE_LG2, PERMISSION: TCE_PERMISSION });
-  expect(OF_TARGET).toEqual({ PERMISSION: TCE_PERMISSION });
+  expect(OF_TARGET).toEqual({ PERMISSION: TCE_PERMISSION, WITHOUT_PASID: NO_PASID });
 });
 
 test('CONTROL is READ and WRITE as the library has them, and what the tables of src/pagetable have', () => {
