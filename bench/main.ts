@@ -12,7 +12,7 @@ import { registry } from './registry.ts';
 import { footer, header, lineOf } from './report.ts';
 import type { ResultRow } from './row.ts';
 import type { Effort } from './sample.ts';
-import { SCALE_PARTS } from './scale/parts.ts';
+import { SCALE_PARTS, SCALE_TARGETS } from './scale/parts.ts';
 
 const FULL: Effort = { milliseconds: 200, rounds: 7 };
 const QUICK: Effort = { milliseconds: 10, rounds: 1 };
@@ -53,7 +53,7 @@ let status = EXIT_MISUSE;
 try {
   const argv = process.argv.slice(2);
   const growth = argv.includes('scale');
-  const parts: readonly string[] = SCALE_PARTS;
+  const parts: readonly string[] = [...SCALE_PARTS, ...SCALE_TARGETS];
   const options = parseOptions(argv, [...Object.keys(registry), ...(growth ? [...parts, 'scale'] : [])]);
   const swept = options.names.filter((name) => parts.includes(name));
   if (growth && options.names.length > swept.length + 1)
@@ -67,7 +67,7 @@ try {
   else if (growth) {
     const { listScale, scale } = await import('./scale/main.ts');
     if (options.list) listScale();
-    else scale(swept.length === 0 ? parts : swept, options);
+    else scale(swept, options);
   } else await main(options);
 } catch (error) {
   console.error(`bench: ${error instanceof Error ? error.message : error}`);

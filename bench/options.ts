@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util';
-import { SCALE_PARTS } from './scale/parts.ts';
+import { SCALE_PARTS, SCALE_TARGETS } from './scale/parts.ts';
 
 export interface Options {
   /** Rows asked for, in the registry's order. */
@@ -23,7 +23,8 @@ that are met, missed, and undecided: where the spread is wider than the margin.
 Arguments:
   rows           rows to measure (default: all)
   scale          measure what costs as the machine grows instead, all of it or
-                 parts: ${SCALE_PARTS.join(', ')}
+                 parts: ${SCALE_PARTS.join(', ')};
+                 of spaces also ${SCALE_TARGETS.join(', ')} alone
 
 Options:
   --list         only say which rows there are

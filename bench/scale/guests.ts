@@ -11,6 +11,7 @@ import { VirtioIommu } from '../../src/target/virtio-iommu/index.ts';
 import { Machine } from '../../src/vmm/index.ts';
 import { TablePages } from '../table-pages.ts';
 import { endpointOf, type Guest, RAM_PAGES } from './guest.ts';
+import type { SCALE_TARGETS } from './parts.ts';
 import { amd, smmuv3, vtd } from './table-guests.ts';
 
 /** A machine of which the guest has as many address spaces as devices that are passed through. */
@@ -31,12 +32,17 @@ export interface ScaleHardware {
   readonly nesting: Exclude<IommuConfig['nesting'], undefined>;
 }
 
-const GUESTS = { spapr, 'virtio-iommu': virtio, riscv, vtd, amd, smmuv3 };
-export type ScaleTarget = keyof typeof GUESTS;
+export type ScaleTarget = (typeof SCALE_TARGETS)[number];
+const GUESTS: Readonly<Record<ScaleTarget, (memory: GuestMemory, spaces: number) => Guest>> = {
+  spapr,
+  'virtio-iommu': virtio,
+  riscv,
+  vtd,
+  amd,
+  smmuv3,
+};
 
 const PLAIN: ScaleHardware = { path: 'auto', nesting: null };
-
-export const scaleTargets = Object.keys(GUESTS) as readonly ScaleTarget[];
 
 export function scaleGuest(target: ScaleTarget, spaces: number, { path, nesting }: ScaleHardware = PLAIN): ScaleGuest {
   const kernel = simKernel({ iommus: [{ nesting }], devices: Array.from({ length: spaces }, (_, i) => ({ name: `vfio${i}` })) });

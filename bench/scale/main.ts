@@ -1,7 +1,6 @@
 import { writeFileSync } from 'node:fs';
-import { scaleTargets } from './guests.ts';
 import { scalePage } from './page.ts';
-import { SCALE_PARTS } from './parts.ts';
+import { SCALE_PARTS, SCALE_TARGETS } from './parts.ts';
 import { overSize, overSpaces, type Point, pagesName } from './sweeps.ts';
 
 const SPACES = [1, 8, 64, 512, 4096];
@@ -13,12 +12,12 @@ const PAGES = [12, 16, 21, 30];
 
 /** What is swept, and over what, as `--list` says it. */
 export function listScale(): void {
-  console.log(`scale spaces (${SPACES.join(', ')}): ${scaleTargets.join('; ')}`);
+  console.log(`scale spaces (${SPACES.join(', ')}): ${SCALE_TARGETS.join('; ')}`);
   console.log(`scale mappings (10^3 to 10^7): scattered`);
   console.log(`scale size (1 MiB to 1 TiB): ${PAGES.map(pagesName).join('; ')}`);
 }
 
-/** `npm run bench -- scale [PART…]`: what operations cost as the machine grows. */
+/** `npm run bench -- scale [PART…]`: what operations cost as the machine grows. No part: all of them. */
 export function scale(
   parts: readonly string[],
   { quick, json, html }: { readonly quick: boolean; readonly json: string | null; readonly html: string | null },
@@ -30,9 +29,11 @@ export function scale(
     console.log(lineOf(point));
   };
   console.log(['sweep', 'variant', 'x', 'µs', 'host calls', 'blocks', 'bytes', 'longest ms'].join('\t'));
+  const named = SCALE_TARGETS.filter((target) => parts.includes(target));
+  const targets = named.length === 0 ? SCALE_TARGETS : named;
   const sweeps: Readonly<Record<(typeof SCALE_PARTS)[number], () => void>> = {
     spaces() {
-      for (const target of scaleTargets) for (const n of SPACES) if (n <= most.spaces) add(overSpaces(target, n, quick ? 10 : 200));
+      for (const target of targets) for (const n of SPACES) if (n <= most.spaces) add(overSpaces(target, n, quick ? 10 : 200));
     },
     mappings() {
       for (let pages = 1e3; pages <= most.mappings; pages *= 10) add(overSize('mappings', pages * 4096, 12, true));
@@ -43,7 +44,7 @@ export function scale(
           add(overSize('guest size', 2 ** lg2, pageLg2, false));
     },
   };
-  for (const part of SCALE_PARTS) if (parts.includes(part)) sweeps[part]();
+  for (const part of SCALE_PARTS) if (parts.length === 0 || parts.includes(part) || (part === 'spaces' && named.length > 0)) sweeps[part]();
   if (json !== null) writeFileSync(json, `${JSON.stringify({ points }, null, 2)}\n`);
   if (html !== null) writeFileSync(html, scalePage(points));
 }

@@ -1,4 +1,5 @@
-import { type ScaleGuest, type ScaleTarget, scaleGuest, scaleTargets } from '../../bench/scale/guests.ts';
+import { type ScaleGuest, type ScaleTarget, scaleGuest } from '../../bench/scale/guests.ts';
+import { SCALE_TARGETS } from '../../bench/scale/parts.ts';
 import { SEARCH, type WorkCounter } from '../../bench/scale/work.ts';
 
 /** Blocks of each operation on the last space. */
@@ -12,7 +13,7 @@ export interface Counts {
 
 /** Of each target, for each number of spaces. @throws Error when an operation has no effect */
 export function count(counter: WorkCounter, ...spaces: readonly string[]): readonly (readonly Counts[])[] {
-  return scaleTargets.map((target) => spaces.map((number) => countsOf(counter, target, Number(number))));
+  return SCALE_TARGETS.map((target) => spaces.map((number) => countsOf(counter, target, Number(number))));
 }
 
 function countsOf(counter: WorkCounter, target: ScaleTarget, spaces: number): Counts {
