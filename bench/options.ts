@@ -24,7 +24,8 @@ Arguments:
   rows           rows to measure (default: all)
   scale          measure what costs as the machine grows instead, all of it or
                  parts: ${SCALE_PARTS.join(', ')};
-                 of spaces also ${SCALE_TARGETS.join(', ')} alone
+                 of spaces also single targets: ${SCALE_TARGETS.slice(0, 3).join(', ')},
+                 ${SCALE_TARGETS.slice(3).join(', ')}
 
 Options:
   --list         only say which rows there are
