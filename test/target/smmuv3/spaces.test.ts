@@ -128,6 +128,21 @@ test('an address of another ASID is said to spaces that have global pages (4.4.2
   expect(changes).toEqual([{ space: space(), first: 5, last: 5 }]);
 });
 
+test('another stage 2 under the same VMID is another space', () => {
+  const { guest, set, space } = observed();
+  const tables = [0x80, 0x90].map((to) => {
+    const made = guest.table({ stage: 2, inputBits: 39, startLevel: 1 });
+    made.table.map(5, to, 1, READ_WRITE);
+    return made;
+  });
+  const spaces = tables.map((table) => {
+    set({ CONFIG: CONFIG.stage2, ...stage2Of(3, table) });
+    return space()!;
+  });
+  expect(spaces[0]).not.toBe(spaces[1]);
+  expect(spaces.map((one) => runsOf(one)[0].gpa)).toEqual([0x80, 0x90]);
+});
+
 test('what the SMMU forgets by itself hardware hears as commands: all streams, all translations, all of the device’s', () => {
   const { guest, changes, commands, set, space } = observed();
   const first = guest.table();

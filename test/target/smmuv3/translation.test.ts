@@ -157,6 +157,20 @@ describe('stage 1, both stages: events by stage and class, 7.3.12 to 7.3.16', ()
 });
 
 describe('what a descriptor says of addresses and permissions, 5.4', () => {
+  test('HAD0, HAD1: APTable of the table descriptors of one half does not count', () => {
+    const answers = (cd: Record<string, number>) => {
+      const { guest, table } = stage1({}, cd);
+      table.table.map(5, 0x80, 1, 3);
+      // APTable[1], bit 62: nothing below may be written.
+      guest.store(table.root * 4096, guest.load(table.root * 4096) | (1n << 62n));
+      return [READ, WRITE].map((access) => guest.access(STREAM, 0x5000n, access));
+    };
+    const refused = code(EVENT.F_PERMISSION);
+    expect(answers({})).toEqual([0x8_0000n, refused]);
+    expect(answers({ HAD0: 1 })).toEqual([0x8_0000n, 0x8_0000n]);
+    expect(answers({ HAD1: 1 })).toEqual([0x8_0000n, refused]);
+  });
+
   test('TTB0 and TTB1 by bit 55; TBI; EPD', () => {
     const guest = new Guest();
     const lower = guest.table();

@@ -95,7 +95,7 @@ export function stage1Config(cd: CheckedContext, upper: boolean): ArmTableConfig
     wide,
     upper,
     topByteIgnored: on(cd, upper ? CD.TBI1 : CD.TBI0),
-    hierarchyDisabled: features.HAD === 1 && on(cd, upper ? CD.HAD1 : CD.HAD0),
+    hierarchyDisabled: on(cd, upper ? CD.HAD1 : CD.HAD0),
     accessFlag: updates ? 'update' : on(cd, CD.AFFD) ? 'ignore' : 'fault',
     dirty: updates && features.HTTU > 1 && on(cd, CD.HD),
     onePrivilege: entry.world === WORLD_EL2,

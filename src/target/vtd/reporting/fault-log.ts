@@ -76,13 +76,12 @@ export class FaultLog {
     this.#publish(record);
   }
 
-  /** A record that hardware made: all but F, which is of this log. */
+  /** A record that hardware made. */
   adopt(words: Int32Array): void {
     if (words.length !== FRCD_BYTES / 4) return;
     const record = this.#claim(get(words, FR), get(words, SID));
     if (record === null) return;
     record.set(words);
-    put(record, F, 0);
     this.#publish(record);
   }
 

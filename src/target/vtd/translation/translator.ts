@@ -184,8 +184,7 @@ export function isInterrupt(hi: number, lo: number): boolean {
   return hi === 0 && lo >>> INTERRUPT_RANGE_LG2 === INTERRUPT_RANGE;
 }
 
-/** Whether the block of 2^lg2 bytes (21 or more) around an address meets FEEx_xxxxh. */
+/** Whether a page of 2^lg2 bytes (21 to 30) around an address meets FEEx_xxxxh. */
 function meetsInterrupts(hi: number, lo: number, lg2: number): boolean {
-  if (lg2 >= 32) return hi >>> (lg2 - 32) === 0;
   return hi === 0 && lo >>> lg2 === INTERRUPT_RANGE >>> (lg2 - INTERRUPT_RANGE_LG2);
 }

@@ -66,6 +66,15 @@ describe('IORT, DEN0049E', () => {
     expect(words(table, 76 + 64, 11)).toEqual([1, 0, 0xffff, 0, 48, 0, 0, 0, 0x1_0000, 48, 1]);
   });
 
+  test('messages of streams, but none of the SMMU’s own: no mapping is named for those', () => {
+    const table = iortTable({
+      its: [{ its: [0] }],
+      smmus: [{ ...smmu, its: 0, messages: [{ first: 0, count: 1, output: 0 }] }],
+      roots: [],
+    });
+    expect([...words(table, 72 + 24, 1), ...words(table, 72 + 64, 1)]).toEqual([1, 0]);
+  });
+
   test('reserved memory: its ranges, and the streams that reach it', () => {
     const reserved = { smmu: 0, streams: { first: 0, count: 1, output: 8 }, ranges: [{ base: 0x800_0000n, bytes: 0x10_0000n }] };
     const table = iortTable({ smmus: [smmu], roots: [], reserved: [reserved] });
