@@ -63,6 +63,15 @@ describe('every recorded guest over every host interface', () => {
   });
 });
 
+test.each([
+  ['zpci-linux-6.12-lazy', /:1: machine: reach \[0x[\da-f]+, 0x[\da-f]+\]: ERANGE \(pages that the guest is promised\)/],
+  ['riscv-linux-7.2', /shadow: VFIO_IOMMU_MAP_DMA .*EINVAL \(not within one DMA window\)/],
+])('%s on a POWER host is refused, by what its windows do not reach', async (name, reason) => {
+  const rig = simRig('vfio-spapr-tce', RIG_DEVICES);
+  await expect(replayOn({ file: join(traces, `${name}.ndjson.gz`), path: 'auto' }, [rig])).rejects.toThrow(reason);
+  rig.close();
+});
+
 describe('recorded guests by other paths than the shadow', () => {
   test.each([
     ['smmuv3-linux-6.12', 'smmuv3', 'nested'],

@@ -1,5 +1,6 @@
 import type { TableWatch } from '../../accel/table-watch.ts';
 import { HostError } from '../../host/errno.ts';
+import type { IovaRange } from '../../host/host.ts';
 import { READ, READ_WRITE } from '../../memory/access.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { NO_PASID, type Target } from '../../target/target.ts';
@@ -54,6 +55,8 @@ export interface ReplayContext {
 /** One kind of recorded guest: how its machine is made, and what each of its lines asks of it. */
 export interface RecordedTarget {
   readonly target: Target;
+  /** Pages that its platform promises the guest, ascending: it cannot be told what of them a host does not reach. Left out: none. */
+  readonly promised?: readonly IovaRange[];
   /** For guests that do not announce what becomes valid. */
   readonly watch?: TableWatch;
   /** Called once, before the first operation. */

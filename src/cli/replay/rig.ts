@@ -1,6 +1,8 @@
 import { inputPages } from '../../accel/user-owned/stage-format.ts';
-import type { Host } from '../../host/host.ts';
+import { errno, HostError } from '../../host/errno.ts';
+import type { Host, IovaRange } from '../../host/host.ts';
 import type { Port } from '../../host/port.ts';
+import { outOfReach } from '../../host/reach.ts';
 import { addressOfPfn } from '../../memory/address.ts';
 
 /** The DMA of one passed-through device, done for real: false when the hardware refused it. */
@@ -25,6 +27,17 @@ export interface Rig {
   /** The devices do every how many-th recorded DMA; 1 where they are quick. */
   readonly stride: number;
   close(): void;
+}
+
+/** @throws HostError where the host's pages for a device begin behind those that its guest is promised, or end before them. */
+export function requireReach({ host }: Rig, device: RigDevice, promised: readonly IovaRange[]): void {
+  const opened = host.openDevice(device.path);
+  try {
+    const missing = outOfReach(host.reach(opened, promised), promised);
+    if (missing !== undefined) throw new HostError('reach', errno.ERANGE, missing, 'pages that the guest is promised');
+  } finally {
+    opened.close();
+  }
 }
 
 /** The bus address that devices do not reach any more by first stages of ours; null: the path, or the hardware, has none. @throws HostError */

@@ -7,7 +7,7 @@ import { type ReadProgress, type RecordedLine, RecordingError, recordedLines } f
 import { DmaCheck } from './dma-check.ts';
 import { allocateRam, changeRam, recordedRam } from './ram.ts';
 import { guarded, type RecordedTarget, type ReplayContext } from './replayer.ts';
-import { type DmaEngine, firstStageEnd, type Rig } from './rig.ts';
+import { type DmaEngine, firstStageEnd, type Rig, requireReach } from './rig.ts';
 import { Tally } from './tally.ts';
 import { recordedTarget } from './targets.ts';
 
@@ -120,6 +120,7 @@ class Run {
       passThrough: (endpoint) => {
         const device = rig.devices[engines.size];
         if (device === undefined) return;
+        if (this.#recorded.promised !== undefined) requireReach(rig, device, this.#recorded.promised);
         this.#machine.passThrough(endpoint, device.path);
         engines.set(endpoint, device.engine);
       },

@@ -1,3 +1,4 @@
+import type { IovaRange } from '../../host/host.ts';
 import { READ, READ_WRITE, WRITE } from '../../memory/access.ts';
 import { hiOf, loOf, PAGE_BYTES, pfnOf } from '../../memory/address.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
@@ -24,6 +25,7 @@ export function recordedZpci(machine: RecordedLine, memory: GuestMemory): Record
 
 class RecordedZpci implements RecordedTarget {
   readonly target: ZpciIommu;
+  readonly promised: readonly IovaRange[];
   readonly #memory: GuestMemory;
   readonly #fids: readonly number[];
   readonly #registers = new GeneralRegisters();
@@ -54,6 +56,7 @@ class RecordedZpci implements RecordedTarget {
       };
     });
     this.#fids = functions.map(({ fid }) => fid);
+    this.promised = functions.map(({ aperture }) => ({ first: pfnOf(aperture.start), last: pfnOf(aperture.last) }));
     for (const { fid, handle } of functions) this.#blocks.know(handle, fid);
     this.#peer = new ZpciPeer();
     this.target = guarded(
