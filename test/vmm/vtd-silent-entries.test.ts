@@ -260,6 +260,14 @@ test('a legacy context entry becomes present without a command, over type1', () 
   made.guest.setContext(DEVICE, null);
   made.guest.submit(contextDevice(DEVICE), iotlbGlobal, wait());
   expect([made.read(), made.path]).toEqual([null, 'blocked']);
+  // Half by half: without its width (AW) an entry is none.
+  const at = CONTEXT * 4096 + DEVICE * 16;
+  made.store(at, (BigInt(made.table(3, 'second')) << 12n) | 1n);
+  expect(made.read()).toBeNull();
+  made.store(at + 8, (8n << 8n) | 2n);
+  expect(made.read()).toBe(3);
+  made.guest.setContext(DEVICE, null);
+  made.guest.submit(contextDevice(DEVICE), iotlbGlobal, wait());
   made.store(ROOT * 4096, 0n);
   made.guest.setContext(DEVICE, { root: made.table(2, 'second'), did: 8 });
   made.store(ROOT * 4096, (BigInt(CONTEXT) << 12n) | 1n);

@@ -74,6 +74,17 @@ test.each([
   expect(stage2Config(words, featuresOf(features)).accessFlag).toBe(accessFlag);
 });
 
+test.each([
+  ['64K: where OAS has 52 bits', { S2TG: 1 }, {}, true],
+  ['64K, DS or not', { S2TG: 1, S2DS: 1 }, { OAS: OAS[48] }, false],
+  ['4K: where DS says so', { S2TG: 0, S2DS: 1 }, {}, true],
+  ['4K without DS', { S2TG: 0 }, {}, false],
+  ['16K whose SMMU has no DS', { S2TG: 2, S2DS: 1 }, { DS: 0 }, false],
+] as const)('descriptors with 52-bit addresses (5.2, S2DS): %s', (_, ste, features, wide) => {
+  const words = structure(STE, { S2T0SZ: 25, S2SL0: 1, S2PS: 6, S2AA64: 1, ...ste });
+  expect(stage2Config(words, featuresOf(features))).toMatchObject({ wide, outputBits: wide ? 52 : 48 });
+});
+
 test('S2TTB: aligned to 64 bytes where the output has 52 bits, to 16 where it has fewer', () => {
   const root = (ps: number) =>
     stage2Config(structure(STE, { S2T0SZ: 25, S2SL0: 1, S2PS: ps, S2TTB: 0x1_0003, S2AA64: 1 }), featuresOf({})).root;

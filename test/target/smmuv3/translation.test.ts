@@ -156,6 +156,40 @@ describe('stage 1, both stages: events by stage and class, 7.3.12 to 7.3.16', ()
   });
 });
 
+test('TBI1 alone: the top byte of lower addresses counts, whatever is cached (3.4.1)', () => {
+  const guest = new Guest();
+  const [lower, upper] = [guest.table(), guest.table({ upper: true })];
+  lower.table.map(5, 0x80, 1, READ);
+  upper.table.map(2 ** 52 - 8, 0x90, 1, READ);
+  guest.setContext(0, { ...contextOf(7, lower, upper), TBI1: 1 });
+  guest.start().setStream(STREAM, { ...STAGE_1 });
+  expect(guest.access(STREAM, 0x5000n, READ)).toBe(0x8_0000n);
+  expect(guest.access(STREAM, 0x0100_0000_0000_5000n, READ)).toBe(code(EVENT.F_TRANSLATION));
+  expect(guest.access(STREAM, 0xffff_ffff_ffff_8000n, READ)).toBe(0x9_0000n);
+  expect(guest.access(STREAM, 0x00ff_ffff_ffff_8000n, READ)).toBe(0x9_0000n);
+});
+
+test('C_BAD_SUBSTREAMID has the substream, and no SSV, which it would always have (7.3.9)', () => {
+  const { guest } = stage1();
+  expect(guest.access(STREAM, 0x5000n, READ, 3)).toBe(code(EVENT.C_BAD_SUBSTREAMID));
+  const [words] = guest.events();
+  expect([RECORD.NUMBER, RECORD.SSV, RECORD.SUBSTREAM].map((field) => get(words, field))).toEqual([EVENT.C_BAD_SUBSTREAMID, 0, 3]);
+});
+
+test('S2HA and S2HD: a page that was read before is marked dirty by its first write (5.2, 3.13)', () => {
+  const guest = new Guest();
+  const second = guest.table({ stage: 2, inputBits: 39, startLevel: 1 });
+  second.table.map(5, 0x80, 1, READ);
+  guest.start().setStream(STREAM, { CONFIG: CONFIG.stage2, ...stage2Of(3, second), S2HA: 1, S2HD: 1 });
+  const at = Array.from({ length: 240 * 512 }, (_, i) => 0x1_0000 + 8 * i).find(
+    (entry) => (guest.load(entry) & 0xffff_f003n) === 0x8_0003n,
+  )!;
+  // DBM; S2AP[1], bit 7, says that it is dirty.
+  guest.store(at, guest.load(at) | (1n << 51n));
+  expect([guest.access(STREAM, 0x5000n, READ), guest.load(at) & 0x80n]).toEqual([0x8_0000n, 0n]);
+  expect([guest.access(STREAM, 0x5000n, WRITE), guest.load(at) & 0x80n]).toEqual([0x8_0000n, 0x80n]);
+});
+
 describe('what a descriptor says of addresses and permissions, 5.4', () => {
   test('HAD0, HAD1: APTable of the table descriptors of one half does not count', () => {
     const answers = (cd: Record<string, number>) => {

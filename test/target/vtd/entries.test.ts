@@ -86,6 +86,30 @@ describe('what may not be answered from the IOTLB', () => {
   });
 });
 
+test('legacy mode marks nothing: A and D of second stages are scalable mode’s (3.7.2, 9.3)', () => {
+  const guest = new Guest();
+  const { root, table } = guest.secondStage();
+  table.map(5, 600, 1, READ_WRITE);
+  guest.setContext(DEVICE, { root, did: DID });
+  guest.start();
+  expect(reach(guest, READ_WRITE)).toBe(12);
+  let at = root * 4096;
+  for (let level = 3; level > 0; level--) at = Number(guest.load(at) & 0xf_ffff_ffff_f000n);
+  expect(guest.load(at + 5 * 8)).toBe((600n << 12n) | 3n);
+});
+
+test('a device is told of a page that it may only write, or only read (4.1)', () => {
+  const guest = new Guest({ deviceTlb: true });
+  const { root, table } = guest.secondStage();
+  table.map(5, 600, 1, WRITE);
+  table.map(6, 601, 1, READ);
+  guest.setContext(DEVICE, { root, did: DID, tt: 1 });
+  guest.start();
+  const asked = (address: bigint) => guest.iommu.translationRequest({ device: DEVICE, pasid: null, address });
+  expect(asked(0x5000n)).toMatchObject({ status: 'success', address: 600n << 12n, read: false, write: true });
+  expect(asked(0x6000n)).toMatchObject({ status: 'success', address: 601n << 12n, read: true, write: false });
+});
+
 test('requests without PASID neither execute nor are a supervisor’s (9.4)', () => {
   const { guest } = scalable();
   expect(reach(guest, EXECUTE)).toBe(12);

@@ -53,6 +53,16 @@ test('a page request becomes a descriptor in the queue of the guest, whose respo
   expect(toDevice).toEqual([{ device: DEVICE, pasid: 5, group: 3, code: 0 }]);
 });
 
+test('a queue of two pages (PQS 1, 11.4.11.3): its size is no part of where it lies, and it goes round behind its second page', () => {
+  guest.iommu.write(Reg.pqa, 8, (BigInt(PAGES) << 12n) | 1n);
+  guest.iommu.write(Reg.pqt, 8, 8192n - 32n);
+  guest.iommu.write(Reg.pqh, 8, 4096n);
+  guest.iommu.report(request);
+  expect([guest.iommu.read(Reg.pqt, 8), guest.load((PAGES + 2) * 4096 - 32) & 0xffn]).toEqual([0n, 1n]);
+  guest.iommu.report({ ...request, group: 4 });
+  expect([guest.iommu.read(Reg.pqt, 8), guest.load(PAGES * 4096) & 0xffn]).toEqual([32n, 1n]);
+});
+
 test.each<[bigint, PageAnswer]>([
   [1n, 'invalid'],
   [15n, 'failure'],

@@ -68,14 +68,13 @@ export class DeviceTlb {
     // S.1: so that messages of a device that asks for everything go out as they are.
     if (process === NO_PASID && isInterrupt(hi, lo))
       return { status: 'success', address, lg2: 12, read: false, write: true, untranslated: true };
-    const supervisor = privileged && process !== NO_PASID;
     const asked = {
       device,
       pasid: process,
       hi,
       lo,
       type: RequestType.read,
-      privileged: supervisor,
+      privileged,
       execute: false,
       addressType: TRANSLATION,
     };
