@@ -8,7 +8,7 @@ import { READ, READ_WRITE, WRITE } from '../../src/memory/access.ts';
 import { hiOfPfn, loOfPfn, pfnOf, pfnOfHiLo } from '../../src/memory/address.ts';
 import type { GuestMemory, GuestRegion } from '../../src/memory/guest-memory.ts';
 import { IdentitySpace } from '../../src/target/identity-space.ts';
-import { type AddressSpace, NO_PASID } from '../../src/target/target.ts';
+import { type AddressSpace, NO_PASID, type Target } from '../../src/target/target.ts';
 import { Machine } from '../../src/vmm/machine.ts';
 import type { EndpointState } from '../../src/vmm/machine-state.ts';
 import { type Run, runsOf } from '../target/hardware.ts';
@@ -57,6 +57,16 @@ const RESIDENT_PAGES = 512;
 
 /** Guest page and permission that a DMA of one page meets, as text; null: a fault. */
 type Reached = string | null;
+
+/** The guest pages that a read and a write of one page reach; -1: a fault, or no RAM. */
+export type Landing = readonly [read: number, write: number];
+
+/** Whose requests are looked at. */
+export interface Requests {
+  readonly endpoint: number;
+  readonly device: SimDevice;
+  readonly pasid: number;
+}
 
 const PAGE = 4096;
 
@@ -157,7 +167,7 @@ export class EquivalentGuest<Step> {
   /** Pages at the ends of what the endpoints reach, and around. */
   #pages(): number[] {
     const pages = new Set([0, 0x7ffff, 2 ** 40]);
-    for (const { endpoint, pasid } of this.#requesters()) {
+    for (const { endpoint, pasid } of this.requests) {
       const space = this.#spaceOf(endpoint, pasid);
       const runs: readonly Run[] = space === null ? [] : runsOf(space);
       for (const { iova, pages: count } of runs.slice(0, 12))
@@ -166,7 +176,12 @@ export class EquivalentGuest<Step> {
     return [...pages].filter((pfn) => pfn >= 0 && pfn < 2 ** 52);
   }
 
-  #requesters(): { endpoint: number; device: SimDevice; pasid: number }[] {
+  /** Looks at these pages until the next guest operation. */
+  lookAt(pages: readonly number[]): void {
+    this.#sampled = pages;
+  }
+
+  get requests(): readonly Requests[] {
     return this.#passed.flatMap(([endpoint, place]) =>
       this.#pasids.map((pasid) => ({ endpoint, device: this.kernel.devices[place], pasid })),
     );
@@ -180,7 +195,7 @@ export class EquivalentGuest<Step> {
   /** Reads every page that is looked at, and writes it with what it holds. */
   touch(): void {
     const byte = new Uint8Array(1);
-    for (const { device, pasid } of this.#requesters()) {
+    for (const { device, pasid } of this.requests) {
       for (const pfn of this.#sampled) {
         const iova = BigInt(pfn) << 12n;
         this.#ask(device, pfn, READ, pasid);
@@ -218,15 +233,24 @@ export class EquivalentGuest<Step> {
   }
 
   software(endpoint: number, pasid = NO_PASID): Reached[] {
-    const { target } = this.fixture;
-    return this.#reached((pfn, access) => {
+    return this.#reached(this.meant(endpoint, pasid));
+  }
+
+  hardware(device: SimDevice, pasid = NO_PASID): Reached[] {
+    return this.#reached(this.found(device, pasid));
+  }
+
+  /** What the target means, or another of its kind. */
+  meant(endpoint: number, pasid: number, target: Target = this.fixture.target): Landing[] {
+    return this.#landings((pfn, access) => {
       const lg2 = target.translate(endpoint, pasid, hiOfPfn(pfn), loOfPfn(pfn), access);
       return lg2 < 0 ? -1 : pfnOfHiLo(target.translated[1], target.translated[0]);
     });
   }
 
-  hardware(device: SimDevice, pasid = NO_PASID): Reached[] {
-    return this.#reached((pfn, access) => {
+  /** What hardware does. */
+  found(device: SimDevice, pasid: number): Landing[] {
+    return this.#landings((pfn, access) => {
       this.#ask(device, pfn, access, pasid);
       const host = device.hostPfn(pfn, access, pasid);
       const region = this.#ram.find(({ host: first, pages }) => host >= first && host < first + pages);
@@ -236,14 +260,17 @@ export class EquivalentGuest<Step> {
     });
   }
 
-  #reached(find: (pfn: number, access: number) => number): Reached[] {
+  #landings(find: (pfn: number, access: number) => number): Landing[] {
     // What software reaches outside RAM (doorbells, registers) no host maps.
     const inRam = (page: number) => (this.#ram.some(({ gpa, pages }) => page >= gpa && page < gpa + pages) ? page : -1);
-    return this.#sampled.map((pfn) => {
-      const [read, write] = [READ, WRITE].map((access) => inRam(find(pfn, access)));
-      return read < 0 && write < 0
-        ? null
-        : `0x${pfn.toString(16)} → ${Math.max(read, write)}/${(read < 0 ? 0 : READ) | (write < 0 ? 0 : WRITE)}`;
+    return this.#sampled.map((pfn) => [inRam(find(pfn, READ)), inRam(find(pfn, WRITE))]);
+  }
+
+  #reached(landings: readonly Landing[]): Reached[] {
+    return landings.map(([read, write], i) => {
+      if (read < 0 && write < 0) return null;
+      const where = read < 0 || write < 0 || read === write ? `${Math.max(read, write)}` : `${read} and ${write}`;
+      return `0x${this.#sampled[i].toString(16)} → ${where}/${(read < 0 ? 0 : READ) | (write < 0 ? 0 : WRITE)}`;
     });
   }
 
@@ -254,7 +281,7 @@ export class EquivalentGuest<Step> {
   check(): number {
     let compared = 0;
     expect(this.#unanswered).toBe(0);
-    for (const { endpoint, device, pasid } of this.#requesters()) {
+    for (const { endpoint, device, pasid } of this.requests) {
       const { path, refused } = this.#stateOf(endpoint, pasid);
       const hardware = this.hardware(device, pasid);
       // That nobody watches a directory is no reason of what is told.
@@ -308,7 +335,7 @@ export class EquivalentGuest<Step> {
    * target owns the guest has been told that it failed, and may have more until the next operation.
    */
   checkNothingStale(): void {
-    for (const { endpoint, device, pasid } of this.#requesters()) {
+    for (const { endpoint, device, pasid } of this.requests) {
       // A fault in software can be what blocks the device.
       const software = this.software(endpoint, pasid);
       const hardware = this.hardware(device, pasid);
@@ -327,7 +354,7 @@ export class EquivalentGuest<Step> {
 
   /** What is said to be blocked is so: an endpoint's requests without a PASID. */
   checkBlocked(): void {
-    for (const { endpoint, device, pasid } of this.#requesters()) {
+    for (const { endpoint, device, pasid } of this.requests) {
       if (pasid !== NO_PASID || this.pathOf(endpoint) !== 'blocked') continue;
       expect(this.hardware(device), `endpoint ${endpoint} is said to be blocked`).toEqual(this.#sampled.map(() => null));
     }
@@ -335,7 +362,7 @@ export class EquivalentGuest<Step> {
 
   /** No request reaches anything. */
   get reachesNothing(): boolean {
-    return this.#requesters().every(({ device, pasid }) => this.hardware(device, pasid).every((page) => page === null));
+    return this.requests.every(({ device, pasid }) => this.hardware(device, pasid).every((page) => page === null));
   }
 
   close(): void {
