@@ -4,7 +4,7 @@ import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { targetFault } from '../../../src/target/fault-codes.ts';
 import { NO_PASID } from '../../../src/target/target.ts';
 import { DELIVER, Fault, POSTED, type VtdIommuOptions } from '../../../src/target/vtd/index.ts';
-import { Cmd, EVERYTHING, Guest, PASID_DIRECTORY, PASID_TABLE, Reg, wait } from './guest.ts';
+import { Cmd, CONTEXT, contextGlobal, EVERYTHING, Guest, PASID_DIRECTORY, PASID_TABLE, Reg, ROOT, wait } from './guest.ts';
 
 /* Bits of entries that count wherever they stand, what may be cached of them, and entries that somebody else changes meanwhile: VT-d D51397-018 (5.10), chapters 6, 7 and 9. */
 
@@ -84,6 +84,19 @@ describe('what may not be answered from the IOTLB', () => {
     expect(reach(guest, READ | PRIVILEGED, 7)).toBe(12);
     expect(reach(guest, READ, 7)).toBe(targetFault('vtd', Fault['SGN.2']));
   });
+});
+
+test('each bus has a root entry of its own (9.1)', () => {
+  const guest = new Guest();
+  const { root, table } = guest.secondStage();
+  table.map(5, 600, 1, READ_WRITE);
+  guest.setContext(DEVICE, { root, did: DID });
+  guest.start();
+  const asked = (bus: number) => guest.iommu.translate((bus << 8) | DEVICE, NO_PASID, 0, PAGE_5, READ);
+  expect([0, 1, 2, 255].map(asked)).toEqual([12, ...Array(3).fill(targetFault('vtd', Fault['LRT.2']))]);
+  for (const bus of [2, 255]) guest.store(ROOT * 4096 + 16 * bus, (BigInt(CONTEXT) << 12n) | 1n);
+  guest.submit(contextGlobal, wait());
+  expect([0, 1, 2, 255].map(asked)).toEqual([12, targetFault('vtd', Fault['LRT.2']), 12, 12]);
 });
 
 test('legacy mode marks nothing: A and D of second stages are scalable mode’s (3.7.2, 9.3)', () => {

@@ -39,6 +39,22 @@ describe('x86 messages (SDM volume 3, 11.11)', () => {
   });
 });
 
+test('VT-d: what is posted without a notification is nobody’s message (5.2.3); its registers take as many pages as its fault records need', () => {
+  const memory = GuestMemory.ofBytes(1 << 16);
+  const iommu = new VtdIommu({ faultRecords: 256 }, { memory });
+  const store = (at: number, word: bigint) => memory.store64(0, at, Number(word >> 32n) | 0, Number(BigInt.asIntN(32, word)));
+  // An entry (9.10) for vector 41h of the descriptor at 2000h, whose notifications are suppressed (SN).
+  store(0x1000, (0x2000n << 32n) | 0x41_8001n);
+  store(0x2020, 2n);
+  iommu.write(0xb8, 8, 0x1000n);
+  for (const command of [1n << 24n, 1n << 25n]) iommu.write(0x18, 4, command);
+  const delivered: unknown[] = [];
+  expect(vtdMessage(iommu, 0x28, 0xfee0_0010n, 0, (...message) => delivered.push(message))).toBe(true);
+  memory.load64(0, 0x2008);
+  expect([delivered, memory.word[0]]).toEqual([[], 1 << 1]);
+  expect(vtdFunction(iommu, iommu).bars[0]).toMatchObject({ bytes: 8192 });
+});
+
 test('VT-d: a message goes as it is while nothing is remapped; another address is a write', () => {
   const iommu = new VtdIommu({}, { memory: GuestMemory.ofBytes(1 << 16) });
   const delivered: [bigint, number][] = [];
