@@ -272,10 +272,10 @@ export class ChunkedMemory {
     const alikeLo = loaded[0] & bits;
     const alikeHi = loaded[1];
     let done = 0;
-    while (done < most) {
-      loaded64[0] = words[(first + done) | 0];
+    for (let at = first; done < most; at = (at + 1) | 0) {
+      loaded64[0] = words[at];
       if ((loaded[0] & bits) !== alikeLo || loaded[1] !== alikeHi) break;
-      words[(first + done) | 0] = wanted;
+      words[at] = wanted;
       done = (done + 1) | 0;
     }
     if (this.log !== null) this.#note(hi, lo, done * 8);
