@@ -30,13 +30,13 @@ const pathAt = new Int32Array(MAX_HEIGHT);
  */
 export class BPlusTree {
   /** By entry. Others' to read, and anew after each insertion: both grow. */
-  keys: Float64Array<ArrayBuffer> = new Float64Array(NODE).fill(Infinity);
-  refs: Int32Array<ArrayBuffer> = new Int32Array(NODE);
+  keys: Float64Array = new Float64Array(NODE).fill(Infinity);
+  refs: Int32Array = new Int32Array(NODE);
   #height = 0;
   #root = 0;
-  #counts = new Int32Array(1);
+  #counts: Int32Array = new Int32Array(1);
   /** The leaf to the right, -1 for none; of a free node, the next free one. */
-  #next = new Int32Array(1).fill(-1);
+  #next: Int32Array = new Int32Array(1).fill(-1);
   #nodes = 1;
   #freeNode = -1;
 

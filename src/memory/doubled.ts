@@ -1,28 +1,30 @@
-/** Up to here an array is copied when it grows. */
-const LARGE = 1 << 20;
+/** Up to here an array is copied when it grows, for searches in such a memory take a fifth longer: half of this takes some 15 ms. */
+const LARGE = 1 << 26;
 /** A page of a WebAssembly memory, and the most that it has. */
 const PAGE = 1 << 16;
 const MOST_PAGES = 1 << 16;
 
 /** What is used of `WebAssembly.Memory`, which TypeScript declares with a browser's interfaces only. */
 interface Memory {
-  readonly buffer: ArrayBuffer;
+  readonly buffer: SharedArrayBuffer;
   grow(pages: number): number;
 }
-const { Memory } = (globalThis as unknown as { WebAssembly: { Memory: new (limits: { initial: number; maximum: number }) => Memory } })
-  .WebAssembly;
+const { Memory } = (
+  globalThis as unknown as { WebAssembly: { Memory: new (limits: { initial: number; maximum: number; shared: true }) => Memory } }
+).WebAssembly;
 
 /** In whose memory an array lies. */
-const memories = new WeakMap<ArrayBuffer, Memory>();
+const memories = new WeakMap<ArrayBufferLike, Memory>();
 
 /**
  * The array with twice the room; the one before is not used any more. Small ones are copied. A large one lies in a WebAssembly memory of its own,
- * which grows where it is: so no doubling takes longer than the copy of a mebibyte, up to 4 GiB. (A resizable ArrayBuffer would grow so too, but V8
- * looks at its length on each access: a search in a node took 1.5 times as long.)
+ * which grows where it is: so no doubling takes longer than the copy of 32 MiB, up to 4 GiB. (A resizable ArrayBuffer would grow so too, but V8
+ * looks at its length on each access: a search in a node took 1.5 times as long. Shared, because
+ * one that is not detaches its buffer when it grows, and from then on V8 looks whether the buffer is there on each access to any array.)
  */
-export function doubled<T extends Float64Array<ArrayBuffer> | Int32Array<ArrayBuffer>>(array: T): T {
+export function doubled<T extends Float64Array | Int32Array>(array: T): T {
   const bytes = 2 * array.byteLength;
-  const make = array.constructor as new (of: ArrayBuffer | number) => T;
+  const make = array.constructor as new (of: ArrayBufferLike | number) => T;
   const grown = memories.get(array.buffer);
   if (grown !== undefined && bytes <= MOST_PAGES * PAGE) {
     grown.grow(bytes / PAGE - grown.buffer.byteLength / PAGE);
@@ -39,7 +41,7 @@ export function doubled<T extends Float64Array<ArrayBuffer> | Int32Array<ArrayBu
 /** null: the process has no address space left that could be reserved for it. */
 function memoryOf(initial: number): Memory | null {
   try {
-    return new Memory({ initial, maximum: MOST_PAGES });
+    return new Memory({ initial, maximum: MOST_PAGES, shared: true });
   } catch (error) {
     if (error instanceof RangeError) return null;
     throw error;

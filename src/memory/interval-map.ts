@@ -36,7 +36,7 @@ export class IntervalMap {
   #size = 0;
   /** The first page of each interval, and its slot. */
   readonly #tree = new BPlusTree();
-  #records = new Float64Array(4 * FIRST_SLOTS);
+  #records: Float64Array = new Float64Array(4 * FIRST_SLOTS);
   #slots = 0;
   /** Free slots are linked through FIRST. */
   #freeSlot = -1;
