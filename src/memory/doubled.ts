@@ -1,5 +1,5 @@
-/** Up to here an array is copied when it grows, for searches in such a memory take a fifth longer: half of this takes some 15 ms. */
-const LARGE = 1 << 26;
+/** Up to here an array is copied when it grows, for searches in such a memory take a fifth longer. */
+const LARGE = 1 << 25;
 /** A page of a WebAssembly memory, and the most that it has. */
 const PAGE = 1 << 16;
 const MOST_PAGES = 1 << 16;
