@@ -66,6 +66,14 @@ describe('the common configuration structure', () => {
     expect([read(COMMON.QUEUE_SIZE, 2), read(COMMON.QUEUE_ENABLE, 2), read(COMMON.QUEUE_DESC, 8)]).toEqual([256n, 0n, 0n]);
   });
 
+  test('each queue is notified at a place of its own (queue_notify_off)', () => {
+    const places = [0n, 1n].map((queue) => {
+      write(COMMON.QUEUE_SELECT, 2, queue);
+      return read(COMMON.QUEUE_NOTIFY_OFF, 2);
+    });
+    expect(places).toEqual([0n, 1n]);
+  });
+
   test('a queue that the device does not take is not enabled, and can be set up otherwise', () => {
     accepts = false;
     write(COMMON.QUEUE_ENABLE, 2, 1n);
