@@ -184,7 +184,9 @@ export function targetSuite<Step>(subject: TargetSubject<Step>): void {
     });
 
     const agreed = reaching(`${subject.name}: agreement`, 'a program of more than twenty operations', 'a mapped space');
-    property.prop([program], { numRuns })(
+    // Half of them are long: of twelve programs of any length none may be.
+    const long = fc.array(subject.step, { minLength: 21, maxLength: 30 });
+    property.prop([fc.oneof(program, long)], { numRuns })(
       'after every operation translation agrees with the space, and the observer was told of every difference',
       (steps) => {
         agreed();
