@@ -3,6 +3,10 @@ import { NO_PASID } from '../target/target.ts';
 import type { Backings } from './backings.ts';
 import type { Chooser } from './chooser.ts';
 import type { Backing, DeviceGroup } from './device-group.ts';
+import type { Path } from './path.ts';
+
+/** Of a new path at most, 2^28 table entries or more: a guest's tables may lead to themselves. What lies behind them follows, as behind a first attach. */
+const SLICES = 1 << 10;
 
 /** What changing a path takes; `lost` hears of groups that can be neither on the new one nor where they were, and of the reason. */
 export interface ExchangeParts {
@@ -25,7 +29,7 @@ export function changePathOf(before: Backing, { backings, chooser, lost }: Excha
   const after = backings.make(before.space, group, stage, served, choice);
   if (typeof after === 'number') return after;
   const losses: DeviceGroup[] = [];
-  let result = exchange(before, after, losses);
+  let result = populate(after.path) || exchange(before, after, losses);
   if (result < 0) backings.error = after.path.error;
   // What cannot see goes back as it came.
   else if (!backings.sees(after)) {
@@ -43,6 +47,16 @@ export function changePathOf(before: Backing, { backings, chooser, lost }: Excha
     for (const other of [...after.groups]) lost(other, after, backings.error);
   }
   return result;
+}
+
+/**
+ * All that the devices will find, before any of them comes: what only later slices map would fail meanwhile. Returns 0 or a negative errno: some of it
+ * cannot be had.
+ */
+function populate(path: Path): number {
+  let result = path.populate?.() ?? 0;
+  for (let slices = 1; result === 0 && path.unfinished && slices < SLICES; slices++) result = path.flush();
+  return result < 0 || path.unfinished || !path.pending ? result : -(path.error?.errno ?? errno.EIO);
 }
 
 /**

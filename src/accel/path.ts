@@ -30,6 +30,11 @@ export interface Path {
    * the device is none of the path's, and `HostDevice.attachment` says whether it could be taken out again.
    */
   attach(device: HostDevice, requester: Requester): number;
+  /**
+   * Makes a first slice of what the space means ready, as the first `attach` does, before any device comes; flushes do the rest. Returns 0 or a
+   * negative errno. Left out: the hardware walks tables that are there.
+   */
+  populate?(): number;
   /** The device's requests are blocked. Returns 0 or a negative errno. */
   detach(device: HostDevice): number;
   /** The device was attached to another path, which replaced this one: nothing is left to do on the host. */

@@ -92,7 +92,7 @@ class ShadowPath implements Path {
   }
 
   attach(device: HostDevice): number {
-    let result = this.#populated ? 0 : this.#populate();
+    let result = this.populate();
     // Before, so that a host with windows has them when the mappings come in; afterwards, because devices narrow what a host can map.
     if (result === 0) result = this.#coverApertures();
     if (result < 0) return result;
@@ -197,8 +197,8 @@ class ShadowPath implements Path {
     return this.#space.owner === 'target' && !this.#returning;
   }
 
-  /** Fills the host space for its first device, a slice at once; the rest follows. */
-  #populate(): number {
+  populate(): number {
+    if (this.#populated) return 0;
     const covered = this.#coverApertures();
     if (covered < 0) return covered;
     const all = new DirtyRanges();

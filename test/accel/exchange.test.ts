@@ -121,6 +121,32 @@ describe('a space whose path is exchanged', () => {
     expect([change(), places(), decided, lost]).toEqual([0, ['abc', ''], [], []]);
   });
 
+  test('comes to a path that has all slices, and stays where one of them cannot be had', () => {
+    let left = 3;
+    const slices: string[] = [];
+    Object.assign(to, { unfinished: true, pending: true });
+    const slice = (name: string) => (): number => {
+      slices.push(`${name} with ${places()[1].length} devices`);
+      left--;
+      Object.assign(to, { unfinished: left > 0, pending: left > 0 });
+      return 0;
+    };
+    Object.assign(to, { populate: slice('populate'), flush: slice('flush') });
+    expect([change(), slices, places()]).toEqual([
+      0,
+      ['populate with 0 devices', 'flush with 0 devices', 'flush with 0 devices'],
+      ['', 'abc'],
+    ]);
+  });
+
+  test.each([
+    ['refused', { populate: (): number => -errno.EIO }],
+    ['owed', { populate: (): number => 0, pending: true, unfinished: false }],
+  ])('stays where what a slice maps is %s', (_, path) => {
+    Object.assign(to, path);
+    expect([change(), places(), error, decided]).toEqual([-errno.EIO, ['abc', ''], to.error, [[before, after]]]);
+  });
+
   test('goes back as it came when one device is refused', () => {
     to.refuses.set(devices[1], 1);
     expect([change(), places(), error]).toEqual([-errno.EIO, ['abc', ''], to.error]);

@@ -3,10 +3,10 @@ import { Binder } from '../../src/accel/binder.ts';
 import { StoreWatch } from '../../src/accel/store-watch.ts';
 import { errno } from '../../src/host/errno.ts';
 import { openHost } from '../../src/host/registry.ts';
-import { type SimKernel, simKernel } from '../../src/host/sim/index.ts';
+import { type SimKernel, simKernel, vtd } from '../../src/host/sim/index.ts';
 import { WRITE } from '../../src/memory/access.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
-import { TableSpace } from './toy-space.ts';
+import { TableSpace, TOY_PAGES, ToySpace } from './toy-space.ts';
 
 describe.each(['iommufd', 'vfio-type1'])('spaces whose tables cannot all be watched, over %s', (hostKind) => {
   let kernel: SimKernel;
@@ -74,4 +74,30 @@ describe.each(['iommufd', 'vfio-type1'])('spaces whose tables cannot all be watc
     // What was watched for it is watched no more, so the next space has room.
     expect([watch.size, binder.attach(1, spaceAt(16, 0xa000)), reaches()]).toEqual([0, 0, 16]);
   });
+});
+
+test('a path that is exchanged has all of a space that takes many slices, before any device comes', () => {
+  const kernel = simKernel({ iommus: [{ nesting: vtd() }], devices: [{ name: 'vfio0' }] });
+  const host = openHost('iommufd', kernel);
+  const ram = kernel.allocate(128 * 4096);
+  const slices: (() => void)[] = [];
+  const memory = new GuestMemory([{ gpa: 0n, buffer: ram.buffer, hostAddress: ram.address }]);
+  const binder = new Binder(host, memory, { schedule: (slice) => void slices.push(slice) });
+  const space = new ToySpace('target');
+  for (let page = 0; page < TOY_PAGES; page++) space.set(page, 1, TOY_PAGES - page, 3);
+  space.reach = 8;
+  const [device] = kernel.devices;
+  const reached = () => space.pages.filter((_, page) => device.hostPfn(space.base + page, WRITE) >= 0).length;
+  expect(binder.add(1, host.openDevice(device.path), space)).toBe(0);
+  // The first device of a space has what one slice maps; the rest follows.
+  expect([binder.choiceOf(1)?.path, reached()]).toEqual(['user-owned', 8]);
+  while (slices.length > 0) slices.shift()!();
+  expect(reached()).toBe(TOY_PAGES);
+  for (const path of ['shadow', 'user-owned']) {
+    const seen = new Set<number>();
+    const dispose = kernel.hooks.observe({ after: () => void seen.add(reached()) });
+    expect([binder.changePath(path), binder.choiceOf(1)?.path]).toEqual([0, path]);
+    dispose();
+    expect([...seen]).toEqual([TOY_PAGES]);
+  }
 });

@@ -142,11 +142,8 @@ class UserOwnedPath implements Path {
   }
 
   attach(device: HostDevice): number {
-    if (!this.#populated) {
-      const result = this.#populate();
-      if (result < 0) return result;
-      this.#populated = true;
-    }
+    const populated = this.populate();
+    if (populated < 0) return populated;
     if (this.#stale && this.#space.owner === 'guest') {
       this.#devices.await(device);
       return 0;
@@ -243,12 +240,14 @@ class UserOwnedPath implements Path {
     return 0;
   }
 
-  /** Fills the tables for their first device, a slice at once; the rest follows. */
-  #populate(): number {
+  populate(): number {
+    if (this.#populated) return 0;
     const all = new DirtyRanges();
     for (const { first, last } of this.#space.apertures) all.add(first, last);
     this.counters.flushes++;
-    return this.#forgetStale() || this.#reachApertures() || this.#reconcileSlice(all);
+    const result = this.#forgetStale() || this.#reachApertures() || this.#reconcileSlice(all);
+    this.#populated = result === 0;
+    return result;
   }
 
   /** Makes the tables and the hardware agree within the ranges; what cannot be done is owed. Returns 0 or a negative errno. */
