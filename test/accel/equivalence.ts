@@ -7,7 +7,6 @@ import { amd, DMA_PENDING, type IommuConfig, type SimDevice, type SimKernel, sim
 import { READ, READ_WRITE, WRITE } from '../../src/memory/access.ts';
 import { hiOfPfn, loOfPfn, pfnOf, pfnOfHiLo } from '../../src/memory/address.ts';
 import type { GuestMemory, GuestRegion } from '../../src/memory/guest-memory.ts';
-import { IdentitySpace } from '../../src/target/identity-space.ts';
 import { type AddressSpace, NO_PASID, type Target } from '../../src/target/target.ts';
 import { Machine } from '../../src/vmm/machine.ts';
 import type { EndpointState } from '../../src/vmm/machine-state.ts';
@@ -324,10 +323,11 @@ export class EquivalentGuest<Step> {
     });
   }
 
-  /** Where no table decides, any PASID reaches RAM, and hardware has those that the guest has told of. */
+  /** Where no table tells PASIDs apart, any of them reaches what requests without one do, and hardware has those that the guest has told of. */
   #isUntold(endpoint: number, pasid: number): boolean {
     if (pasid === NO_PASID || this.fixture.target.pasidsOf?.(endpoint).includes(pasid)) return false;
-    return this.#spaceOf(endpoint, pasid) instanceof IdentitySpace;
+    const space = this.#spaceOf(endpoint, pasid);
+    return space !== null && space === this.#spaceOf(endpoint, NO_PASID);
   }
 
   /**

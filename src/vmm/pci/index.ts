@@ -18,4 +18,5 @@ export type { Bar, PciDescription } from './description.ts';
 export { FunctionDma, NOT_BUS_MASTER } from './dma.ts';
 export { PciFunction, type PciState, type PciSurroundings } from './function.ts';
 export { CONFIG_ADDRESS_PORT, ecamBytes, PciHost, requesterId } from './host.ts';
+export type { SavedMsix } from './msix.ts';
 export type { RegisterBlock } from './registers.ts';
