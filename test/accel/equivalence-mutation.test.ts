@@ -10,6 +10,11 @@ const INVALIDATE = 'IOMMU_HWPT_INVALIDATE';
 const QUEUE = 'iommufd, SMMUv3 with a command queue';
 
 mutations(spaprSubject, 'shadow', 'type1, plain hardware', ['VFIO_IOMMU_MAP_DMA', 'VFIO_IOMMU_UNMAP_DMA']);
+mutations(virtioSubjects[0], 'shadow', 'type1, plain hardware', [
+  'VFIO_GROUP_SET_CONTAINER',
+  'VFIO_SET_IOMMU',
+  'VFIO_GROUP_UNSET_CONTAINER',
+]);
 mutations(legacySubject, 'shadow', 'iommufd, plain hardware', ['IOMMU_IOAS_MAP', 'IOMMU_IOAS_UNMAP', 'IOMMU_IOAS_COPY', ATTACH]);
 mutations(virtioSubjects[0], 'user-owned', 'iommufd, VT-d', [TABLE_STORE, INVALIDATE, ATTACH]);
 mutations(smmuSubject, 'user-owned', 'iommufd, SMMUv3', [TABLE_STORE, INVALIDATE, ATTACH, DETACH]);
