@@ -3,12 +3,14 @@ import { fc } from '@fast-check/vitest';
 /** One change of a saved state: which of its leaves (counted in order), what it becomes, and whether its row of a list is lost or doubled. */
 interface Forgery {
   readonly leaf: number;
-  readonly number: number;
+  /** null: one more, or less, than it was. */
+  readonly number: number | null;
   readonly text: bigint;
   readonly row: 'stays' | 'is lost' | 'is there twice';
 }
 
 const number = fc.oneof(
+  fc.constant(null),
   fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }),
   fc.nat(64),
   fc.nat(0xffff).map((value) => value << 4),
@@ -38,7 +40,7 @@ export function forged(state: unknown, changes: readonly Forgery[]): unknown {
     if (places.length === 0) break;
     const [owner, key] = places[leaf % places.length];
     const before = owner[key];
-    if (typeof before === 'number') owner[key] = value;
+    if (typeof before === 'number') owner[key] = value ?? before + (leaf % 2 === 0 ? 1 : -1);
     else if (typeof before === 'boolean') owner[key] = !before;
     else if (typeof before === 'string' && /^0x[0-9a-f]+$/.test(before)) owner[key] = `0x${text.toString(16)}`;
     else if (typeof before === 'string' && /^\d+$/.test(before)) owner[key] = `${text}`;

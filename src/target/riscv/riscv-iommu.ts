@@ -317,12 +317,14 @@ export class RiscvIommu implements Target {
   }
 
   #forgetAll(): void {
+    // What is looked at here is so for the observer, and counts as nothing.
+    this.#hpm.armed = 0;
     this.#spaces.begin();
     this.#translator.forgetAll();
     this.#spaces.changedAll();
-    this.#hpm.rearm();
     this.#configured();
     this.#spaces.end();
+    this.#hpm.rearm();
   }
 
   save(): RiscvIommuState {
