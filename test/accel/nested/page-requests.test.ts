@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { errno } from '../../../src/host/errno.ts';
 import { READ_WRITE } from '../../../src/memory/access.ts';
 import { contextDevice, pasidPages, pasidSelective, Reg } from '../../target/vtd/guest.ts';
 import { BASE, DATA, DEVICES, VtdMachine } from './vtd-machine.ts';
@@ -71,5 +72,24 @@ describe('a device that asks for a page', () => {
     expect(device.responses).toEqual([INVALID]);
     vtd.submit(response((guest.load(REQUESTS * 4096 + 8) >> 3n) & 0x1ffn, 0n));
     expect(device.responses).toEqual([INVALID]);
+  });
+
+  test('but cannot be attached as one that does is attached without: it faults where the guest has mapped nothing', () => {
+    const vtd = new VtdMachine({ devices: 1, pageRequests: true });
+    const { guest } = vtd;
+    guest.setScalableContext(DEVICE, 1n << 4n, BigInt(DEVICE));
+    const { root, table } = vtd.newStage();
+    guest.setPasid(DEVICE, { pgtt: 1, did: 8, first: root });
+    vtd.kernel.hooks.fail({ kind: 'VFIO_DEVICE_ATTACH_IOMMUFD_PT', nth: 1, errno: errno.EINVAL });
+    guest.start();
+    vtd.submit(contextDevice(DEVICE), pasidSelective(0, DEVICE));
+    expect(vtd.machine.state.endpoints[DEVICE]?.path).toBe('nested');
+    const device = vtd.sim(0);
+    expect(device.dmaWrite(IOVA, new Uint8Array(1))).toBeLessThan(0);
+    vtd.machine.poll();
+    expect([device.responses, guest.iommu.read(Reg.pqt, 8)]).toEqual([[], 0n]);
+    table.map(BASE, DATA, 1, READ_WRITE);
+    vtd.submit(pasidPages(8, DEVICE, BASE));
+    expect(device.dmaWrite(IOVA, new Uint8Array(1))).toBe(0);
   });
 });

@@ -95,6 +95,25 @@ describe.each(SOURCES)('$name', ({ name, enable, cfg, happen, error }) => {
   });
 });
 
+test('an error that the guest has not acknowledged is not told again, and one that it has is', () => {
+  const { guest } = withIts();
+  guest.write64(REG.EVENTQ_IRQ_CFG0, NOWHERE);
+  guest.start(ON);
+  guest.write(REG.IRQ_CTRL, 4 | 1);
+  const error = () => (guest.read(REG.GERROR) >>> GERROR.MSI_EVENTQ_ABT_ERR.shift) & 1;
+  const told = () => guest.interrupts.filter((source) => source === 'gerror').length;
+  /** An event that comes to an empty queue. */
+  const happen = () => {
+    guest.write(PAGE_1 + REG.EVENTQ_CONS, guest.read(PAGE_1 + REG.EVENTQ_PROD));
+    guest.access(STREAM, 0n, READ);
+  };
+  for (let i = 0; i < 2; i++) happen();
+  expect([error(), told()]).toEqual([1, 1]);
+  guest.write(REG.GERRORN, guest.read(REG.GERROR));
+  happen();
+  expect([error(), told()]).toEqual([0, 2]);
+});
+
 test('a CMD_SYNC’s message to an ITS', () => {
   const { guest, lpis } = withIts();
   guest.start().command(sync((1n << 12n) | (3n << 32n), TRANSLATER));

@@ -41,7 +41,7 @@ export class Registers {
     this.reset();
     for (const [offset, bits] of held) this.change(offset, bits, saved.registers[offset >> 2] & bits);
     for (const half of [0, 1]) {
-      this.root[half] = saved.root[half] & (held.get(RTADDR + 4 * half) ?? 0);
+      this.root[half] = saved.root[half] & held.get(RTADDR + 4 * half)!;
       this.interruptTable[half] = saved.interruptTable[half] & (held.get(IRTA + 4 * half) ?? 0);
     }
   }
