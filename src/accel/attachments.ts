@@ -39,10 +39,11 @@ export class Attachments {
     return answer;
   }
 
-  /** As `admit`, but the device waits until `admitAll`. */
+  /** As `admit`, but the device waits until `admitAll`, and reaches nothing meanwhile: its guest has left where it is. */
   await(device: HostDevice): void {
     this.#devices.add(device);
     this.#behind = true;
+    this.#sealGroupOf(device);
   }
 
   /** Detaches a device. Returns 0 or a negative errno, and then it is where it was. */

@@ -93,6 +93,18 @@ describe('devices of a space', () => {
     expect(calls).toEqual(['a takes one', 'a takes other', 'a takes one']);
   });
 
+  test('one that waits reaches nothing meanwhile: what it was at its guest has left', () => {
+    const [a, before] = [spaceOf('a'), spaceOf('before')];
+    const attachments = new Attachments(a);
+    const [comes, stuck] = [deviceOf('comes'), deviceOf('stuck')];
+    for (const device of [comes, stuck]) before.attach(device);
+    refused.add('device leaves stuck');
+    for (const device of [comes, stuck]) attachments.await(device);
+    expect([comes.attachment, comes.closed, stuck.attachment, stuck.closed]).toEqual([null, false, null, true]);
+    attachments.admitAll();
+    expect([comes.attachment === a, stuck.attachment, attachments.behind]).toEqual([true, null, false]);
+  });
+
   test('when all must leave, one that cannot be detached is closed with its group, and the others wait', () => {
     const attachments = new Attachments(spaceOf('a'));
     const [stuck, mate, free] = [deviceOf('stuck', '7'), deviceOf('mate', '7'), deviceOf('free')];
