@@ -18,13 +18,13 @@ import { Bindings } from './bindings.ts';
 import { type Choice, checkWish, type PathWish } from './choose.ts';
 import { Chooser } from './chooser.ts';
 import { confine } from './confinement.ts';
-import type { Backing, Binding, DeviceGroup } from './device-group.ts';
+import type { Binding, DeviceGroup } from './device-group.ts';
 import { DeviceGroups } from './device-groups.ts';
-import { changePathOf, type ExchangeParts } from './exchange.ts';
+import { changePathOf } from './exchange.ts';
 import { BLOCK_LIMIT, BLOCK_PAGES } from './on-demand/demand-space.ts';
 import type { DemandPlace } from './on-demand/page-service.ts';
 import { NOWHERE, type PathCounters, type StagedTarget } from './path.ts';
-import { Placement, refusalOf } from './placement.ts';
+import { Placement } from './placement.ts';
 import { Processes } from './processes.ts';
 import { seal } from './seal.ts';
 import { SharedRam } from './shared-ram.ts';
@@ -100,9 +100,11 @@ export class Binder implements TargetObserver {
     );
     this.#backings = new Backings(this.#chooser, this.#asked, (slice) => schedule(slice), {
       tell,
-      blind: (backing) => this.#leaveBlind(backing),
+      blind: (backing) => this.#placement.giveUpAll(backing, this.#backings.error),
     });
-    const lift = (binding: Binding) => this.#lift(binding);
+    const lift = (binding: Binding) => {
+      if (binding.pasid === NO_PASID) this.#processes.lift(binding);
+    };
     this.#placement = new Placement(this.#backings, this.#chooser, { tell, lift });
     this.#processes = new Processes({
       host,
@@ -281,11 +283,7 @@ export class Binder implements TargetObserver {
     this.#chooser.wish = wish;
     for (const group of this.#deviceGroups())
       if (this.#chooser.pasidsOf(group) !== 'own') for (const member of group.members) this.#processes.lift(member);
-    const parts: ExchangeParts = {
-      backings: this.#backings,
-      chooser: this.#chooser,
-      lost: (group, wasAt, error) => this.#placement.giveUp(group, refusalOf(wasAt, error)),
-    };
+    const parts = { backings: this.#backings, chooser: this.#chooser, placement: this.#placement };
     let result = 0;
     for (const backing of this.#backings.all) {
       const answer = changePathOf(backing, parts);
@@ -317,7 +315,7 @@ export class Binder implements TargetObserver {
         continue;
       }
       this.#backings.error = backing.path.error;
-      for (const group of [...backing.groups]) this.#placement.giveUp(group, refusalOf(backing, backing.path.error));
+      this.#placement.giveUpAll(backing, backing.path.error);
     }
   }
 
@@ -345,10 +343,6 @@ export class Binder implements TargetObserver {
     return errors;
   }
 
-  #leaveBlind(backing: Backing): void {
-    for (const group of [...backing.groups]) this.#placement.giveUp(group, refusalOf(backing, this.#backings.error));
-  }
-
   #demandOf(device: HostDevice): DemandPlace | null {
     const binding = this.#bindings.of(device);
     const space = binding?.group.backing?.demand;
@@ -358,10 +352,6 @@ export class Binder implements TargetObserver {
   /** Of endpoints; each PASID that is attached for itself is a group more. */
   #deviceGroups(): Set<DeviceGroup> {
     return new Set(this.#bindings.all.filter(({ pasid }) => pasid === NO_PASID).map(({ group }) => group));
-  }
-
-  #lift(binding: Binding): void {
-    if (binding.pasid === NO_PASID) this.#processes.lift(binding);
   }
 
   #stageOf(endpoint: number, pasid?: number): FirstStage | null {

@@ -1,24 +1,25 @@
-import { errno, type HostError } from '../host/errno.ts';
+import { errno } from '../host/errno.ts';
 import { NO_PASID } from '../target/target.ts';
 import type { Backings } from './backings.ts';
 import type { Chooser } from './chooser.ts';
 import type { Backing, DeviceGroup } from './device-group.ts';
 import type { Path } from './path.ts';
+import type { Placement } from './placement.ts';
 
 /** Of a new path at most, 2^28 table entries or more: a guest's tables may lead to themselves. What lies behind them follows, as behind a first attach. */
 const SLICES = 1 << 10;
 
-/** What changing a path takes; `lost` hears of groups that can be neither on the new one nor where they were, and of the reason. */
+/** What changing a path takes; groups that can be neither on the new one nor where they were are given up, with the reason. */
 export interface ExchangeParts {
   readonly backings: Backings;
   readonly chooser: Chooser;
-  readonly lost: (group: DeviceGroup, wasAt: Backing, error: HostError | null) => void;
+  readonly placement: Pick<Placement, 'giveUp' | 'giveUpAll'>;
 }
 
 /**
  * Moves the devices of a backing to the path that its space has by the wish of now. Returns 0, or a negative errno: then it stays where it was.
  */
-export function changePathOf(before: Backing, { backings, chooser, lost }: ExchangeParts): number {
+export function changePathOf(before: Backing, { backings, chooser, placement }: ExchangeParts): number {
   // What single PASIDs can have, devices can as well.
   const groups = [...before.groups];
   const group = groups.find(({ members: [{ pasid }] }) => pasid === NO_PASID) ?? groups[0];
@@ -40,11 +41,11 @@ export function changePathOf(before: Backing, { backings, chooser, lost }: Excha
   if (result === 0) backings.decide(after, before);
   else if (after.groups.size === 0) {
     backings.decide(before, after);
-    for (const other of losses) lost(other, before, before.path.error);
+    for (const other of losses) placement.giveUp(other, before, before.path.error);
   } else {
     // No way back, and nobody can stay on what cannot see.
     backings.decide(after, before);
-    for (const other of [...after.groups]) lost(other, after, backings.error);
+    placement.giveUpAll(after, backings.error);
   }
   return result;
 }

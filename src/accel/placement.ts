@@ -34,14 +34,19 @@ export class Placement {
     return result;
   }
 
-  /** Where no path can take devices any more, they reach nothing. */
-  giveUp(group: DeviceGroup, refused: Choice['refused']): void {
+  /** Those on a path that cannot have them any longer, for this reason, reach nothing. */
+  giveUpAll(backing: Backing, error: HostError | null): void {
+    for (const group of [...backing.groups]) this.giveUp(group, backing, error);
+  }
+
+  /** The same of one group, which was at the backing. */
+  giveUp(group: DeviceGroup, wasAt: Backing, error: HostError | null): void {
     for (const binding of group.members) {
       binding.wanted = null;
       binding.stage = binding.stage && BLOCKED;
     }
     this.#block(group, true);
-    group.refused = refused;
+    group.refused = refusalOf(wasAt, error);
     this.#tell(group);
   }
 
@@ -145,7 +150,7 @@ export class Placement {
 }
 
 /** Why groups cannot be, or stay, on the path that was to have them: the host's answer, or tables that it does not see. */
-export function refusalOf({ choice }: Backing, error: HostError | null): Choice['refused'] {
+function refusalOf({ choice }: Backing, error: HostError | null): Choice['refused'] {
   return [...choice.refused, { path: choice.path, reason: error?.message ?? '' }];
 }
 

@@ -66,7 +66,11 @@ describe('a space whose path is exchanged', () => {
     const chooser = {
       choose: () => ({ served: served ? {} : null, choice: { path: 'new', refused: [] } }),
     } as unknown as Chooser;
-    return changePathOf(before, { backings, chooser, lost: (...loss) => void lost.push(loss) });
+    const giveUp = (...loss: [DeviceGroup, Backing, HostError | null]) => void lost.push(loss);
+    const giveUpAll = (backing: Backing, reason: HostError | null) => {
+      for (const group of backing.groups) giveUp(group, backing, reason);
+    };
+    return changePathOf(before, { backings, chooser, placement: { giveUp, giveUpAll } });
   };
 
   beforeEach(() => {
